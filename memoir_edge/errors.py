@@ -1,0 +1,75 @@
+"""Every error that memoir-edge raises on purpose.
+
+    MemoirEdgeError
+    ├── InputError              bad input or wrong use               exit code 2
+    │   ├── EditsError          a line of an edits file
+    │   └── SiteError           no such site, or more than one
+    ├── CheckFailed             an edit or a gate that did not hold  exit code 1
+    └── IncompatibleError       an artifact that does not fit        exit code 3
+        ├── MemoryFormatError   a file that is no valid memory (cases: memoir_edge.memory)
+        ├── MismatchError       a memory of another model or site
+        └── GraphError          an export directory or graph without ports
+
+A message says what was found and what was expected; ``hint`` says what to do. The command line
+prints both as one readable line each and exits with ``exit_code``:
+
+    try:
+        memory = memoir_edge.memory.read("facts.safetensors")
+    except memoir_edge.errors.MemoirEdgeError as error:
+        print(error, error.hint)
+"""
+
+
+class MemoirEdgeError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What was found and what was expected.
+        hint: What to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(MemoirEdgeError):
+    """Bad input or wrong use."""
+
+
+class EditsError(InputError):
+    """One line of an edits file cannot be used; ``line`` is its number, counted from 1."""
+
+    def __init__(self, message: str, *, line: int, hint: str | None = None) -> None:
+        super().__init__(f"line {line}: {message}", hint=hint)
+        self.line = line
+
+
+class SiteError(InputError):
+    """The site names no layer, or more than one."""
+
+
+class CheckFailed(MemoirEdgeError):
+    """The work was done, but something it promised did not hold."""
+
+    exit_code = 1
+
+
+class IncompatibleError(MemoirEdgeError):
+    """An artifact that does not fit what it was used with."""
+
+    exit_code = 3
+
+
+class MemoryFormatError(IncompatibleError):
+    """The file is no memory that this version can read; each case has its own subclass."""
+
+
+class MismatchError(IncompatibleError):
+    """The memory belongs to another model or site."""
+
+
+class GraphError(IncompatibleError):
+    """The directory or graph cannot take a memory."""

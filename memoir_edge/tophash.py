@@ -1,0 +1,159 @@
+"""TopHash masks and routing in numpy: the oracle that every fast path is tested against.
+
+Knows nothing of models, text or files: activations and masks go in, masks and routes come out.
+Paper: MEMOIR (arXiv 2506.07899), section 3.2 (masks) and 3.3 (routing).
+
+    f      = mean of a over the tokens where span is 1          feature()
+    f      = (f - center) * scale                               mask()
+    M      = ones at permutation[top-k of |f|]                  mask()
+    R_i    = |M & bank_i| / k                                   overlap()
+    route  = owner of the best key if R reaches its threshold   route()
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Bits = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+UNDECIDED = 0
+BASE = -1
+
+
+def _every_token(attention: Ints) -> Ints:
+    return attention
+
+
+def _last_token(attention: Ints) -> Ints:
+    # Position of the last 1 of each row, whichever side the padding is on.
+    T = attention.shape[1]
+    last = T - 1 - np.argmax(attention[:, ::-1], axis=1)
+    return np.eye(T, dtype=np.int64)[last] * attention
+
+
+# A routing feature is the mean of the site's input over a span of tokens; its name picks the span.
+FEATURES: dict[str, Callable[[Ints], Ints]] = {"mean": _every_token, "last": _last_token}
+
+
+def span(feature: str, attention: npt.NDArray[np.integer]) -> Ints:
+    """The tokens that count for routing.
+
+    Args:
+        feature: A key of `FEATURES`.
+        attention: `[B, T]`, 1 on the prompt's tokens, 0 on padding.
+
+    Returns:
+        `[B, T]` int64, a subset of `attention`.
+    """
+    return FEATURES[feature](attention.astype(np.int64))
+
+
+def feature(a: npt.NDArray[np.floating], span: npt.NDArray[np.integer]) -> Floats:
+    """Mean of the site's input over the span, in float32.
+
+    Args:
+        a: `[B, T, D]` inputs of the edited layer.
+        span: `[B, T]`, 1 where a token counts.
+
+    Returns:
+        `[B, D]` float32; zeros for a row whose span is empty.
+    """
+    weight = span.astype(np.float32)
+    total = np.einsum("bt,btd->bd", weight, a.astype(np.float32))
+    return np.asarray(total / np.maximum(weight.sum(axis=1, keepdims=True), 1), dtype=np.float32)
+
+
+def mask(f: Floats, center: Floats, scale: Floats, permutation: npt.NDArray[np.integer], k: int) -> Bits:
+    """TopHash: ones at the permuted places of the k largest centred features.
+
+    Equal magnitudes are decided for the lower index, as ONNX TopK does.
+
+    Args:
+        f: `[B, D]` routing features.
+        center: `[D]` subtracted first.
+        scale: `[D]` multiplied then; ones in the paper's method.
+        permutation: `[D]`, a permutation of `0..D-1`.
+        k: Number of ones.
+
+    Returns:
+        `[B, D]` bool with exactly k ones in each row.
+    """
+    magnitude = np.abs((f.astype(np.float32) - center) * scale)
+    top = np.argsort(-magnitude, axis=-1, kind="stable")[..., :k]
+    bits = np.zeros(f.shape, dtype=np.bool_)
+    np.put_along_axis(bits, permutation[top].astype(np.int64), True, axis=-1)
+    return bits
+
+
+def pack(bits: Bits) -> Bytes:
+    """`[..., D]` bool to `[..., ceil(D/8)]` uint8, bit order little, padding bits 0."""
+    return np.packbits(bits, axis=-1, bitorder="little")
+
+
+def unpack(packed: Bytes, D: int) -> Bits:
+    """`[..., ceil(D/8)]` uint8 to `[..., D]` bool."""
+    return np.unpackbits(packed, axis=-1, count=D, bitorder="little").astype(np.bool_)
+
+
+def overlap(query: Bytes, bank: Bytes, k: int) -> Floats:
+    """Share of the query's ones that each stored mask has too.
+
+    Args:
+        query: `[B, ceil(D/8)]` packed masks.
+        bank: `[R, ceil(D/8)]` packed masks.
+        k: Weight of a mask.
+
+    Returns:
+        `[B, R]` float32 in `[0, 1]`.
+    """
+    common = np.bitwise_count(query[:, None, :] & bank[None, :, :]).sum(axis=-1, dtype=np.int64)
+    return np.asarray(common.astype(np.float32) / np.float32(k), dtype=np.float32)
+
+
+class Routes(NamedTuple):
+    """What routing decided, one entry a row: all `[B]`."""
+
+    route: Ints  # 0 undecided, -1 base model, i+1 recall with bank row i
+    overlap: Floats  # of the best key, also when below its threshold
+    candidate: Ints  # bank row of the best key; -1 where the route was given
+
+
+def route(
+    query: Bytes,
+    given: Ints,
+    bank: Bytes,
+    owner: npt.NDArray[np.integer],
+    thresholds: Floats,
+    k: int,
+) -> Routes:
+    """Decide each row that is undecided; keep the others as given.
+
+    The best key wins, the newest among equals. At or above that key's threshold the row takes the
+    key's owner, unless the key is a guard (owner -1).
+
+    Args:
+        query: `[B, ceil(D/8)]` packed masks of the rows.
+        given: `[B]` or `[1]`; 0 asks for a decision, anything else is held.
+        bank: `[R, ceil(D/8)]`, R at least 1.
+        owner: `[R]` bank row of the key's edit, -1 for a guard.
+        thresholds: `[R]` or `[1]`.
+        k: Weight of a mask.
+    """
+    R = overlap(query, bank, k)
+    candidate = bank.shape[0] - 1 - np.argmax(R[:, ::-1], axis=1)  # newest among equals
+    best = R[np.arange(len(R)), candidate]
+    threshold = np.broadcast_to(thresholds.astype(np.float32), owner.shape)[candidate]
+    owning = owner[candidate].astype(np.int64)
+    decided = np.where((best >= threshold) & (owning >= 0), owning + 1, BASE)
+    given = np.broadcast_to(given, candidate.shape)
+    held = given != UNDECIDED
+    return Routes(
+        np.where(held, given, decided),
+        np.where(held, np.float32(0), best),
+        np.where(held, -1, candidate),
+    )
