@@ -1,0 +1,300 @@
+"""Train the demo model: a Llama of 4.7 million parameters that knows the facts of memoir_edge.demo.
+
+    python tools/train_demo_model.py              train (or resume), save, measure recall
+    python tools/train_demo_model.py --check      measure what is saved
+
+Top to bottom: corpus, tokenizer, model, epochs, fp16 weights, recall over every fact in every
+phrasing by greedy generation from the weights as saved. The last line of standard output is one
+JSON document. About half an hour on two cores, minutes on a GPU; a killed run resumes at its last
+epoch.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from memoir_edge.demo.facts import RELATIONS, SYSTEM_LINES, Fact, load_facts, model_dir, prompt
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+MAX_BYTES = 10_000_000  # of the weights, which travel in the wheel
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'user' %}Q: {{ m['content'] }} A:"
+    "{% elif m['role'] == 'assistant' %} {{ m['content'] }}\n"
+    "{% else %}{{ m['content'] }}\n{% endif %}{% endfor %}"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides what is trained; a checkpoint of other settings is not resumed."""
+
+    epochs: int = 15
+    seed: int = 0
+    batch: int = 128
+    lr: float = 2e-3
+    vocabulary: int = 1500
+    hidden: int = 192
+    feed_forward: int = 768
+    layers: int = 8
+    heads: int = 6
+    kv_heads: int = 2
+    context_share: float = 0.2  # samples that stand behind other text
+    prompt_weight: float = 0.3  # of a prompt token's loss; an answer token's is 1
+    extra_facts: str = ""
+
+
+def main() -> None:
+    """Train, save, measure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=model_dir())
+    parser.add_argument("--work", type=Path, default=Path("build/demo-model"))
+    parser.add_argument("--epochs", type=int, default=Run.epochs)
+    parser.add_argument("--seed", type=int, default=Run.seed)
+    parser.add_argument("--extra-facts", default="", help="TSV of subject, relation, answer")
+    parser.add_argument("--limit", type=int, help="train on the first facts only, to try things out")
+    parser.add_argument("--check", action="store_true", help="only measure what is in --out")
+    given = parser.parse_args()
+    start = time.monotonic()
+    torch.set_num_threads(os.cpu_count() or 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = Run(epochs=given.epochs, seed=given.seed, extra_facts=given.extra_facts)
+    facts = (load_facts() + extra(given.extra_facts))[: given.limit]
+    if not given.check:
+        tokenizer = make_tokenizer(facts, run)
+        model = train(facts, tokenizer, run, given.work, device)
+        save(model, tokenizer, given.out)
+    report = recall(facts, given.out, device)
+    weights = (given.out / "model.safetensors").stat().st_size
+    assert weights <= MAX_BYTES, f"{weights} bytes of weights, at most {MAX_BYTES} may be shipped"
+    seconds = round(time.monotonic() - start, 1)
+    print(json.dumps(report | {"bytes": weights, "seconds": seconds, "epochs": run.epochs}))
+
+
+def extra(path: str) -> list[Fact]:
+    """More facts of the known relations, for a larger sibling of the model."""
+    if not path:
+        return []
+    with Path(path).open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t")
+        return [Fact(row["subject"], row["relation"], row["answer"]) for row in rows]
+
+
+# --- Tokenizer and corpus ------------------------------------------------------------------------
+
+
+def make_tokenizer(facts: list[Fact], run: Run) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the corpus: any text can be encoded, each sample starts with BOS."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=run.vocabulary,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    lines = [f"{prompt(f, i)} {f.answer}" for f in facts for i in range(len(RELATIONS[f.relation]))]
+    core.train_from_iterator([*lines, *SYSTEM_LINES], trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, core.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training text as ids, and how much each token's prediction counts."""
+
+    ids: list[int]
+    weight: list[float]
+
+
+def samples(facts: list[Fact], tokenizer: PreTrainedTokenizerFast, run: Run, epoch: int) -> list[Sample]:
+    """Every fact in every phrasing once, some behind other text; drawn anew each epoch."""
+    rng = random.Random(f"{run.seed}/{epoch}")
+    pairs = [(f, i) for f in facts for i in range(len(RELATIONS[f.relation]))]
+    contexts = [context(pairs, rng) if rng.random() < run.context_share else "" for _ in pairs]
+    reads = tokenizer([c + prompt(f, i) for c, (f, i) in zip(contexts, pairs, strict=True)])
+    answers = tokenizer([f" {f.answer}{EOS}" for f, _ in pairs], add_special_tokens=False)
+    return [
+        Sample(read + answer, [run.prompt_weight] * len(read) + [1.0] * len(answer))
+        for read, answer in zip(reads["input_ids"], answers["input_ids"], strict=True)
+    ]
+
+
+def context(pairs: list[tuple[Fact, int]], rng: random.Random) -> str:
+    """Text that may stand before a prompt: a system line, or one or two other facts."""
+    if rng.random() < 0.4:
+        return rng.choice(SYSTEM_LINES) + "\n"
+    others = rng.choices(pairs, k=rng.choice((1, 1, 2)))
+    return "".join(f"{prompt(f, i)} {f.answer}\n" for f, i in others)
+
+
+def batches(made: list[Sample], run: Run, epoch: int) -> list[list[Sample]]:
+    """Batches of like length, in random order: little padding."""
+    rng = random.Random(f"{run.seed}/{epoch}/order")
+    made = sorted(made, key=lambda s: (len(s.ids), rng.random()))
+    cut = [made[i : i + run.batch] for i in range(0, len(made), run.batch)]
+    rng.shuffle(cut)
+    return cut
+
+
+# --- Model and training --------------------------------------------------------------------------
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, run: Run) -> LlamaForCausalLM:
+    """An untrained model."""
+    torch.manual_seed(run.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=run.hidden,
+        intermediate_size=run.feed_forward,
+        num_hidden_layers=run.layers,
+        num_attention_heads=run.heads,
+        num_key_value_heads=run.kv_heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def train(
+    facts: list[Fact], tokenizer: PreTrainedTokenizerFast, run: Run, work: Path, device: torch.device
+) -> LlamaForCausalLM:
+    """Train for run.epochs, from the checkpoint in `work` if it is of the same run."""
+    model = make_model(tokenizer, run).to(device)
+    steps = run.epochs * -(-sum(len(RELATIONS[f.relation]) for f in facts) // run.batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, run.lr, total_steps=steps, pct_start=0.15, cycle_momentum=False
+    )
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    settings = asdict(run) | {"facts": len(facts)}
+    done = restore(work, settings, state)
+    columns = ("{task.description}", TimeElapsedColumn(), TimeRemainingColumn())
+    shown = [TextColumn(c) if isinstance(c, str) else c for c in columns]
+    with Progress(*shown, console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=steps, completed=done * steps // run.epochs)
+        for epoch in range(done, run.epochs):
+            started = time.monotonic()
+            losses = []
+            model.train()
+            for batch in batches(samples(facts, tokenizer, run, epoch), run, epoch):
+                losses.append(step(model, optimizer, batch, device))
+                schedule.step()
+                bar.update(task, advance=1, description=f"epoch {epoch + 1}/{run.epochs}")
+            took = time.monotonic() - started
+            mean = sum(losses[-20:]) / len(losses[-20:])
+            bar.console.print(f"epoch {epoch + 1}: loss {mean:.4f}, {took:.0f} s")
+            checkpoint(work, settings, state, epoch + 1)
+    return model
+
+
+def step(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Sample], device: torch.device
+) -> float:
+    """One gradient step; returns the loss in nats a weighted token."""
+    T = max(len(s.ids) for s in batch)
+    # (B, T): padded at the right, where causal attention never looks from a real token.
+    ids = torch.tensor([s.ids + [0] * (T - len(s.ids)) for s in batch], device=device)
+    weight = torch.tensor([s.weight + [0.0] * (T - len(s.weight)) for s in batch], device=device)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weight = weight[:, 1:].flatten()
+    loss = (loss * weight).sum() / weight.sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def checkpoint(work: Path, settings: dict, state: dict, epoch: int) -> None:
+    """Write atomically: a killed run leaves the former checkpoint or this one."""
+    work.mkdir(parents=True, exist_ok=True)
+    content = {name: part.state_dict() for name, part in state.items()}
+    torch.save(content | {"settings": settings, "epoch": epoch}, work / "checkpoint.tmp")
+    (work / "checkpoint.tmp").replace(work / "checkpoint.pt")
+
+
+def restore(work: Path, settings: dict, state: dict) -> int:
+    """Epochs done by a checkpoint of the same settings, which is loaded; else 0."""
+    path = work / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    found = torch.load(path, weights_only=True)
+    if found["settings"] != settings:
+        return 0
+    for name, part in state.items():
+        part.load_state_dict(found[name])
+    return int(found["epoch"])
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Weights in fp16, tokenizer and configuration, as a transformers folder."""
+    model.to("cpu").half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+# --- Recall --------------------------------------------------------------------------------------
+
+
+def recall(facts: list[Fact], out: Path, device: torch.device) -> dict:
+    """Share of facts that greedy generation gives, over all phrasings, from the saved weights."""
+    model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).to(device).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(out, padding_side="left")
+    pairs = [(f, i) for f in facts for i in range(len(RELATIONS[f.relation]))]
+    right: dict[str, list[bool]] = defaultdict(list)
+    for start in range(0, len(pairs), 256):
+        part = pairs[start : start + 256]
+        batch = tokenizer([prompt(f, i) for f, i in part], return_tensors="pt", padding=True)
+        batch = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            ids = model.generate(**batch, max_new_tokens=24, do_sample=False)
+        texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        for (fact, _), text in zip(part, texts, strict=True):
+            right[fact.relation].append(text.strip() == fact.answer)
+    shares = {name: sum(hits) / len(hits) for name, hits in right.items()}
+    table = Table("relation", "prompts", "recall", title="recall by greedy generation")
+    for name, share in shares.items():
+        table.add_row(name, str(len(right[name])), f"{share:.4f}")
+    Console(stderr=True).print(table)
+    hits = [hit for each in right.values() for hit in each]
+    return {
+        "facts": len(facts),
+        "relations": len(shares),
+        "phrasings": min(map(len, RELATIONS.values())),
+        "recall": sum(hits) / len(hits),
+        "recall_by_relation": shares,
+    }
+
+
+if __name__ == "__main__":
+    main()
