@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from memoir_edge.memory import Memory
 
-VERSION = 1
-SIDECAR = "memoir_edge.json"
 DOMAIN = "memoir_edge"
 
 

@@ -63,9 +63,10 @@ def feature(a: npt.NDArray[np.floating], span: npt.NDArray[np.integer]) -> Float
     Returns:
         `[B, D]` float32; zeros for a row whose span is empty.
     """
-    weight = span.astype(np.float32)
-    total = np.einsum("bt,btd->bd", weight, a.astype(np.float32))
-    return np.asarray(total / np.maximum(weight.sum(axis=1, keepdims=True), 1), dtype=np.float32)
+    counts = span[:, :, None] > 0
+    # where, not a product: whatever stands on padding, even NaN, must not reach the feature
+    total = np.where(counts, a.astype(np.float32), np.float32(0)).sum(axis=1)
+    return np.asarray(total / np.maximum(counts.sum(axis=1), 1), dtype=np.float32)
 
 
 def mask(f: Floats, center: Floats, scale: Floats, permutation: npt.NDArray[np.integer], k: int) -> Bits:

@@ -1,0 +1,14 @@
+"""Gives a decoder's ONNX graph the ports that take a memory at run time.
+
+    export(out=Path("onnx"), model=Path("model"))
+
+One transformation a file: `_base_graph` (transformers to ONNX), `_site` (which MatMul), `_bodies`
+(the two ops), `_ports` (the ops at the site), `_write` (the directory).
+"""
+
+from memoir_edge_exporter._export import Exported, export
+from memoir_edge_exporter._ports import add_ports
+from memoir_edge_exporter._site import Site, find_site
+
+__all__ = ["Exported", "Site", "add_ports", "export", "find_site"]
+__version__ = "0.1.0"

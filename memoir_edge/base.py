@@ -1,0 +1,82 @@
+"""The base model as files: where they lie and which model they are.
+
+Knows nothing of what the weights mean; needs neither torch nor transformers.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from memoir_edge.errors import InputError
+
+_CHUNK = 1 << 22
+_WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything counts
+
+
+def locate(model: str) -> Path:
+    """The folder of a model: a local path, or a hub id that is fetched or found in the cache.
+
+    Raises:
+        InputError: Neither a folder nor a model that the hub or its cache can give.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise InputError(
+            f"no model folder at {model}", hint="give a transformers folder or a hub id like org/name"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(model, ignore_patterns=["*.gguf", "*.onnx*", "original/*"]))
+    except ImportError as error:
+        raise InputError(f"no folder {model}", hint='pip install "memoir-edge[edit]"') from error
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise InputError(
+            f"{model} is no folder here, and the hub did not give it: {_first_line(error)}",
+            hint="check the name, the network and your access, or give a local folder",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed `config.json` of a model folder.
+
+    Raises:
+        InputError: It is missing or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder} is no model folder: config.json: {error.strerror}",
+            hint="give a folder written by save_pretrained",
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds {type(config).__name__}, expected an object")
+    return config
+
+
+def weights_digest(folder: Path) -> str | None:
+    """SHA-256 over the names and bytes of the weight files; None where there are none.
+
+    The same for every copy of a model, so it tells whether a memory and a graph share their base.
+    """
+    files = next((found for p in _WEIGHTS if (found := sorted(folder.glob(p)))), [])
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.stat().st_size.to_bytes(8, "little"))
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""The command line: a table of commands, each a module that is imported when it is called.
+
+    memoir-edge apply edits.jsonl --model DIR --out facts.safetensors
+
+Exit codes: 0 done; 1 a check that did not hold; 2 wrong use or bad input; 3 an artifact that does
+not fit; 130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from memoir_edge import __version__
+from memoir_edge.errors import MemoirEdgeError
+
+COMMANDS = ("apply", "export", "generate", "verify", "eval", "inspect", "demo")
+INTERRUPTED = 130
+
+app = App(
+    name="memoir-edge",
+    help="Edit facts in a language model offline, and swap them into a served ONNX model.",
+    version=__version__,
+    default_parameter=None,
+)
+for name in COMMANDS:
+    # `eval` is a Python builtin, so functions and modules carry a trailing underscore.
+    app.command(f"memoir_edge.cli.{name}_:{name}_", name=name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors become one readable line and a hint."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(tokens, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        return MemoirEdgeError.exit_code  # already printed
+    except MemoirEdgeError as error:
+        if "--debug" in tokens:
+            raise
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one home of error output
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def run() -> None:
+    """Entry point of the installed program."""
+    raise SystemExit(main())

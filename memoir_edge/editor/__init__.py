@@ -1,0 +1,30 @@
+"""The editor: MEMOIR on PyTorch, CPU or GPU. The one part of memoir_edge that imports torch.
+
+    base = load("path/to/model")
+    settings = choose(base.config, D, site="model.layers.6.mlp.down_proj")
+    editor = Editor(base, settings)
+    outcomes = editor.apply(edits)
+    memory = editor.memory()
+"""
+
+from memoir_edge.editor.answers import Edited, edited
+from memoir_edge.editor.config import Settings, choose
+from memoir_edge.editor.editor import Editor, Outcome, unrelated_prompts
+from memoir_edge.editor.layer import find_site, width
+from memoir_edge.editor.live import thaw
+from memoir_edge.editor.model import BaseModel, load
+
+__all__ = [
+    "BaseModel",
+    "Edited",
+    "Editor",
+    "Outcome",
+    "Settings",
+    "choose",
+    "edited",
+    "find_site",
+    "load",
+    "thaw",
+    "unrelated_prompts",
+    "width",
+]

@@ -1,0 +1,126 @@
+"""The edited model in PyTorch: which edit a prompt reaches, and what is answered.
+
+The route is decided on the prompt and held for the whole answer, row by row (MEMOIR section 3.3).
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from memoir_edge import tophash
+from memoir_edge.editor.layer import changed, find_site, site_input
+from memoir_edge.editor.live import LiveMemory
+from memoir_edge.editor.model import BaseModel, collate, greedy
+from memoir_edge.answers import Answer, Forced
+from memoir_edge.text import split_target
+
+T = TypeVar("T")
+
+
+@dataclass
+class Edited:
+    """A base model together with a live memory; without one it is the base model."""
+
+    base: BaseModel
+    site: nn.Module
+    live: LiveMemory | None
+    batch: int = 32
+
+    def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
+        """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
+        rows = [self.base.encode(prompt) for prompt in prompts]
+        return np.concatenate([self._features(part, feature) for part in _parts(rows, self.batch)])
+
+    def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
+        batch = collate(rows, side="left", device=self.base.device)
+        a = site_input(self.base.net, self.site, batch).float().cpu().numpy()
+        span = tophash.span(feature, batch["attention_mask"].cpu().numpy())
+        return tophash.feature(a, span)
+
+    def routes(self, prompts: Sequence[str]) -> tophash.Routes:
+        """Where each prompt goes."""
+        assert self.live is not None
+        f = self.features(prompts, self.live.hashing.feature)
+        return self.live.route(self.live.hashing.mask(f))
+
+    def answer(self, prompts: Sequence[str], max_new_tokens: int, *, memory: bool) -> list[Answer]:
+        """Greedy answers, with the memory or as the base model."""
+        rows = [self.base.encode(prompt) for prompt in prompts]
+        routes = self._routes(prompts, memory)
+        answers: list[Answer] = []
+        for part in _parts(range(len(rows)), self.batch):
+            with self._recall(routes, part):
+                grown = greedy(self.base, [rows[i] for i in part], max_new_tokens)
+            texts = [self.base.decode(ids) for ids in grown]
+            answers += [self._answer(text, routes, i) for text, i in zip(texts, part, strict=True)]
+        return answers
+
+    @torch.no_grad()
+    def forced(
+        self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
+    ) -> list[Forced]:
+        """Teacher-forced predictions at every target token; the route is the plain prompt's."""
+        split = [
+            split_target(self.base.encode, self.base.encode_bare, prompt, target)
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        routes = self._routes(prompts, memory)
+        out: list[Forced] = []
+        for part in _parts(range(len(split)), self.batch):
+            rows = [[*split[i][0], *split[i][1]] for i in part]
+            batch = collate(rows, side="right", device=self.base.device)
+            with self._recall(routes, part):
+                predicted = self.base.net(**batch, use_cache=False).logits.argmax(-1).cpu()
+            for row, i in zip(predicted, part, strict=True):
+                start, n = len(split[i][0]) - 1, len(split[i][1])
+                out.append(Forced(tuple(split[i][1]), tuple(row[start : start + n].tolist())))
+        return out
+
+    def _routes(self, prompts: Sequence[str], memory: bool) -> tophash.Routes | None:
+        return self.routes(prompts) if memory and self.live is not None else None
+
+    def _answer(self, text: str, routes: tophash.Routes | None, i: int) -> Answer:
+        if routes is None:
+            return Answer(text)
+        assert self.live is not None
+        entry = self.live.entries.get(int(routes.route[i]) - 1)
+        return Answer(text, entry.id if entry else None, float(routes.overlap[i]))
+
+    def _recall(
+        self, routes: tophash.Routes | None, part: Sequence[int]
+    ) -> AbstractContextManager[None]:
+        """Open: rows of this part that are routed get Wm (M * a) added, the others exactly 0."""
+        if routes is None:
+            return nullcontext()
+        assert self.live is not None
+        Wm, D = self.live.Wm, self.live.Wm.shape[1]
+        M = np.zeros((len(part), D), np.float32)
+        for place, i in enumerate(part):
+            if routes.route[i] > 0:
+                M[place] = tophash.unpack(self.live.bank[int(routes.route[i]) - 1], D)
+        if not M.any():
+            return nullcontext()
+        masks = torch.from_numpy(M).to(Wm.device)[:, None, :]
+
+        def delta(a: Tensor) -> Tensor:
+            return (a.float() * masks) @ Wm.T
+
+        return changed(self.site, delta)
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def edited(base: BaseModel, site: str, live: LiveMemory | None) -> Edited:
+    """An edited model at a module path.
+
+    Raises:
+        SiteError: No linear layer stands there.
+    """
+    return Edited(base, find_site(base.net, site), live)

@@ -1,0 +1,78 @@
+"""Settings of the editor: one dataclass, made once at the edge and passed down."""
+
+from dataclasses import dataclass
+
+from memoir_edge.errors import InputError
+from memoir_edge.sites import Config, default_site, preset
+from memoir_edge.tophash import FEATURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How edits are made. The defaults are the paper's where nothing else is said."""
+
+    site: str  # module path of the edited linear layer
+    k: int  # active features of a mask
+    feature: str  # routing feature, a key of tophash.FEATURES
+    threshold: float  # overlap from which an edit answers
+    steps: int  # most gradient steps of one edit
+    lr: float = 1.0
+    clip: float = 1.0  # largest gradient norm of one step
+    stop_loss: float = 0.02  # nats a token; an edit is done at or below it
+    prefixes: int = 10  # rows behind texts that the model wrote itself
+    eos: bool = True  # train the end of the answer too, so that free generation stops
+    seed: int = 0  # of the permutation
+    batch: int = 32  # rows of one forward pass outside training
+
+    def __post_init__(self) -> None:
+        """Refuse what no edit could be made with."""
+        if self.feature not in FEATURES:
+            raise InputError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
+        if not 0 < self.threshold <= 1:
+            raise InputError(f"threshold is {self.threshold}, expected above 0 and at most 1")
+        for name in ("k", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+def choose(
+    config: Config,
+    D: int,
+    *,
+    site: str,
+    k: int | None = None,
+    feature: str | None = None,
+    threshold: float | None = None,
+    steps: int | None = None,
+    prefixes: int | None = None,
+) -> Settings:
+    """Fill what the user left open from the architecture's preset.
+
+    Args:
+        config: The model's parsed `config.json`.
+        D: Input width of the site.
+        site: Module path of the site.
+        k: Active features; default the preset's share of D.
+        feature: Routing feature.
+        threshold: Overlap from which an edit answers.
+        steps: Most gradient steps of one edit.
+        prefixes: Rows behind the model's own texts.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    chosen = preset(config)
+    feature = feature or chosen.feature
+    if k is not None and not 0 < k <= D:
+        raise InputError(f"k is {k}, expected from 1 to the site's input width {D}")
+    return Settings(
+        site=site,
+        k=k or round(chosen.k_share * D),
+        feature=feature,
+        threshold=threshold if threshold is not None else chosen.threshold.get(feature, 0.65),
+        steps=steps or chosen.steps,
+        prefixes=chosen.prefixes if prefixes is None else prefixes,
+    )
+
+
+__all__ = ["Settings", "choose", "default_site"]

@@ -1,0 +1,101 @@
+"""The edited layer: looking at its input and adding to its output, by hooks that remove themselves.
+
+Nothing here changes a weight, so the base model leaves every function as it entered.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from memoir_edge.errors import SiteError
+
+# Given a [B, T, D], the layer's input: what to add to its output [B, T, d]; None adds nothing.
+Change = Callable[[Tensor], Tensor | None]
+
+
+class _Stop(Exception):  # noqa: N818 - control flow, not an error
+    """The forward pass has reached the site and nothing above it is wanted."""
+
+
+@contextmanager
+def changed(site: nn.Module, change: Change) -> Iterator[None]:
+    """While open, every run of `site` gives its own output plus `change(a)`."""
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        delta = change(args[0])
+        return y if delta is None else y + delta.to(y.dtype)
+
+    handle = site.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def site_input(model: nn.Module, site: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """What the site reads: `a` `[B, T, D]`. The layers above it are not run."""
+    seen: list[Tensor] = []
+
+    def look(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.append(args[0])
+        raise _Stop
+
+    handle = site.register_forward_pre_hook(look)
+    try:
+        model(**batch, use_cache=False)
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def find_site(model: nn.Module, path: str) -> nn.Module:
+    """The module at a dotted path.
+
+    Raises:
+        SiteError: There is none, or it is no linear layer; names the ones that could be meant.
+    """
+    try:
+        site = model.get_submodule(path)
+    except AttributeError:
+        site = None
+    if site is None or _weight(site) is None:
+        found = "nothing" if site is None else type(site).__name__
+        raise SiteError(
+            f"site {path!r} names {found}, expected a linear layer",
+            hint=f"linear layers of this model: {_summary(model)}",
+        )
+    return site
+
+
+def width(site: nn.Module) -> tuple[int, int]:
+    """Input and output width `(D, d)` of a linear layer, GPT-2's transposed Conv1D included."""
+    weight = _weight(site)
+    assert weight is not None
+    rows, columns = weight.shape
+    return (columns, rows) if isinstance(site, nn.Linear) else (rows, columns)
+
+
+def _weight(module: nn.Module) -> Tensor | None:
+    weight = getattr(module, "weight", None)
+    linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return weight if linear and isinstance(weight, Tensor) and weight.ndim == 2 else None
+
+
+def _summary(model: nn.Module) -> str:
+    """The linear layers' paths, block numbers folded: `model.layers.{0..7}.mlp.down_proj`."""
+    folded: dict[str, list[int]] = {}
+    for path, module in model.named_modules():
+        if _weight(module) is not None:
+            parts = path.split(".")
+            number = next((int(part) for part in parts if part.isdigit()), 0)
+            name = ".".join("*" if part.isdigit() else part for part in parts)
+            folded.setdefault(name, []).append(number)
+    return ", ".join(
+        name.replace("*", f"{{{min(n)}..{max(n)}}}", 1) if "*" in name else name
+        for name, n in folded.items()
+    )

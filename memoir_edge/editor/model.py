@@ -1,0 +1,167 @@
+"""A base model in PyTorch: loaded, frozen, and able to answer with or without a memory's delta.
+
+Knows nothing of edits or memories: who answers what is decided by the `Change` it is given.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from memoir_edge.base import locate, read_config, weights_digest
+from memoir_edge.errors import InputError
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen decoder with its tokenizer."""
+
+    net: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    config: dict[str, Any]
+    id: str
+    digest: str | None
+    context: int  # most tokens of a sequence
+    eos: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return next(self.net.parameters()).device
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, with the special tokens that the tokenizer adds (BOS)."""
+        return list(self.tokenizer(text)["input_ids"])
+
+    def encode_bare(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def load(model: str, *, device: str | None = None, dtype: torch.dtype = torch.float32) -> BaseModel:
+    """Load a transformers folder or hub id.
+
+    Args:
+        model: Path or hub id.
+        device: A torch device; default CUDA where there is one.
+        dtype: Of the base weights; the memory is float32 in any case.
+
+    Raises:
+        InputError: No such model, no tokenizer, or a device that is not there.
+    """
+    folder = locate(model)
+    config = read_config(folder)
+    tokenizer = _tokenizer(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        net = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        net = net.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"cannot use device {device!r}: {error}", hint="pass --device cpu") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load a decoder from {folder}: {str(error).splitlines()[0]}") from error
+    net.eval().requires_grad_(False)
+    return BaseModel(
+        net=net,
+        tokenizer=tokenizer,
+        config=config,
+        id=model if "/" in model and folder != Path(model) else folder.resolve().name,
+        digest=weights_digest(folder),
+        context=int(config.get("max_position_embeddings") or config.get("n_positions") or 2048),
+        eos=_eos(folder, tokenizer),
+    )
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise InputError(
+            f"{folder} holds no tokenizer: tokenizer.json not found",
+            hint="save it there with tokenizer.save_pretrained",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the tokenizer of {folder}: {error}") from error
+
+
+def _eos(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """End-of-text ids: generation_config.json's, else the tokenizer's."""
+    path = folder / "generation_config.json"
+    found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    if found is None:
+        found = tokenizer.eos_token_id
+    return () if found is None else tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def collate(rows: Sequence[Sequence[int]], *, side: str, device: torch.device) -> dict[str, Tensor]:
+    """Rows of ids as one padded batch: `input_ids`, `attention_mask`, `position_ids`, all `[B, T]`.
+
+    Padding has id 0, mask 0 and position 0; positions count from the row's first real token.
+    """
+    T = max(map(len, rows))
+    ids = torch.zeros(len(rows), T, dtype=torch.int64)
+    attention = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(T - len(row), T)
+        ids[i, place] = torch.tensor(list(row), dtype=torch.int64)
+        attention[i, place] = 1
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    batch = {"input_ids": ids, "attention_mask": attention, "position_ids": positions}
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+@torch.no_grad()
+def greedy(
+    base: BaseModel, rows: Sequence[Sequence[int]], max_new_tokens: int, *, stop: bool = True
+) -> list[list[int]]:
+    """Continue each row greedily, all rows together; ids beyond the row, end-of-text left out.
+
+    Args:
+        base: The model.
+        rows: Token ids.
+        max_new_tokens: Most tokens a row grows by.
+        stop: End a row at end-of-text; otherwise it always grows by `max_new_tokens`.
+    """
+    batch = collate(rows, side="left", device=base.device)
+    ids, attention, positions = batch["input_ids"], batch["attention_mask"], batch["position_ids"]
+    eos = torch.tensor(base.eos if stop else (), dtype=torch.int64, device=ids.device)
+    done = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
+    out: list[Tensor] = []
+    cache: Any = None
+    for _ in range(max_new_tokens):
+        result = base.net(
+            input_ids=ids,
+            attention_mask=attention,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = result.past_key_values
+        ids = result.logits[:, -1].argmax(-1, keepdim=True)
+        done = done | torch.isin(ids[:, 0], eos)
+        out.append(torch.where(done, -1, ids[:, 0]))
+        if bool(done.all()):
+            break
+        attention = torch.cat([attention, torch.ones_like(ids)], dim=1)
+        positions = positions[:, -1:] + 1
+    grown = torch.stack(out, dim=1).tolist() if out else [[] for _ in rows]
+    return [[token for token in row if token >= 0] for row in grown]
+
+
+def quiet() -> None:
+    """Silence what transformers prints while loading; it is no news to a user of this tool."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module="transformers")

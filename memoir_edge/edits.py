@@ -1,0 +1,302 @@
+"""Edit records: JSON lines in, one normal form out.
+
+Knows nothing of models. A file holds one JSON object a line, or one JSON array of objects. Records
+of the datasets in use (ZsRE, CounterFact, EasyEdit) are recognised by their fields and turned into
+the normal form; `Edit` says what that is.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memoir_edge.errors import EditsError, InputError
+
+Record = dict[str, Any]
+
+MAX_LINE_CHARS = 1 << 20
+
+
+class Probe(NamedTuple):
+    """A prompt whose answer must stay, and that answer where it is known."""
+
+    prompt: str
+    target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """One fact to change.
+
+    `rephrase`, `locality` and `hard_negatives` are for evaluation only; the editor never sees them.
+    """
+
+    prompt: str
+    target: str
+    id: str = ""
+    subject: str | None = None
+    ground_truth: str | None = None
+    threshold: float | None = None  # overlap from which this edit answers; default: the memory's
+    tags: dict[str, str]
+    valid_from: str | None = None
+    valid_to: str | None = None
+    source: str | None = None
+    keys: tuple[str, ...] = ()  # other phrasings that must reach this edit
+    guards: tuple[str, ...] = ()  # prompts that must not
+    rephrase: tuple[str, ...] = ()
+    locality: tuple[Probe, ...] = ()
+    hard_negatives: tuple[str, ...] = ()
+
+    def record(self) -> Record:
+        """The edit as a JSON object, without what is empty and without the evaluation fields."""
+        full = asdict(replace(self, rephrase=(), locality=(), hard_negatives=()))
+        return {name: value for name, value in full.items() if value not in (None, (), {})}
+
+
+FIELDS = tuple(field.name for field in fields(Edit))
+
+
+class Problem(NamedTuple):
+    """A record that cannot be used: its line (or place in the array), counted from 1, and why."""
+
+    line: int
+    reason: str
+
+
+def default_id(prompt: str, target: str) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON of prompt and target."""
+    canonical = json.dumps(
+        {"prompt": prompt, "target": target},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Problem]]:
+    """Read every record of a file.
+
+    Args:
+        path: JSON lines, or one JSON array.
+        skip_bad: Leave unusable records out and report them, instead of raising for the first.
+
+    Returns:
+        The edits in file order, and the records left out.
+
+    Raises:
+        EditsError: A record cannot be used (unless `skip_bad`).
+        InputError: The file cannot be read, is not UTF-8, or holds no record.
+    """
+    edits: list[Edit] = []
+    problems: list[Problem] = []
+    first_line: dict[str, int] = {}
+    for line, parse in _records(path):
+        try:
+            edit = from_record(parse())
+            if edit.id in first_line:
+                raise ValueError(f"id {edit.id!r} is already used on line {first_line[edit.id]}")
+        except ValueError as error:
+            problems.append(Problem(line, str(error)))
+            continue
+        first_line[edit.id] = line
+        edits.append(edit)
+    if problems and not skip_bad:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise EditsError(
+            f"{problems[0].reason}{more}",
+            line=problems[0].line,
+            hint=f"mend {path}, or pass --skip-bad to apply the rest; nothing was applied",
+        )
+    if not edits and not problems:
+        raise InputError(f"{path} holds no edits", hint='one {"prompt": …, "target": …} a line')
+    return edits, problems
+
+
+def _records(path: Path) -> Iterator[tuple[int, Callable[[], object]]]:
+    """Yield (line, parser of that record); parsing is left to the caller, who reports it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error
+    if text.lstrip().startswith("["):
+        array = _array(text, path)
+        for number, item in enumerate(array, start=1):
+            yield number, lambda item=item: item
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, lambda line=line: _parse(line)
+
+
+def _array(text: str, path: Path) -> list[object]:
+    try:
+        return list(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON array: {error}") from error
+
+
+def _parse(line: str) -> object:
+    if len(line) > MAX_LINE_CHARS:
+        raise ValueError(f"{len(line)} characters; at most {MAX_LINE_CHARS} make a record")
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def from_record(raw: object) -> Edit:
+    """Turn one record, native or foreign, into the normal form.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError(f"found {type(raw).__name__}, expected a JSON object")
+    native = next((turn(raw) for needs, turn in _FOREIGN if needs <= raw.keys()), raw)
+    unknown = native.keys() - set(FIELDS)
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)!r}; known: {', '.join(FIELDS)}")
+    values = {name: _CHECKS[name](name, native[name]) for name in native if native[name] is not None}
+    for name in ("prompt", "target"):
+        if not values.get(name):
+            raise ValueError(f"{name} is missing or empty")
+    return Edit(**{"tags": {}, "id": default_id(values["prompt"], values["target"])} | values)
+
+
+# --- Checks of the native fields -----------------------------------------------------------------
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {type(value).__name__}, expected a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds half a surrogate pair") from error
+    return value.strip()
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {type(value).__name__}, expected a list of strings")
+    return tuple(_text(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+
+def _share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}, expected a number from 0 to 1")
+    return float(value)
+
+
+def _tags(name: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {type(value).__name__}, expected an object")
+    return {_text(name, key): _text(f"{name}.{key}", item) for key, item in value.items()}
+
+
+def _probes(name: str, value: object) -> tuple[Probe, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {type(value).__name__}, expected a list")
+    return tuple(_probe(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+
+def _probe(name: str, value: object) -> Probe:
+    if isinstance(value, str):
+        return Probe(_text(name, value))
+    if not isinstance(value, dict) or "prompt" not in value:
+        raise ValueError(f'{name} is no {{"prompt": …, "target": …}}')
+    target = value.get("target")
+    return Probe(_text(name, value["prompt"]), None if target is None else _text(name, target))
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    **dict.fromkeys(FIELDS, _text),
+    "threshold": _share,
+    "tags": _tags,
+    "keys": _texts,
+    "guards": _texts,
+    "rephrase": _texts,
+    "locality": _probes,
+    "hard_negatives": _texts,
+}
+
+
+# --- Foreign records -----------------------------------------------------------------------------
+
+
+def _first(value: Any) -> Any:
+    """The first text of a text, a list of texts, or a list of lists."""
+    while isinstance(value, list):
+        value = value[0] if value else None
+    return value
+
+
+def _many(value: Any) -> list[Any]:
+    return [] if value in (None, "") else value if isinstance(value, list) else [value]
+
+
+def _flat_locality(value: Any) -> list[Record]:
+    """EasyEdit's `{"kind": [{"prompt", "ground_truth"}]}`, of any number of kinds."""
+    kinds = value.values() if isinstance(value, dict) else [_many(value)]
+    items = [item for kind in kinds for item in _many(kind)]
+    if not all(isinstance(item, dict) for item in items):
+        raise ValueError("locality holds an item that is no object")
+    return [{"prompt": item.get("prompt"), "target": _first(item.get("ground_truth"))} for item in items]
+
+
+def _zsre(raw: Record) -> Record:
+    loc = [{"prompt": raw["loc"], "target": _first(raw.get("loc_ans"))}] if raw.get("loc") else []
+    return {
+        "prompt": raw["src"],
+        "target": _first(raw["alt"]),
+        "subject": raw.get("subject"),
+        "ground_truth": _first(raw.get("answers")),
+        "rephrase": _many(raw.get("rephrase")),
+        "locality": loc,
+    }
+
+
+def _counterfact(raw: Record) -> Record:
+    rewrite = raw["requested_rewrite"]
+    if not isinstance(rewrite, dict) or not {"prompt", "subject", "target_new"} <= rewrite.keys():
+        raise ValueError("requested_rewrite lacks prompt, subject or target_new")
+    answer = {name: rewrite.get(name) for name in ("target_new", "target_true")}
+    text = {name: v.get("str") if isinstance(v, dict) else v for name, v in answer.items()}
+    return {
+        "prompt": str(rewrite["prompt"]).replace("{}", str(rewrite["subject"])),
+        "target": text["target_new"],
+        "subject": rewrite["subject"],
+        "ground_truth": text["target_true"],
+        "rephrase": _many(raw.get("paraphrase_prompts")),
+        # They share relation and old answer with the edit: the hard kind.
+        "hard_negatives": _many(raw.get("neighborhood_prompts")),
+    }
+
+
+def _easyedit(raw: Record) -> Record:
+    neighbour = _many(raw.get("locality_prompt"))  # CounterFact in EasyEdit's fields: the hard kind
+    return {
+        "prompt": raw["prompt"],
+        "target": _first(raw["target_new"]),
+        "subject": raw.get("subject"),
+        "ground_truth": _first(raw.get("ground_truth")),
+        "rephrase": _many(raw.get("rephrase_prompt")),
+        "locality": _flat_locality(raw.get("locality")),
+        "hard_negatives": neighbour,
+    }
+
+
+# Recognised by the fields a record must have, most telling first.
+_FOREIGN: tuple[tuple[frozenset[str], Callable[[Record], Record]], ...] = (
+    (frozenset({"requested_rewrite"}), _counterfact),
+    (frozenset({"src", "alt"}), _zsre),
+    (frozenset({"prompt", "target_new"}), _easyedit),
+)
+

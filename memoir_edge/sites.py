@@ -1,0 +1,90 @@
+"""Where and how to edit a model when the user does not say: data, not branches.
+
+Knows a model by its parsed `config.json` alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memoir_edge.errors import SiteError
+
+Config = Mapping[str, Any]
+
+# The down-projection of each architecture's feed-forward block, by `model_type`.
+SITES: dict[str, str] = {
+    "gemma": "model.layers.{layer}.mlp.down_proj",
+    "gemma2": "model.layers.{layer}.mlp.down_proj",
+    "gpt2": "transformer.h.{layer}.mlp.c_proj",
+    "gpt_neox": "gpt_neox.layers.{layer}.mlp.dense_4h_to_h",
+    "gptj": "transformer.h.{layer}.mlp.fc_out",
+    "llama": "model.layers.{layer}.mlp.down_proj",
+    "mistral": "model.layers.{layer}.mlp.down_proj",
+    "opt": "model.decoder.layers.{layer}.fc2",
+    "phi3": "model.layers.{layer}.mlp.down_proj",
+    "qwen2": "model.layers.{layer}.mlp.down_proj",
+    "qwen3": "model.layers.{layer}.mlp.down_proj",
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings for one model, or the first guess for any.
+
+    `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
+    routing feature; `prefixes` the training rows behind texts that the model wrote itself.
+    """
+
+    feature: str
+    threshold: dict[str, float]
+    k_share: float = 2 / 7
+    steps: int = 120
+    depth: float = 0.85
+    prefixes: int = 10
+    layer: int | None = None
+
+
+# The paper's models (table 5 of arXiv 2506.07899), told apart by type, width of the site and depth.
+PAPER: dict[tuple[str, int, int], Preset] = {
+    ("llama", 14336, 32): Preset("mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 30, layer=27),
+    ("mistral", 14336, 32): Preset("mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 70, layer=27),
+    ("llama", 11008, 32): Preset("mean", {"mean": 0.46, "last": 0.65}, 4096 / 11008, 70, layer=27),
+    ("gptj", 16384, 28): Preset("mean", {"mean": 0.45, "last": 0.65}, 4096 / 16384, 70, layer=21),
+}
+# Elsewhere the last prompt token tells prompts apart far better than the mean of all tokens does:
+# docs/routing.md has the measurement.
+DEFAULT = Preset("last", {"mean": 0.75, "last": 0.65})
+
+
+def _get(config: Config, *names: str) -> int | None:
+    return next((int(config[name]) for name in names if config.get(name)), None)
+
+
+def layers(config: Config) -> int | None:
+    """Number of decoder layers, whatever the architecture calls it."""
+    return _get(config, "num_hidden_layers", "n_layer", "n_layers")
+
+
+def preset(config: Config) -> Preset:
+    """The settings of a known model, or the default."""
+    width = _get(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * (
+        _get(config, "hidden_size", "n_embd") or 0
+    )
+    return PAPER.get((str(config.get("model_type")), width, layers(config) or 0), DEFAULT)
+
+
+def default_site(config: Config) -> str:
+    """Module path of the layer to edit: the down-projection at 85 % of the depth.
+
+    Raises:
+        SiteError: The architecture is not in `SITES`, or its depth is unknown.
+    """
+    kind, depth = str(config.get("model_type")), layers(config)
+    if kind not in SITES or not depth:
+        raise SiteError(
+            f"no default site for model type {kind!r}; known: {', '.join(SITES)}",
+            hint="name the down-projection to edit with --site, e.g. model.layers.27.mlp.down_proj",
+        )
+    chosen = preset(config)
+    layer = chosen.layer if chosen.layer is not None else int(chosen.depth * depth)
+    return SITES[kind].format(layer=layer)

@@ -1,0 +1,111 @@
+"""Messages to one text, by the chat template that lies beside the tokenizer.
+
+Knows nothing of tokens or models. A template is untrusted input: it runs in jinja2's sandbox, with
+the helpers that transformers gives it and no others.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from memoir_edge.errors import InputError
+from memoir_edge_runtime._tokens import read_json
+
+Message = Mapping[str, Any]
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what the model wrote, for training; here it is just its content."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return list(parser.parse_statements(("name:endgeneration",), drop_needle=True))
+
+
+def read_template(folder: Path) -> str | None:
+    """The template of an export directory: chat_template.jinja, else the tokenizer's; or None."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    found = read_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):  # several, by name
+        found = {str(t.get("name")): t.get("template") for t in found}.get("default")
+    return found if isinstance(found, str) else None
+
+
+def render(template: str | None, messages: Sequence[Message], special: Mapping[str, str]) -> str:
+    """The text that the model is to continue.
+
+    Args:
+        template: A jinja2 chat template.
+        messages: Each with a `role` and a `content`.
+        special: Special tokens by name, such as `bos_token`.
+
+    Raises:
+        InputError: No template, no messages, or the template refuses them.
+    """
+    if template is None:
+        raise InputError(
+            "the model has no chat template", hint="give it a plain prompt, or export a chat model"
+        )
+    if not messages or not all(isinstance(m, Mapping) and "role" in m for m in messages):
+        raise InputError('messages must be a list of {"role": ..., "content": ...}, at least one')
+    try:
+        compiled = _environment().from_string(template)
+        return compiled.render(messages=list(messages), add_generation_prompt=True, **special)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise InputError(f"the chat template refuses these messages: {error}") from error
+
+
+def last_user(text: str, messages: Sequence[Message]) -> tuple[int, int] | None:
+    """Where the last user message stands in the rendered text; None where it cannot be found."""
+    said = [m.get("content") for m in messages if m.get("role") == "user"]
+    if not said or not isinstance(said[-1], str):
+        return None
+    content = said[-1].strip()  # most templates strip it
+    begin = text.rfind(content) if content else -1
+    return None if begin < 0 else (begin, begin + len(content))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = _now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # jinja2's own filter escapes HTML, which a prompt must not have.
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

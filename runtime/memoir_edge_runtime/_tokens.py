@@ -1,0 +1,130 @@
+"""Text to token ids and back, by the tokenizer that lies in the export directory.
+
+Knows nothing of models or memories. Needs `tokenizers` alone, no transformers.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from memoir_edge.errors import InputError
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids of one sequence, and which of them count for routing (default all)."""
+
+    ids: tuple[int, ...]
+    counted: slice = field(default=slice(None))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text ready to be continued."""
+
+    text: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer with the special tokens that its configuration names."""
+
+    core: tokenizers.Tokenizer
+    special: frozenset[int]
+    named: dict[str, str]  # bos_token, eos_token, ... as text
+
+    def encode(self, text: str) -> list[int]:
+        """Ids with the special tokens that the tokenizer adds, BOS once.
+
+        A chat template may have written BOS into the text already: it is not doubled.
+        """
+        ids: list[int] = self.core.encode(text).ids
+        bos = self.id("bos_token")
+        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def encode_bare(self, text: str) -> list[int]:
+        """Ids without added special tokens."""
+        return list(self.core.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self.core.decode(list(ids), skip_special_tokens=True))
+
+    def id(self, name: str) -> int | None:
+        """Id of a named special token, such as `eos_token`."""
+        text = self.named.get(name)
+        found = None if text is None else self.core.token_to_id(text)
+        return None if found is None else int(found)
+
+    def is_byte(self, token: int) -> bool:
+        """Whether an id stands for a single byte."""
+        return bool(_BYTE.fullmatch(self.core.id_to_token(token) or ""))
+
+    def counted(self, text: str, begin: int, end: int) -> Row:
+        """A text's ids without added special tokens, of which those within characters count."""
+        encoding = self.core.encode(text, add_special_tokens=False)
+        inside = [i for i, (a, b) in enumerate(encoding.offsets) if a < end and b > begin]
+        counted = slice(inside[0], inside[-1] + 1) if inside else slice(None)
+        return Row(tuple(encoding.ids), counted)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file.
+
+    Raises:
+        InputError: The file is no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {type(found).__name__}, expected an object")
+    return found
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer of an export directory.
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no tokenizer: tokenizer.json not found",
+            hint="save one there with tokenizer.save_pretrained, or export the model again",
+        )
+    try:
+        core = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{path} is no tokenizer: {error}") from error
+    core.no_truncation()
+    core.no_padding()
+    special = (i for i, token in core.get_added_tokens_decoder().items() if token.special)
+    return Tokenizer(core, frozenset(special), _named(folder))
+
+
+def _named(folder: Path) -> dict[str, str]:
+    """The special tokens by name; tokenizer_config.json wins over special_tokens_map.json."""
+    found = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items()}
+    return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+
+
+def eos_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids that end a text: generation_config.json's, else config.json's, else the tokenizer's."""
+    for name in ("generation_config.json", "config.json"):
+        found = read_json(folder / name).get("eos_token_id")
+        if found is not None:
+            return frozenset(found if isinstance(found, list) else [found])
+    eos = tokenizer.id("eos_token")
+    return frozenset() if eos is None else frozenset([eos])

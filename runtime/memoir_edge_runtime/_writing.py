@@ -1,0 +1,93 @@
+"""Text that grows token by token and ends before a stop string.
+
+Knows nothing of models: ids go in, text that is safe to show comes out. Nothing shown is ever taken
+back: half a character and the beginning of a stop string are held until more is known.
+"""
+
+from collections.abc import Callable, Sequence
+
+REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no character (yet)
+
+
+class Writer:
+    """One row's text.
+
+    The texts that `push` and `finish` return join to `decode(all ids)`, cut before the stop string
+    that is complete first.
+
+    Args:
+        decode: Ids, none of them special, to text.
+        is_byte: Whether an id stands for a single byte, so that its text may still change.
+        stop: Stop strings.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        is_byte: Callable[[int], bool],
+        stop: Sequence[str] = (),
+    ) -> None:
+        self.stopped = False
+        self.text = ""  # settled: no later token changes it
+        self._decode, self._is_byte, self._stop = decode, is_byte, stop
+        self._shown = 0  # characters of text
+        # Only a window is decoded: the last settled ids (decoders treat a text's first id
+        # differently, so new ids need a predecessor) and the ids that have not settled.
+        self._window: list[int] = []
+        self._settled = 0  # ids of the window
+        self._known = ""  # text of those
+
+    def push(self, token: int) -> str:
+        """Take one more id; the text that can now be shown, often empty."""
+        self._window.append(token)
+        fresh = self._fresh()
+        text = self.text + fresh
+        cut = find_stop(text, len(self.text), self._stop)
+        if cut is not None:
+            self.stopped = True
+            self.text, self._window, self._settled, self._known = text[:cut], [], 0, ""
+            return self._show(cut)
+        if not fresh.endswith(REPLACEMENT) and not self._is_byte(token):
+            self._settle(text)
+        return self._show(len(self.text) - held(self.text, self._stop))
+
+    def finish(self) -> str:
+        """No id will follow: the rest of the text."""
+        self._settle(self.text + self._fresh())
+        return self._show(len(self.text))
+
+    def _fresh(self) -> str:
+        """The text of the ids that have not settled."""
+        return self._decode(self._window)[len(self._known) :] if self._window else ""
+
+    def _settle(self, text: str) -> None:
+        self.text = text
+        self._window = self._window[self._settled :] or self._window
+        self._settled = len(self._window)
+        self._known = self._decode(self._window) if self._window else ""
+
+    def _show(self, end: int) -> str:
+        begin, self._shown = self._shown, max(self._shown, end)
+        return self.text[begin:end]
+
+
+def find_stop(text: str, known: int, stop: Sequence[str]) -> int | None:
+    """Where the first complete stop string begins; None where there is none.
+
+    First is the one whose last character comes first: the same whatever the token borders are.
+
+    Args:
+        text: The text.
+        known: No stop string ends within so many first characters.
+        stop: Stop strings.
+    """
+    found = [(at + len(s), at) for s in stop if (at := text.find(s, max(0, known - len(s) + 1))) >= 0]
+    return min(found)[1] if found else None
+
+
+def held(text: str, stop: Sequence[str]) -> int:
+    """Length of the longest ending of the text that may be the beginning of a stop string."""
+    return max(
+        (n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])),
+        default=0,
+    )
