@@ -1,0 +1,32 @@
+"""Answers from an exported model on ONNX Runtime, with memories swapped in and out as it runs.
+
+Needs neither torch nor transformers nor onnx, and imports none of them.
+"""
+
+from memoir_edge_runtime._completion import Completion, Language, complete
+from memoir_edge_runtime._decoder import Decoder, State
+from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._results import Forced, Result, Routing, Token
+from memoir_edge_runtime._sampling import Options
+from memoir_edge_runtime._session import Session
+from memoir_edge_runtime._tokens import Prompt, Row, Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Completion",
+    "Decoder",
+    "Forced",
+    "Generation",
+    "Language",
+    "Options",
+    "Prompt",
+    "Result",
+    "Routing",
+    "Row",
+    "Session",
+    "State",
+    "Token",
+    "Tokenizer",
+    "complete",
+]

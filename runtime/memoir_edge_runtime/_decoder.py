@@ -1,0 +1,230 @@
+"""The exported graph, one step at a time: token ids in, logits and a new state out.
+
+Knows nothing of text, of how tokens are chosen, or of when a row ends: any loop can be built on it.
+
+    state, logits = decoder.prefill(rows, generation)      logits [B, V] of each row's next token
+    state, logits = decoder.step(state, tokens)            as often as wanted
+    state = decoder.take(state, [0, 2])                    rows 0 and 2 go on, the others are dropped
+
+Each row's route is decided by its prompt, in prefill, and held by the state from then on. Keys and
+values stay where the graph left them and are handed back to it as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memoir_edge import ports, tophash
+from memoir_edge.errors import GraphError
+from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._provider import Array, OrtValue, device, value
+from memoir_edge_runtime._tokens import Row
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_PAST, _PRESENT = "past_key_values.", "present."
+_FED = {"input_ids", "attention_mask", "position_ids"}
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """A batch between two steps. B rows, T tokens so far, padding on the left."""
+
+    cache: Mapping[str, OrtValue]  # by input name; on the device
+    attention: Ints  # [B, T], 1 on tokens, 0 on padding
+    routes: tophash.Routes  # decided on the prompts, [B] each
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """One tensor of the cache: its input, the output that follows on it, its shape by axis."""
+
+    past: str
+    present: str
+    dtype: type[np.generic]
+    shape: tuple[int | None, ...]  # batch first; None where tokens are counted
+
+
+class Decoder:
+    """A graph with ports on an ONNX Runtime session; safe to use from several threads.
+
+    Args:
+        graph: The InferenceSession.
+        bind: Use IO binding; default where the device has memory of its own. (Binding ignores
+            adapters, so the memory's tensors are always fed by name.)
+
+    Raises:
+        GraphError: The graph has no ports, or is no decoder with a cache.
+    """
+
+    def __init__(self, graph: Any, *, bind: bool | None = None) -> None:
+        self.device = device(graph)
+        self._graph = graph
+        self._bind = self.device != "cpu" if bind is None else bind
+        self._types = {i.name: i.type for i in graph.get_inputs()}
+        self._check()
+        self._cached = [_cached(i) for i in graph.get_inputs() if i.name.startswith(_PAST)]
+        self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
+
+    def prefill(self, rows: Sequence[Row], generation: Generation) -> tuple[State, Floats]:
+        """Read the prompts and decide their routes.
+
+        Args:
+            rows: B prompts, each at least one token.
+            generation: The memory to route with; the state keeps it.
+
+        Returns:
+            The state, and logits `[B, V]` of the tokens to come.
+        """
+        state, logits = self.read(rows, generation)
+        return state, logits[:, -1].astype(np.float32)  # a copy: it lets go of the other positions
+
+    def read(self, rows: Sequence[Row], generation: Generation) -> tuple[State, Array]:
+        """As `prefill`, with the logits of every position: `[B, T, V]`, rows flush right."""
+        ids, attention, counted = _pad_left(rows)
+        feeds = {c.past: self._empty(c, len(rows)) for c in self._cached}
+        if generation.memory is not None and generation.routes:
+            feeds |= generation.feeds
+            run = {
+                "memory.route": np.full(len(rows), tophash.UNDECIDED),
+                "memory.span": tophash.span(generation.memory.feature, counted),
+            }
+        else:
+            # Fed, the base route spares the graph the routing; left to the empty memory it would
+            # hash every prompt only to find nothing.
+            run = {"memory.route": np.full(len(rows), tophash.BASE)}
+        outputs = self._run(feeds, ids, attention, run)
+        routes = tophash.Routes(*(outputs[name].numpy().copy() for name in ports.OUTPUTS))
+        return self._state(outputs, attention, routes, generation), outputs["logits"].numpy()
+
+    def step(self, state: State, tokens: Sequence[int]) -> tuple[State, Floats]:
+        """Append one token to each row.
+
+        Args:
+            state: As the last call returned it; it is left as it is.
+            tokens: B ids.
+
+        Returns:
+            The new state, and logits `[B, V]` of the tokens to come.
+        """
+        ids = np.array(tokens, np.int64)[:, None]
+        attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
+        feeds = dict(state.cache)
+        if (state.routes.route > tophash.UNDECIDED).any():
+            feeds |= state.generation.feeds  # no row reads the memory otherwise
+        outputs = self._run(feeds, ids, attention, {"memory.route": state.routes.route})
+        new = self._state(outputs, attention, state.routes, state.generation)
+        return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
+
+    def take(self, state: State, rows: Sequence[int]) -> State:
+        """Some rows of a state, in the order given; padding that none of them needs is dropped."""
+        keep = list(rows)
+        attention = state.attention[keep]
+        pad = int(np.argmax(attention.any(axis=0)))
+        cache = {}
+        for c in self._cached:
+            axis = c.shape.index(None)
+            cut = (keep, *[slice(pad if i == axis else 0, None) for i in range(1, len(c.shape))])
+            cache[c.past] = value(state.cache[c.past].numpy()[cut], self.device)
+        routes = tophash.Routes(*(field[keep] for field in state.routes))
+        return State(cache, attention[:, pad:], routes, state.generation)
+
+    def _empty(self, cached: _Cached, B: int) -> OrtValue:
+        return value(np.zeros((B, *(n or 0 for n in cached.shape[1:])), cached.dtype), self.device)
+
+    def _state(
+        self,
+        outputs: Mapping[str, OrtValue],
+        attention: Ints,
+        routes: tophash.Routes,
+        generation: Generation,
+    ) -> State:
+        return State(
+            {c.past: outputs[c.present] for c in self._cached}, attention, routes, generation
+        )
+
+    def _run(
+        self,
+        feeds: dict[str, OrtValue],
+        ids: Ints,
+        attention: Ints,
+        run: Mapping[str, Array],
+    ) -> dict[str, OrtValue]:
+        positions = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
+        fed: dict[str, Array] = {
+            "input_ids": ids, "attention_mask": attention, "position_ids": positions, **run
+        }  # fmt: skip
+        for name, array in fed.items():
+            if name in self._types or name in ports.RUN:
+                dtype = _DTYPES[self._types.get(name, "tensor(int64)")]
+                feeds[name] = value(array.astype(dtype, copy=False))
+        values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
+        return dict(zip(self._outputs, values, strict=True))
+
+    def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
+        return list(self._graph.run_with_ort_values(self._outputs, feeds))
+
+    def _run_bound(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
+        binding = self._graph.io_binding()
+        for name, fed in feeds.items():
+            binding.bind_ortvalue_input(name, fed)
+        for name in self._outputs:  # the cache stays on the device; the host reads the rest
+            binding.bind_output(name, self.device if name.startswith(_PRESENT) else "cpu")
+        self._graph.run_with_iobinding(binding)
+        return list(binding.get_outputs())
+
+    def _check(self) -> None:
+        optional = {i.name for i in self._graph.get_overridable_initializers()} | set(self._types)
+        outputs = {o.name for o in self._graph.get_outputs()}
+        missing = [n for n in (*ports.MEMORY, *ports.RUN) if n not in optional]
+        missing += [n for n in ports.OUTPUTS if n not in outputs]
+        if missing:
+            raise GraphError(
+                f"the graph cannot take a memory: it lacks {', '.join(missing)}",
+                hint="export the model again: memoir-edge export --model MODEL --out DIR",
+            )
+        past = {n for n in self._types if n.startswith(_PAST)}
+        absent = {"input_ids", "attention_mask"} - set(self._types)
+        absent |= {"logits", *(n.replace(_PAST, _PRESENT, 1) for n in past)} - outputs
+        strange = set(self._types) - past - _FED - set(ports.MEMORY) - set(ports.RUN)
+        if absent or strange or not past:
+            raise GraphError(
+                "the graph is no decoder with a cache that this runtime knows: it lacks "
+                f"{sorted(absent) or 'nothing'} and has {len(past)} {_PAST}* and {sorted(strange)}",
+                hint="export it with the task text-generation-with-past",
+            )
+
+
+def _cached(declared: Any) -> _Cached:
+    name, shape = declared.name, [n if isinstance(n, int) else None for n in declared.shape]
+    if declared.type not in _DTYPES or shape[1:].count(None) != 1:
+        raise GraphError(
+            f"{name} is {declared.type} {declared.shape}; expected float or float16 with "
+            "one axis of tokens behind the batch's"
+        )
+    # The batch's axis never counts tokens, even where both are symbolic.
+    sizes = (-1, *shape[1:])
+    return _Cached(name, name.replace(_PAST, _PRESENT, 1), _DTYPES[declared.type], sizes)
+
+
+def _pad_left(rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
+    """Rows flush right: ids, attention, and which tokens count for routing; `[B, T]` each."""
+    T = max(len(row.ids) for row in rows)
+    ids, attention, counted = (np.zeros((len(rows), T), np.int64) for _ in range(3))
+    for i, row in enumerate(rows):
+        begin = T - len(row.ids)
+        ids[i, begin:] = row.ids
+        attention[i, begin:] = 1
+        counted[i, begin:][row.counted] = 1
+    return ids, attention, counted

@@ -1,0 +1,87 @@
+"""One loaded memory: checked against the graph, placed on its device, never changed again.
+
+Knows nothing of prompts or decoding. A request holds the generation that it started with, so an
+exchange of the current one cannot reach it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from memoir_edge import ports, tophash
+from memoir_edge.errors import MismatchError
+from memoir_edge.memory import Memory, to_bytes
+from memoir_edge.sidecar import Sidecar
+from memoir_edge_runtime._provider import OrtValue, value
+from memoir_edge_runtime._results import Routing
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """A memory on the device; without one, the base model."""
+
+    number: int
+    memory: Memory | None = None
+    digest: str | None = None  # SHA-256 of the memory's file
+    feeds: Mapping[str, OrtValue] = field(default_factory=dict, repr=False)
+    ids: Mapping[int, str] = field(default_factory=dict, repr=False)  # edit by primary bank row
+
+    @property
+    def routes(self) -> bool:
+        """Whether any prompt can reach an edit."""
+        return self.memory is not None and len(self.memory.bank) > 0
+
+    def routing(self, routes: tophash.Routes, row: int) -> Routing:
+        """What was decided for one row of a batch, in the memory's own words."""
+        if self.memory is None or not self.routes:
+            return Routing(digest=self.digest)
+        key = int(routes.candidate[row])
+        thresholds = np.broadcast_to(self.memory.thresholds, self.memory.owner.shape)
+        return Routing(
+            edit=self.ids.get(int(routes.route[row]) - 1),
+            overlap=float(routes.overlap[row]),
+            threshold=float(thresholds[key]),
+            candidate=self.ids.get(int(self.memory.owner[key])),
+            digest=self.digest,
+        )
+
+
+def place(memory: Memory, number: int, device: str) -> Generation:
+    """A memory as a generation: its tensors copied to the device.
+
+    Raises:
+        MemoryFormatError: The memory is none that a reader would take.
+    """
+    digest = memory.digest or hashlib.sha256(to_bytes(memory)).hexdigest()
+    # The TopK operator reads k on the host, whatever the device.
+    home = {name: "cpu" if name == "memory.k" else device for name in ports.MEMORY}
+    feeds = {name: value(array, home[name]) for name, array in ports.feeds(memory).items()}
+    return Generation(number, memory, digest, feeds, {e.row: e.id for e in memory.edits})
+
+
+def check_fit(memory: Memory, graph: Sidecar) -> None:
+    """A memory fits the graph whose site, widths and base model are its own.
+
+    Raises:
+        MismatchError: It does not; the message names both sides.
+    """
+    pairs = {
+        "site": (memory.site, graph.site),
+        "D, d": ((memory.D, memory.d), (graph.D, graph.d)),
+        "base model": (_base(memory.base), _base((graph.model_id, graph.digest))),
+    }
+    if not (memory.base.digest and graph.digest) or memory.base.digest == graph.digest:
+        del pairs["base model"]  # the same weights may be known by two names
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            raise MismatchError(
+                f"the memory's {name} is {found}, the graph's is {expected}",
+                hint="use the memory made for this model, or export the model it was made for",
+            )
+
+
+def _base(base: tuple[str, str | None]) -> str:
+    model_id, digest = base
+    return f"{model_id} ({digest[:16] if digest else 'no digest'})"

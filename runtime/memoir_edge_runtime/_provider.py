@@ -1,0 +1,79 @@
+"""An ONNX Runtime session on the device that is there, and values on that device.
+
+Knows nothing of what the graph computes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from memoir_edge.errors import GraphError, InputError
+
+OrtValue = Any  # onnxruntime publishes no types
+Array = npt.NDArray[np.generic]
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ERRORS_ONLY = 3  # of onnxruntime's log levels; below it warns of every port (input and initializer)
+
+
+def open_graph(path: Path, providers: Sequence[str] | None, threads: int | None) -> Any:
+    """An InferenceSession.
+
+    Args:
+        path: The ONNX file.
+        providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
+        threads: Of one operator; None leaves it to onnxruntime.
+
+    Raises:
+        InputError: A provider that is not there.
+        GraphError: The graph cannot be loaded.
+    """
+    available = onnxruntime.get_available_providers()
+    if CUDA in (available if providers is None else providers) and CUDA in available:
+        onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages
+    if providers is None:
+        return _open_best(path, available, threads)
+    missing = [name for name in providers if name not in available]
+    if missing or not providers:
+        raise InputError(f"no provider {', '.join(missing)}; there are: {', '.join(available)}")
+    session = _open(path, list(providers), threads)
+    if providers[0] not in session.get_providers():
+        raise InputError(
+            f"{providers[0]} could not be started", hint="its libraries are missing, or its device is"
+        )
+    return session
+
+
+def _open_best(path: Path, available: Sequence[str], threads: int | None) -> Any:
+    if CUDA in available:
+        try:
+            return _open(path, [CUDA, CPU], threads)
+        except GraphError:  # a driver or device that fails late: the CPU can still serve
+            pass
+    return _open(path, [CPU], threads)
+
+
+def _open(path: Path, providers: list[str], threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base class
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise GraphError(f"{path} cannot be loaded: {reason}", hint="export the model again") from error
+
+
+def device(session: Any) -> str:
+    """Where the session's values live: "cuda" or "cpu"."""
+    return "cuda" if session.get_providers()[0] == CUDA else "cpu"
+
+
+def value(array: Array, device: str = "cpu") -> OrtValue:
+    """An array as onnxruntime's value, copied to the device."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)

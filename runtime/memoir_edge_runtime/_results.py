@@ -1,0 +1,59 @@
+"""What a session hands out: plain values that know nothing of how they were made."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the router decided for one prompt.
+
+    `candidate` is the edit of the best-matching key, also when its overlap stayed below the key's
+    threshold; None where that key is a guard. Without a memory there is no overlap to speak of.
+    """
+
+    edit: str | None = None  # id of the edit that fired; None: the base model answers
+    overlap: float = 0.0
+    threshold: float | None = None
+    candidate: str | None = None
+    digest: str | None = None  # of the memory; None: no memory
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token and the text that can be shown because of it, often empty."""
+
+    row: int
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished row. Its tokens' texts join to `text`, their ids to `ids`."""
+
+    row: int
+    prompt: str
+    text: str
+    ids: tuple[int, ...]  # an end-of-text token included
+    finish_reason: str  # "stop": end of text or a stop string; "length": no room left
+    prompt_tokens: int
+    routing: Routing
+
+    @property
+    def completion_tokens(self) -> int:
+        """Number of generated tokens."""
+        return len(self.ids)
+
+    @property
+    def fired(self) -> str | None:
+        """Id of the edit that fired."""
+        return self.routing.edit
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Teacher forcing: the target's tokens and the model's first choice at each of their places."""
+
+    target_ids: tuple[int, ...]
+    predicted_ids: tuple[int, ...]
+    routing: Routing

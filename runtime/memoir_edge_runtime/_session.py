@@ -1,0 +1,301 @@
+"""A deployed model: text in, text out, with a memory that can be exchanged while it answers.
+
+    session = Session("export", memory="facts.safetensors")
+    [result] = session.generate("The capital of France is", max_new_tokens=8)
+    result.text, result.fired, result.routing.overlap
+    session.swap(None)                                       # the base model is back
+
+Knows nothing of servers, batching across requests, or how a memory is made. Safe to use from
+several threads: `swap` exchanges one reference, and a request keeps the generation it began with.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from memoir_edge import base, sidecar
+from memoir_edge import memory as memories
+from memoir_edge.errors import GraphError, InputError
+from memoir_edge.memory import Memory
+from memoir_edge.text import split_target
+from memoir_edge_runtime import _chat, _provider, _tokens
+from memoir_edge_runtime._completion import Completion, Language, complete
+from memoir_edge_runtime._decoder import Decoder
+from memoir_edge_runtime._generation import Generation, check_fit, place
+from memoir_edge_runtime._results import Forced, Result, Routing, Token
+from memoir_edge_runtime._sampling import Options, fresh_seed
+from memoir_edge_runtime._tokens import Prompt, Row
+
+T = TypeVar("T")
+Prompts = str | Prompt | Sequence[str | Prompt]
+
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+class Session:
+    """An export directory, loaded.
+
+    Args:
+        model_dir: What `memoir-edge export` wrote: graph, tokenizer, configuration.
+        memory: The memory to begin with; None is the base model.
+        providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
+        threads: Of one operator; None leaves it to onnxruntime.
+        max_batch: Most rows that run together; more prompts are answered in turns.
+
+    Raises:
+        GraphError: No export directory, or a graph without ports.
+        InputError: No tokenizer, or a provider that is not there.
+        IncompatibleError: A memory that cannot be read or does not fit.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | os.PathLike[str],
+        *,
+        memory: Memory | str | os.PathLike[str] | None = None,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        max_batch: int = 32,
+    ) -> None:
+        if max_batch < 1:
+            raise InputError(f"max_batch is {max_batch}, expected at least 1")
+        folder = Path(model_dir)
+        self.sidecar = sidecar.read(folder)
+        tokenizer = _tokens.load(folder)
+        eos = _tokens.eos_ids(folder, tokenizer)
+        self.language = Language(tokenizer, eos, _context(folder))
+        self.decoder = Decoder(_open(folder, providers, threads))
+        self.base = Generation(0)
+        self._template = _chat.read_template(folder)
+        self._max_batch = max_batch
+        self._numbers = itertools.count(1)
+        self._exchange = threading.Lock()
+        self._generation = self.base
+        if memory is not None:
+            self.swap(memory)
+
+    # --- Memories --------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> Generation:
+        """What requests that begin now are answered with."""
+        return self._generation
+
+    def load(self, memory: Memory | str | os.PathLike[str]) -> Generation:
+        """Read, check and place a memory on the device, beside the running requests.
+
+        Nothing changes until it is given to `swap`, or to a request of its own.
+
+        Raises:
+            InputError: The file cannot be read.
+            MemoryFormatError: It is no valid memory.
+            MismatchError: It belongs to another model or site.
+        """
+        if not isinstance(memory, Memory):
+            memory = memories.read(Path(memory))
+        check_fit(memory, self.sidecar)
+        return place(memory, next(self._numbers), self.decoder.device)
+
+    def swap(self, memory: Memory | Generation | str | os.PathLike[str] | None) -> Generation:
+        """Answer requests that begin from now on with this memory; None is the base model.
+
+        A memory that cannot be loaded (see `load`) leaves the current one in place.
+        """
+        if isinstance(memory, Generation):
+            self._check(memory)
+            new = memory
+        else:
+            new = self.base if memory is None else self.load(memory)
+        with self._exchange:
+            self._generation = new
+        return new
+
+    def _check(self, generation: Generation) -> None:
+        if generation.memory is not None:
+            check_fit(generation.memory, self.sidecar)
+
+    def _pin(self, memory: Generation | None) -> Generation:
+        if memory is not None:
+            self._check(memory)
+        return memory or self._generation
+
+    # --- Prompts ---------------------------------------------------------------------------------
+
+    def prompt(self, text: str) -> Prompt:
+        """A text as token ids, checked against the context.
+
+        Raises:
+            InputError: It is empty, or too long to be continued.
+        """
+        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text)))))
+
+    def render_chat(self, messages: Sequence[_chat.Message]) -> str:
+        """The text that the model's chat template makes of messages (`role`, `content`)."""
+        return _chat.render(self._template, messages, self.language.tokenizer.named)
+
+    def chat_prompt(self, messages: Sequence[_chat.Message]) -> Prompt:
+        """Messages as a prompt, routed by the last user message alone.
+
+        The template's own words are the same in every chat, so they would make all prompts look
+        alike. Where the message cannot be found in the text, the whole prompt counts.
+
+        Raises:
+            InputError: No template, messages that it refuses, or too long a chat.
+        """
+        text = self.render_chat(messages)
+        place = _chat.last_user(text, messages) or (0, len(text))
+        return self._fitting(Prompt(text, self.language.tokenizer.counted(text, *place)))
+
+    def _prompts(self, prompts: Prompts) -> list[Prompt]:
+        given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
+        if not given:
+            raise InputError("no prompts", hint="give at least one")
+        return [p if isinstance(p, Prompt) else self.prompt(p) for p in given]
+
+    def _fitting(self, prompt: Prompt) -> Prompt:
+        if not prompt.row.ids:
+            raise InputError("the prompt is empty, and the tokenizer adds no token to begin with")
+        self._check_length("the prompt", len(prompt.row.ids), reserve=1)
+        return prompt
+
+    def _check_length(self, what: str, length: int, reserve: int) -> None:
+        context = self.language.context
+        if context is not None and length > context - reserve:
+            raise InputError(
+                f"{what} is {length} tokens long, the model's context leaves room for "
+                f"{context - reserve}",
+                hint="shorten it",
+            )
+
+    # --- Answers ---------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        prompts: Prompts,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        memory: Generation | None = None,
+    ) -> Iterator[Token | Result]:
+        """Continue prompts: each row's tokens as they come, and its result at its end.
+
+        Args:
+            prompts: Texts, or prompts made by `prompt` or `chat_prompt`.
+            max_new_tokens: Most tokens a row grows by; the model's context may end it earlier.
+            temperature: 0 is greedy.
+            top_k: Draw among so many of the likeliest tokens; 0: all.
+            top_p: Draw among the likeliest tokens that reach this probability together.
+            seed: The same seed draws the same tokens, whatever else is in the batch.
+            stop: Strings that end a row; the text ends before them.
+            memory: A generation of this session; default the current one at the call.
+
+        Raises:
+            InputError: At the call, before anything runs: an empty or too long prompt, or an
+                option out of its range.
+        """
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        options = Options(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        drawn = fresh_seed() if seed is None else seed
+        rows = [
+            Completion(i, prompt, options, drawn, self.language)
+            for i, prompt in enumerate(self._prompts(prompts))
+        ]
+        return self._complete(rows, self._pin(memory))
+
+    def _complete(
+        self, rows: Sequence[Completion], generation: Generation
+    ) -> Iterator[Token | Result]:
+        for part in _parts(rows, self._max_batch):
+            yield from complete(self.decoder, generation, part, self.language.context)
+
+    def generate(
+        self,
+        prompts: Prompts,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        memory: Generation | None = None,
+    ) -> list[Result]:
+        """As `stream`, but wait for the results: one for each prompt, in their order."""
+        events = self.stream(
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            memory=memory,
+        )
+        return sorted((e for e in events if isinstance(e, Result)), key=lambda r: r.row)
+
+    def route(self, prompts: Prompts, *, memory: Generation | None = None) -> list[Routing]:
+        """Which edit each prompt reaches, and by how much, without answering."""
+        generation, out = self._pin(memory), list[Routing]()
+        for part in _parts(self._prompts(prompts), self._max_batch):
+            state, _ = self.decoder.prefill([p.row for p in part], generation)
+            out += [generation.routing(state.routes, i) for i in range(len(part))]
+        return out
+
+    def teacher_forced(
+        self, prompts: Sequence[str], targets: Sequence[str], *, memory: Generation | None = None
+    ) -> list[Forced]:
+        """The model's first choice at the place of each target token, behind prompt and target.
+
+        The route is decided on the prompt's tokens alone, as if it had come without the target.
+
+        Raises:
+            InputError: Lists of different lengths, an empty target, or a pair that is too long.
+        """
+        if len(prompts) != len(targets):
+            raise InputError(f"{len(prompts)} prompts and {len(targets)} targets")
+        pairs = [self._split(p, t) for p, t in zip(prompts, targets, strict=True)]
+        generation, out = self._pin(memory), list[Forced]()
+        for part in _parts(pairs, self._max_batch):
+            rows = [Row((*read, *follow), slice(0, len(read))) for read, follow in part]
+            state, logits = self.decoder.read(rows, generation)
+            for i, (_, follow) in enumerate(part):
+                # Rows are flush right, and each position predicts the one after it.
+                predicted = np.argmax(logits[i, -len(follow) - 1 : -1], axis=-1).tolist()
+                routing = generation.routing(state.routes, i)
+                out.append(Forced(tuple(follow), tuple(predicted), routing))
+        return out
+
+    def _split(self, prompt: str, target: str) -> tuple[list[int], list[int]]:
+        tokenizer = self.language.tokenizer
+        read, follow = split_target(tokenizer.encode, tokenizer.encode_bare, prompt, target)
+        if not target or not read or not follow:
+            raise InputError(f"prompt {prompt!r} and target {target!r} need at least a token each")
+        self._check_length("the prompt with its target", len(read) + len(follow), reserve=0)
+        return read, follow
+
+
+def _open(folder: Path, providers: Sequence[str] | None, threads: int | None) -> object:
+    path = folder / "model.onnx"
+    if not path.is_file():
+        raise GraphError(f"{folder} is no export directory: it holds no model.onnx")
+    return _provider.open_graph(path, providers, threads)
+
+
+def _context(folder: Path) -> int | None:
+    """Most tokens of a sequence, by config.json."""
+    config = base.read_config(folder)
+    found = next((config[name] for name in _CONTEXT_NAMES if config.get(name)), None)
+    return None if found is None else int(found)
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
