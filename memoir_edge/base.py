@@ -25,7 +25,8 @@ def locate(model: str) -> Path:
         return folder
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(
-            f"no model folder at {model}", hint="give a transformers folder or a hub id like org/name"
+            f"no model folder at {model}",
+            hint="give a transformers folder or a hub id like org/name",
         )
     try:
         from huggingface_hub import snapshot_download

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ class Edit:
         """The edit as a JSON object, without what is empty and without the evaluation fields."""
         full = asdict(replace(self, rephrase=(), locality=(), hard_negatives=()))
         return {name: value for name, value in full.items() if value not in (None, (), {})}
+
+    def full_record(self) -> Record:
+        """The edit as a JSON object with the evaluation fields, as a file of edits holds it."""
+        locality = [probe._asdict() for probe in self.locality]
+        evaluation = {"rephrase": self.rephrase, "locality": locality}
+        return self.record() | evaluation | {"hard_negatives": self.hard_negatives}
 
 
 FIELDS = tuple(field.name for field in fields(Edit))
@@ -124,13 +131,15 @@ def _records(path: Path) -> Iterator[tuple[int, Callable[[], object]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error
     if text.lstrip().startswith("["):
-        array = _array(text, path)
-        for number, item in enumerate(array, start=1):
-            yield number, lambda item=item: item
+        yield from enumerate((partial(_as_is, item) for item in _array(text, path)), start=1)
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield number, lambda line=line: _parse(line)
+            yield number, partial(_parse, line)
+
+
+def _as_is(item: object) -> object:
+    return item
 
 
 def _array(text: str, path: Path) -> list[object]:
@@ -163,7 +172,9 @@ def from_record(raw: object) -> Edit:
     unknown = native.keys() - set(FIELDS)
     if unknown:
         raise ValueError(f"unknown field {min(unknown)!r}; known: {', '.join(FIELDS)}")
-    values = {name: _CHECKS[name](name, native[name]) for name in native if native[name] is not None}
+    values = {
+        name: _CHECKS[name](name, native[name]) for name in native if native[name] is not None
+    }
     for name in ("prompt", "target"):
         if not values.get(name):
             raise ValueError(f"{name} is missing or empty")
@@ -248,7 +259,9 @@ def _flat_locality(value: Any) -> list[Record]:
     items = [item for kind in kinds for item in _many(kind)]
     if not all(isinstance(item, dict) for item in items):
         raise ValueError("locality holds an item that is no object")
-    return [{"prompt": item.get("prompt"), "target": _first(item.get("ground_truth"))} for item in items]
+    return [
+        {"prompt": item.get("prompt"), "target": _first(item.get("ground_truth"))} for item in items
+    ]
 
 
 def _zsre(raw: Record) -> Record:
@@ -299,4 +312,3 @@ _FOREIGN: tuple[tuple[frozenset[str], Callable[[Record], Record]], ...] = (
     (frozenset({"src", "alt"}), _zsre),
     (frozenset({"prompt", "target_new"}), _easyedit),
 )
-

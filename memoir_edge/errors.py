@@ -4,7 +4,6 @@
     ├── InputError              bad input or wrong use               exit code 2
     │   ├── EditsError          a line of an edits file
     │   └── SiteError           no such site, or more than one
-    ├── CheckFailed             an edit or a gate that did not hold  exit code 1
     └── IncompatibleError       an artifact that does not fit        exit code 3
         ├── MemoryFormatError   a file that is no valid memory (cases: memoir_edge.memory)
         ├── MismatchError       a memory of another model or site
@@ -49,12 +48,6 @@ class EditsError(InputError):
 
 class SiteError(InputError):
     """The site names no layer, or more than one."""
-
-
-class CheckFailed(MemoirEdgeError):
-    """The work was done, but something it promised did not hold."""
-
-    exit_code = 1
 
 
 class IncompatibleError(MemoirEdgeError):

@@ -38,7 +38,11 @@ from memoir_edge.errors import InputError, MemoryFormatError
 from memoir_edge.tophash import FEATURES, Bits, Bytes, Floats, unpack
 
 FORMAT = 1
-FORMAT_KEY, MEMORY_KEY, DIGEST_KEY = "memoir_edge.format", "memoir_edge.memory", "memoir_edge.sha256"
+FORMAT_KEY, MEMORY_KEY, DIGEST_KEY = (
+    "memoir_edge.format",
+    "memoir_edge.memory",
+    "memoir_edge.sha256",
+)
 
 # Limits, each checked before anything of that size is allocated.
 MAX_HEADER_BYTES = 100_000_000
@@ -184,7 +188,7 @@ class Memory:
 
 
 def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
-    """A memory with the columns of `Wm` `[d, D]` that some mask touches and that are not all zero."""
+    """A memory of the columns of `Wm` `[d, D]` that some mask touches and that are not all zero."""
     D = Wm.shape[1]
     touched: Bits = unpack(np.bitwise_or.reduce(bank, axis=0, initial=0), D)
     columns = np.flatnonzero(touched & Wm.any(axis=0)).astype(np.int32)
@@ -210,10 +214,14 @@ def to_bytes(memory: Memory) -> bytes:
     """
     validate(memory)
     tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(memory).items()}
-    metadata = {FORMAT_KEY: str(FORMAT), MEMORY_KEY: _json(_document(memory)), DIGEST_KEY: _BLANK.decode()}
+    metadata = {
+        FORMAT_KEY: str(FORMAT),
+        MEMORY_KEY: _json(_document(memory)),
+        DIGEST_KEY: _BLANK.decode(),
+    }
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    # Larger elements first, so that every tensor is aligned without a hole (safetensors allows none).
+    # Larger elements first: every tensor is aligned without a hole (safetensors allows none).
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     for name in order:
         begin, end = end, end + tensors[name].nbytes
@@ -364,7 +372,7 @@ def _check_digest(data: bytes, metadata: dict[str, str]) -> None:
 def _arrays(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], bool]:
     """The tensors by name, and whether the values are bfloat16 bits."""
     try:
-        found = deserialize(data)
+        found = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise NotAMemoryError(f"no safetensors file: {error}", hint=_REMAKE) from error
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -380,7 +388,9 @@ def _arrays(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], bool]:
 def _memory(document: Any, arrays: dict[str, npt.NDArray[Any]], bf16: bool) -> Memory:
     known = {*_DTYPES, "values", "scales"}
     if not {*_DTYPES, "values"} <= arrays.keys() <= known:
-        raise TensorSetError(f"tensors {sorted(arrays)}, expected {sorted(known)} (scales optional)")
+        raise TensorSetError(
+            f"tensors {sorted(arrays)}, expected {sorted(known)} (scales optional)"
+        )
     if arrays["values"].ndim != 2 or arrays["permutation"].ndim != 1:
         raise ShapeError("values must have two dimensions and permutation one")
     _check_document(document)
@@ -473,7 +483,9 @@ def _check_depth(document: Any) -> None:
         depth += 1
         if depth > MAX_JSON_DEPTH:
             raise LimitError(f"metadata nested deeper than {MAX_JSON_DEPTH}")
-        values = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        values = [
+            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
+        ]
         level = [item for group in values for item in group]
 
 
@@ -509,7 +521,9 @@ def validate(memory: Memory) -> None:
     if not 0 < memory.k <= memory.D:
         raise MetadataError(f"k is {memory.k}, expected from 1 to D = {memory.D}")
     columns = memory.columns
-    if len(columns) and (columns[0] < 0 or columns[-1] >= memory.D or (np.diff(columns) <= 0).any()):
+    if len(columns) and (
+        columns[0] < 0 or columns[-1] >= memory.D or (np.diff(columns) <= 0).any()
+    ):
         raise ColumnsError(f"columns must rise strictly within 0..{memory.D - 1}")
     if (np.sort(memory.permutation) != np.arange(memory.D)).any():
         raise PermutationError(f"the permutation does not hold each of 0..{memory.D - 1} once")
@@ -519,7 +533,10 @@ def validate(memory: Memory) -> None:
 
 def _check_dtypes(memory: Memory) -> None:
     values = ("uint16",) if memory.bf16 else _VALUES
-    wants = {name: (dtype,) for name, dtype in _DTYPES.items()} | {"values": values, "scales": ("float32",)}
+    wants = {name: (dtype,) for name, dtype in _DTYPES.items()} | {
+        "values": values,
+        "scales": ("float32",),
+    }
     for name, array in _tensors(memory).items():
         if array.dtype.name not in wants[name]:
             raise DtypeError(f"{name} is {array.dtype.name}, expected {' or '.join(wants[name])}")
@@ -575,10 +592,8 @@ def _check_owners(memory: Memory) -> None:
     primary = np.flatnonzero(memory.owner == np.arange(R))
     if not np.array_equal(np.sort(rows), primary):
         raise MetadataError(
-            f"the edits name {len(rows)} rows, the owners {len(primary)} primary keys; they must agree"
+            f"the edits name {len(rows)} rows, the owners {len(primary)} primary keys: not the same"
         )
     strangers = np.setdiff1d(memory.owner, [*primary, -1])
     if len(strangers):
         raise OwnerError(f"owner {int(strangers[0])} is no edit's row and no guard (-1)")
-
-

@@ -1,22 +1,28 @@
-"""`memoir_edge.json`, the file that stands beside an exported graph and says what its ports fit."""
+"""`memoir_edge.json`, the file that stands beside an exported graph and says what its ports fit.
+
+{"D": 768, "d": 192, "digest": "9f2c…", "dtype": "fp32", "exporter": "memoir-edge-exporter 0.1.0",
+ "feature": "mean", "format": 1, "model_id": "demo", "ports": 1,
+ "site": "model.layers.6.mlp.down_proj"}
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from memoir_edge.errors import GraphError
 
 NAME = "memoir_edge.json"
-FORMAT = 1
-PORTS = 1
+FORMAT = 1  # of this file
+PORTS = 1  # of the graph's ports and ops: docs/ports.md
 
 
 @dataclass(frozen=True)
 class Sidecar:
     """What an exported graph is.
 
-    `feature` is the routing feature that the graph forms by itself when `memory.span` is not fed.
+    `feature` is the routing feature that the graph forms by itself when `memory.span` is not fed;
+    D and d are the site's input and output width.
     """
 
     site: str
@@ -33,7 +39,8 @@ class Sidecar:
 
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
-    (folder / NAME).write_text(json.dumps(asdict(sidecar), indent=2, sort_keys=True) + "\n", "utf-8")
+    text = json.dumps(asdict(sidecar), indent=2, sort_keys=True) + "\n"
+    (folder / NAME).write_text(text, encoding="utf-8")
 
 
 def read(folder: Path) -> Sidecar:
@@ -45,18 +52,46 @@ def read(folder: Path) -> Sidecar:
     again = f"make one: memoir-edge export --model MODEL --out {folder}"
     path = folder / NAME
     if not path.is_file():
-        raise GraphError(f"{folder} is no export directory: it holds no {NAME}", hint=again)
+        raise GraphError(f"{folder} is no export of memoir-edge: it holds no {NAME}", hint=again)
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = Sidecar(**raw)
-    except (OSError, ValueError, TypeError) as error:
-        raise GraphError(f"{path} cannot be used: {error}", hint=again) from error
-    if (found.format, found.ports) != (FORMAT, PORTS):
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise GraphError(f"{path} cannot be read: {error}", hint=again) from error
+    if not isinstance(raw, dict):
+        raise GraphError(f"{path} holds {type(raw).__name__}, expected an object", hint=again)
+    _check_version(path, raw)
+    for name, good in _CHECKS.items():
+        if not good(raw.get(name)):
+            raise GraphError(f"{path} has {name} = {str(raw.get(name))[:80]!r}", hint=again)
+    return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
+
+
+def _check_version(path: Path, raw: dict[str, Any]) -> None:
+    """Before anything else: another version may have other fields."""
+    found = raw.get("format"), raw.get("ports")
+    if found != (FORMAT, PORTS) or not all(map(_is_size, found)):
         raise GraphError(
-            f"{path} is of format {found.format} with ports {found.ports}, expected {FORMAT}, {PORTS}",
+            f"{path} says format {found[0]!r} and ports {found[1]!r}, this version knows "
+            f"format {FORMAT} and ports {PORTS}",
             hint="update memoir-edge, or export again",
         )
-    texts, sizes = (found.site, found.feature, found.dtype, found.model_id), (found.D, found.d)
-    if not all(isinstance(v, str) for v in texts) or not all(type(v) is int and v > 0 for v in sizes):
-        raise GraphError(f"{path} has a field of the wrong type", hint=again)
-    return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_CHECKS = {
+    "site": _is_text,
+    "D": _is_size,
+    "d": _is_size,
+    "feature": _is_text,
+    "dtype": _is_text,
+    "model_id": _is_text,
+    "digest": lambda value: value is None or _is_text(value),
+    "exporter": _is_text,
+}

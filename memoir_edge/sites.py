@@ -47,7 +47,9 @@ class Preset:
 # The paper's models (table 5 of arXiv 2506.07899), told apart by type, width of the site and depth.
 PAPER: dict[tuple[str, int, int], Preset] = {
     ("llama", 14336, 32): Preset("mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 30, layer=27),
-    ("mistral", 14336, 32): Preset("mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 70, layer=27),
+    ("mistral", 14336, 32): Preset(
+        "mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 70, layer=27
+    ),
     ("llama", 11008, 32): Preset("mean", {"mean": 0.46, "last": 0.65}, 4096 / 11008, 70, layer=27),
     ("gptj", 16384, 28): Preset("mean", {"mean": 0.45, "last": 0.65}, 4096 / 16384, 70, layer=21),
 }

@@ -33,7 +33,8 @@ def _last_token(attention: Ints) -> Ints:
     # Position of the last 1 of each row, whichever side the padding is on.
     T = attention.shape[1]
     last = T - 1 - np.argmax(attention[:, ::-1], axis=1)
-    return np.eye(T, dtype=np.int64)[last] * attention
+    marked: Ints = np.eye(T, dtype=np.int64)[last] * attention
+    return marked
 
 
 # A routing feature is the mean of the site's input over a span of tokens; its name picks the span.
@@ -69,7 +70,9 @@ def feature(a: npt.NDArray[np.floating], span: npt.NDArray[np.integer]) -> Float
     return np.asarray(total / np.maximum(counts.sum(axis=1), 1), dtype=np.float32)
 
 
-def mask(f: Floats, center: Floats, scale: Floats, permutation: npt.NDArray[np.integer], k: int) -> Bits:
+def mask(
+    f: Floats, center: Floats, scale: Floats, permutation: npt.NDArray[np.integer], k: int
+) -> Bits:
     """TopHash: ones at the permuted places of the k largest centred features.
 
     Equal magnitudes are decided for the lower index, as ONNX TopK does.

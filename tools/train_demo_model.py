@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Run.epochs)
     parser.add_argument("--seed", type=int, default=Run.seed)
     parser.add_argument("--extra-facts", default="", help="TSV of subject, relation, answer")
-    parser.add_argument("--limit", type=int, help="train on the first facts only, to try things out")
+    parser.add_argument(
+        "--limit", type=int, help="train on the first facts only, to try things out"
+    )
     parser.add_argument("--check", action="store_true", help="only measure what is in --out")
     given = parser.parse_args()
     start = time.monotonic()
@@ -133,7 +135,9 @@ class Sample:
     weight: list[float]
 
 
-def samples(facts: list[Fact], tokenizer: PreTrainedTokenizerFast, run: Run, epoch: int) -> list[Sample]:
+def samples(
+    facts: list[Fact], tokenizer: PreTrainedTokenizerFast, run: Run, epoch: int
+) -> list[Sample]:
     """Every fact in every phrasing once, some behind other text; drawn anew each epoch."""
     rng = random.Random(f"{run.seed}/{epoch}")
     pairs = [(f, i) for f in facts for i in range(len(RELATIONS[f.relation]))]
@@ -186,12 +190,18 @@ def make_model(tokenizer: PreTrainedTokenizerFast, run: Run) -> LlamaForCausalLM
 
 
 def train(
-    facts: list[Fact], tokenizer: PreTrainedTokenizerFast, run: Run, work: Path, device: torch.device
+    facts: list[Fact],
+    tokenizer: PreTrainedTokenizerFast,
+    run: Run,
+    work: Path,
+    device: torch.device,
 ) -> LlamaForCausalLM:
     """Train for run.epochs, from the checkpoint in `work` if it is of the same run."""
     model = make_model(tokenizer, run).to(device)
     steps = run.epochs * -(-sum(len(RELATIONS[f.relation]) for f in facts) // run.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=run.lr, weight_decay=0.01, betas=(0.9, 0.98)
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, run.lr, total_steps=steps, pct_start=0.15, cycle_momentum=False
     )
@@ -218,7 +228,10 @@ def train(
 
 
 def step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Sample], device: torch.device
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    batch: list[Sample],
+    device: torch.device,
 ) -> float:
     """One gradient step; returns the loss in nats a weighted token."""
     T = max(len(s.ids) for s in batch)
@@ -278,7 +291,9 @@ def recall(facts: list[Fact], out: Path, device: torch.device) -> dict:
         batch = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             ids = model.generate(**batch, max_new_tokens=24, do_sample=False)
-        texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = tokenizer.batch_decode(
+            ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         for (fact, _), text in zip(part, texts, strict=True):
             right[fact.relation].append(text.strip() == fact.answer)
     shares = {name: sum(hits) / len(hits) for name, hits in right.items()}

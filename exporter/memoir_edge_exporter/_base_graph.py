@@ -1,7 +1,9 @@
-"""A transformers folder as a decoder graph with key-value cache, by optimum-onnx."""
+"""A transformers folder as a decoder graph with key-value cache, by optimum-onnx.
+
+Knows nothing of memories. optimum, torch and transformers are imported here alone, when called.
+"""
 
 import contextlib
-import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,7 +11,9 @@ from pathlib import Path
 
 from memoir_edge.errors import InputError
 
-EXTRA = 'pip install "memoir-edge-exporter[optimum]"'
+OPSET = 18
+ELSEWHERE = "export the decoder with another tool and give its folder with --onnx DIR"
+EXTRA = f'pip install "memoir-edge-exporter[optimum]", or {ELSEWHERE}'
 
 
 def base_graph(model: Path, out: Path, dtype: str) -> None:
@@ -17,11 +21,11 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
 
     Args:
         model: A transformers folder.
-        out: An empty folder.
+        out: A folder.
         dtype: "fp32" or "fp16".
 
     Raises:
-        InputError: optimum-onnx is missing, or does not know the architecture.
+        InputError: optimum-onnx is missing, or cannot export this model.
     """
     try:
         with _quiet():
@@ -31,6 +35,7 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
                 str(model),
                 output=out,
                 task="text-generation-with-past",
+                opset=OPSET,
                 dtype=dtype,
                 device="cpu",
                 do_validation=False,
@@ -38,22 +43,21 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
             )
     except ImportError as error:
         raise InputError(
-            f"exporting a transformers model needs optimum-onnx ({error})",
-            hint=f"{EXTRA}, or give a graph exported elsewhere with --onnx DIR",
+            f"exporting a transformers model needs optimum-onnx ({error})", hint=EXTRA
         ) from error
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # optimum, torch and ONNX Runtime raise what they like
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"optimum-onnx cannot export {model}: {str(error).splitlines()[0]}",
-            hint="export the decoder elsewhere and give its folder with --onnx DIR",
+            f"optimum-onnx cannot export {model} as {dtype}: {reason}", hint=ELSEWHERE
         ) from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Tracing warns about what it cannot know; whether the graph is right, the tests say."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             yield

@@ -1,125 +1,139 @@
-"""The two ops of domain `memoir_edge` as ONNX functions in standard operators of opset 18.
+"""The two ops of domain `memoir_edge` as ONNX functions in standard operators.
 
 These bodies are the specification (docs/ports.md) and the portable implementation: a runtime with
 no extra library inlines them; a native kernel of the same name replaces them. Everything is
 computed in float32. Their oracle is `memoir_edge.tophash`, line by line.
 
-B rows, T tokens, D and d the site's widths, R keys (at least 1), C columns (at least 1), k ones.
+B rows, T tokens, D and d the site's widths, R keys (at least 1), W = ceil(D/8) bytes of a key,
+C columns (at least 1), k ones in a mask.
 """
 
 from typing import Any
 
 import numpy as np
 import onnx
-from onnxscript import opset18 as op
-from onnxscript import script
+from onnxscript import opset18, script
 from onnxscript.values import Opset
 
 from memoir_edge.ports import DOMAIN
 
-VERSION = 1
+VERSION = 1  # of the domain
+MIN_OPSET = 18  # the first with BitwiseAnd
+
 _memoir = Opset(DOMAIN, VERSION)
+# Any, because onnxscript annotates its operators for eager tensors only.
+op: Any = opset18
 
 _FLOAT, _UINT8, _INT32, _INT64, _BOOL = 1, 2, 6, 7, 9
 
-_POPCOUNT = onnx.numpy_helper.from_array(
-    np.bitwise_count(np.arange(256, dtype=np.uint8)).astype(np.float32), "popcount"
-)
-_POWERS = onnx.numpy_helper.from_array(2.0 ** np.arange(8, dtype=np.float32), "powers")
-_SHIFTS = onnx.numpy_helper.from_array(np.arange(8, dtype=np.uint8), "shifts")
 _ONE_BYTE = onnx.numpy_helper.from_array(np.ones(1, np.uint8), "one")
+_NO_BYTE = onnx.numpy_helper.from_array(np.zeros(1, np.uint8), "zero")
+_NONE_SHARED = onnx.numpy_helper.from_array(np.zeros(1, np.int32), "none")
+_POSITIONS = onnx.numpy_helper.from_array(np.arange(8, dtype=np.uint8), "positions")
+_POWERS = onnx.numpy_helper.from_array(2 ** np.arange(8, dtype=np.uint8), "powers")
 
 
 @script(_memoir, default_opset=op)
-def Route(  # type: ignore[no-untyped-def]
+def Route(  # type: ignore[no-untyped-def]  # noqa: N802
     a, span, route, bank, owner, thresholds, center, scale, permutation, k
 ):
     """Decide every undecided row; hold the others.
 
-    a [B, T, D], span [B, T] int64, route [B] int64, bank [R, ceil(D/8)] uint8, owner [R] int32,
-    thresholds [R] or [1], center [D], scale [D], permutation [D] int32, k [1] int64
-    -> route_out [B] int64, overlap [B] float, candidate [B] int64
+    a [B, T, D] floating, span [B, T] int64, route [B] int64, bank [R, W] uint8, owner [R] int32,
+    thresholds [R] or [1] float, center [D] float, scale [D] float, permutation [D] int32,
+    k [1] int64 -> route_out [B] int64, overlap [B] float, candidate [B] int64
     """
     held = route != op.Constant(value_int=0)  # [B]
     undecided = op.Cast(op.ReduceMax(op.Cast(op.Not(held), to=_INT32), keepdims=0), to=_BOOL)
     if undecided:
-        # Feature: mean over the span, centred and scaled.                                 [B, D]
+        # Feature: mean over the span, whatever stands outside it; centred and scaled.      [B, D]
         counts = op.Unsqueeze(span > op.Constant(value_int=0), op.Constant(value_ints=[2]))
         kept = op.Where(counts, op.Cast(a, to=_FLOAT), op.Constant(value_float=0.0))
         total = op.ReduceSum(kept, op.Constant(value_ints=[1]), keepdims=0)
         tokens = op.ReduceSum(op.Cast(counts, to=_FLOAT), op.Constant(value_ints=[1]), keepdims=0)
         f = (total / op.Max(tokens, op.Constant(value_float=1.0)) - center) * scale
 
-        # Mask: ones at the permuted places of the k largest magnitudes.                   [B, D]
+        # Mask: ones at the permuted places of the k largest magnitudes; among equals the lower
+        # index first.                                                                      [B, D]
         _, top = op.TopK(op.Abs(f), k, axis=-1)
-        places = op.Cast(op.Gather(permutation, top), to=_INT64)
-        zeros = f * op.Constant(value_float=0.0)
-        ones = op.Expand(op.Constant(value_float=1.0), op.Shape(places))
-        mask = op.ScatterElements(zeros, places, ones, axis=1)
+        ones = op.Expand(op.Constant(value=_ONE_BYTE), op.Shape(top))
+        zeros = op.Expand(op.Constant(value=_NO_BYTE), op.Shape(f))
+        mask = op.ScatterElements(zeros, op.Gather(permutation, top), ones, axis=1)
 
-        # The mask packed as the bank is, bit order little.                      [B, 1, ceil(D/8)]
-        D = op.Shape(mask, start=1, end=2)
-        width = op.Shape(bank, start=1, end=2)
-        eight = op.Constant(value_ints=[8])
+        # Bit j of a key's byte w stands for feature 8 w + j: the mask, bit by bit.      [8, W, B]
         B = op.Shape(route)
-        padding = op.Concat(op.Constant(value_ints=[0, 0, 0]), width * eight - D, axis=0)
-        padded = op.Pad(mask, padding)
-        bits = op.Reshape(padded, op.Concat(B, width, eight, axis=0))
-        powers = op.Constant(value=_POWERS)
-        packed = op.Cast(op.ReduceSum(bits * powers, op.Constant(value_ints=[2]), keepdims=0), to=_UINT8)
-        query = op.Unsqueeze(packed, op.Constant(value_ints=[1]))
+        W = op.Shape(bank, start=1, end=2)
+        eight = op.Constant(value_ints=[8])
+        beyond = op.Concat(op.Constant(value_ints=[0, 0, 0]), W * eight - op.Shape(f, start=1), axis=0)
+        bytewise = op.Reshape(op.Pad(mask, beyond), op.Concat(B, W, eight, axis=0))
+        query = op.Transpose(bytewise, perm=[2, 1, 0])
 
-        # Overlap with every key; the newest of the best.                                  [B, R]
-        common = op.Cast(op.BitwiseAnd(query, op.Unsqueeze(bank, op.Constant(value_ints=[0]))), to=_INT32)
-        popcount = op.Constant(value=_POPCOUNT)
-        shared = op.ReduceSum(op.Gather(popcount, common), op.Constant(value_ints=[2]), keepdims=0)
-        R = shared / op.Cast(k, to=_FLOAT)
-        best = op.ReduceMax(R, op.Constant(value_ints=[1]), keepdims=0)
-        row = op.ArgMax(R, axis=1, keepdims=0, select_last_index=1)
+        # Ones shared with every key, counted one bit of the bytes at a time: keys with only that
+        # bit kept, times the mask's, is the count times the bit's power.                   [R, B]
+        keys = op.Concat(op.Shape(bank, end=1), B, axis=0)
+        shared = op.Expand(op.Constant(value=_NONE_SHARED), keys)
+        for j in range(8):
+            power = op.Gather(op.Constant(value=_POWERS), j)
+            weighted = op.MatMulInteger(op.BitwiseAnd(bank, power), op.Gather(query, j))
+            shared = shared + weighted / op.Cast(power, to=_INT32)
 
-        # At the key's threshold, and no guard: its owner's row + 1.                          [B]
-        per_key = op.Expand(op.Cast(thresholds, to=_FLOAT), op.Shape(owner))
+        # The best key; among equals the newest, which is the last.                            [B]
+        overlaps = op.Transpose(op.Cast(shared, to=_FLOAT), perm=[1, 0]) / op.Cast(k, to=_FLOAT)
+        best = op.ReduceMax(overlaps, op.Constant(value_ints=[1]), keepdims=0)
+        row = op.ArgMax(overlaps, axis=1, keepdims=0, select_last_index=1)
+
+        # At that key's threshold, and unless it is a guard: its owner's row + 1.              [B]
+        threshold = op.Gather(op.Expand(thresholds, op.Shape(owner)), row)
         owning = op.Cast(op.Gather(owner, row), to=_INT64)
-        reaches = op.And(best >= op.Gather(per_key, row), owning >= op.Constant(value_int=0))
-        decided = op.Where(reaches, owning + op.Constant(value_int=1), op.Constant(value_int=-1))
+        reached = op.And(best >= threshold, owning >= op.Constant(value_int=0))
+        decided = op.Where(reached, owning + op.Constant(value_int=1), op.Constant(value_int=-1))
         route_out = op.Where(held, route, decided)
         overlap = op.Where(held, op.Constant(value_float=0.0), best)
         candidate = op.Where(held, op.Constant(value_int=-1), row)
     else:
         route_out = op.Identity(route)
-        overlap = op.Cast(route, to=_FLOAT) * op.Constant(value_float=0.0)
+        overlap = op.Expand(op.Constant(value_float=0.0), op.Shape(route))
         candidate = op.Expand(op.Constant(value_int=-1), op.Shape(route))
     return route_out, overlap, candidate
 
 
 @script(_memoir, default_opset=op)
-def Recall(a, route_out, bank, columns, values):  # type: ignore[no-untyped-def]
+def Recall(a, route_out, bank, columns, values):  # type: ignore[no-untyped-def]  # noqa: N802
     """What the memory adds: Wm (M * a) for a routed row, exactly 0 for any other.
 
-    a [B, T, D], route_out [B] int64, bank [R, ceil(D/8)] uint8, columns [C] int32,
+    a [B, T, D] floating, route_out [B] int64, bank [R, W] uint8, columns [C] int32,
     values [C, d] float -> delta [B, T, d] float
     """
     routed = route_out > op.Constant(value_int=0)  # [B]
     anyone = op.Cast(op.ReduceMax(op.Cast(routed, to=_INT32), keepdims=0), to=_BOOL)
     if anyone:
-        # The stored mask's bits at the stored columns, none for a row that is not routed. [B, C]
-        stored = op.Gather(bank, op.Max(route_out - op.Constant(value_int=1), op.Constant(value_int=0)))
-        column = op.Cast(columns, to=_INT64)
-        byte = op.Gather(stored, column / op.Constant(value_int=8), axis=1)
-        bit = op.Gather(op.Constant(value=_SHIFTS), op.Mod(column, op.Constant(value_int=8)))
-        mask = op.BitwiseAnd(op.BitShift(byte, bit, direction="RIGHT"), op.Constant(value=_ONE_BYTE))
-        active = op.And(op.Cast(mask, to=_BOOL), op.Unsqueeze(routed, op.Constant(value_ints=[1])))
+        # The stored mask's bits at the stored columns, none for a row that is not routed.  [B, C]
+        key = op.Max(route_out - op.Constant(value_int=1), op.Constant(value_int=0))
+        eight = op.Cast(op.Constant(value_int=8), to=_INT32)
+        byte = op.Gather(op.Gather(bank, key), columns / eight, axis=1)
+        position = op.Gather(op.Constant(value=_POSITIONS), op.Mod(columns, eight))
+        shifted = op.BitShift(byte, position, direction="RIGHT")
+        bit = op.BitwiseAnd(shifted, op.Constant(value=_ONE_BYTE))
+        mask = op.And(op.Cast(bit, to=_BOOL), op.Unsqueeze(routed, op.Constant(value_ints=[1])))
 
-        # Only those features of the query's own activations are read.                  [B, T, C]
-        read = op.Cast(op.Gather(a, columns, axis=2), to=_FLOAT)
-        seen = op.Unsqueeze(active, op.Constant(value_ints=[1]))
-        delta = op.MatMul(op.Where(seen, read, op.Constant(value_float=0.0)), values)
+        # Only those features of the row's own activations are read.                     [B, T, C]
+        own = op.Cast(op.Gather(a, columns, axis=2), to=_FLOAT)
+        seen = op.Unsqueeze(mask, op.Constant(value_ints=[1]))
+        delta = op.MatMul(op.Where(seen, own, op.Constant(value_float=0.0)), values)
     else:
-        shape = op.Concat(op.Shape(a, start=0, end=2), op.Shape(values, start=1, end=2), axis=0)
+        shape = op.Concat(op.Shape(a, end=2), op.Shape(values, start=1), axis=0)
         delta = op.Expand(op.Constant(value_float=0.0), shape)
     return delta
 
 
-def bodies() -> list[Any]:
-    """The two functions as ONNX FunctionProtos."""
-    return [Route.to_function_proto(), Recall.to_function_proto()]
+def bodies(opset: int = MIN_OPSET) -> list[onnx.FunctionProto]:
+    """The two functions.
+
+    Args:
+        opset: Version of the standard operators that the model uses. A function's must be the
+            same (ONNX checker), and what the bodies use means the same from `MIN_OPSET` on.
+    """
+    functions: list[onnx.FunctionProto] = [Route.to_function_proto(), Recall.to_function_proto()]
+    for function in functions:
+        next(o for o in function.opset_import if o.domain == "").version = opset
+    return functions

@@ -1,13 +1,15 @@
 """Which node of a graph is the edited layer.
 
 Rules:
-1. A node belongs to a module path when its name, slashes read as dots, is the path and one more
-   part: `model.layers.6.mlp.down_proj` owns `/model/layers.6/mlp/down_proj/MatMul`.
-2. It must multiply by a weight: MatMul, Gemm (GPT-2's Conv1D) or MatMulNBits (quantized).
-3. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it).
+1. A node's name, slashes read as dots and its last part dropped, is a module path:
+   `/model/layers.6/mlp/down_proj/MatMul` belongs to `model.layers.6.mlp.down_proj`.
+2. It must multiply by a weight of two dimensions: MatMul, Gemm (GPT-2's Conv1D) or MatMulNBits
+   (quantized). The weight may stand behind a cast, a transposition or the like.
+3. The site is the one node whose path is the wanted one, or ends in it (`layers.6.mlp.down_proj`).
+4. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import onnx
@@ -16,61 +18,78 @@ from memoir_edge.errors import SiteError
 
 
 class Site(NamedTuple):
-    """The edited layer in a graph, and its input and output width."""
+    """The edited layer in a graph: module path, node, and input and output width."""
 
     path: str
     node: onnx.NodeProto
     D: int
     d: int
 
-    @property
-    def folded(self) -> bool:
-        """A Gemm reads `[B * T, D]`, batch and tokens folded into one axis."""
-        return bool(self.node.op_type == "Gemm")
-
 
 def find_site(graph: onnx.GraphProto, path: str) -> Site:
     """Find the node of a module path.
 
     Raises:
-        SiteError: None, or more than one; lists the layers there are.
+        SiteError: None, or more than one; lists what there is.
     """
-    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-    sites = [site for node in graph.node if (site := _site(node, path, shapes))]
-    if len(sites) == 1:
-        return sites[0]
-    found = "no matrix product" if not sites else f"{len(sites)} matrix products"
-    raise SiteError(
-        f"the graph has {found} of site {path!r}, expected one", hint=f"it has: {_layers(graph)}"
-    )
+    products = list(_products(graph))
+    found = [site for site in products if site.path == path]
+    found = found or [site for site in products if site.path.endswith(f".{path}")]
+    if not found:
+        raise SiteError(
+            f"the graph has no matrix product of site {path!r}", hint=f"it has: {_folded(products)}"
+        )
+    if len(found) > 1:
+        raise SiteError(
+            f"the graph has {len(found)} matrix products of site {path!r}, expected one",
+            hint=f"they are: {_some([site.node.name for site in found])}",
+        )
+    return found[0]
 
 
-def _site(node: onnx.NodeProto, path: str, shapes: dict[str, tuple[int, ...]]) -> Site | None:
-    owner, _, _ = _dotted(node).rpartition(".")
-    if owner != path or node.op_type not in _WIDTHS:
-        return None
-    widths = _WIDTHS[node.op_type](node, shapes)
-    return None if widths is None else Site(path, node, *widths)
-
-
-def _dotted(node: onnx.NodeProto) -> str:
-    return str(node.name).strip("/").replace("/", ".")
-
+# --- Rules 1 and 2 -------------------------------------------------------------------------------
 
 _Shapes = dict[str, tuple[int, ...]]
+_Widths = tuple[int, int] | None
 
 
-def _matmul(node: onnx.NodeProto, shapes: _Shapes) -> tuple[int, int] | None:
+def _products(graph: onnx.GraphProto) -> Iterator[Site]:
+    shapes = _weights(graph)
+    for node in graph.node:
+        if node.op_type in _WIDTHS and (widths := _WIDTHS[node.op_type](node, shapes)):
+            yield Site(_path(node), node, *widths)
+
+
+def _path(node: onnx.NodeProto) -> str:
+    return node.name.strip("/").replace("/", ".").rpartition(".")[0]
+
+
+def _weights(graph: onnx.GraphProto) -> _Shapes:
+    """Shape of every constant tensor that may be a layer's weight, by name."""
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type in _ALIKE and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]][:: _ALIKE[node.op_type]]
+    return shapes
+
+
+# Steps between an initializer and its product: dimensions kept, or reversed.
+_ALIKE = {"Identity": 1, "Cast": 1, "DequantizeLinear": 1, "Transpose": -1}
+
+
+def _matmul(node: onnx.NodeProto, shapes: _Shapes) -> _Widths:
     shape = shapes.get(node.input[1], ())
     return (shape[0], shape[1]) if len(shape) == 2 else None
 
 
-def _gemm(node: onnx.NodeProto, shapes: _Shapes) -> tuple[int, int] | None:
-    widths = _matmul(node, shapes)
-    return widths[::-1] if widths and _attributes(node).get("transB") else widths  # type: ignore[return-value]
+def _gemm(node: onnx.NodeProto, shapes: _Shapes) -> _Widths:
+    widths, attributes = _matmul(node, shapes), _attributes(node)
+    if widths is None or attributes.get("transA"):
+        return None
+    return (widths[1], widths[0]) if attributes.get("transB") else widths
 
 
-def _matmul_nbits(node: onnx.NodeProto, _shapes: _Shapes) -> tuple[int, int] | None:
+def _matmul_nbits(node: onnx.NodeProto, _: _Shapes) -> _Widths:
     attributes = _attributes(node)
     return attributes["K"], attributes["N"]
 
@@ -79,24 +98,28 @@ def _attributes(node: onnx.NodeProto) -> dict[str, int]:
     return {attribute.name: int(attribute.i) for attribute in node.attribute}
 
 
-_WIDTHS: dict[str, Callable[[onnx.NodeProto, _Shapes], tuple[int, int] | None]] = {
+_WIDTHS: dict[str, Callable[[onnx.NodeProto, _Shapes], _Widths]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "MatMulNBits": _matmul_nbits,
 }
 
+# --- What there is, in few words -----------------------------------------------------------------
 
-def _layers(graph: onnx.GraphProto) -> str:
-    """The module paths that own a product with a weight, block numbers folded."""
-    folded: dict[str, list[int]] = {}
-    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-    for node in graph.node:
-        if node.op_type in _WIDTHS and _WIDTHS[node.op_type](node, shapes):
-            parts = _dotted(node).split(".")[:-1]
-            numbers = [int(part) for part in parts if part.isdigit()]
-            name = ".".join("*" if part.isdigit() else part for part in parts)
-            folded.setdefault(name, []).append(numbers[0] if numbers else 0)
-    listed = [
-        name.replace("*", f"{{{min(numbers)}..{max(numbers)}}}", 1) for name, numbers in folded.items()
-    ]
-    return ", ".join(listed) or "no product with a weight at all"
+
+def _folded(products: list[Site]) -> str:
+    """The module paths, those that differ in the block number alone as one."""
+    blocks: dict[str, list[int]] = {}
+    for site in products:
+        parts = site.path.split(".")
+        block = next((int(part) for part in parts if part.isdigit()), 0)
+        name = ".".join("{}" if part.isdigit() else part for part in parts)
+        blocks.setdefault(name, []).append(block)
+    return _some(
+        [name.replace("{}", f"{{{min(n)}..{max(n)}}}", 1) for name, n in blocks.items() if name]
+    )
+
+
+def _some(names: list[str], most: int = 20) -> str:
+    listed = ", ".join(names[:most]) or "no named product with a weight at all"
+    return listed + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -3,56 +3,64 @@
 Rules:
 1. Everything is made in a hidden folder beside the target, which is renamed at the end.
 2. A folder in the way is replaced only if it is empty or an earlier export.
-3. Weights above the limit of one protobuf go to `model.onnx.data`.
-4. The graph on disk passes the ONNX checker.
+3. Weights that lie beside the graph already stay where they are and are never loaded; others go to
+   `model.onnx.data` if together they are above the limit of one protobuf. The ports' own
+   initializers stay in the graph: ONNX Runtime cannot replace external ones.
+4. The graph on disk passes the ONNX checker, shape inference included.
 """
 
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx
+from onnx import external_data_helper
 
-from memoir_edge import sidecar
-from memoir_edge.errors import InputError
+from memoir_edge import ports, sidecar
+from memoir_edge.errors import GraphError, InputError
 
 GRAPH = "model.onnx"
-MAX_PROTOBUF = (1 << 31) - (1 << 20)  # 2 GiB, less room for the graph itself
+MAX_PROTOBUF = (1 << 31) - (1 << 26)  # 2 GiB, less room for the graph itself
+_SMALL = 1024  # bytes of a tensor that is not worth a place outside
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 COMPANIONS = (
     "config.json",
     "generation_config.json",
+    "genai_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
 )
 
 
+# --- Rules 1 and 2 -------------------------------------------------------------------------------
+
+
 @contextmanager
 def directory(out: Path) -> Iterator[Path]:
-    """Rules 1 and 2: a folder to fill, which becomes `out` if nothing goes wrong.
+    """A folder to fill, which becomes `out` if nothing goes wrong.
 
     Raises:
-        InputError: Something else is in the way.
+        InputError: Something else is in the way, or the disk refuses.
     """
+    out = out.expanduser().resolve()
     if out.exists() and not _replaceable(out):
         raise InputError(
             f"{out} is in the way: it is no earlier export", hint="give another --out, or move it"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise InputError(f"cannot write beside {out}: {error.strerror}") from error
     try:
         yield made
         made.chmod(0o755)
-        if out.exists():
-            old = made.with_suffix(".old")
-            out.rename(old)
-            made.rename(out)
-            shutil.rmtree(old)
-        else:
-            made.rename(out)
+        _exchange(made, out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -61,26 +69,105 @@ def _replaceable(out: Path) -> bool:
     return out.is_dir() and ((out / sidecar.NAME).exists() or not any(out.iterdir()))
 
 
-def save(model: onnx.ModelProto, folder: Path, max_protobuf: int = MAX_PROTOBUF) -> None:
-    """Rules 3 and 4."""
+def _exchange(made: Path, out: Path) -> None:
+    """`made` becomes `out`; if that fails, the earlier `out` is back."""
+    old = made.with_name(f"{made.name}.old")
+    earlier = out.exists()
+    if earlier:
+        out.rename(old)
+    try:
+        made.rename(out)
+    except BaseException:
+        if earlier:
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# --- Rules 3 and 4 -------------------------------------------------------------------------------
+
+
+def load(folder: Path) -> onnx.ModelProto:
+    """The graph of a folder, without the weights that lie beside it.
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
     path = folder / GRAPH
-    if model.ByteSize() > max_protobuf:
-        onnx.save(model, path, save_as_external_data=True, location=f"{GRAPH}.data", size_threshold=1024)
-    else:
-        onnx.save(model, path)
-    onnx.checker.check_model(str(path))
+    try:
+        return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError is no stable name
+        raise InputError(f"{path} is no ONNX model: {error}") from error
+
+
+def save(model: onnx.ModelProto, folder: Path, max_protobuf: int = MAX_PROTOBUF) -> None:
+    """Write the graph, and check what was written.
+
+    Raises:
+        GraphError: It is no valid ONNX.
+    """
+    inside = [weight for weight in _weights(model) if weight.HasField("raw_data")]
+    if sum(len(weight.raw_data) for weight in inside) > max_protobuf:
+        for weight in inside:
+            if len(weight.raw_data) >= _SMALL:
+                external_data_helper.set_external_data(weight, location=f"{GRAPH}.data")
+    path = folder / GRAPH
+    onnx.save(model, path)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # the checker and shape inference have errors of their own
+        raise GraphError(f"the graph with ports is no valid ONNX: {error}") from error
+
+
+def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
+    """Copy the files that hold weights beside the graph of another folder.
+
+    Raises:
+        InputError: One is missing, or lies outside that folder.
+    """
+    for name in sorted({_location(weight) for weight in _weights(model)} - {""}):
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts:
+            raise InputError(f"{source / GRAPH} has weights outside its folder: {name}")
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source / place, folder / place)
+        except OSError as error:
+            raise InputError(f"cannot copy {source / place}: {error.strerror}") from error
+
+
+def _weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    own = ports.MEMORY | ports.RUN
+    return [weight for weight in model.graph.initializer if weight.name not in own]
+
+
+def _location(weight: onnx.TensorProto) -> str:
+    """File of a weight that lies beside the graph; empty for one inside."""
+    if not external_data_helper.uses_external_data(weight):
+        return ""
+    return next((entry.value for entry in weight.external_data if entry.key == "location"), "")
+
+
+# --- What stands beside the graph ----------------------------------------------------------------
 
 
 def companions(source: Path, folder: Path) -> None:
-    """Copy the files that the runtime reads beside the graph, where they are not there yet.
+    """Copy the files that the runtime reads beside the graph, as far as there are any."""
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def require_tokenizer(*sources: Path, names: tuple[str, ...] = TOKENIZERS) -> None:
+    """Refuse folders of which none holds a tokenizer.
 
     Raises:
-        InputError: There is no tokenizer.
+        InputError: None does.
     """
-    for name in COMPANIONS:
-        if (source / name).is_file() and not (folder / name).exists():
-            shutil.copyfile(source / name, folder / name)
-    if not (folder / "tokenizer.json").exists():
+    if not any((source / name).is_file() for source in sources for name in names):
         raise InputError(
-            f"{source} holds no tokenizer.json", hint="save it there with tokenizer.save_pretrained"
+            f"no {names[0]} in {' or '.join(map(str, sources))}",
+            hint="save it there: AutoTokenizer.from_pretrained(...).save_pretrained(DIR)",
         )

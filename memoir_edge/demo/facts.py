@@ -184,7 +184,7 @@ def load_facts() -> list[Fact]:
     facts: list[Fact] = []
     for table in TABLES:
         file = resources.files("memoir_edge.demo").joinpath("data", f"{table}.tsv")
-        with file.open(encoding="utf-8", newline="") as stream:
+        with file.open(encoding="utf-8") as stream:
             for row in csv.DictReader(stream, delimiter="\t"):
                 subject, *cells = row.items()
                 facts += [Fact(subject[1], name, cell) for name, cell in cells if cell]

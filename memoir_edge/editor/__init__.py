@@ -1,10 +1,10 @@
 """The editor: MEMOIR on PyTorch, CPU or GPU. The one part of memoir_edge that imports torch.
 
-    base = load("path/to/model")
-    settings = choose(base.config, D, site="model.layers.6.mlp.down_proj")
-    editor = Editor(base, settings)
-    outcomes = editor.apply(edits)
-    memory = editor.memory()
+base = load("path/to/model")
+settings = choose(base.config, D, site="model.layers.6.mlp.down_proj")
+editor = Editor(base, settings)
+outcomes = editor.apply(edits)
+memory = editor.memory()
 """
 
 from memoir_edge.editor.answers import Edited, edited
@@ -12,7 +12,8 @@ from memoir_edge.editor.config import Settings, choose
 from memoir_edge.editor.editor import Editor, Outcome, unrelated_prompts
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import thaw
-from memoir_edge.editor.model import BaseModel, load
+from memoir_edge.editor.model import BaseModel, load, quiet
+from memoir_edge.sites import default_site
 
 __all__ = [
     "BaseModel",
@@ -21,9 +22,11 @@ __all__ = [
     "Outcome",
     "Settings",
     "choose",
+    "default_site",
     "edited",
     "find_site",
     "load",
+    "quiet",
     "thaw",
     "unrelated_prompts",
     "width",

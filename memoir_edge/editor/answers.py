@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge import tophash
-from memoir_edge.editor.layer import changed, find_site, site_input
-from memoir_edge.editor.live import LiveMemory
-from memoir_edge.editor.model import BaseModel, collate, greedy
 from memoir_edge.answers import Answer, Forced
+from memoir_edge.editor.layer import changed, find_site, site_input, width
+from memoir_edge.editor.live import LiveMemory, thaw
+from memoir_edge.editor.model import BaseModel, collate, greedy
+from memoir_edge.errors import MismatchError
+from memoir_edge.memory import Memory
 from memoir_edge.text import split_target
 
 T = TypeVar("T")
@@ -117,10 +119,28 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def edited(base: BaseModel, site: str, live: LiveMemory | None) -> Edited:
-    """An edited model at a module path.
+def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
+    """Raise MismatchError unless the memory belongs to this model; `size` is its site's (D, d)."""
+    pairs = (
+        ("base model", memory.base.digest, base.digest),
+        ("width (D, d)", (memory.D, memory.d), size),
+    )
+    for what, has, wants in pairs:
+        if has != wants and None not in (has, wants):
+            raise MismatchError(
+                f"the memory's {what} is {has}, the model's is {wants} "
+                f"(memory of {memory.base.model_id}, model {base.id})",
+                hint="use the model that the memory was made with",
+            )
+
+
+def edited(base: BaseModel, memory: Memory) -> Edited:
+    """A base model that answers with a memory.
 
     Raises:
-        SiteError: No linear layer stands there.
+        SiteError: The model has no such site.
+        MismatchError: The memory belongs to another model.
     """
-    return Edited(base, find_site(base.net, site), live)
+    site = find_site(base.net, memory.site)
+    check_fit(memory, base, width(site))
+    return Edited(base, site, thaw(memory, next(site.parameters()).device))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from memoir_edge.errors import InputError
-from memoir_edge.sites import Config, default_site, preset
+from memoir_edge.sites import Config, preset
 from memoir_edge.tophash import FEATURES
 
 
@@ -73,6 +73,3 @@ def choose(
         steps=steps or chosen.steps,
         prefixes=chosen.prefixes if prefixes is None else prefixes,
     )
-
-
-__all__ = ["Settings", "choose", "default_site"]

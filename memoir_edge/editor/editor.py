@@ -8,19 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import torch
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
-from memoir_edge.edits import Edit
-from memoir_edge.editor.answers import Edited
+from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import Hashing, LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel
 from memoir_edge.editor.train import OnStep, own_texts, rows, train
+from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.memory import Base, Memory
 
@@ -81,12 +82,14 @@ class Editor:
         self.settings = settings
         self.model = Edited(base, site, None, settings.batch)
         if memory is not None:
-            check_fit(memory, base, settings, width(site))
+            check_fit(memory, base, width(site))
+            check_settings(memory, settings)
             self.live = thaw(memory, next(site.parameters()).device)
         else:
             self.live = self._empty(unrelated or unrelated_prompts())
         self.model.live = self.live
         self.parent = memory.digest if memory is not None else None
+        self.probes = memory.probes if memory is not None else ()
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
 
     def _empty(self, unrelated: Sequence[str]) -> LiveMemory:
@@ -112,15 +115,8 @@ class Editor:
         return list(hashing.mask(alone.features(prompts, hashing.feature))) if prompts else []
 
     def edit(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> tuple[float, int]:
-        """Make one edit; returns its loss and steps.
-
-        Raises:
-            InputError: Prompt and target do not fit the context.
-        """
-        try:
-            made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
-        except InputError as error:
-            raise InputError(f"edit {edit.id}: {error}", hint=error.hint) from error
+        """Make one edit; returns its loss (nats a target token) and steps."""
+        made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
         primary, *others = self.masks([edit.prompt, *edit.keys, *edit.guards])
         columns = self.live.columns(primary)
         trained = train(
@@ -134,7 +130,8 @@ class Editor:
     def apply(
         self,
         edits: Sequence[Edit],
-        on_edit: Callable[[int, Edit], OnStep] = lambda number, edit: lambda step, loss: None,
+        on_edit: Callable[[Edit], OnStep] = lambda edit: lambda step, loss: None,
+        after_edit: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
         """Make the edits in order, then ask for each of them.
 
@@ -143,11 +140,18 @@ class Editor:
         Args:
             edits: The edits; none may be in the memory already.
             on_edit: Told of each edit that begins; gives the function that is told of its steps.
+            after_edit: Called when an edit is in the memory.
+
+        Raises:
+            InputError: An edit does not fit the context.
         """
         for edit in edits:
             self._refuse_too_long(edit)
         before = self.answers(edits, memory=False)
-        trained = [self.edit(edit, on_edit(i, edit)) for i, edit in enumerate(edits)]
+        trained = []
+        for edit in edits:
+            trained.append(self.edit(edit, on_edit(edit)))
+            after_edit()
         after = self.answers(edits, memory=True)
         return [
             Outcome(edit, loss, steps, old.text, new)
@@ -169,7 +173,7 @@ class Editor:
         asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
-    def memory(self, **rest: object) -> Memory:
+    def memory(self, **rest: Any) -> Memory:
         """What has been edited so far, as an artifact."""
         return self.live.freeze(
             site=self.settings.site,
@@ -181,21 +185,12 @@ class Editor:
         )
 
 
-def check_fit(memory: Memory, base: BaseModel, settings: Settings, size: tuple[int, int]) -> None:
-    """Raise MismatchError unless the memory belongs to this model and these settings."""
-    pairs = (
-        ("base model", memory.base.digest, base.digest),
-        ("site", memory.site, settings.site),
-        ("width (D, d)", (memory.D, memory.d), size),
-        ("k", memory.k, settings.k),
-        ("feature", memory.feature, settings.feature),
-    )
-    for what, has, wants in pairs:
-        if has != wants and None not in (has, wants):
+def check_settings(memory: Memory, settings: Settings) -> None:
+    """Raise MismatchError unless a memory can be gone on from with these settings."""
+    for name in ("site", "k", "feature"):
+        has, wants = getattr(memory, name), getattr(settings, name)
+        if has != wants:
             raise MismatchError(
-                f"the memory's {what} is {has}, here it is {wants}",
-                hint="use the model and settings that the memory was made with, or start a new one",
+                f"the memory's {name} is {has}, asked for is {wants}",
+                hint=f"leave --{name} out to go on with the memory's, or write to a new file",
             )
-
-
-__all__ = ["Editor", "Outcome", "check_fit", "unrelated_prompts"]

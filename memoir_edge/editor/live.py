@@ -141,5 +141,3 @@ def thaw(memory: Memory, device: torch.device) -> LiveMemory:
         thresholds=thresholds.tolist(),
         entries={entry.row: entry for entry in memory.edits},
     )
-
-

@@ -65,11 +65,15 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype = torch.fl
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         net = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        net = net.to(device)
+        net = net.to(device)  # type: ignore[arg-type] # transformers wraps torch's method
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"cannot use device {device!r}: {error}", hint="pass --device cpu") from error
+        raise InputError(
+            f"cannot use device {device!r}: {error}", hint="pass --device cpu"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot load a decoder from {folder}: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"cannot load a decoder from {folder}: {str(error).splitlines()[0]}"
+        ) from error
     net.eval().requires_grad_(False)
     return BaseModel(
         net=net,
@@ -89,9 +93,12 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             hint="save it there with tokenizer.save_pretrained",
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, local_files_only=True
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {folder}: {error}") from error
+    return tokenizer
 
 
 def _eos(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -162,6 +169,6 @@ def quiet() -> None:
     """Silence what transformers prints while loading; it is no news to a user of this tool."""
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     warnings.filterwarnings("ignore", module="transformers")

@@ -108,7 +108,9 @@ def evaluate(
     hard_base, hard_free = free(hard, False), free(hard, True)
 
     # Where a locality prompt's answer is not given, the base model's own answer stands for it.
-    answers = [a.target or old.text.strip() for a, old in zip(unrelated, unrelated_base, strict=True)]
+    answers = [
+        a.target or old.text.strip() for a, old in zip(unrelated, unrelated_base, strict=True)
+    ]
     asked = [(a, text) for a, text in zip(unrelated, answers, strict=True) if text]
     known, texts = [a for a, _ in asked], [text for _, text in asked]
     stayed = zip(forced(known, texts, False), forced(known, texts, True), strict=True)

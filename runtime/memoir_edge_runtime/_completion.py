@@ -102,7 +102,7 @@ def complete(
         for i, row in enumerate(live):
             if not row.done:
                 yield row.advance(logits[i])
-                if row.done:
+                if row.finish_reason is not None:
                     yield row.result(generation.routing(state.routes, i))
         on = [i for i, row in enumerate(live) if not row.done]
         if not on:

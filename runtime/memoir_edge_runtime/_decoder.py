@@ -4,7 +4,7 @@ Knows nothing of text, of how tokens are chosen, or of when a row ends: any loop
 
     state, logits = decoder.prefill(rows, generation)      logits [B, V] of each row's next token
     state, logits = decoder.step(state, tokens)            as often as wanted
-    state = decoder.take(state, [0, 2])                    rows 0 and 2 go on, the others are dropped
+    state = decoder.take(state, [0, 2])                    rows 0 and 2 go on, the rest is dropped
 
 Each row's route is decided by its prompt, in prefill, and held by the state from then on. Keys and
 values stay where the graph left them and are handed back to it as they are.
@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 
 _PAST, _PRESENT = "past_key_values.", "present."
 _FED = {"input_ids", "attention_mask", "position_ids"}
-_DTYPES = {
+_DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
@@ -105,7 +105,7 @@ class Decoder:
             # hash every prompt only to find nothing.
             run = {"memory.route": np.full(len(rows), tophash.BASE)}
         outputs = self._run(feeds, ids, attention, run)
-        routes = tophash.Routes(*(outputs[name].numpy().copy() for name in ports.OUTPUTS))
+        routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
         return self._state(outputs, attention, routes, generation), outputs["logits"].numpy()
 
     def step(self, state: State, tokens: Sequence[int]) -> tuple[State, Floats]:
@@ -137,7 +137,7 @@ class Decoder:
             axis = c.shape.index(None)
             cut = (keep, *[slice(pad if i == axis else 0, None) for i in range(1, len(c.shape))])
             cache[c.past] = value(state.cache[c.past].numpy()[cut], self.device)
-        routes = tophash.Routes(*(field[keep] for field in state.routes))
+        routes = tophash.Routes._make(field[keep] for field in state.routes)
         return State(cache, attention[:, pad:], routes, state.generation)
 
     def _empty(self, cached: _Cached, B: int) -> OrtValue:

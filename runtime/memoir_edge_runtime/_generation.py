@@ -20,7 +20,10 @@ from memoir_edge_runtime._results import Routing
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """A memory on the device; without one, the base model."""
+    """A memory on the device; without one, the base model.
+
+    `number` tells a session's generations apart, 0 is the base model.
+    """
 
     number: int
     memory: Memory | None = None
@@ -57,7 +60,8 @@ def place(memory: Memory, number: int, device: str) -> Generation:
     digest = memory.digest or hashlib.sha256(to_bytes(memory)).hexdigest()
     # The TopK operator reads k on the host, whatever the device.
     home = {name: "cpu" if name == "memory.k" else device for name in ports.MEMORY}
-    feeds = {name: value(array, home[name]) for name, array in ports.feeds(memory).items()}
+    # Copies: on the CPU a value is a view, and the caller may go on to change what it was made of.
+    feeds = {n: value(array.copy(), home[n]) for n, array in ports.feeds(memory).items()}
     return Generation(number, memory, digest, feeds, {e.row: e.id for e in memory.edits})
 
 

@@ -17,7 +17,7 @@ OrtValue = Any  # onnxruntime publishes no types
 Array = npt.NDArray[np.generic]
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_ERRORS_ONLY = 3  # of onnxruntime's log levels; below it warns of every port (input and initializer)
+_ERRORS_ONLY = 3  # onnxruntime's level; below it, each port is warned of (input and initializer)
 
 
 def open_graph(path: Path, providers: Sequence[str] | None, threads: int | None) -> Any:
@@ -43,7 +43,7 @@ def open_graph(path: Path, providers: Sequence[str] | None, threads: int | None)
     session = _open(path, list(providers), threads)
     if providers[0] not in session.get_providers():
         raise InputError(
-            f"{providers[0]} could not be started", hint="its libraries are missing, or its device is"
+            f"{providers[0]} could not be started", hint="its libraries or its device are missing"
         )
     return session
 
@@ -66,7 +66,8 @@ def _open(path: Path, providers: list[str], threads: int | None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise GraphError(f"{path} cannot be loaded: {reason}", hint="export the model again") from error
+        hint = "export the model again"
+        raise GraphError(f"{path} cannot be loaded: {reason}", hint=hint) from error
 
 
 def device(session: Any) -> str:

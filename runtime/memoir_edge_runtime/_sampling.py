@@ -1,5 +1,10 @@
-"""From one row of logits to one token. Knows numpy only."""
+"""How the next token is chosen from one row of logits.
 
+Knows nothing of models, text or batches: logits and a random generator in, a token id out.
+"""
+
+import math
+import secrets
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,56 +12,92 @@ import numpy.typing as npt
 
 from memoir_edge.errors import InputError
 
-Logits = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn. Temperature 0 takes the likeliest, the first among equals."""
+class Options:
+    """One request's wishes; temperature 0 is greedy, top_k 0 and top_p 1 cut nothing.
 
+    Raises:
+        InputError: A value out of its range.
+    """
+
+    max_new_tokens: int = 64
     temperature: float = 0.0
-    top_k: int = 0  # 0: all tokens
+    top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what nothing could be drawn with."""
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}, expected 0 or more")
-        if self.top_k < 0:
-            raise InputError(f"top_k is {self.top_k}, expected 0 (all) or more")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}, expected above 0 and at most 1")
-        if self.seed is not None and self.seed < 0:
-            raise InputError(f"seed is {self.seed}, expected 0 or more")
-
-    def generator(self, row: int) -> np.random.Generator:
-        """The random numbers of one row: its own, so that batch mates change nothing."""
-        return np.random.default_rng(None if self.seed is None else [self.seed, row])
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        good = math.isfinite(self.temperature) and self.temperature >= 0
+        _require(good, "temperature", self.temperature, "0 or a positive number")
+        _require(self.top_k >= 0, "top_k", self.top_k, "at least 0 (0 cuts nothing)")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        _require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
+        _require(all(self.stop), "stop", self.stop, "strings that are not empty")
 
 
-def draw(logits: Logits, sampling: Sampling, random: np.random.Generator) -> int:
-    """One token from `[V]` logits."""
-    if sampling.temperature == 0:
-        return int(np.argmax(logits))
-    kept, share = distribution(logits, sampling)
-    return int(random.choice(kept, p=share))
+def _require(good: bool, name: str, found: object, expected: str) -> None:
+    if not good:
+        raise InputError(f"{name} is {found!r}, expected {expected}")
 
 
-def distribution(
-    logits: Logits, sampling: Sampling
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The tokens that may be drawn, likeliest first, and their probabilities.
+def fresh_seed() -> int:
+    """A seed for a request that named none."""
+    return secrets.randbits(63)
 
-    Temperature first, then the `top_k` likeliest, then the fewest of those that hold `top_p` of
-    their probability.
+
+def generator(seed: int, row: int) -> np.random.Generator:
+    """The random numbers of one row: its own, so that batch mates cannot change them."""
+    return np.random.default_rng([seed, row])
+
+
+def choose(logits: Floats, options: Options, rng: np.random.Generator) -> int:
+    """The next token of one row.
+
+    Args:
+        logits: `[V]`.
+        options: Temperature 0 takes the first of the largest, as torch's argmax does.
+        rng: Asked for one number, and only when the temperature is above 0.
     """
-    order = np.argsort(-logits, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    scaled = logits[order].astype(np.float64) / sampling.temperature
-    share = np.exp(scaled - scaled[0])
-    share /= share.sum()
-    before = np.cumsum(share) - share
-    kept = before < sampling.top_p
-    return order[kept], share[kept] / share[kept].sum()
+    if options.temperature == 0:
+        return int(np.argmax(logits))
+    ids, p = distribution(logits, options)
+    place = np.searchsorted(np.cumsum(p), rng.random() * p.sum(), side="right")
+    return int(ids[min(int(place), len(ids) - 1)])  # rounding may point one past the end
+
+
+def distribution(logits: Floats, options: Options) -> tuple[Ids, Probabilities]:
+    """Token ids that may be drawn and their probabilities: temperature, then top-k, then top-p.
+
+    Equal logits are told apart by the lower id, so exactly k tokens survive top-k. Top-p keeps the
+    likeliest tokens up to and including the one that brings their sum to p.
+    """
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf: right
+        z = (logits.astype(np.float64) - logits.max()) / options.temperature
+    ids = _largest(z, options.top_k)
+    if options.top_p < 1:
+        ids = ids[np.argsort(-z[ids], kind="stable")]
+    p = _softmax(z[ids])
+    if options.top_p < 1:
+        kept = int(np.count_nonzero(np.cumsum(p) - p < options.top_p))
+        ids, p = ids[:kept], p[:kept] / p[:kept].sum()
+    return ids, p
+
+
+def _largest(z: Probabilities, k: int) -> Ids:
+    """Ids of the k largest, lower ids first among equals; all of them where k is 0 or too large."""
+    if not 0 < k < len(z):
+        return np.arange(len(z))
+    above = np.flatnonzero(z >= np.partition(z, -k)[-k])  # k of them, or more where equals meet
+    return above[np.argsort(-z[above], kind="stable")[:k]]
+
+
+def _softmax(z: Probabilities) -> Probabilities:
+    e = np.exp(z - z.max())
+    return np.asarray(e / e.sum(), dtype=np.float64)

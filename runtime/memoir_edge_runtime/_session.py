@@ -11,7 +11,6 @@ several threads: `swap` exchanges one reference, and a request keeps the generat
 
 import itertools
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -74,7 +73,6 @@ class Session:
         self._template = _chat.read_template(folder)
         self._max_batch = max_batch
         self._numbers = itertools.count(1)
-        self._exchange = threading.Lock()
         self._generation = self.base
         if memory is not None:
             self.swap(memory)
@@ -111,8 +109,7 @@ class Session:
             new = memory
         else:
             new = self.base if memory is None else self.load(memory)
-        with self._exchange:
-            self._generation = new
+        self._generation = new  # the whole exchange; requests took their own reference at the start
         return new
 
     def _check(self, generation: Generation) -> None:

@@ -6,9 +6,9 @@ Knows nothing of models or memories. Needs `tokenizers` alone, no transformers.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
@@ -17,12 +17,11 @@ from memoir_edge.errors import InputError
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """Token ids of one sequence, and which of them count for routing (default all)."""
 
     ids: tuple[int, ...]
-    counted: slice = field(default=slice(None))
+    counted: slice = slice(None)
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,8 @@ def load(folder: Path) -> Tokenizer:
 
 def _named(folder: Path) -> dict[str, str]:
     """The special tokens by name; tokenizer_config.json wins over special_tokens_map.json."""
-    found = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    found = read_json(folder / "special_tokens_map.json")
+    found |= read_json(folder / "tokenizer_config.json")
     texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items()}
     return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
 

@@ -81,8 +81,8 @@ def find_stop(text: str, known: int, stop: Sequence[str]) -> int | None:
         known: No stop string ends within so many first characters.
         stop: Stop strings.
     """
-    found = [(at + len(s), at) for s in stop if (at := text.find(s, max(0, known - len(s) + 1))) >= 0]
-    return min(found)[1] if found else None
+    begins = ((s, text.find(s, max(0, known - len(s) + 1))) for s in stop)
+    return min(((at + len(s), at) for s, at in begins if at >= 0), default=(0, None))[1]
 
 
 def held(text: str, stop: Sequence[str]) -> int:

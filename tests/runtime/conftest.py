@@ -1,0 +1,222 @@
+"""A tiny random Llama, exported once, and its twin in torch: the oracle of the runtime's tests."""
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from memoir_edge import tophash
+from memoir_edge.base import weights_digest
+from memoir_edge.memory import Base, Entry, Memory, from_dense, to_dense
+from memoir_edge_exporter import export
+from memoir_edge_runtime import Session
+
+CONTEXT, D, d, k, SITE = 96, 44, 32, 12, "model.layers.1.mlp.down_proj"  # D is no multiple of 8
+WORDS = "the capital of is France Paris city äöü naïve 日本語 東京 🙂🌍 river long who what where".split()
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+    "{% endif %}<{{ m.role }}> {{ m.content | trim }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.enable_truncation(8)  # the runtime must switch both off
+    tokenizer.enable_padding(length=8)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers folder."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = _tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": {"content": "</s>"},
+        "chat_template": TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    net = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=d,
+            intermediate_size=D,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=CONTEXT,
+            initializer_range=0.25,  # wide enough for varied answers
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    net.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def export_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, exported."""
+    out = tmp_path_factory.mktemp("export") / "onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, while tracing
+        export(model=model_dir, out=out, site=SITE)
+    return out
+
+
+@pytest.fixture(scope="session")
+def loaded(export_dir: Path) -> Session:
+    return Session(export_dir, threads=1)
+
+
+@pytest.fixture
+def session(loaded: Session) -> Session:
+    """The shared session with no memory in it."""
+    loaded.swap(None)
+    return loaded
+
+
+@dataclass
+class Oracle:
+    """The model in torch, and a memory as a forward hook adds it: Wm (M * a)."""
+
+    net: LlamaForCausalLM
+    digest: str | None
+
+    @property
+    def site(self) -> torch.nn.Module:
+        return self.net.get_submodule(SITE)
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int], memory: Memory | None = None, row: int = -1) -> torch.Tensor:
+        """`[T, V]`, with bank row `row` recalled; nothing cached."""
+        handles = []
+        if memory is not None and row >= 0:
+            M = torch.from_numpy(tophash.unpack(memory.bank[row], D).astype(np.float32))
+            Wm = torch.from_numpy(to_dense(memory))
+            hook = lambda module, given, y: y + (given[0] * M) @ Wm.T  # noqa: E731
+            handles.append(self.site.register_forward_hook(hook))
+        try:
+            return self.net(input_ids=torch.tensor([list(ids)])).logits[0]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def feature(self, ids: Sequence[int], name: str) -> tophash.Floats:
+        """`[1, D]`"""
+        seen: list[torch.Tensor] = []
+        handle = self.site.register_forward_hook(lambda module, given, y: seen.append(given[0]))
+        self.net(input_ids=torch.tensor([list(ids)]))
+        handle.remove()
+        return tophash.feature(seen[0].numpy(), tophash.span(name, np.ones((1, len(ids)), np.int64)))
+
+    def mask(self, ids: Sequence[int], memory: Memory) -> tophash.Bytes:
+        f = self.feature(ids, memory.feature)
+        return tophash.pack(tophash.mask(f, memory.center, memory.scale, memory.permutation, memory.k))
+
+    def route(self, ids: Sequence[int], memory: Memory) -> tophash.Routes:
+        undecided = np.zeros(1, np.int64)
+        keys = (memory.bank, memory.owner, memory.thresholds, memory.k)
+        return tophash.route(self.mask(ids, memory), undecided, *keys)
+
+    def greedy(self, ids: Sequence[int], n: int, memory: Memory | None = None) -> tuple[int, ...]:
+        """Up to n tokens, an end-of-text token included; everything recomputed for each."""
+        row = -1 if memory is None else int(self.route(ids, memory).route[0]) - 1
+        out: list[int] = []
+        while len(out) < n and len(ids) + len(out) < CONTEXT and 1 not in out:
+            out.append(int(self.logits([*ids, *out], memory, row)[-1].argmax()))
+        return tuple(out)
+
+
+@pytest.fixture(scope="session")
+def oracle(model_dir: Path) -> Oracle:
+    net = LlamaForCausalLM.from_pretrained(model_dir, local_files_only=True).eval()
+    return Oracle(net, weights_digest(model_dir))
+
+
+@pytest.fixture(scope="session")
+def make_memory(oracle: Oracle, loaded: Session):
+    """A memory with a random Wm whose keys are the masks of the given prompts."""
+
+    def make(
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        feature: str = "mean",
+        threshold: float = 0.9,
+        guards: Sequence[str] = (),
+        digest: str | None = oracle.digest,
+        site: str = SITE,
+        widths: tuple[int, int] = (D, d),
+    ) -> Memory:
+        D, d = widths
+        random = np.random.default_rng(seed)
+        R = len(prompts) + len(guards)
+        Wm = random.normal(0, 1, (d, D)).astype(np.float32)
+        empty = from_dense(
+            Wm,
+            bank=np.zeros((0, -(-D // 8)), np.uint8),
+            owner=np.array([*range(len(prompts)), *[-1] * len(guards)], np.int32),
+            thresholds=np.full(R, threshold, np.float32),
+            center=random.normal(0, 0.01, D).astype(np.float32),
+            scale=np.ones(D, np.float32),
+            permutation=random.permutation(D).astype(np.int32),
+            site=site,
+            feature=feature,
+            k=k,
+            base=Base("tiny", digest),
+            edits=tuple(Entry(f"edit-{i}", i) for i in range(len(prompts))),
+        )
+        masks = [oracle.mask(loaded.prompt(p).row.ids, empty) for p in [*prompts, *guards]]
+        if not masks:
+            return empty
+        rest = {n: getattr(empty, n) for n in ("owner", "thresholds", "center", "scale", "permutation")}
+        rest |= {n: getattr(empty, n) for n in ("site", "feature", "k", "base", "edits")}
+        return from_dense(Wm, bank=np.concatenate(masks), **rest)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """Prompts of many lengths, with multi-byte characters."""
+    random = np.random.default_rng(7)
+    return [" ".join(random.choice(WORDS, random.integers(1, 9))) for _ in range(240)]
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model's export; skips where the data is absent."""
+    root = Path(__file__).parents[2]
+    data = Path(os.environ.get("MEMOIR_EDGE_DATA", root / "../shared/data")) / "stories260K"
+    if not data.is_dir():
+        pytest.skip(f"no {data}: set MEMOIR_EDGE_DATA")
+    out = tmp_path_factory.mktemp("stories") / "onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export(model=data, out=out)
+    return out
