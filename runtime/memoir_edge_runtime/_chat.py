@@ -62,7 +62,7 @@ def render(template: str | None, messages: Sequence[Message], special: Mapping[s
     try:
         compiled = _environment().from_string(template)
         return compiled.render(messages=list(messages), add_generation_prompt=True, **special)
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template can raise whatever it likes
         raise InputError(f"the chat template refuses these messages: {error}") from error
 
 

@@ -58,8 +58,8 @@ class Completion:
         """Choose the next token from logits `[V]`."""
         token = choose(logits, self._options, self._random)
         self.ids.append(token)
-        special = token in self._language.tokenizer.special
-        text = "" if special else self._writer.push(token)
+        silent = token in self._language.tokenizer.special | self._language.eos
+        text = "" if silent else self._writer.push(token)
         if token in self._language.eos or self._writer.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._room:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from memoir_edge.errors import InputError
 
 Floats = npt.NDArray[np.float32]
-Probabilities = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
 
 
@@ -57,47 +57,42 @@ def generator(seed: int, row: int) -> np.random.Generator:
     return np.random.default_rng([seed, row])
 
 
-def choose(logits: Floats, options: Options, rng: np.random.Generator) -> int:
+def choose(logits: Floats, options: Options, random: np.random.Generator) -> int:
     """The next token of one row.
 
     Args:
         logits: `[V]`.
         options: Temperature 0 takes the first of the largest, as torch's argmax does.
-        rng: Asked for one number, and only when the temperature is above 0.
+        random: Asked for one number, and only when the temperature is above 0.
     """
     if options.temperature == 0:
         return int(np.argmax(logits))
     ids, p = distribution(logits, options)
-    place = np.searchsorted(np.cumsum(p), rng.random() * p.sum(), side="right")
-    return int(ids[min(int(place), len(ids) - 1)])  # rounding may point one past the end
+    place = int(np.searchsorted(np.cumsum(p), random.random() * p.sum(), side="right"))
+    return int(ids[min(place, len(ids) - 1)])  # rounding may point one past the end
 
 
-def distribution(logits: Floats, options: Options) -> tuple[Ids, Probabilities]:
+def distribution(logits: Floats, options: Options) -> tuple[Ids, Doubles]:
     """Token ids that may be drawn and their probabilities: temperature, then top-k, then top-p.
 
     Equal logits are told apart by the lower id, so exactly k tokens survive top-k. Top-p keeps the
     likeliest tokens up to and including the one that brings their sum to p.
     """
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf: right
-        z = (logits.astype(np.float64) - logits.max()) / options.temperature
-    ids = _largest(z, options.top_k)
+    ids = _largest(logits, options.top_k)
     if options.top_p < 1:
-        ids = ids[np.argsort(-z[ids], kind="stable")]
-    p = _softmax(z[ids])
+        ids = ids[np.argsort(-logits[ids], kind="stable")]
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf: right
+        p = np.exp((logits[ids].astype(np.float64) - logits.max()) / options.temperature)
+    p /= p.sum()
     if options.top_p < 1:
         kept = int(np.count_nonzero(np.cumsum(p) - p < options.top_p))
         ids, p = ids[:kept], p[:kept] / p[:kept].sum()
     return ids, p
 
 
-def _largest(z: Probabilities, k: int) -> Ids:
+def _largest(logits: Floats, k: int) -> Ids:
     """Ids of the k largest, lower ids first among equals; all of them where k is 0 or too large."""
-    if not 0 < k < len(z):
-        return np.arange(len(z))
-    above = np.flatnonzero(z >= np.partition(z, -k)[-k])  # k of them, or more where equals meet
-    return above[np.argsort(-z[above], kind="stable")[:k]]
-
-
-def _softmax(z: Probabilities) -> Probabilities:
-    e = np.exp(z - z.max())
-    return np.asarray(e / e.sum(), dtype=np.float64)
+    if not 0 < k < len(logits):
+        return np.arange(len(logits))
+    above = np.flatnonzero(logits >= np.partition(logits, -k)[-k])  # k, or more where equals meet
+    return above[np.argsort(-logits[above], kind="stable")[:k]]

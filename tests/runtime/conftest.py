@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from memoir_edge import tophash
@@ -20,10 +21,10 @@ from memoir_edge_exporter import export
 from memoir_edge_runtime import Session
 
 CONTEXT, D, d, k, SITE = 96, 44, 32, 12, "model.layers.1.mlp.down_proj"  # D is no multiple of 8
-WORDS = "the capital of is France Paris city äöü naïve 日本語 東京 🙂🌍 river long who what where".split()
+WORDS = ["the", "capital", "of", "is", "France", "Paris", "city", "river", "long", "who", "what"]
+WORDS += ["where", "äöü", "naïve", "日本語", "東京", "🙂🌍"]
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
-    "{% endif %}<{{ m.role }}> {{ m.content | trim }}\n{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content | trim }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
@@ -54,7 +55,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
-        "eos_token": {"content": "</s>"},
+        "eos_token": {"__type": "AddedToken", "content": "</s>", "special": True},
         "chat_template": TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -111,7 +112,7 @@ class Oracle:
         return self.net.get_submodule(SITE)
 
     @torch.no_grad()
-    def logits(self, ids: Sequence[int], memory: Memory | None = None, row: int = -1) -> torch.Tensor:
+    def logits(self, ids: Sequence[int], memory: Memory | None = None, row: int = -1) -> Tensor:
         """`[T, V]`, with bank row `row` recalled; nothing cached."""
         handles = []
         if memory is not None and row >= 0:
@@ -128,15 +129,19 @@ class Oracle:
     @torch.no_grad()
     def feature(self, ids: Sequence[int], name: str) -> tophash.Floats:
         """`[1, D]`"""
-        seen: list[torch.Tensor] = []
+        seen: list[Tensor] = []
         handle = self.site.register_forward_hook(lambda module, given, y: seen.append(given[0]))
         self.net(input_ids=torch.tensor([list(ids)]))
         handle.remove()
-        return tophash.feature(seen[0].numpy(), tophash.span(name, np.ones((1, len(ids)), np.int64)))
+        return tophash.feature(
+            seen[0].numpy(), tophash.span(name, np.ones((1, len(ids)), np.int64))
+        )
 
     def mask(self, ids: Sequence[int], memory: Memory) -> tophash.Bytes:
         f = self.feature(ids, memory.feature)
-        return tophash.pack(tophash.mask(f, memory.center, memory.scale, memory.permutation, memory.k))
+        return tophash.pack(
+            tophash.mask(f, memory.center, memory.scale, memory.permutation, memory.k)
+        )
 
     def route(self, ids: Sequence[int], memory: Memory) -> tophash.Routes:
         undecided = np.zeros(1, np.int64)
@@ -154,6 +159,7 @@ class Oracle:
 
 @pytest.fixture(scope="session")
 def oracle(model_dir: Path) -> Oracle:
+    torch.set_num_threads(1)  # the model is far too small to share out
     net = LlamaForCausalLM.from_pretrained(model_dir, local_files_only=True).eval()
     return Oracle(net, weights_digest(model_dir))
 
@@ -194,7 +200,9 @@ def make_memory(oracle: Oracle, loaded: Session):
         masks = [oracle.mask(loaded.prompt(p).row.ids, empty) for p in [*prompts, *guards]]
         if not masks:
             return empty
-        rest = {n: getattr(empty, n) for n in ("owner", "thresholds", "center", "scale", "permutation")}
+        rest = {
+            n: getattr(empty, n) for n in ("owner", "thresholds", "center", "scale", "permutation")
+        }
         rest |= {n: getattr(empty, n) for n in ("site", "feature", "k", "base", "edits")}
         return from_dense(Wm, bank=np.concatenate(masks), **rest)
 

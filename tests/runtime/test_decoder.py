@@ -47,10 +47,11 @@ def test_padding_and_batch_mates_change_nothing(session, rows, routed):
 
 
 def test_a_route_is_held_for_every_step(session, rows, routed):
-    state, logits = session.decoder.prefill(rows, routed)
+    state, _ = session.decoder.prefill(rows, routed)
     route = state.routes.route.copy()
+    assert route.any()
     for token in range(5, 9):
-        state, logits = session.decoder.step(state, [token] * len(rows))
+        state, _ = session.decoder.step(state, [token] * len(rows))
         np.testing.assert_array_equal(state.routes.route, route)
 
 
@@ -78,7 +79,11 @@ def test_rows_taken_from_a_batch_go_on_as_before(session, rows, routed):
 def test_base_route_equals_empty_memory_bit_for_bit(session, rows, routed):
     graph = session.decoder._graph
     ids, attention = np.array([rows[1].ids]), np.ones((1, len(rows[1].ids)), np.int64)
-    feeds = {"input_ids": ids, "attention_mask": attention, "position_ids": np.arange(ids.size)[None]}
+    feeds = {
+        "input_ids": ids,
+        "attention_mask": attention,
+        "position_ids": np.arange(ids.size)[None],
+    }
     for cached in session.decoder._cached:
         feeds[cached.past] = session.decoder._empty(cached, 1).numpy()
     empty = graph.run(["logits", "memory.route_out"], feeds)
