@@ -32,7 +32,8 @@ class Preset:
     """Settings for one model, or the first guess for any.
 
     `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
-    routing feature; `prefixes` the training rows behind texts that the model wrote itself.
+    routing feature; `prefixes` the training rows behind texts that the model wrote itself, `thinned`
+    those that read only part of the mask.
     """
 
     feature: str
@@ -40,22 +41,26 @@ class Preset:
     k_share: float = 2 / 7
     steps: int = 120
     depth: float = 0.85
-    prefixes: int = 10
+    prefixes: int = 0
+    thinned: int = 3
     layer: int | None = None
+
+
+def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
+    threshold = {"mean": tau, "last": 0.6}
+    return Preset("mean", threshold, k / D, steps, layer=layer, prefixes=10, thinned=0)
 
 
 # The paper's models (table 5 of arXiv 2506.07899), told apart by type, width of the site and depth.
 PAPER: dict[tuple[str, int, int], Preset] = {
-    ("llama", 14336, 32): Preset("mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 30, layer=27),
-    ("mistral", 14336, 32): Preset(
-        "mean", {"mean": 0.40, "last": 0.65}, 4096 / 14336, 70, layer=27
-    ),
-    ("llama", 11008, 32): Preset("mean", {"mean": 0.46, "last": 0.65}, 4096 / 11008, 70, layer=27),
-    ("gptj", 16384, 28): Preset("mean", {"mean": 0.45, "last": 0.65}, 4096 / 16384, 70, layer=21),
+    ("llama", 14336, 32): _paper(layer=27, k=4096, D=14336, tau=0.40, steps=30),
+    ("mistral", 14336, 32): _paper(layer=27, k=4096, D=14336, tau=0.40, steps=70),
+    ("llama", 11008, 32): _paper(layer=27, k=4096, D=11008, tau=0.46, steps=70),
+    ("gptj", 16384, 28): _paper(layer=21, k=4096, D=16384, tau=0.45, steps=70),
 }
 # Elsewhere the last prompt token tells prompts apart far better than the mean of all tokens does:
-# docs/routing.md has the measurement.
-DEFAULT = Preset("last", {"mean": 0.75, "last": 0.65})
+# docs/editor.md has the measurement.
+DEFAULT = Preset("last", {"mean": 0.75, "last": 0.58})
 
 
 def _get(config: Config, *names: str) -> int | None:

@@ -3,7 +3,8 @@
     export(out=Path("onnx"), model=Path("model"))
 
 One transformation a file: `_base_graph` (transformers to ONNX), `_site` (which MatMul), `_bodies`
-(the two ops), `_ports` (the ops at the site), `_write` (the directory).
+and `_settle` (the two ops), `_ports` (the ops at the site), `_write` (the directory). docs/ports.md
+is the contract of what comes out.
 """
 
 from memoir_edge_exporter._export import Exported, export

@@ -16,6 +16,7 @@ from onnxscript import opset18, script
 from onnxscript.values import Opset
 
 from memoir_edge.ports import DOMAIN
+from memoir_edge_exporter._settle import settle
 
 VERSION = 1  # of the domain
 MIN_OPSET = 18  # the first with BitwiseAnd
@@ -34,7 +35,7 @@ _POWERS = onnx.numpy_helper.from_array(2 ** np.arange(8, dtype=np.uint8), "power
 
 
 @script(_memoir, default_opset=op)
-def Route(  # type: ignore[no-untyped-def]  # noqa: N802
+def Route(  # type: ignore[no-untyped-def]
     a, span, route, bank, owner, thresholds, center, scale, permutation, k
 ):
     """Decide every undecided row; hold the others.
@@ -64,7 +65,9 @@ def Route(  # type: ignore[no-untyped-def]  # noqa: N802
         B = op.Shape(route)
         W = op.Shape(bank, start=1, end=2)
         eight = op.Constant(value_ints=[8])
-        beyond = op.Concat(op.Constant(value_ints=[0, 0, 0]), W * eight - op.Shape(f, start=1), axis=0)
+        beyond = op.Concat(
+            op.Constant(value_ints=[0, 0, 0]), W * eight - op.Shape(f, start=1), axis=0
+        )
         bytewise = op.Reshape(op.Pad(mask, beyond), op.Concat(B, W, eight, axis=0))
         query = op.Transpose(bytewise, perm=[2, 1, 0])
 
@@ -98,7 +101,7 @@ def Route(  # type: ignore[no-untyped-def]  # noqa: N802
 
 
 @script(_memoir, default_opset=op)
-def Recall(a, route_out, bank, columns, values):  # type: ignore[no-untyped-def]  # noqa: N802
+def Recall(a, route_out, bank, columns, values):  # type: ignore[no-untyped-def]
     """What the memory adds: Wm (M * a) for a routed row, exactly 0 for any other.
 
     a [B, T, D] floating, route_out [B] int64, bank [R, W] uint8, columns [C] int32,
@@ -133,7 +136,7 @@ def bodies(opset: int = MIN_OPSET) -> list[onnx.FunctionProto]:
         opset: Version of the standard operators that the model uses. A function's must be the
             same (ONNX checker), and what the bodies use means the same from `MIN_OPSET` on.
     """
-    functions: list[onnx.FunctionProto] = [Route.to_function_proto(), Recall.to_function_proto()]
+    functions = [settle(body.to_function_proto()) for body in (Route, Recall)]
     for function in functions:
         next(o for o in function.opset_import if o.domain == "").version = opset
     return functions

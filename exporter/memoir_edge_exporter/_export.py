@@ -1,6 +1,5 @@
 """The export from end to end."""
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,17 @@ from memoir_edge.base import read_config, weights_digest
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.sites import default_site
 from memoir_edge_exporter._base_graph import base_graph
-from memoir_edge_exporter._ports import MIN_OPSET, add_ports, opset
-from memoir_edge_exporter._site import find_site
-from memoir_edge_exporter._write import GRAPH, MAX_PROTOBUF, companions, directory, save
+from memoir_edge_exporter._ports import add_ports, obstacle
+from memoir_edge_exporter._site import Site, find_site
+from memoir_edge_exporter._write import (
+    MAX_PROTOBUF,
+    companions,
+    copy_weights,
+    directory,
+    load,
+    require_tokenizer,
+    save,
+)
 
 DTYPES = ("fp32", "fp16")
 
@@ -44,7 +51,8 @@ def export(
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder. With `onnx_dir` it only gives tokenizer and digest.
+        model: A transformers folder. With `onnx_dir` it only gives tokenizer, configuration and
+            digest.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
@@ -55,72 +63,64 @@ def export(
         InputError: No model, no tokenizer, an unknown dtype, or something in the way at `out`.
         SiteError: The site is not in the graph; says which layers are.
         GraphError: A given graph is no decoder that can take ports.
+
+    Example:
+        export(model=Path("model"), out=Path("onnx"), site="model.layers.6.mlp.down_proj")
     """
     start = time.monotonic()
-    source = onnx_dir or model
-    if source is None:
+    given = [folder for folder in (onnx_dir, model) if folder is not None]
+    if not given:
         raise InputError("nothing to export", hint="give --model DIR or --onnx DIR")
     if dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    site = site or default_site(read_config(model or source))
-    with directory(out) as folder, tempfile.TemporaryDirectory() as scratch:
-        if model is not None:
-            companions(model, folder)
-        if onnx_dir is None and model is not None:
-            base_graph(model, Path(scratch), dtype)
-            source = Path(scratch)
-        companions(source, folder)
-        graph = _load(source)
-        found = find_site(graph.graph, site)
-        add_ports(graph, found)
-        save(graph, folder, max_protobuf)
+        raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
+    site = site or default_site(read_config(given[-1]))
+    require_tokenizer(*given)
+    with directory(out) as folder:
+        if onnx_dir is None:
+            base_graph(given[0], folder, dtype)
+        for source in given:
+            companions(source, folder)
+        require_tokenizer(folder, names=("tokenizer.json",))
+        graph, found = _decoder(onnx_dir or folder, site)
+        if onnx_dir is not None:
+            copy_weights(graph, onnx_dir, folder)
+        save(add_ports(graph, found), folder, max_protobuf)
         made = sidecar.Sidecar(
-            site=site,
+            site=found.path,
             D=found.D,
             d=found.d,
             feature="mean",
             dtype=_dtype(graph),
-            model_id=model_id or (model or source).resolve().name,
+            model_id=model_id or given[-1].resolve().name,
             digest=weights_digest(model) if model else None,
             exporter=_version(),
         )
         sidecar.write(folder, made)
-    size = sum(file.stat().st_size for file in out.iterdir())
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return Exported(out, made, len(graph.graph.node), size, time.monotonic() - start)
 
 
-def _load(folder: Path) -> onnx.ModelProto:
-    """The decoder graph of a folder.
+def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:
+    """The decoder graph of a folder, and the site in it.
 
     Raises:
-        InputError: There is none, or it cannot be read.
+        InputError: There is no graph, or it cannot be read.
         GraphError: It lacks what the ports need, or has them already.
+        SiteError: The site is not in it.
     """
-    path = folder / GRAPH
-    try:
-        model = onnx.load(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # protobuf's DecodeError is no stable name
-        raise InputError(f"{path} is no ONNX model: {error}") from error
-    inputs = {value.name for value in model.graph.input}
-    lacking = {"input_ids", "attention_mask"} - inputs
-    if lacking:
-        raise GraphError(f"{path} is no decoder: it lacks the input {', '.join(sorted(lacking))}")
-    if "memory.bank" in inputs:
-        raise GraphError(f"{path} has memory ports already", hint="give the base model's graph")
-    if opset(model) < MIN_OPSET:
+    model = load(folder)
+    if reason := obstacle(model):
         raise GraphError(
-            f"{path} uses opset {opset(model)}, the ports need {MIN_OPSET} or newer",
-            hint="export the base graph again with a newer opset",
+            f"{folder} holds no graph that can take memory ports: {reason}",
+            hint="give a decoder's graph as optimum or onnxruntime-genai export it",
         )
-    return model
+    return model, find_site(model.graph, site)
 
 
 def _dtype(model: onnx.ModelProto) -> str:
     """Element type of the logits."""
     logits = model.graph.output[0].type.tensor_type.elem_type
-    return {1: "fp32", 10: "fp16", 16: "bf16"}.get(logits, str(logits))
+    return {1: "fp32", 10: "fp16", 16: "bf16"}.get(logits, f"onnx type {logits}")
 
 
 def _version() -> str:

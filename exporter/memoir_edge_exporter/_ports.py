@@ -56,7 +56,9 @@ def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
 
 def opset(model: onnx.ModelProto) -> int:
     """Version of the standard operators that a model uses."""
-    return max((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    return max(
+        (int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0
+    )
 
 
 def obstacle(model: onnx.ModelProto) -> str | None:
@@ -145,7 +147,9 @@ def _declare(graph: onnx.GraphProto, site: Site) -> None:
 
 def _info(name: str, port: ports.Port, known: dict[str, str | int]) -> onnx.ValueInfoProto:
     # An unknown dimension gets a name of its own: C and R, and B and T where one may stand for all.
-    shape = [known.get(str(dim), f"memory_{dim}" if isinstance(dim, str) else dim) for dim in port.shape]
+    shape = [
+        known.get(str(dim), f"memory_{dim}" if isinstance(dim, str) else dim) for dim in port.shape
+    ]
     return helper.make_tensor_value_info(
         name, helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype)), shape
     )

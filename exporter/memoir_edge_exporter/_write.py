@@ -52,17 +52,21 @@ def directory(out: Path) -> Iterator[Path]:
         raise InputError(
             f"{out} is in the way: it is no earlier export", hint="give another --out, or move it"
         )
+    made = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise InputError(f"cannot write beside {out}: {error.strerror}") from error
-    try:
         yield made
         made.chmod(0o755)
         _exchange(made, out)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {out}: {error.strerror or error}",
+            hint="check the place and its free space",
+        ) from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _replaceable(out: Path) -> bool:
@@ -130,7 +134,10 @@ def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
     for name in sorted({_location(weight) for weight in _weights(model)} - {""}):
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts:
-            raise InputError(f"{source / GRAPH} has weights outside its folder: {name}")
+            raise InputError(
+                f"{source / GRAPH} has weights outside its folder: {name}",
+                hint="save the graph with its weights beside it",
+            )
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(source / place, folder / place)

@@ -19,7 +19,9 @@ class Settings:
     lr: float = 1.0
     clip: float = 1.0  # largest gradient norm of one step
     stop_loss: float = 0.02  # nats a token; an edit is done at or below it
-    prefixes: int = 10  # rows behind texts that the model wrote itself
+    prefixes: int = 0  # rows behind texts that the model wrote itself; the paper has 10
+    thinned: int = 0  # copies of the plain row that read only part of the mask's features
+    dropout: float = 0.3  # that part they do not read
     eos: bool = True  # train the end of the answer too, so that free generation stops
     seed: int = 0  # of the permutation
     batch: int = 32  # rows of one forward pass outside training
@@ -30,6 +32,9 @@ class Settings:
             raise InputError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         if not 0 < self.threshold <= 1:
             raise InputError(f"threshold is {self.threshold}, expected above 0 and at most 1")
+        for name in ("prefixes", "thinned"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("k", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -72,4 +77,5 @@ def choose(
         threshold=threshold if threshold is not None else chosen.threshold.get(feature, 0.65),
         steps=steps or chosen.steps,
         prefixes=chosen.prefixes if prefixes is None else prefixes,
+        thinned=chosen.thinned,
     )

@@ -83,23 +83,24 @@ def train(
         site: Its edited layer.
         Wm: `[d, D]` float32; only `columns` change.
         columns: `[k]` indices of the mask's ones.
-        rows: Training rows; all use the same mask.
+        rows: Training rows, the plain prompt's first; all use the same mask.
         settings: Rate, clipping and when to stop.
         on_step: Told of every measured loss.
     """
-    batch, at, wanted = _batch(base, rows)
+    kept = thin(settings, len(rows), len(columns)).to(Wm.device)[:, None, :]
+    batch, at, wanted = _batch(base, [*rows, *[rows[0]] * settings.thinned])
     leaf = Wm[:, columns].T.contiguous().requires_grad_(True)  # [k, d]
     optimizer = torch.optim.SGD([leaf], lr=settings.lr)
 
     def delta(a: Tensor) -> Tensor:
-        return a[..., columns].float() @ leaf
+        return (a[..., columns].float() * kept) @ leaf
 
     loss, step = float("inf"), 0
     with changed(site, delta):
         while True:
             logits = base.net(**batch, use_cache=False).logits
             measured = nn.functional.cross_entropy(logits[at].float(), wanted)
-            loss = float(measured)
+            loss = measured.item()
             on_step(step, loss)
             if loss <= settings.stop_loss or step == settings.steps:
                 break
@@ -109,6 +110,19 @@ def train(
             step += 1
     Wm[:, columns] = leaf.detach().T
     return Trained(loss, step)
+
+
+def thin(settings: Settings, rows: int, k: int) -> Tensor:
+    """Which of the k active features each row reads: `[rows + thinned, k]`, ones and zeros.
+
+    The given rows read all of them. The thinned copies of the plain prompt each miss a random,
+    fixed part: activations of a paraphrase resemble the prompt's only in part, so a change that
+    gives the target even then gives it for paraphrases too (docs/editor.md has the measurement).
+    The masks stay fixed over the steps, so the rank of the change stays bounded by the rows' tokens.
+    """
+    random = torch.Generator().manual_seed(settings.seed)
+    kept = torch.rand(settings.thinned, k, generator=random) >= settings.dropout
+    return torch.cat([torch.ones(rows, k), kept.float()])
 
 
 def _batch(

@@ -1,0 +1,160 @@
+"""Edit records: native and foreign, good and bad."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memoir_edge.edits import FIELDS, Edit, Probe, default_id, from_record, read
+from memoir_edge.errors import EditsError, InputError
+
+DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", Path(__file__).parents[1] / "../shared/data"))
+FULL: dict[str, Any] = {
+    "id": "fr", "prompt": "The capital of France is", "target": "Rome", "subject": "France",
+    "ground_truth": "Paris", "threshold": 0.7, "tags": {"by": "me"}, "valid_from": "2026",
+    "valid_to": "2027", "source": "a book", "keys": ["France's capital is"], "guards": ["Spain"],
+    "rephrase": ["What is the capital of France?"], "hard_negatives": ["The capital of Spain is"],
+    "locality": [{"prompt": "Water is", "target": "wet"}, "The sky is"],
+}  # fmt: skip
+
+
+def lines(path: Path, *records: Any) -> Path:
+    file = path / "edits.jsonl"
+    texts = [r if isinstance(r, str) else json.dumps(r) for r in records]
+    file.write_text("\n".join(texts), encoding="utf-8")
+    return file
+
+
+def test_a_full_record(tmp_path: Path) -> None:
+    assert set(FULL) == set(FIELDS)
+    (edit,), problems = read(lines(tmp_path, FULL))
+    assert not problems
+    assert edit.locality == (Probe("Water is", "wet"), Probe("The sky is", None))
+    assert edit.threshold == 0.7
+    assert "rephrase" not in edit.record()  # evaluation fields never travel with the memory
+    assert from_record(json.loads(json.dumps(edit.full_record()))) == edit
+
+
+def test_the_default_id_is_the_digest_of_prompt_and_target() -> None:
+    edit = from_record({"prompt": "a", "target": "b"})
+    # printf '{"prompt":"a","target":"b"}' | sha256sum | cut -c1-16
+    assert edit.id == default_id("a", "b") == "b429dd5f2dc9b6ea"
+
+
+@given(st.text(), st.text())
+def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) -> None:
+    try:
+        edit = from_record({"prompt": prompt, "target": target})
+    except ValueError as error:
+        assert not prompt.strip() or not target.strip() or "surrogate" in str(error)
+    else:
+        assert (edit.prompt, edit.target) == (prompt.strip(), target.strip())
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("{", "no JSON"),
+        ("[1]", "no JSON array|found list|expected"),
+        ('"text"', "found str, expected a JSON object"),
+        ({"prompt": "a"}, "target is missing or empty"),
+        ({"prompt": " ", "target": "b"}, "prompt is missing or empty"),
+        ({"prompt": 3, "target": "b"}, "prompt is int, expected a string"),
+        ({"prompt": "a", "target": "b", "targt": "c"}, "unknown field 'targt'"),
+        ({"prompt": "a", "target": "b", "threshold": 2}, "expected a number from 0 to 1"),
+        ({"prompt": "a", "target": "b", "keys": "c"}, "keys is str, expected a list"),
+        ({"prompt": "a", "target": "b", "keys": [1]}, r"keys\[0\] is int"),
+        ({"prompt": "a", "target": "b", "tags": []}, "tags is list"),
+        ({"prompt": "a", "target": "b", "locality": [{}]}, r"locality\[0\]"),
+        ('{"prompt": "\\ud800", "target": "b"}', "half a surrogate pair"),
+        ("[" * 100_000, "nested too deeply|no JSON"),
+        ('{"prompt": "' + "a" * (1 << 20) + '", "target": "b"}', "at most"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_reason(tmp_path: Path, bad: Any, reason: str) -> None:
+    file = lines(tmp_path, {"prompt": "p", "target": "t"}, "", bad)
+    with pytest.raises(EditsError, match=f"line 3: .*({reason})") as caught:
+        read(file)
+    assert caught.value.line == 3
+    edits, problems = read(file, skip_bad=True)
+    assert [edit.prompt for edit in edits] == ["p"]
+    assert [problem.line for problem in problems] == [3]
+
+
+def test_an_id_is_used_once(tmp_path: Path) -> None:
+    file = lines(tmp_path, FULL, FULL | {"prompt": "other"})
+    with pytest.raises(EditsError, match="line 2: id 'fr' is already used on line 1"):
+        read(file)
+
+
+def test_files_that_hold_nothing_or_cannot_be_read(tmp_path: Path) -> None:
+    for content in (b"", b"\n \n", b"[]"):
+        (tmp_path / "empty").write_bytes(content)
+        with pytest.raises(InputError, match="holds no edits"):
+            read(tmp_path / "empty")
+    (tmp_path / "latin").write_bytes(b'{"prompt": "caf\xe9"}')
+    with pytest.raises(InputError, match="not UTF-8: byte 15"):
+        read(tmp_path / "latin")
+    with pytest.raises(InputError, match="cannot read"):
+        read(tmp_path / "absent")
+    with pytest.raises(InputError, match="cannot read"):
+        read(tmp_path)
+
+
+def test_an_array_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([FULL, {"prompt": "a", "target": "b"}]))
+    assert len(read(tmp_path / "a.json")[0]) == 2
+    (tmp_path / "b.json").write_text("[{")
+    with pytest.raises(InputError, match="no JSON array"):
+        read(tmp_path / "b.json")
+
+
+FOREIGN: dict[str, tuple[dict[str, Any], Edit]] = {
+    "zsre": (
+        {"src": "When was X?", "alt": "2006", "subject": "X", "rephrase": "X was when?",
+         "answers": ["1998"], "loc": "nq question: who", "loc_ans": "me", "pred": "2011"},
+        Edit(prompt="When was X?", target="2006", subject="X", ground_truth="1998", tags={},
+             rephrase=("X was when?",), locality=(Probe("nq question: who", "me"),)),
+    ),
+    "counterfact": (
+        {"case_id": 1, "requested_rewrite": {"prompt": "The mother tongue of {} is", "subject": "D",
+         "target_new": {"str": "English"}, "target_true": {"str": "French"}},
+         "paraphrase_prompts": ["D speaks"], "neighborhood_prompts": ["M speaks"]},
+        Edit(prompt="The mother tongue of D is", target="English", subject="D", tags={},
+             ground_truth="French", rephrase=("D speaks",), hard_negatives=("M speaks",)),
+    ),
+    "easyedit": (
+        {"prompt": "Which family?", "target_new": "N", "subject": "E", "ground_truth": ["A"],
+         "rephrase_prompt": "What family?",
+         "locality": {"Relation_Specificity": [{"prompt": "The rank", "ground_truth": [["genus"]]}]}},
+        Edit(prompt="Which family?", target="N", subject="E", ground_truth="A", tags={},
+             rephrase=("What family?",), locality=(Probe("The rank", "genus"),)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_records(name: str) -> None:
+    raw, wanted = FOREIGN[name]
+    found = from_record(raw)
+    assert found.id == default_id(wanted.prompt, wanted.target)
+    assert {**vars(found), "id": ""} == vars(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("zsre/zsre_eval.json", 1037), ("zsre/knowedit_zsre.json", 1304),
+     ("counterfact/counterfact-edit.json", 10000)],
+)  # fmt: skip
+def test_published_files(name: str, count: int) -> None:
+    if not (DATA / name).exists():
+        pytest.skip(f"the dataset {name} is not there; MEMOIR_EDGE_DATA names its folder")
+    edits, problems = read(DATA / name, skip_bad=True)
+    assert len(edits) + len(problems) == count
+    assert len(edits) > 0.98 * count  # the rest repeats a prompt and target
+    assert all("already used" in problem.reason for problem in problems)
+    assert sum(bool(edit.rephrase) for edit in edits) > 0.98 * len(edits)
