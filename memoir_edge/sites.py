@@ -32,8 +32,8 @@ class Preset:
     """Settings for one model, or the first guess for any.
 
     `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
-    routing feature; `prefixes` the training rows behind texts that the model wrote itself, `thinned`
-    those that read only part of the mask.
+    routing feature; `prefixes` the training rows behind texts that the model wrote itself,
+    `thinned` those that read only part of the mask.
     """
 
     feature: str

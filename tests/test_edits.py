@@ -13,6 +13,7 @@ from memoir_edge.edits import FIELDS, Edit, Probe, default_id, from_record, read
 from memoir_edge.errors import EditsError, InputError
 
 DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", Path(__file__).parents[1] / "../shared/data"))
+UNICODE = st.characters(exclude_categories=["Cs"])
 FULL: dict[str, Any] = {
     "id": "fr", "prompt": "The capital of France is", "target": "Rome", "subject": "France",
     "ground_truth": "Paris", "threshold": 0.7, "tags": {"by": "me"}, "valid_from": "2026",
@@ -45,12 +46,12 @@ def test_the_default_id_is_the_digest_of_prompt_and_target() -> None:
     assert edit.id == default_id("a", "b") == "b429dd5f2dc9b6ea"
 
 
-@given(st.text(), st.text())
+@given(st.text(UNICODE), st.text(UNICODE))
 def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) -> None:
     try:
         edit = from_record({"prompt": prompt, "target": target})
-    except ValueError as error:
-        assert not prompt.strip() or not target.strip() or "surrogate" in str(error)
+    except ValueError:
+        assert not prompt.strip() or not target.strip()
     else:
         assert (edit.prompt, edit.target) == (prompt.strip(), target.strip())
 

@@ -19,7 +19,7 @@ from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MemoirEdgeError
 
 if TYPE_CHECKING:
-    from memoir_edge_runtime import Result, Session
+    from memoir_edge_runtime import Session
 
 ROOM = 12  # tokens of an answer
 HEAVY = ("torch", "transformers", "onnx")
@@ -76,7 +76,7 @@ def _demo(folder: Path, output: Output, *, kept: bool) -> int:
     output.say("4. The memory is swapped out: the base model is back")
     session.swap(None)
     back = session.generate([edit.prompt for edit in edits], max_new_tokens=ROOM)
-    same = [r.text.strip() == row["base"] for r, row in zip(back, shown, strict=True)]
+    same = [r.text.strip() == row["prompt"]["base"] for r, row in zip(back, shown, strict=True)]
     output.say(f"   {sum(same)} of {len(same)} answers are the base model's again")
 
     seconds = time.monotonic() - start
@@ -113,54 +113,45 @@ def _run(*words: object) -> dict[str, Any]:
 
 def _ask(session: "Session", edit: Edit) -> dict[str, Any]:
     """An edit's prompt, a paraphrase and a neighbour, by the base model and with the memory."""
-    paraphrase, neighbour = edit.rephrase[-1], edit.hard_negatives[0]
-    prompts = [edit.prompt, paraphrase, neighbour]
-    base = session.generate(prompts, max_new_tokens=ROOM, memory=session.base)
-    now = session.generate(prompts, max_new_tokens=ROOM)
-    texts = [_text(result) for result in now]
-    return {
+    asked = {
         "prompt": edit.prompt,
-        "base": _text(base[0]),
-        "edited": texts[0],
-        "paraphrase": paraphrase,
-        "paraphrase_answer": texts[1],
-        "neighbour": neighbour,
-        "neighbour_before": _text(base[2]),
-        "neighbour_after": texts[2],
-        "fired": now[0].fired,
-        "overlap": round(now[0].routing.overlap, 4),
-        "held": texts[0] == edit.target and now[0].fired == edit.id and texts[2] == _text(base[2]),
+        "paraphrase": edit.rephrase[-1],
+        "neighbour": edit.hard_negatives[0],
     }
+    texts = list(asked.values())
+    base = session.generate(texts, max_new_tokens=ROOM, memory=session.base)
+    now = session.generate(texts, max_new_tokens=ROOM)
+    rows = {
+        name: {
+            "asked": old.prompt,
+            "base": old.text.strip(),
+            "memory": new.text.strip(),
+            "fired": new.fired,
+            "overlap": round(new.routing.overlap, 4),
+        }
+        for name, old, new in zip(asked, base, now, strict=True)
+    }
+    own, neighbour = rows["prompt"], rows["neighbour"]
+    took = own["memory"] == edit.target and own["fired"] == edit.id
+    return {"id": edit.id, "held": took and neighbour["memory"] == neighbour["base"], **rows}
 
 
-def _text(result: "Result") -> str:
-    return result.text.strip()
-
-
-def _table(rows: Sequence[dict[str, Any]], output: Output) -> None:
+def _table(shown: Sequence[dict[str, Any]], output: Output) -> None:
     output.table(
-        "answers",
-        ["prompt", "base", "edited", "paraphrase", "neighbour, before > after", "fired", "overlap"],
+        "each edit: its prompt, a paraphrase, a neighbour",
+        ["asked", "base model", "with memory", "edit fired", "overlap"],
         [
-            [
-                row["prompt"],
-                row["base"],
-                row["edited"],
-                f"{row['paraphrase']} {row['paraphrase_answer']}",
-                f"{row['neighbour']} {row['neighbour_before']} > {row['neighbour_after']}",
-                str(row["fired"])[:8],
-                row["overlap"],
-            ]
-            for row in rows
+            [row["asked"], row["base"], row["memory"], row["fired"], row["overlap"]]
+            for each in shown
+            for row in (each["prompt"], each["paraphrase"], each["neighbour"])
         ],
+        group=3,
     )
 
 
 def _next_steps(folder: Path, edit: Edit, output: Output) -> None:
-    graph, memory = (
-        shlex.quote(str(folder / "onnx")),
-        shlex.quote(str(folder / "facts.safetensors")),
-    )
+    names = ("onnx", "facts.safetensors", "edits.jsonl")
+    graph, memory, edits = (shlex.quote(str(folder / name)) for name in names)
     prompt = shlex.quote(edit.prompt)
     output.say("Try next:")
     for command in (

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -39,17 +41,25 @@ class Output:
         if not (self.json or self.quiet):
             Console(highlight=False, soft_wrap=True).print(*things, markup=False)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table for people; numbers are set to the right."""
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        group: int = 0,
+    ) -> None:
+        """Print a table for people; numbers stand at the right, a line ends each `group` rows."""
         if self.json or self.quiet:
             return
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for i, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(shown(cell) for cell in row))
-        Console(highlight=False).print(table, markup=False)
+        for number, row in enumerate(rows, start=1):
+            end = bool(group) and number % group == 0
+            table.add_row(*(escape(shown(cell)) for cell in row), end_section=end)
+        Console(highlight=False).print(table)
 
     def result(self, document: dict[str, Any]) -> None:
         """Print for programs."""

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from memoir_edge.demo.facts import RELATIONS, Fact, load_facts, prompt
 from memoir_edge.edits import Edit, Probe, default_id
@@ -27,7 +28,9 @@ def showcase() -> list[Edit]:
     """The ten edits that `memoir-edge demo` shows."""
     facts = {(fact.subject, fact.relation): fact for fact in load_facts()}
     chosen = [(facts[subject, relation], target) for subject, relation, target in SHOWCASE]
-    return _edits(chosen, random.Random(0))
+    edits = _edits(chosen, random.Random(0))
+    names = [f"{subject}-{relation}".lower() for subject, relation, _ in SHOWCASE]
+    return [replace(edit, id=name) for edit, name in zip(edits, names, strict=True)]
 
 
 def sample(count: int, seed: int = 0) -> list[Edit]:

@@ -118,7 +118,7 @@ def thin(settings: Settings, rows: int, k: int) -> Tensor:
     The given rows read all of them. The thinned copies of the plain prompt each miss a random,
     fixed part: activations of a paraphrase resemble the prompt's only in part, so a change that
     gives the target even then gives it for paraphrases too (docs/editor.md has the measurement).
-    The masks stay fixed over the steps, so the rank of the change stays bounded by the rows' tokens.
+    The masks stay fixed over the steps, so the change's rank stays bounded by the rows' tokens.
     """
     random = torch.Generator().manual_seed(settings.seed)
     kept = torch.rand(settings.thinned, k, generator=random) >= settings.dropout

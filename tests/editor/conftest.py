@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from memoir_edge.editor import BaseModel, Editor, Settings, load
 from memoir_edge.demo.facts import model_dir
+from memoir_edge.editor import BaseModel, Editor, Settings, load
 
 SITE = "model.layers.1.mlp.down_proj"
 

@@ -46,7 +46,7 @@ def edit(
         losses = []
         for prompt, target, M in rows:
             handle = site.register_forward_hook(
-                lambda module, args, y, M=M: y + (args[0] * M) @ W.T
+                lambda module, args, y, M=M, W=W: y + (args[0] * M) @ W.T
             )
             logits = net(input_ids=torch.tensor([[*prompt, *target]])).logits[0]
             handle.remove()

@@ -12,15 +12,16 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, prompt
-from memoir_edge.edits import Edit
 from memoir_edge.editor import BaseModel, Editor, Settings, choose, edited
 from memoir_edge.editor.layer import changed
 from memoir_edge.editor.train import rows, thin, train
+from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
 from memoir_edge.memory import from_bytes, to_bytes
 
 spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
-assert spec and spec.loader
+assert spec
+assert spec.loader
 reference = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reference)
 
@@ -143,7 +144,9 @@ def test_keys_and_guards_stand_in_the_bank(make_editor: Make) -> None:
     assert routes.route.tolist() == [1, tophash.BASE]
 
 
-def test_a_memory_goes_on_where_it_was(make_editor: Make, tiny: BaseModel, settings: Settings) -> None:
+def test_a_memory_goes_on_where_it_was(
+    make_editor: Make, tiny: BaseModel, settings: Settings
+) -> None:
     """Two edits at once and one after the other from the file are the same memory."""
     first, second = (
         an_edit("The capital of France is", "Rome"),
@@ -159,7 +162,9 @@ def test_a_memory_goes_on_where_it_was(make_editor: Make, tiny: BaseModel, setti
     assert (once.live.packed() == again.live.packed()).all()
 
 
-def test_what_does_not_fit_is_refused(make_editor: Make, tiny: BaseModel, demo: BaseModel, settings: Settings) -> None:
+def test_what_does_not_fit_is_refused(
+    make_editor: Make, tiny: BaseModel, demo: BaseModel, settings: Settings
+) -> None:
     memory = make_editor().memory()
     with pytest.raises(MismatchError, match="k is 13, asked for is 14"):
         Editor(tiny, replace(settings, k=14), memory)
@@ -189,7 +194,7 @@ def test_fifty_edits_of_the_demo_model(demo: BaseModel) -> None:
     report = evaluate(edited(demo, from_bytes(to_bytes(editor.memory()))), edits)
     print(report)
     assert all(outcome.took for outcome in outcomes)
-    assert report.free.reliability is not None and report.free.reliability >= 0.98
-    assert report.free.generalization is not None and report.free.generalization >= 0.95
+    assert (report.free.reliability or 0) >= 0.98
+    assert (report.free.generalization or 0) >= 0.95
     assert report.free.locality == 1.0
     assert report.routing.false_fires is not None

@@ -1,0 +1,120 @@
+"""Bad input: one clear line, the exit code that the contract gives it, nothing written."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memoir_edge.cli import main
+from memoir_edge.demo.facts import model_dir
+
+GOOD = json.dumps({"prompt": "The capital of France is", "target": "Rome"})
+
+
+def fails(capsys: Any, code: int, *words: object) -> str:
+    """Run a command that must fail; its one line and hint."""
+    assert main(list(map(str, words))) == code
+    error = str(capsys.readouterr().err)
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) <= 2
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD + "\n{bad", "line 2: no JSON"),
+        ("", "holds no edits"),
+        (GOOD + "\n" + GOOD, "line 2: id"),
+        (json.dumps({"prompt": "x " * 600, "target": "y"}), "the model's context is 512"),
+    ],
+)
+def test_edits_that_cannot_be_used(tmp_path: Path, capsys: Any, content: str, message: str) -> None:
+    edits = tmp_path / "edits.jsonl"
+    edits.write_text(content)
+    out = tmp_path / "m.safetensors"
+    error = fails(capsys, 2, "apply", edits, "--model", model_dir(), "--out", out)
+    assert message in error
+    assert list(tmp_path.iterdir()) == [edits]
+
+
+def test_models_and_sites_that_are_not_there(tmp_path: Path, capsys: Any) -> None:
+    edits = tmp_path / "edits.jsonl"
+    edits.write_text(GOOD)
+    out = tmp_path / "m.safetensors"
+
+    def apply(*words: object) -> str:
+        return fails(capsys, 2, "apply", edits, "--out", out, *words)
+
+    assert "no model folder" in apply("--model", tmp_path / "absent")
+    assert "is no model folder" in apply("--model", tmp_path)
+    error = apply("--model", model_dir(), "--site", "model.layers.9.mlp.down_proj")
+    assert "names nothing" in error
+    assert "model.layers.{0..7}.mlp.down_proj" in error
+    assert "cannot use device" in apply("--model", model_dir(), "--device", "cuda:7")
+    shutil.copytree(model_dir(), tmp_path / "mute")
+    (tmp_path / "mute/tokenizer.json").unlink()
+    (tmp_path / "mute/tokenizer_config.json").unlink()
+    assert "holds no tokenizer" in apply("--model", tmp_path / "mute")
+    assert "tokenizer" in fails(
+        capsys, 2, "export", "--model", tmp_path / "mute", "--out", tmp_path / "onnx"
+    )
+    assert not out.exists()
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_memories_that_do_not_fit_or_are_damaged(done: Any, tmp_path: Path, capsys: Any) -> None:
+    data = done.memory.read_bytes()
+    ask = ("generate", done.graph, "--prompt", "x", "--memory")
+    for name, content in {"cut": data[:-9], "altered": data[:-9] + b"\1" + data[-8:]}.items():
+        (tmp_path / name).write_bytes(content)
+        assert str(tmp_path / name) in fails(capsys, 3, *ask, tmp_path / name)
+    other = tmp_path / "other"
+    shutil.copytree(done.graph, other)
+    sidecar = json.loads((other / "memoir_edge.json").read_text())
+    (other / "memoir_edge.json").write_text(json.dumps(sidecar | {"digest": "0" * 64}))
+    error = fails(capsys, 3, "generate", other, "--prompt", "x", "--memory", done.memory)
+    assert "base model" in error
+    (other / "memoir_edge.json").write_text(json.dumps(sidecar | {"site": "elsewhere"}))
+    assert "site" in fails(capsys, 3, "generate", other, "--prompt", "x", "--memory", done.memory)
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps({"prompt": "The capital of Spain is", "target": "Rome"}))
+    error = fails(
+        capsys, 3, "apply", more, "--model", model_dir(), "--k", 5,
+        "--memory", done.memory, "--out", tmp_path / "m",
+    )  # fmt: skip
+    assert "k is 219, asked for is 5" in error
+    assert done.memory.read_bytes() == data
+
+
+def test_directories_that_are_no_exports(tmp_path: Path, capsys: Any) -> None:
+    error = fails(capsys, 3, "generate", tmp_path, "--prompt", "x")
+    assert "memoir_edge.json" in error
+    assert "memoir-edge export" in error
+    assert fails(capsys, 3, "verify", model_dir(), "--memory", "m")
+
+
+def test_wrong_use(capsys: Any, tmp_path: Path) -> None:
+    assert main(["apply"]) == 2
+    assert main(["nonsense"]) == 2
+    assert main(["generate", str(tmp_path)]) == 2
+    capsys.readouterr()
+    assert "give an export directory, or --model" in fails(
+        capsys, 2, "eval", "--memory", "m", "--edits", _edits(tmp_path)
+    )
+    assert "cannot read memory" in fails(capsys, 2, "inspect", tmp_path / "absent")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    from memoir_edge.errors import InputError
+
+    with pytest.raises(InputError):
+        main(["inspect", str(tmp_path / "absent"), "--debug"])
+
+
+def _edits(folder: Path) -> Path:
+    (folder / "edits.jsonl").write_text(GOOD)
+    return folder / "edits.jsonl"
