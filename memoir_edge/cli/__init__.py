@@ -9,7 +9,7 @@ not fit; 130 interrupted.
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
@@ -21,7 +21,7 @@ app = App(
     name="memoir-edge",
     help="Edit facts in a language model offline, and swap them into a served ONNX model.",
     version=__version__,
-    default_parameter=None,
+    default_parameter=Parameter(negative=()),  # no --no-json and the like
 )
 for name in COMMANDS:
     # `eval` is a Python builtin, so functions and modules carry a trailing underscore.

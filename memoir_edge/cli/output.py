@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 
-@Parameter(name="*")
+@Parameter(name="*", negative=())
 @dataclass(frozen=True)
 class Output:
     """How a command talks. Results go to standard output, progress to standard error."""

@@ -1,0 +1,53 @@
+"""The documentation says what the program says."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import memoir_edge
+from memoir_edge.demo.edits import showcase
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def readme() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "tools/readme.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("part", ["tree", "commands"])
+def test_generated_parts_are_fresh(readme: ModuleType, part: str) -> None:
+    file, write = readme.FAST[part]
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert readme.replaced(text, part, write()) == text, "run make docs"
+
+
+def test_the_demos_output_shows_the_demos_edits(readme: ModuleType) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"begin: demo -->\n(.*?)<!-- end: demo", text, flags=re.DOTALL)
+    for edit in showcase()[: readme.SHOWN]:
+        for expected in (edit.id, edit.target, edit.ground_truth):
+            assert str(expected) in shown
+
+
+def test_every_linked_file_is_there() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_all_versions_are_one() -> None:
+    import memoir_edge_exporter
+    import memoir_edge_runtime
+
+    version = memoir_edge.__version__
+    assert memoir_edge_exporter.__version__ == memoir_edge_runtime.__version__ == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,134 @@
+"""Rewrite the parts of README.md and docs/ that the program itself says; `make docs`.
+
+    python tools/readme.py            rewrite all parts
+    python tools/readme.py --fast     only those that need no model: tree and command help
+
+A part stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`. tests/test_docs.py compares the
+fast parts with what this script would write, and the answers of the demo with the facts.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WIDTH = "100"
+SHOWN = 4  # edits of the demo that the README shows
+PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge_runtime")
+REST = {
+    "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
+    "tests": "mirror the packages",
+    "docs": "the memory format, the ports, the editor, the commands, the benchmarks",
+}
+
+
+def tree() -> str:
+    """Every folder and module of the packages, with what its docstring's first line says."""
+    lines = [line for package in PACKAGES for line in _folder(ROOT / package, package, depth=0)]
+    lines += [f"{f'{name}/':32}{note}" for name, note in REST.items()]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _folder(folder: Path, name: str, depth: int) -> list[str]:
+    lines = [_line(f"{name}/", folder / "__init__.py", depth)]
+    for path in sorted(folder.glob("*.py")):
+        if not path.name.startswith("__"):
+            lines.append(_line(path.name, path, depth + 1))
+    for path in sorted(folder.iterdir()):
+        if (path / "__init__.py").exists():
+            lines += _folder(path, path.name, depth + 1)
+    return lines
+
+
+def _line(name: str, path: Path, depth: int) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return f"{'  ' * depth + name:32}{docstring.splitlines()[0]}"
+
+
+def commands() -> str:
+    """The help of every command, as the program prints it."""
+    os.environ |= {"COLUMNS": WIDTH, "TERM": "dumb", "NO_COLOR": "1"}
+    from memoir_edge.cli import COMMANDS, main
+
+    parts = []
+    for name in COMMANDS:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            main([name, "--help"])
+        text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+        parts.append(f"## memoir-edge {name}\n\n```\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+def demo() -> str:
+    """What `memoir-edge demo` prints, shortened to the first edits, and saying so."""
+    lines = [line.rstrip() for line in _run("demo").splitlines()]
+    blanks = [i for i, line in enumerate(lines) if not line]
+    start = next(i for i, line in enumerate(lines) if "───" in line)
+    groups = [i for i in blanks if i > start]
+    first, last = groups[SHOWN - 1], groups[-1]
+    shown = [*lines[:first], "", f"  ... {len(groups) - SHOWN} more edits", *lines[last:]]
+    return "```\n" + "\n".join(shown) + "\n```"
+
+
+def evaluation() -> str:
+    """`memoir-edge eval` of fifty edits of the demo model, on the exported graph."""
+    from memoir_edge.demo.edits import sample
+    from memoir_edge.demo.facts import model_dir
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = [json.dumps(edit.full_record()) for edit in sample(50)]
+        (folder / "edits.jsonl").write_text("\n".join(lines))
+        edits, memory, graph = folder / "edits.jsonl", folder / "m.safetensors", folder / "onnx"
+        _run("apply", edits, "--model", model_dir(), "--out", memory)
+        _run("export", "--model", model_dir(), "--out", graph)
+        text = _run("eval", graph, "--memory", memory, "--edits", edits)
+    return "```\n" + "\n".join(line.rstrip() for line in text.splitlines()).strip() + "\n```"
+
+
+def _run(*words: object) -> str:
+    command = [sys.executable, "-m", "memoir_edge", *map(str, words)]
+    environment = os.environ | {"COLUMNS": WIDTH}
+    return subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+
+
+FAST: dict[str, tuple[str, Callable[[], str]]] = {
+    "tree": ("README.md", tree),
+    "commands": ("docs/commands.md", commands),
+}
+SLOW: dict[str, tuple[str, Callable[[], str]]] = {
+    "demo": ("README.md", demo),
+    "evaluation": ("README.md", evaluation),
+}
+
+
+def replaced(text: str, name: str, part: str) -> str:
+    """The text with one part written anew."""
+    pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
+    new, count = re.subn(pattern, lambda m: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL)
+    assert count == 1, f"one part {name!r} expected, found {count}"
+    return new
+
+
+def main() -> None:
+    """Rewrite the files."""
+    parts = FAST if "--fast" in sys.argv else FAST | SLOW
+    for name, (file, write) in parts.items():
+        path = ROOT / file
+        path.write_text(replaced(path.read_text(encoding="utf-8"), name, write()), encoding="utf-8")
+        print(f"{file}: {name}")
+
+
+if __name__ == "__main__":
+    main()
