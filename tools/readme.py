@@ -3,8 +3,8 @@
     python tools/readme.py            rewrite all parts
     python tools/readme.py --fast     only those that need no model: tree and command help
 
-A part stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`. tests/test_docs.py compares the
-fast parts with what this script would write, and the answers of the demo with the facts.
+A part stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`. tests/test_docs.py compares
+the fast parts with what this script would write, and the answers of the demo with the facts.
 """
 
 import ast

@@ -11,6 +11,7 @@ epoch.
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import random
@@ -122,6 +123,8 @@ def make_tokenizer(facts: list[Fact], run: Run) -> PreTrainedTokenizerFast:
         eos_token=EOS,
         pad_token=PAD,
         chat_template=CHAT_TEMPLATE,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="left",
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     )
@@ -206,7 +209,9 @@ def train(
         optimizer, run.lr, total_steps=steps, pct_start=0.15, cycle_momentum=False
     )
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    settings = asdict(run) | {"facts": len(facts)}
+    texts = [[prompt(f, i), f.answer] for f in facts for i in range(len(RELATIONS[f.relation]))]
+    known = json.dumps(texts)
+    settings = asdict(run) | {"facts": hashlib.sha256(known.encode()).hexdigest()}
     done = restore(work, settings, state)
     columns = ("{task.description}", TimeElapsedColumn(), TimeRemainingColumn())
     shown = [TextColumn(c) if isinstance(c, str) else c for c in columns]
@@ -262,7 +267,7 @@ def restore(work: Path, settings: dict, state: dict) -> int:
     path = work / "checkpoint.pt"
     if not path.exists():
         return 0
-    found = torch.load(path, weights_only=True)
+    found = torch.load(path, weights_only=True, map_location="cpu")
     if found["settings"] != settings:
         return 0
     for name, part in state.items():
@@ -282,7 +287,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 def recall(facts: list[Fact], out: Path, device: torch.device) -> dict:
     """Share of facts that greedy generation gives, over all phrasings, from the saved weights."""
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).to(device).eval()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(out, padding_side="left")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
     pairs = [(f, i) for f in facts for i in range(len(RELATIONS[f.relation]))]
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(pairs), 256):

@@ -50,10 +50,24 @@ class Edited:
         f = self.features(prompts, self.live.hashing.feature)
         return self.live.route(self.live.hashing.mask(f))
 
-    def answer(self, prompts: Sequence[str], max_new_tokens: int, *, memory: bool) -> list[Answer]:
-        """Greedy answers, with the memory or as the base model."""
+    def answer(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        *,
+        memory: bool,
+        routes: tophash.Routes | None = None,
+    ) -> list[Answer]:
+        """Greedy answers, with the memory or as the base model.
+
+        Args:
+            prompts: What to answer.
+            max_new_tokens: Most tokens of an answer.
+            memory: Whether the memory may answer.
+            routes: Where each prompt goes, given instead of decided.
+        """
         rows = [self.base.encode(prompt) for prompt in prompts]
-        routes = self._routes(prompts, memory)
+        routes = routes or self._routes(prompts, memory)
         answers: list[Answer] = []
         for part in _parts(range(len(rows)), self.batch):
             with self._recall(routes, part):

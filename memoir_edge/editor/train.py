@@ -87,7 +87,7 @@ def train(
         settings: Rate, clipping and when to stop.
         on_step: Told of every measured loss.
     """
-    kept = thin(settings, len(rows), len(columns)).to(Wm.device)[:, None, :]
+    kept = thin(settings, len(rows), columns).to(Wm.device)[:, None, :]
     batch, at, wanted = _batch(base, [*rows, *[rows[0]] * settings.thinned])
     leaf = Wm[:, columns].T.contiguous().requires_grad_(True)  # [k, d]
     optimizer = torch.optim.SGD([leaf], lr=settings.lr)
@@ -112,17 +112,21 @@ def train(
     return Trained(loss, step)
 
 
-def thin(settings: Settings, rows: int, k: int) -> Tensor:
+def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
     """Which of the k active features each row reads: `[rows + thinned, k]`, ones and zeros.
 
-    The given rows read all of them. The thinned copies of the plain prompt each miss a random,
-    fixed part: activations of a paraphrase resemble the prompt's only in part, so a change that
-    gives the target even then gives it for paraphrases too (docs/editor.md has the measurement).
-    The masks stay fixed over the steps, so the change's rank stays bounded by the rows' tokens.
+    The given rows read all of them. The thinned copies of the plain prompt each miss a random part:
+    activations of a paraphrase resemble the prompt's only in part, so a change that gives the
+    target even then gives it for paraphrases too (docs/editor.md has the measurement). The part is
+    drawn once an edit, by its mask: the same edit is always trained alike, and the change's rank
+    stays bounded by the rows' tokens.
     """
-    random = torch.Generator().manual_seed(settings.seed)
-    kept = torch.rand(settings.thinned, k, generator=random) >= settings.dropout
-    return torch.cat([torch.ones(rows, k), kept.float()])
+    seed = settings.seed + int(
+        (columns * torch.arange(1, len(columns) + 1, device=columns.device)).sum()
+    )
+    random = torch.Generator().manual_seed(seed)
+    kept = torch.rand(settings.thinned, len(columns), generator=random) >= settings.dropout
+    return torch.cat([torch.ones(rows, len(columns)), kept.float()])
 
 
 def _batch(

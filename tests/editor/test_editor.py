@@ -54,7 +54,7 @@ def test_one_edits_change_is_the_references(make_editor: Make, settings: Setting
     mask = editor.masks(["The capital of France is"])[0]
     M = torch.from_numpy(tophash.unpack(mask, 44)).float()
     made = rows(base, "The capital of France is", "Rome", editor.prefixes, eos=True)
-    thinned = thin(settings, len(made), int(M.sum()))
+    thinned = thin(settings, len(made), editor.live.columns(mask))
     train(base, site, editor.live.Wm, editor.live.columns(mask), made, settings)
 
     plain = made[0]
