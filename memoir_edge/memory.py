@@ -1,31 +1,39 @@
-"""The memory file: the one home of its format. `docs/memory-format.md` is the specification.
+"""The memory file: what a memory is, how it is written, read and refused. Its one home.
 
-Knows nothing of models or text: arrays and metadata in, one safetensors file out, and back. A file
-is untrusted input: everything is checked before use, and each refusal has its own error:
+Knows nothing of models, devices or text. The specification is docs/memory-format.md. A file is
+untrusted input: everything is checked before use, and each refusal has its own error.
+
+    memory = from_dense(Wm, bank=bank, ...)         the editor's dense change, made sparse
+    memory = write(memory, "facts.safetensors")     atomic; memory.digest is the file's SHA-256
+    memory = read("facts.safetensors")              that memory, or one of these:
 
     MemoryFormatError
-    ├── NotAMemoryError     no safetensors file, cut short, or without the metadata of a memory
-    ├── DigestError         the bytes are not the ones that were written
-    ├── VersionError        a format version that this reader does not know
-    ├── LimitError          larger than the named limits
-    ├── TensorSetError      a tensor is missing, or there is one that does not belong
-    ├── DtypeError          a tensor of the wrong type
-    ├── ShapeError          a tensor of the wrong shape
-    ├── ColumnsError        columns out of range or not strictly increasing
-    ├── MaskError           a mask whose weight is not k, or with bits beyond D
-    ├── OwnerError          an owner that is no edit's row
-    ├── PermutationError    the permutation is not one
-    ├── NotFiniteError      NaN or infinity
-    ├── FeatureError        a routing feature that this version cannot form
-    └── MetadataError       metadata malformed, or at odds with the tensors
+    ├── NotSafetensorsError     cut short, or no safetensors file at all
+    ├── NotAMemoryError         a safetensors file without the metadata of a memory
+    ├── VersionError            a format version that this reader does not know
+    ├── DigestError             the bytes are not the ones that were written
+    ├── LimitError              larger than the named limits
+    ├── MissingTensorError      a tensor is not there
+    ├── UnexpectedTensorError   a tensor that does not belong
+    ├── DtypeError              a tensor of the wrong type
+    ├── ShapeError              a tensor of the wrong shape
+    ├── ColumnsError            columns out of range or not strictly increasing
+    ├── MaskError               a mask whose weight is not k, or with bits beyond D
+    ├── OwnerError              an owner that is no primary key's row
+    ├── PermutationError        the permutation is not one
+    ├── NotFiniteError          NaN or infinity
+    ├── MetadataError           the JSON document is malformed
+    ├── DisagreementError       the JSON document contradicts the tensors or itself
+    └── FeatureError            a routing feature that this version cannot form
 """
 
+import functools
 import hashlib
 import json
 import os
-import struct
-import tempfile
-from collections.abc import Callable
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,45 +43,55 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 
 from memoir_edge.errors import InputError, MemoryFormatError
-from memoir_edge.tophash import FEATURES, Bits, Bytes, Floats, unpack
+from memoir_edge.tophash import FEATURES, Bytes, Floats, unpack
 
 FORMAT = 1
-FORMAT_KEY, MEMORY_KEY, DIGEST_KEY = (
-    "memoir_edge.format",
-    "memoir_edge.memory",
-    "memoir_edge.sha256",
-)
+FORMAT_KEY = "memoir_edge.format"
+DOCUMENT_KEY = "memoir_edge.memory"
+DIGEST_KEY = "memoir_edge.sha256"
 
-# Limits, each checked before anything of that size is allocated.
-MAX_HEADER_BYTES = 100_000_000
-MAX_D = 1 << 20
-MAX_ROWS = 1 << 21
-MAX_FILE_BYTES = 1 << 38
+# Limits, far beyond any real memory: a hostile file is refused before it costs more than its size.
+MAX_FILE_BYTES = 2**36
+MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own
+MAX_DOCUMENT_BYTES = 2**26
 MAX_JSON_DEPTH = 64
+MAX_INPUT_WIDTH = 2**20  # D
+MAX_OUTPUT_WIDTH = 2**20  # d
+MAX_COLUMNS = 2**20  # C
+MAX_KEYS = 2**21  # R: a million edits with a paraphrase each
+MAX_EDITS = 2**20
 
+_REMAKE = "made by something else, or damaged on its way: fetch the file or make it again"
 _BLANK = b"0" * 64
-_ALIGN = 8
-_REMAKE = "the file was made by something else or damaged on its way: fetch or make it again"
+_PREFIX = 8  # bytes that hold the header's length; the header is padded to a multiple, too
+
+
+class NotSafetensorsError(MemoryFormatError):
+    """Cut short, or no safetensors file at all."""
 
 
 class NotAMemoryError(MemoryFormatError):
-    """No safetensors file, cut short, or without the metadata of a memory."""
-
-
-class DigestError(MemoryFormatError):
-    """The bytes are not the ones that were written."""
+    """A safetensors file without the metadata of a memory."""
 
 
 class VersionError(MemoryFormatError):
     """A format version that this reader does not know."""
 
 
+class DigestError(MemoryFormatError):
+    """The bytes are not the ones that were written."""
+
+
 class LimitError(MemoryFormatError):
     """Larger than the named limits."""
 
 
-class TensorSetError(MemoryFormatError):
-    """A tensor is missing, or there is one that does not belong."""
+class MissingTensorError(MemoryFormatError):
+    """A tensor is not there."""
+
+
+class UnexpectedTensorError(MemoryFormatError):
+    """A tensor that does not belong."""
 
 
 class DtypeError(MemoryFormatError):
@@ -93,7 +111,7 @@ class MaskError(MemoryFormatError):
 
 
 class OwnerError(MemoryFormatError):
-    """An owner that is no edit's row."""
+    """An owner that is no primary key's row."""
 
 
 class PermutationError(MemoryFormatError):
@@ -104,12 +122,16 @@ class NotFiniteError(MemoryFormatError):
     """NaN or infinity."""
 
 
+class MetadataError(MemoryFormatError):
+    """The JSON document is malformed."""
+
+
+class DisagreementError(MemoryFormatError):
+    """The JSON document contradicts the tensors or itself."""
+
+
 class FeatureError(MemoryFormatError):
     """A routing feature that this version cannot form."""
-
-
-class MetadataError(MemoryFormatError):
-    """Metadata malformed, or at odds with the tensors."""
 
 
 class Base(NamedTuple):
@@ -137,28 +159,23 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Memory:
-    """One memory, as it lies in the file.
-
-    C columns, R keys; D and d are the site's input and output width. numpy has no bfloat16, so
-    values of that type are held as their bits (uint16) and `bf16` says so.
-    """
+    """One memory. C columns, R keys; D and d are the site's input and output width."""
 
     site: str
     feature: str
     k: int
     base: Base
     columns: npt.NDArray[np.int32]  # [C], strictly increasing
-    values: npt.NDArray[Any]  # [C, d] float32, float16, int8 (with scales) or uint16 (bf16)
+    values: npt.NDArray[Any]  # [C, d] float32, float16, int8, or uint16: the bits of bfloat16
     bank: Bytes  # [R, ceil(D/8)]
-    owner: npt.NDArray[np.int32]  # [R]
+    owner: npt.NDArray[np.int32]  # [R] row of the edit's primary key, -1 for a guard
     thresholds: Floats  # [R] or [1]
     center: Floats  # [D]
     scale: Floats  # [D]
     permutation: npt.NDArray[np.int32]  # [D]
     edits: tuple[Entry, ...]
-    scales: Floats | None = None  # [C]
-    bf16: bool = False
-    parent: str | None = None
+    scales: Floats | None = None  # [C], with int8 values only
+    parent: str | None = None  # SHA-256 of the file that this one was made from
     probes: tuple[Probe, ...] = ()
     created: str = ""
     tool: str = ""
@@ -176,28 +193,37 @@ class Memory:
         return int(self.values.shape[1])
 
     def values_f32(self) -> Floats:
-        """The columns as float32 `[C, d]`, scales applied."""
-        if self.bf16:
+        """The columns as float32 `[C, d]`, scales applied; a copy only where that is needed."""
+        if self.values.dtype == np.uint16:
             return (self.values.astype(np.uint32) << 16).view(np.float32)
-        values = self.values.astype(np.float32)
+        values = self.values.astype(np.float32, copy=False)
         return values if self.scales is None else values * self.scales[:, None]
 
     def entry(self, row: int) -> Entry | None:
-        """The edit whose primary key is in this bank row."""
-        return next((entry for entry in self.edits if entry.row == row), None)
+        """The edit that owns a bank row; None for a guard's row and for one that is not there."""
+        return self._owners.get(int(self.owner[row])) if 0 <= row < len(self.owner) else None
+
+    @functools.cached_property
+    def _owners(self) -> dict[int, Entry]:
+        return {entry.row: entry for entry in self.edits}
 
 
 def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
-    """A memory of the columns of `Wm` `[d, D]` that some mask touches and that are not all zero."""
-    D = Wm.shape[1]
-    touched: Bits = unpack(np.bitwise_or.reduce(bank, axis=0, initial=0), D)
+    """A memory of the columns of `Wm` that some mask touches and that are not all zero.
+
+    Args:
+        Wm: `[d, D]` float32, the change of the site's weight.
+        bank: `[R, ceil(D/8)]` packed masks.
+        rest: The other fields of `Memory`.
+    """
+    touched = unpack(np.bitwise_or.reduce(bank, axis=0, initial=0), Wm.shape[1])
     columns = np.flatnonzero(touched & Wm.any(axis=0)).astype(np.int32)
     values = np.ascontiguousarray(Wm[:, columns].T, dtype=np.float32)
     return Memory(columns=columns, values=values, bank=bank, **rest)
 
 
 def to_dense(memory: Memory) -> Floats:
-    """The residual memory Wm `[d, D]`, float32."""
+    """The change of the site's weight `[d, D]`, float32; zero where no column is stored."""
     Wm = np.zeros((memory.d, memory.D), np.float32)
     Wm[:, memory.columns] = memory.values_f32().T
     return Wm
@@ -209,31 +235,37 @@ def to_dense(memory: Memory) -> Floats:
 def to_bytes(memory: Memory) -> bytes:
     """The file's bytes; equal memories give equal bytes.
 
+    The header is ours: the library writes metadata in a random order.
+
     Raises:
         MemoryFormatError: The memory is none that a reader would take.
     """
     validate(memory)
-    tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(memory).items()}
     metadata = {
         FORMAT_KEY: str(FORMAT),
-        MEMORY_KEY: _json(_document(memory)),
+        DOCUMENT_KEY: _canonical(_document(memory)),
         DIGEST_KEY: _BLANK.decode(),
     }
     header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    # Larger elements first: every tensor is aligned without a hole (safetensors allows none).
+    tensors = _tensors(memory)
+    # Larger elements first, as safetensors does: every tensor is aligned, without a hole.
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    end = 0
     for name in order:
         begin, end = end, end + tensors[name].nbytes
-        dtype = "BF16" if name == "values" and memory.bf16 else _NAMES[tensors[name].dtype.name]
-        header[name] = {"dtype": dtype, "shape": tensors[name].shape, "data_offsets": [begin, end]}
+        dtype, shape = _spec(tensors[name])
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = _json(header).encode()
-    text += b" " * (-len(text) % _ALIGN)
-    data = struct.pack("<Q", len(text)) + text + b"".join(tensors[name].tobytes() for name in order)
-    return data.replace(_stamp(_BLANK), _stamp(hashlib.sha256(data).hexdigest().encode()), 1)
+    text += b" " * (-len(text) % _PREFIX)
+    _limit("a header of", len(text), MAX_HEADER_BYTES, "bytes")
+    body = [tensors[name].tobytes() for name in order]
+    prefix = len(text).to_bytes(_PREFIX, "little")
+    stamp = b'"' + DIGEST_KEY.encode() + b'":"'  # not in the document: its quotes are escaped
+    text = text.replace(stamp + _BLANK, stamp + _sha256(prefix, text, *body).encode())
+    return b"".join((prefix, text, *body))
 
 
-def write(memory: Memory, path: Path) -> Memory:
+def write(memory: Memory, path: str | Path) -> Memory:
     """Write a memory so that a reader finds the old file or the new one, never a mixture.
 
     Returns:
@@ -241,81 +273,88 @@ def write(memory: Memory, path: Path) -> Memory:
 
     Raises:
         MemoryFormatError: The memory is none that a reader would take.
-        InputError: The folder cannot be written to.
+        InputError: The file cannot be written.
     """
     data = to_bytes(memory)
     try:
-        _replace(path, data)
+        _replace(Path(path), data)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    return replace(memory, digest=hashlib.sha256(data).hexdigest())
+        raise InputError(f"cannot write memory {path}: {error.strerror}") from error
+    return replace(memory, digest=_sha256(data))
 
 
 def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp's 0600 would lock the server out
-        os.replace(name, path)  # noqa: PTH105
+        temporary.replace(path)
     except BaseException:
-        os.unlink(name)  # noqa: PTH108
+        temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _stamp(digest: bytes) -> bytes:
-    return b'"' + DIGEST_KEY.encode() + b'":"' + digest + b'"'
-
-
-def _json(document: object) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _tensors(memory: Memory) -> dict[str, npt.NDArray[Any]]:
-    found = {name: getattr(memory, name) for name in (*_DTYPES, "values", "scales")}
+    found = {name: getattr(memory, name) for name in _TENSORS}
     return {name: array for name, array in found.items() if array is not None}
 
 
 def _document(memory: Memory) -> dict[str, Any]:
-    return {
-        "site": memory.site,
-        "D": memory.D,
-        "d": memory.d,
-        "k": memory.k,
-        "feature": memory.feature,
+    edits = sorted(memory.edits, key=lambda entry: entry.row)
+    return {name: getattr(memory, name) for name in _DOCUMENT} | {
         "base": memory.base._asdict(),
-        "edits": [
-            {"id": e.id, "row": e.row} | ({} if e.record is None else {"record": e.record})
-            for e in memory.edits
-        ],
-        "parent": memory.parent,
+        "edits": [{n: v for n, v in e._asdict().items() if v is not None} for e in edits],
         "probes": [probe._asdict() for probe in memory.probes],
-        "created": memory.created,
-        "tool": memory.tool,
-        "evaluation": memory.evaluation,
     }
+
+
+def _json(document: object) -> str:
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+
+
+def _canonical(document: object) -> str:
+    """The document's one text; refuses what no other program could take."""
+    _check_depth(document)
+    try:
+        text = _json(document)
+        _limit("a document of", len(text.encode()), MAX_DOCUMENT_BYTES, "bytes")
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError of a lone surrogate is one
+        raise MetadataError(f"the document is no JSON: {error}") from error
+    return text
+
+
+def _sha256(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 # --- Reading -------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> Memory:
+def read(path: str | Path) -> Memory:
     """Read and check a memory file.
 
     Raises:
         InputError: The file cannot be read.
         MemoryFormatError: It is no valid memory; the subclass says why.
     """
+    path = Path(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise LimitError(f"{path} is over {MAX_FILE_BYTES} bytes")
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read memory {path}: not a file")
+        _limit(f"{path}:", path.stat().st_size, MAX_FILE_BYTES, "bytes")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read memory {path}: {error.strerror}") from error
@@ -331,180 +370,117 @@ def from_bytes(data: bytes) -> Memory:
     Raises:
         MemoryFormatError: They are no valid memory; the subclass says why.
     """
-    metadata = _metadata(data)
-    _check_digest(data, metadata)
-    if metadata[FORMAT_KEY] != str(FORMAT):
-        raise VersionError(
-            f"format version {metadata[FORMAT_KEY]!r}, this reader knows {FORMAT}",
-            hint="update memoir-edge, or make the memory again",
-        )
-    arrays, bf16 = _arrays(data)
-    memory = _memory(_parse(metadata[MEMORY_KEY]), arrays, bf16)
-    validate(memory)
-    return replace(memory, digest=hashlib.sha256(data).hexdigest())
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """The header's metadata, from a header of bounded size."""
-    if len(data) < _ALIGN:
-        raise NotAMemoryError(f"{len(data)} bytes, no header", hint=_REMAKE)
-    (length,) = struct.unpack_from("<Q", data)
-    if length > min(MAX_HEADER_BYTES, len(data) - _ALIGN):
-        raise NotAMemoryError(f"a header of {length} bytes in a file of {len(data)}", hint=_REMAKE)
-    try:
-        metadata = json.loads(data[_ALIGN : _ALIGN + length])["__metadata__"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise NotAMemoryError("no safetensors header with metadata", hint=_REMAKE) from error
-    keys = {FORMAT_KEY, MEMORY_KEY, DIGEST_KEY}
-    if not isinstance(metadata, dict) or metadata.keys() != keys:
-        raise NotAMemoryError(f"the metadata is not that of a memory ({', '.join(sorted(keys))})")
-    return metadata
-
-
-def _check_digest(data: bytes, metadata: dict[str, str]) -> None:
-    """The whole file, with the digest's own digits blanked, must hash to the digest."""
-    stamp = _stamp(str(metadata[DIGEST_KEY]).encode("utf-8", "replace"))
-    blank = data.replace(stamp, _stamp(_BLANK), 1)
-    if hashlib.sha256(blank).hexdigest() != metadata[DIGEST_KEY]:
-        raise DigestError("the bytes are not the ones that were written", hint=_REMAKE)
-
-
-def _arrays(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], bool]:
-    """The tensors by name, and whether the values are bfloat16 bits."""
-    try:
-        found = deserialize(data)  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise NotAMemoryError(f"no safetensors file: {error}", hint=_REMAKE) from error
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, tensor in found:
-        if tensor["dtype"] not in _SAFETENSORS:
-            raise DtypeError(f"{name} is {tensor['dtype']}, expected one of {sorted(_SAFETENSORS)}")
-        flat = np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]])
-        arrays[name] = flat.reshape(tensor["shape"])
-    dtypes = {name: tensor["dtype"] for name, tensor in found}
-    return arrays, dtypes.get("values") == "BF16"
-
-
-def _memory(document: Any, arrays: dict[str, npt.NDArray[Any]], bf16: bool) -> Memory:
-    known = {*_DTYPES, "values", "scales"}
-    if not {*_DTYPES, "values"} <= arrays.keys() <= known:
-        raise TensorSetError(
-            f"tensors {sorted(arrays)}, expected {sorted(known)} (scales optional)"
-        )
-    if arrays["values"].ndim != 2 or arrays["permutation"].ndim != 1:
-        raise ShapeError("values must have two dimensions and permutation one")
+    stored, metadata, header = _open(data)
+    _check_metadata(metadata)
+    _check_digest(data, header, metadata[DIGEST_KEY])
+    _check_specs({name: (t["dtype"], tuple(t["shape"])) for name, t in stored.items()})
+    document = _parse(metadata[DOCUMENT_KEY])
     _check_document(document)
-    memory = Memory(
-        **arrays,  # type: ignore[arg-type]
-        bf16=bf16,
-        base=Base(document["base"]["model_id"], document["base"]["digest"]),
-        edits=tuple(Entry(e["id"], e["row"], e.get("record")) for e in document["edits"]),
-        probes=tuple(Probe(p["prompt"], p["text"], p["edit"]) for p in document["probes"]),
-        **{name: document[name] for name in _SCALARS if name not in ("D", "d")},
-    )
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(t["data"], _DTYPES[t["dtype"]]).reshape(t["shape"])
+        for name, t in stored.items()
+    }
+    fields = {name: document[name] for name in _DOCUMENT if name not in ("D", "d")} | {
+        "base": Base(**_only(Base._fields, document["base"])),
+        "edits": tuple(Entry(**_only(Entry._fields, edit)) for edit in document["edits"]),
+        "probes": tuple(Probe(**_only(Probe._fields, probe)) for probe in document["probes"]),
+    }
+    memory = Memory(**arrays, **fields, digest=_sha256(data))
     if (document["D"], document["d"]) != (memory.D, memory.d):
-        raise MetadataError(
-            f"the metadata says D, d = {document['D']}, {document['d']}; "
+        raise DisagreementError(
+            f"the document says D, d = {document['D']}, {document['d']}; "
             f"the tensors have {memory.D}, {memory.d}"
         )
+    _check_content(memory)
     return memory
 
 
-def _parse(text: object) -> Any:
-    if not isinstance(text, str):
-        raise MetadataError(f"{MEMORY_KEY} is no string")
+def _open(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes]:
+    """Tensors by name (dtype, shape, data), metadata, and the header's own bytes."""
+    _limit("a file of", len(data), MAX_FILE_BYTES, "bytes")
+    length = int.from_bytes(data[:_PREFIX], "little")
+    if len(data) < _PREFIX + length:
+        raise NotSafetensorsError(f"{len(data)} bytes with a header of {length}", hint=_REMAKE)
+    _limit("a header of", length, MAX_HEADER_BYTES, "bytes")
+    header = data[_PREFIX : _PREFIX + length]
     try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise MetadataError(f"{MEMORY_KEY} is no JSON: {error}") from error
+        stored = dict(deserialize(data))  # type: ignore[no-untyped-call, unused-ignore]
+        metadata = json.loads(header, object_pairs_hook=_object).get("__metadata__", {})
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise NotSafetensorsError(f"no safetensors file: {error}", hint=_REMAKE) from error
+    return stored, metadata, header
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    hint = "this looks like another safetensors file, such as a model's weights"
+    if FORMAT_KEY not in metadata:
+        raise NotAMemoryError(f"no memory: the metadata has no {FORMAT_KEY}", hint=hint)
+    if metadata[FORMAT_KEY] != str(FORMAT):
+        raise VersionError(
+            f"format version {metadata[FORMAT_KEY][:20]!r}, this reader knows {FORMAT}",
+            hint="update memoir-edge, or make the memory again with this version",
+        )
+    for key in (DOCUMENT_KEY, DIGEST_KEY):
+        if key not in metadata:
+            raise NotAMemoryError(f"no memory: the metadata has no {key}", hint=hint)
 
 
-_SCALARS: dict[str, Callable[[Any], bool]] = {
-    "site": lambda v: isinstance(v, str) and bool(v),
-    "feature": lambda v: isinstance(v, str),
-    "D": lambda v: _is_int(v) and 0 < v <= MAX_D,
-    "d": lambda v: _is_int(v) and 0 < v <= MAX_D,
-    "k": lambda v: _is_int(v) and 0 < v <= MAX_D,
-    "parent": lambda v: v is None or isinstance(v, str),
-    "created": lambda v: isinstance(v, str),
-    "tool": lambda v: isinstance(v, str),
-    "evaluation": lambda v: isinstance(v, dict),
+def _check_digest(data: bytes, header: bytes, stated: str) -> None:
+    """The whole file, the digest's own digits as zeros, must hash to the digest."""
+    digits = stated.encode()
+    if not _HEX.fullmatch(stated) or header.count(digits) != 1:
+        raise DigestError(f"{DIGEST_KEY} is not 64 lower-case hex digits, once", hint=_REMAKE)
+    rest = memoryview(data)[_PREFIX + len(header) :]
+    found = _sha256(data[:_PREFIX], header.replace(digits, _BLANK), rest)
+    if found != stated:
+        raise DigestError(
+            f"altered: the bytes hash to {found[:12]}…, the file says {stated[:12]}…", hint=_REMAKE
+        )
+
+
+def _parse(text: str) -> Any:
+    _limit("a document of", len(text.encode()), MAX_DOCUMENT_BYTES, "bytes")
+    try:
+        document = json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise LimitError(f"the document is nested deeper than {MAX_JSON_DEPTH}") from error
+    except ValueError as error:
+        raise MetadataError(f"{DOCUMENT_KEY} is no JSON: {error}") from error
+    _canonical(document)
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _only(names: Iterable[str], found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in names if name in found}
+
+
+# --- Checks --------------------------------------------------------------------------------------
+
+# numpy has no bfloat16: uint16 holds its bits, and no other tensor has that type.
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "|i1", "I32": "<i4", "U8": "|u1"}
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "columns": (("I32",), ("C",)),
+    "values": (("F32", "F16", "BF16", "I8"), ("C", "d")),
+    "scales": (("F32",), ("C",)),
+    "bank": (("U8",), ("R", "ceil(D/8)")),
+    "owner": (("I32",), ("R",)),
+    "thresholds": (("F32",), ("R",)),
+    "center": (("F32",), ("D",)),
+    "scale": (("F32",), ("D",)),
+    "permutation": (("I32",), ("D",)),
 }
-_LISTS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "edits": {
-        "id": lambda v: isinstance(v, str) and bool(v),
-        "row": lambda v: _is_int(v) and 0 <= v < MAX_ROWS,
-        "record": lambda v: v is None or isinstance(v, dict),
-    },
-    "probes": {
-        "prompt": lambda v: isinstance(v, str),
-        "text": lambda v: isinstance(v, str),
-        "edit": lambda v: v is None or isinstance(v, str),
-    },
-}
-_BASE: dict[str, Callable[[Any], bool]] = {
-    "model_id": lambda v: isinstance(v, str),
-    "digest": lambda v: v is None or isinstance(v, str),
-}
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_document(document: Any) -> None:
-    """Types of the metadata document; fields it does not know are ignored."""
-    _check_fields(document, _SCALARS, "the document")
-    _check_fields(document.get("base"), _BASE, "base")
-    for name, checks in _LISTS.items():
-        if not isinstance(document.get(name), list) or len(document[name]) > MAX_ROWS:
-            raise MetadataError(f"{name} is missing or no list of at most {MAX_ROWS}")
-        for i, item in enumerate(document[name]):
-            _check_fields(item, checks, f"{name}[{i}]")
-    _check_depth(document)
-
-
-def _check_fields(found: Any, checks: dict[str, Callable[[Any], bool]], where: str) -> None:
-    if not isinstance(found, dict):
-        raise MetadataError(f"{where} is missing or no object")
-    for name, good in checks.items():
-        if not good(found.get(name)):
-            raise MetadataError(f"{where} has {name} = {str(found.get(name))[:80]!r}")
-
-
-def _check_depth(document: Any) -> None:
-    """Records and evaluations are handed on to JSON writers, so their nesting is bounded."""
-    level, depth = [document], 0
-    while level:
-        depth += 1
-        if depth > MAX_JSON_DEPTH:
-            raise LimitError(f"metadata nested deeper than {MAX_JSON_DEPTH}")
-        values = [
-            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
-        ]
-        level = [item for group in values for item in group]
-
-
-# --- Checks of the tensors -----------------------------------------------------------------------
-
-_SAFETENSORS = {
-    "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "|i1", "I32": "<i4", "U8": "|u1",
-}  # fmt: skip
-_NAMES = {"float32": "F32", "float16": "F16", "int8": "I8", "int32": "I32", "uint8": "U8"}
-_VALUES = ("float32", "float16", "int8")
-_DTYPES = {
-    "columns": "int32",
-    "bank": "uint8",
-    "owner": "int32",
-    "thresholds": "float32",
-    "center": "float32",
-    "scale": "float32",
-    "permutation": "int32",
-}
+_SIZING = ("columns", "values", "owner", "permutation")  # their last dimensions are C, d, R, D
+_HEX = re.compile("[0-9a-f]{64}")
+_Spec = tuple[str, tuple[int, ...]]
+_Checks = dict[str, Callable[[Any], bool]]
 
 
 def validate(memory: Memory) -> None:
@@ -513,87 +489,184 @@ def validate(memory: Memory) -> None:
     Raises:
         MemoryFormatError: The subclass says why.
     """
-    _check_dtypes(memory)
-    _check_shapes(memory)
-    _check_finite(memory)
+    _check_specs({name: _spec(array) for name, array in _tensors(memory).items()})
+    document = _document(memory)
+    _check_document(document)
+    _canonical(document)
+    _check_content(memory)
+
+
+def _spec(array: npt.NDArray[Any]) -> _Spec:
+    return _CODES.get(array.dtype, str(array.dtype)), array.shape
+
+
+def _limit(what: str, found: int, limit: int, unit: str = "") -> None:
+    if found > limit:
+        raise LimitError(f"{what} {found} {unit}".rstrip() + f", at most {limit} are read")
+
+
+def _check_specs(specs: Mapping[str, _Spec]) -> None:
+    """Names, types and shapes of all tensors."""
+    wanted = set(_TENSORS)
+    if "values" in specs and specs["values"][0] != "I8":
+        wanted.remove("scales")
+    if missing := sorted(wanted - set(specs)):
+        raise MissingTensorError(f"no tensor {', '.join(missing)}", hint=_REMAKE)
+    if unexpected := sorted(set(specs) - wanted):
+        raise UnexpectedTensorError(f"tensor {', '.join(unexpected)[:80]} does not belong")
+    sizes: dict[str, int] = {}
+    for name, (code, shape) in specs.items():
+        codes, letters = _TENSORS[name]
+        if code not in codes:
+            raise DtypeError(f"{name} is {code}, expected {' or '.join(codes)}")
+        if len(shape) != len(letters):
+            raise ShapeError(f"{name} has {len(shape)} dimensions, expected {list(letters)}")
+        if name in _SIZING:
+            sizes[letters[-1]] = shape[-1]
+    _limit("columns:", sizes["C"], MAX_COLUMNS)
+    _limit("keys:", sizes["R"], MAX_KEYS)
+    _limit("D is", sizes["D"], MAX_INPUT_WIDTH)
+    _limit("d is", sizes["d"], MAX_OUTPUT_WIDTH)
+    sizes["ceil(D/8)"] = -(-sizes["D"] // 8)
+    for name, (_, shape) in specs.items():
+        expected = tuple(sizes[letter] for letter in _TENSORS[name][1])
+        if shape != expected and not (name == "thresholds" and shape == (1,)):
+            raise ShapeError(f"{name} has shape {list(shape)}, expected {list(expected)}")
+    if not sizes["D"] or not sizes["d"]:
+        raise ShapeError(f"D, d = {sizes['D']}, {sizes['d']}, expected at least 1")
+
+
+def _is(*types: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in types
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and value != ""
+
+
+def _is_digest(value: Any) -> bool:
+    return value is None or (type(value) is str and _HEX.fullmatch(value) is not None)
+
+
+_NONE = type(None)
+_DOCUMENT: _Checks = {
+    "site": _is_name,
+    "feature": _is(str),
+    "D": _is(int),
+    "d": _is(int),
+    "k": _is(int),
+    "base": _is(dict),
+    "edits": _is(list),
+    "parent": _is_digest,
+    "probes": _is(list),
+    "created": _is(str),
+    "tool": _is(str),
+    "evaluation": _is(dict),
+}
+_BASE: _Checks = {"model_id": _is(str), "digest": _is_digest}
+_EDIT: _Checks = {"id": _is_name, "row": _is(int), "record": _is(dict, _NONE)}
+_PROBE: _Checks = {"prompt": _is(str), "text": _is(str), "edit": _is(str, _NONE)}
+
+
+def _check_document(document: Any) -> None:
+    """Types and lengths in the document; keys it does not know are ignored."""
+    _check_object(document, _DOCUMENT, "the document")
+    _check_object(document["base"], _BASE, "base")
+    _limit("edits:", len(document["edits"]), MAX_EDITS)
+    for i, edit in enumerate(document["edits"]):
+        _check_object(edit, _EDIT, f"edits[{i}]", optional="record")
+    for i, probe in enumerate(document["probes"]):
+        _check_object(probe, _PROBE, f"probes[{i}]")
+
+
+def _check_object(found: Any, checks: _Checks, where: str, optional: str = "") -> None:
+    if type(found) is not dict:
+        raise MetadataError(f"{where} is no JSON object")
+    for name, good in checks.items():
+        if name not in found:
+            if name == optional:
+                continue
+            raise MetadataError(f"{where} has no {name}")
+        if not good(found[name]):
+            raise MetadataError(f"{where} has {name} = {repr(found[name])[:80]}")
+
+
+def _check_depth(document: object) -> None:
+    """Records and evaluations are handed on to JSON writers, so their nesting is bounded."""
+    level, depth = [document], 0
+    while level:
+        depth += 1
+        _limit("the document's nesting:", depth, MAX_JSON_DEPTH)
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+
+
+def _check_content(memory: Memory) -> None:
+    """What the tensors hold, once their types and shapes are right."""
     if memory.feature not in FEATURES:
-        raise FeatureError(f"feature {memory.feature!r}, known: {', '.join(FEATURES)}")
-    if not 0 < memory.k <= memory.D:
-        raise MetadataError(f"k is {memory.k}, expected from 1 to D = {memory.D}")
-    columns = memory.columns
-    if len(columns) and (
-        columns[0] < 0 or columns[-1] >= memory.D or (np.diff(columns) <= 0).any()
-    ):
-        raise ColumnsError(f"columns must rise strictly within 0..{memory.D - 1}")
-    if (np.sort(memory.permutation) != np.arange(memory.D)).any():
-        raise PermutationError(f"the permutation does not hold each of 0..{memory.D - 1} once")
+        raise FeatureError(
+            f"routing feature {memory.feature[:80]!r}, known: {', '.join(FEATURES)}",
+            hint="update memoir-edge, or make the memory again with a known feature",
+        )
+    _check_finite(memory)
+    _check_columns(memory)
     _check_masks(memory)
     _check_owners(memory)
-
-
-def _check_dtypes(memory: Memory) -> None:
-    values = ("uint16",) if memory.bf16 else _VALUES
-    wants = {name: (dtype,) for name, dtype in _DTYPES.items()} | {
-        "values": values,
-        "scales": ("float32",),
-    }
-    for name, array in _tensors(memory).items():
-        if array.dtype.name not in wants[name]:
-            raise DtypeError(f"{name} is {array.dtype.name}, expected {' or '.join(wants[name])}")
-    if (memory.scales is not None) != (memory.values.dtype == np.int8):
-        raise TensorSetError("scales belong to int8 values, and int8 values need them")
-
-
-def _check_shapes(memory: Memory) -> None:
-    C, R = len(memory.columns), len(memory.bank)
-    if memory.permutation.ndim != 1 or memory.values.ndim != 2:
-        raise ShapeError("values must have two dimensions and permutation one")
-    D, d = memory.D, memory.d
-    if not 0 < D <= MAX_D or not 0 < d <= MAX_D or R > MAX_ROWS:
-        raise LimitError(f"D, d, R = {D}, {d}, {R}; at most {MAX_D}, {MAX_D}, {MAX_ROWS}")
-    wants: dict[str, tuple[int, ...]] = {
-        "columns": (C,),
-        "values": (C, d),
-        "scales": (C,),
-        "bank": (R, -(-D // 8)),
-        "owner": (R,),
-        "thresholds": memory.thresholds.shape if memory.thresholds.shape == (1,) else (R,),
-        "center": (D,),
-        "scale": (D,),
-    }
-    for name, array in _tensors(memory).items():
-        if array.shape != wants.get(name, array.shape):
-            raise ShapeError(f"{name} has shape {list(array.shape)}, expected {list(wants[name])}")
+    _check_edits(memory)
 
 
 def _check_finite(memory: Memory) -> None:
-    for name, array in _tensors(memory).items():
-        found = memory.values_f32() if name == "values" else array
-        if not np.isfinite(found).all():
-            raise NotFiniteError(f"{name} holds NaN or infinity")
+    with np.errstate(over="ignore"):
+        for name, array in _tensors(memory).items():
+            if name == "values":  # scales may carry int8 beyond float32
+                array = memory.values_f32()
+            if not np.isfinite(array).all():
+                raise NotFiniteError(f"{name} holds NaN or infinity")
+
+
+def _check_columns(memory: Memory) -> None:
+    columns, D = memory.columns, memory.D
+    if len(columns) and (columns[0] < 0 or columns[-1] >= D or (columns[1:] <= columns[:-1]).any()):
+        raise ColumnsError(f"columns must rise strictly within 0..{D - 1}")
+    if (np.sort(memory.permutation) != np.arange(D)).any():
+        raise PermutationError(f"the permutation does not hold each of 0..{D - 1} once")
 
 
 def _check_masks(memory: Memory) -> None:
+    if not 1 <= memory.k <= memory.D:
+        raise DisagreementError(f"k is {memory.k}, expected from 1 to D = {memory.D}")
     weight = np.bitwise_count(memory.bank).sum(axis=1, dtype=np.int64)
-    wrong = np.flatnonzero(weight != memory.k)
-    if len(wrong):
-        row = int(wrong[0])
-        raise MaskError(f"bank row {row} has {int(weight[row])} bits set, expected k = {memory.k}")
-    beyond = 0xFF << (memory.D % 8) & 0xFF if memory.D % 8 else 0
-    if len(memory.bank) and (memory.bank[:, -1] & beyond).any():
-        raise MaskError(f"a mask has bits beyond D = {memory.D}")
+    for row in np.flatnonzero(weight != memory.k)[:1]:
+        raise MaskError(f"bank row {row} has {weight[row]} bits set, expected k = {memory.k}")
+    padding = 0xFF << memory.D % 8 & 0xFF if memory.D % 8 else 0
+    for row in np.flatnonzero(memory.bank[:, -1] & padding)[:1]:
+        raise MaskError(f"bank row {row} has bits set beyond D = {memory.D}")
 
 
 def _check_owners(memory: Memory) -> None:
-    R, rows = len(memory.bank), np.array([e.row for e in memory.edits], np.int64)
+    owner = memory.owner
+    primary = owner == np.arange(len(owner))
+    inside = (owner >= 0) & (owner < len(owner))
+    good = (owner == -1) | (inside & primary[np.where(inside, owner, 0)])
+    for row in np.flatnonzero(~good)[:1]:
+        raise OwnerError(
+            f"bank row {row} has owner {owner[row]}, expected -1 or the row of a primary key"
+        )
+
+
+def _check_edits(memory: Memory) -> None:
+    primary = np.flatnonzero(memory.owner == np.arange(len(memory.owner))).tolist()
+    if sorted(entry.row for entry in memory.edits) != primary:
+        raise DisagreementError(
+            f"{len(memory.edits)} edits and {len(primary)} primary keys, not on the same rows"
+        )
     ids = {entry.id for entry in memory.edits}
     if len(ids) < len(memory.edits):
-        raise MetadataError("two edits have the same id")
-    primary = np.flatnonzero(memory.owner == np.arange(R))
-    if not np.array_equal(np.sort(rows), primary):
-        raise MetadataError(
-            f"the edits name {len(rows)} rows, the owners {len(primary)} primary keys: not the same"
-        )
-    strangers = np.setdiff1d(memory.owner, [*primary, -1])
-    if len(strangers):
-        raise OwnerError(f"owner {int(strangers[0])} is no edit's row and no guard (-1)")
+        raise DisagreementError("two edits have the same id")
+    for probe in memory.probes:
+        if probe.edit is not None and probe.edit not in ids:
+            raise DisagreementError(f"a probe names edit {probe.edit[:80]!r}, which is not there")

@@ -42,7 +42,7 @@ class Preset:
     steps: int = 120
     depth: float = 0.85
     prefixes: int = 0
-    thinned: int = 3
+    thinned: int = 5
     layer: int | None = None
 
 

@@ -131,7 +131,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], Edit]] = {
     "easyedit": (
         {"prompt": "Which family?", "target_new": "N", "subject": "E", "ground_truth": ["A"],
          "rephrase_prompt": "What family?",
-         "locality": {"Relation_Specificity": [{"prompt": "The rank", "ground_truth": [["genus"]]}]}},
+         "locality": {"Specific": [{"prompt": "The rank", "ground_truth": [["genus"]]}]}},
         Edit(prompt="Which family?", target="N", subject="E", ground_truth="A", tags={},
              rephrase=("What family?",), locality=(Probe("The rank", "genus"),)),
     ),

@@ -8,7 +8,6 @@ the fast parts with what this script would write, and the answers of the demo wi
 """
 
 import ast
-import contextlib
 import io
 import json
 import os
@@ -18,6 +17,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
 WIDTH = "100"
@@ -55,14 +56,13 @@ def _line(name: str, path: Path, depth: int) -> str:
 
 def commands() -> str:
     """The help of every command, as the program prints it."""
-    os.environ |= {"COLUMNS": WIDTH, "TERM": "dumb", "NO_COLOR": "1"}
-    from memoir_edge.cli import COMMANDS, main
+    from memoir_edge.cli import COMMANDS, app
 
     parts = []
     for name in COMMANDS:
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            main([name, "--help"])
+        console = Console(file=printed, width=int(WIDTH), color_system=None)
+        app([name, "--help"], console=console, result_action="return_value")
         text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
         parts.append(f"## memoir-edge {name}\n\n```\n{text}\n```")
     return "\n\n".join(parts)

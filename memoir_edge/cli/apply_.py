@@ -32,6 +32,7 @@ def apply_(
     feature: str | None = None,
     steps: int | None = None,
     prefixes: int | None = None,
+    thinned: int | None = None,
     device: str | None = None,
     skip_bad: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
@@ -52,6 +53,7 @@ def apply_(
         feature: Routing feature, mean or last; default by architecture.
         steps: Most gradient steps of one edit.
         prefixes: Training rows behind texts that the model wrote itself.
+        thinned: Training rows that read only part of the mask, for paraphrases' sake.
         device: cpu, cuda, cuda:1 ...; default CUDA where there is one.
         skip_bad: Leave unusable records out instead of refusing the file.
     """
@@ -68,12 +70,13 @@ def apply_(
     new = [edit for edit in wanted if edit.id not in held]
     if former and not new:
         return _nothing_new(former, start, out, len(wanted), output)
-    editor = _editor(model, former, device, site, k, threshold, feature, steps, prefixes)
+    options = {"threshold": threshold, "steps": steps, "prefixes": prefixes, "thinned": thinned}
+    editor = _editor(model, former, device, site, k, feature, options)
     settings = editor.settings
     output.say(
         f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, k {settings.k}, "
         f"feature {settings.feature}, threshold {settings.threshold:g}, at most {settings.steps} "
-        f"steps, {1 + len(editor.prefixes)} rows"
+        f"steps, rows: 1 plain, {len(editor.prefixes)} prefixed, {settings.thinned} thinned"
     )
     began = time.monotonic()
     outcomes = _train(editor, new, out, output)
@@ -97,10 +100,8 @@ def _editor(
     device: str | None,
     site: str | None,
     k: int | None,
-    threshold: float | None,
     feature: str | None,
-    steps: int | None,
-    prefixes: int | None,
+    options: dict[str, Any],
 ) -> "Editor":
     """Load the model and choose the settings: the user's, else the memory's, else the preset's."""
     from memoir_edge.cli.torch_ import editor_package
@@ -109,16 +110,9 @@ def _editor(
     base = ed.load(model, device=device)
     site = site or (former.site if former else ed.default_site(base.config))
     D, _ = ed.width(ed.find_site(base.net, site))
-    settings = ed.choose(
-        base.config,
-        D,
-        site=site,
-        k=k or (former.k if former else None),
-        feature=feature or (former.feature if former else None),
-        threshold=threshold,
-        steps=steps,
-        prefixes=prefixes,
-    )
+    k = k or (former.k if former else None)
+    feature = feature or (former.feature if former else None)
+    settings = ed.choose(base.config, D, site=site, k=k, feature=feature, **options)
     editor: Editor = ed.Editor(base, settings, former)
     return editor
 

@@ -21,7 +21,7 @@ class Settings:
     stop_loss: float = 0.02  # nats a token; an edit is done at or below it
     prefixes: int = 0  # rows behind texts that the model wrote itself; the paper has 10
     thinned: int = 0  # copies of the plain row that read only part of the mask's features
-    dropout: float = 0.3  # that part they do not read
+    dropout: float = 0.5  # that part they do not read
     eos: bool = True  # train the end of the answer too, so that free generation stops
     seed: int = 0  # of the permutation
     batch: int = 32  # rows of one forward pass outside training
@@ -50,6 +50,7 @@ def choose(
     threshold: float | None = None,
     steps: int | None = None,
     prefixes: int | None = None,
+    thinned: int | None = None,
 ) -> Settings:
     """Fill what the user left open from the architecture's preset.
 
@@ -62,6 +63,7 @@ def choose(
         threshold: Overlap from which an edit answers.
         steps: Most gradient steps of one edit.
         prefixes: Rows behind the model's own texts.
+        thinned: Rows that read only part of the mask.
 
     Raises:
         InputError: A value is out of range.
@@ -77,5 +79,5 @@ def choose(
         threshold=threshold if threshold is not None else chosen.threshold.get(feature, 0.65),
         steps=steps or chosen.steps,
         prefixes=chosen.prefixes if prefixes is None else prefixes,
-        thinned=chosen.thinned,
+        thinned=chosen.thinned if thinned is None else thinned,
     )

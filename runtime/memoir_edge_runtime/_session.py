@@ -136,17 +136,18 @@ class Session:
         return _chat.render(self._template, messages, self.language.tokenizer.named)
 
     def chat_prompt(self, messages: Sequence[_chat.Message]) -> Prompt:
-        """Messages as a prompt, routed by the last user message alone.
+        """Messages as a prompt, routed from the last user message on.
 
-        The template's own words are the same in every chat, so they would make all prompts look
-        alike. Where the message cannot be found in the text, the whole prompt counts.
+        Earlier turns do not count, nor does a system prompt. What the template puts behind the
+        message does: the answer is formed there, and the feature `last` reads the very last token.
+        Where the message cannot be found in the text, the whole prompt counts.
 
         Raises:
             InputError: No template, messages that it refuses, or too long a chat.
         """
         text = self.render_chat(messages)
-        place = _chat.last_user(text, messages) or (0, len(text))
-        return self._fitting(Prompt(text, self.language.tokenizer.counted(text, *place)))
+        begin = _chat.last_user(text, messages) or 0
+        return self._fitting(Prompt(text, self.language.tokenizer.counted(text, begin)))
 
     def _prompts(self, prompts: Prompts) -> list[Prompt]:
         given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)

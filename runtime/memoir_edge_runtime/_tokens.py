@@ -67,12 +67,11 @@ class Tokenizer:
         """Whether an id stands for a single byte."""
         return bool(_BYTE.fullmatch(self.core.id_to_token(token) or ""))
 
-    def counted(self, text: str, begin: int, end: int) -> Row:
-        """A text's ids without added special tokens, of which those within characters count."""
+    def counted(self, text: str, begin: int) -> Row:
+        """A text's ids without added special tokens; those from a character on count."""
         encoding = self.core.encode(text, add_special_tokens=False)
-        inside = [i for i, (a, b) in enumerate(encoding.offsets) if a < end and b > begin]
-        counted = slice(inside[0], inside[-1] + 1) if inside else slice(None)
-        return Row(tuple(encoding.ids), counted)
+        first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > begin), 0)
+        return Row(tuple(encoding.ids), slice(first, None))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def test_apply_says_what_became_of_each_edit(done: Any) -> None:
 
 def test_applying_again_changes_nothing(done: Any, run_json: Any) -> None:
     before = done.memory.read_bytes()
-    code, document = run_json("apply", done.edits, "--model", model_dir(), "--out", done.memory)
+    words = ("apply", done.edits, "--model", model_dir(), "--out", done.memory)
+    code, document = run_json(*words)
     assert (code, document["skipped"]) == (0, 3)
     assert done.memory.read_bytes() == before
 
@@ -106,7 +107,7 @@ def test_every_command_has_help(capsys: Any) -> None:
 
 def test_light_commands_load_nothing_heavy() -> None:
     code = (
-        "import sys; from memoir_edge.cli import main; main(['--help']); main(['inspect', '--help']);"
+        "import sys; from memoir_edge.cli import main; main(['--help']); main(['inspect', '-h']);"
         "print([n for n in ('torch', 'transformers', 'onnx', 'onnxruntime') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -137,8 +138,8 @@ def test_an_interrupted_apply_keeps_what_is_done(tmp_path: Path) -> None:
     """Ctrl-C during training: exit 130, the done edits are in the file, a repetition goes on."""
     edits, out = tmp_path / "edits.jsonl", tmp_path / "m.safetensors"
     edits.write_text("\n".join(json.dumps(edit.full_record()) for edit in sample(60)))
-    command = [sys.executable, "-m", "memoir_edge", "apply", str(edits), "--model", str(model_dir()),
-               "--out", str(out), "--steps", "20"]  # fmt: skip
+    command = [sys.executable, "-m", "memoir_edge", "apply", str(edits), "--steps", "20",
+               "--model", str(model_dir()), "--out", str(out)]  # fmt: skip
     running = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     running.stdout.readline()  # the settings line: training begins

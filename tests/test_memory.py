@@ -1,0 +1,404 @@
+"""The memory file: what is written is read back, byte for byte as the specification says."""
+
+import hashlib
+import json
+import os
+import re
+import stat
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoir_edge import memory as module
+from memoir_edge import tophash
+from memoir_edge.errors import InputError, MemoryFormatError
+from memoir_edge.memory import (
+    Base,
+    Entry,
+    Memory,
+    Probe,
+    from_bytes,
+    from_dense,
+    read,
+    to_bytes,
+    to_dense,
+    validate,
+    write,
+)
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+OBJECT = st.dictionaries(TEXT, JSON, max_size=3)
+DIGEST = st.none() | st.just("0123456789abcdef" * 4)
+
+
+@st.composite
+def memories(draw: st.DrawFn) -> Memory:
+    """Any memory: every values type, several keys per edit, guards, D of any remainder, empty."""
+    D, d = draw(st.integers(1, 40)), draw(st.integers(1, 4))
+    k = draw(st.integers(1, D))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    owner: list[int] = []
+    for kind in draw(st.lists(st.sampled_from(["edit", "key", "guard"]), max_size=6)):
+        primary = [row for row, own in enumerate(owner) if own == row]
+        extra = rng.choice(primary) if primary else -1
+        owner.append({"edit": len(owner), "key": extra, "guard": -1}[kind])
+    R = len(owner)
+    masks = rng.permuted(np.tile(np.arange(D) < k, (R, 1)), axis=1)
+    C = draw(st.integers(0, D))
+    code = draw(st.sampled_from(["float32", "float16", "int8", "uint16"]))
+    values = rng.normal(size=(C, d)).astype(np.float32)
+    if code == "uint16":
+        values = (values.view(np.uint32) >> 16).astype(np.uint16)
+    rows = [row for row in range(R) if owner[row] == row]
+    edits = tuple(Entry(f"{draw(TEXT)}-{row}", row, draw(st.none() | OBJECT)) for row in rows)
+    edit = st.sampled_from([None, *(entry.id for entry in edits)])
+    return Memory(
+        site=draw(TEXT.filter(bool)),
+        feature=draw(st.sampled_from(sorted(tophash.FEATURES))),
+        k=k,
+        base=Base(draw(TEXT), draw(DIGEST)),
+        columns=np.sort(rng.permutation(D)[:C]).astype(np.int32),
+        values=values.astype(code),
+        bank=tophash.pack(masks),
+        owner=np.array(owner, np.int32),
+        thresholds=rng.random(draw(st.sampled_from([R, 1])), np.float32),
+        center=rng.normal(size=D).astype(np.float32),
+        scale=rng.random(D, np.float32),
+        permutation=rng.permutation(D).astype(np.int32),
+        edits=edits,
+        scales=rng.random(C, np.float32) if code == "int8" else None,
+        parent=draw(DIGEST),
+        probes=tuple(draw(st.lists(st.builds(Probe, TEXT, TEXT, edit), max_size=2))),
+        created=draw(TEXT),
+        tool=draw(TEXT),
+        evaluation=draw(OBJECT),
+    )
+
+
+def content(memory: Memory) -> dict[str, Any]:
+    """Everything in a memory, comparable; arrays with their types."""
+    found = {f.name: getattr(memory, f.name) for f in fields(memory) if f.name != "digest"}
+    return {
+        name: (str(v.dtype), v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v
+        for name, v in found.items()
+    }
+
+
+def small(**changes: Any) -> Memory:
+    """D 10, d 2, k 3; an edit with a second key, and a guard."""
+    bank = np.zeros((3, 10), np.bool_)
+    for row, ones in enumerate(([0, 1, 9], [0, 1, 8], [2, 3, 4])):
+        bank[row, ones] = True
+    given = {
+        "site": "layer",
+        "feature": "last",
+        "k": 3,
+        "base": Base("tiny"),
+        "columns": np.array([0, 9], np.int32),
+        "values": np.array([[1, -2], [0.5, 0]], np.float32),
+        "bank": tophash.pack(bank),
+        "owner": np.array([0, 0, -1], np.int32),
+        "thresholds": np.array([0.5], np.float32),
+        "center": np.zeros(10, np.float32),
+        "scale": np.ones(10, np.float32),
+        "permutation": np.arange(10, dtype=np.int32),
+        "edits": (Entry("a", 0, {"prompt": "Où ?", "target": "Rome"}),),
+    }
+    return Memory(**(given | changes))
+
+
+# --- Round trips ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(memories())
+def test_what_was_written_is_read(memory: Memory) -> None:
+    data = to_bytes(memory)
+    found = from_bytes(data)
+    assert content(found) == content(memory)
+    assert found.digest == hashlib.sha256(data).hexdigest()
+    assert to_bytes(found) == data
+
+
+@settings(max_examples=50, deadline=None)
+@given(memories())
+def test_the_library_reads_the_same(memory: Memory) -> None:
+    """The file is plain safetensors: tensors lie where the library puts them, aligned."""
+    stored = dict(safetensors.deserialize(to_bytes(memory)))
+    for name, tensor in stored.items():
+        assert bytes(tensor["data"]) == getattr(memory, name).tobytes()
+        assert tuple(tensor["shape"]) == getattr(memory, name).shape
+    data = to_bytes(memory)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    del header["__metadata__"]
+    assert length % 8 == 0
+    for name, entry in header.items():
+        assert entry["data_offsets"][0] % getattr(memory, name).itemsize == 0
+
+
+def test_the_library_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "memory.safetensors"
+    write(small(), path)
+    with safetensors.safe_open(path, "np") as file:
+        assert file.metadata()["memoir_edge.format"] == "1"
+        assert (file.get_tensor("owner") == [0, 0, -1]).all()
+
+
+def test_the_file_does_not_depend_on_the_order_of_anything() -> None:
+    one, two = {"b": [1, {"y": 1, "x": 2}], "a": "é"}, {"a": "é", "b": [1, {"x": 2, "y": 1}]}
+    owner = np.array([0, 1, -1], np.int32)
+    a, b = Entry("a", 0, one), Entry("b", 1, two)
+    first = small(owner=owner, edits=(a, b), evaluation=one)
+    second = small(
+        owner=owner, edits=(b._replace(record=one), a._replace(record=two)), evaluation=two
+    )
+    assert to_bytes(first) == to_bytes(second)
+    strided = replace(
+        first, center=np.zeros(20, np.float32)[::2], values=np.asfortranarray(first.values)
+    )
+    assert to_bytes(strided) == to_bytes(first)
+
+
+def test_an_empty_memory() -> None:
+    memory = small(
+        columns=np.zeros(0, np.int32),
+        values=np.zeros((0, 2), np.float32),
+        bank=np.zeros((0, 2), np.uint8),
+        owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32),
+        edits=(),
+    )
+    found = from_bytes(to_bytes(memory))
+    assert (found.D, found.d, found.entry(0)) == (10, 2, None)
+    assert not to_dense(found).any()
+
+
+def test_a_withheld_record_leaves_no_trace() -> None:
+    memory = small(edits=(Entry("a", 0),))
+    assert b"record" not in to_bytes(memory)
+    assert from_bytes(to_bytes(memory)).edits == (Entry("a", 0, None),)
+
+
+# --- Literal bytes -------------------------------------------------------------------------------
+
+HEADER = (
+    '{"__metadata__":{"memoir_edge.format":"1","memoir_edge.memory":"'
+    r"{\"D\":10,\"base\":{\"digest\":null,\"model_id\":\"tiny\"},\"created\":\"\",\"d\":2,"
+    r"\"edits\":[{\"id\":\"a\",\"record\":{\"prompt\":\"Où ?\",\"target\":\"Rome\"},\"row\":0}],"
+    r"\"evaluation\":{},\"feature\":\"last\",\"k\":3,\"parent\":null,\"probes\":[],"
+    r"\"site\":\"layer\",\"tool\":\"\"}"
+    '","memoir_edge.sha256":"918d388ad794271d787923b49182f4532006fb849835ba2c1223d0e45ba556a9"},'
+    '"bank":{"data_offsets":[160,166],"dtype":"U8","shape":[3,2]},'
+    '"center":{"data_offsets":[0,40],"dtype":"F32","shape":[10]},'
+    '"columns":{"data_offsets":[40,48],"dtype":"I32","shape":[2]},'
+    '"owner":{"data_offsets":[48,60],"dtype":"I32","shape":[3]},'
+    '"permutation":{"data_offsets":[60,100],"dtype":"I32","shape":[10]},'
+    '"scale":{"data_offsets":[100,140],"dtype":"F32","shape":[10]},'
+    '"thresholds":{"data_offsets":[140,144],"dtype":"F32","shape":[1]},'
+    '"values":{"data_offsets":[144,160],"dtype":"F32","shape":[2,2]}}    '
+)
+BODY = (
+    "00000000" * 10  # center
+    + "00000000 09000000"  # columns
+    + "00000000 00000000 ffffffff"  # owner
+    + "00000000 01000000 02000000 03000000 04000000"  # permutation
+    + "05000000 06000000 07000000 08000000 09000000"
+    + "0000803f" * 10  # scale
+    + "0000003f"  # thresholds: .5
+    + "0000803f 000000c0 0000003f 00000000"  # values: 1, -2, .5, 0
+    + "0302 0301 1c00"  # bank: bits {0, 1, 9}, {0, 1, 8}, {2, 3, 4}
+)
+LITERAL = b"\xb0\x03\0\0\0\0\0\0" + HEADER.encode() + bytes.fromhex(BODY)
+
+
+def test_literal_bytes_are_what_is_written() -> None:
+    assert to_bytes(small()) == LITERAL
+
+
+def test_literal_bytes_are_read() -> None:
+    """A file of format 1 written today must be read by every later reader."""
+    found = from_bytes(LITERAL)
+    assert content(found) == content(small())
+    assert found.digest == "618a507d171a88f168ffe135e43f798b7a064ed97f6a645c130d2c6624a34327"
+
+
+def test_a_reader_ignores_what_later_minor_versions_add() -> None:
+    """Unknown keys in the document and beside it; a null record is a withheld one."""
+    header = HEADER.replace(r"{\"D\"", r"{\"A\":[{}],\"D\"").replace(
+        r"{\"id\"", r"{\"new\":1,\"id\""
+    )
+    header = header.replace('{"memoir_edge.format"', '{"another":"key","memoir_edge.format"')
+    header = re.sub(r"{.\"prompt.*?}", "null", header).replace("918d", "0000")
+    stated = re.search('sha256":"([0-9a-f]{64})', header)
+    assert stated is not None
+    blank = header.replace(stated[1], "0" * 64).encode()
+    parts = len(blank).to_bytes(8, "little"), blank, bytes.fromhex(BODY)
+    digest = hashlib.sha256(b"".join(parts)).hexdigest().encode()
+    data = b"".join(parts).replace(b"0" * 64, digest)
+    assert content(from_bytes(data)) == content(small(edits=(Entry("a", 0),)))
+
+
+# --- What a memory gives -------------------------------------------------------------------------
+
+
+@given(memories(), st.integers(0, 2**32))
+def test_from_dense_stores_what_masks_touch(memory: Memory, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    Wm = rng.normal(size=(memory.d, memory.D)).astype(np.float32)
+    Wm[:, rng.random(memory.D) < 0.3] = 0
+    rest = {
+        f.name: getattr(memory, f.name)
+        for f in fields(memory)
+        if f.name not in ("columns", "values", "scales", "bank")
+    }
+    sparse = from_dense(Wm, bank=memory.bank, **rest)
+    validate(sparse)
+    touched = tophash.unpack(memory.bank, memory.D).any(axis=0)
+    assert (to_dense(sparse) == np.where(touched, Wm, 0)).all()
+    assert sparse.columns.tolist() == np.flatnonzero(touched & (Wm != 0).any(axis=0)).tolist()
+
+
+def test_values_of_every_type_become_float32() -> None:
+    plain = np.array([[1, -2], [0.5, 0]], np.float32)
+    assert np.shares_memory(small(values=plain).values_f32(), plain)
+    assert (small(values=plain.astype(np.float16)).values_f32() == plain).all()
+    bits = np.array([[0x3F80, 0xC000], [0x3F00, 0]], np.uint16)  # bfloat16
+    assert (small(values=bits).values_f32() == plain).all()
+    steps, scales = np.array([[1, -2], [1, 0]], np.int8), np.array([1, 0.5], np.float32)
+    found = small(values=steps, scales=scales).values_f32()
+    assert found.dtype == np.float32
+    assert (found == plain).all()
+
+
+def test_entry_is_the_edit_that_owns_a_row() -> None:
+    memory = small()
+    [edit] = memory.edits
+    assert [memory.entry(row) for row in (0, 1, 2, 3, -1)] == [edit, edit, None, None, None]
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "memory.safetensors"
+    written = write(small(), path)
+    assert path.read_bytes() == LITERAL
+    assert written.digest == hashlib.sha256(LITERAL).hexdigest() == read(str(path)).digest
+    write(small(site="other"), str(path))
+    assert read(path).site == "other"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_users_may_read_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(small(), tmp_path / "memory")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "memory").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "memory"
+    write(small(), path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*{"fsync": (os, "fsync", full), "replace": (Path, "replace", full)}[step])
+    with pytest.raises(InputError, match=r"cannot write memory .*: No space left on device"):
+        write(small(site="other"), path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == LITERAL
+
+
+def test_an_invalid_memory_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(MemoryFormatError):
+        write(small(k=4), tmp_path / "memory")
+    assert not any(tmp_path.iterdir())
+
+
+def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"cannot read memory .*none: No such file or directory"):
+        read(tmp_path / "none")
+    with pytest.raises(InputError, match=r"cannot read memory .*: not a file"):
+        read(tmp_path)
+    with pytest.raises(InputError, match=r"cannot read memory .*: not a file"):
+        read("/dev/zero")
+    with pytest.raises(InputError, match=r"cannot write memory .*: No such file or directory"):
+        write(small(), tmp_path / "none" / "memory")
+    with pytest.raises(InputError, match=r"cannot write memory .*: Is a directory"):
+        write(small(), folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_refusal_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(LITERAL[:-1])
+    with pytest.raises(MemoryFormatError, match=r"bad: ") as caught:
+        read(tmp_path / "bad")
+    assert caught.value.hint
+
+
+# --- The specification ---------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "memory-format.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_error() -> None:
+    errors = {
+        name
+        for name, found in vars(module).items()
+        if isinstance(found, type)
+        and issubclass(found, MemoryFormatError)
+        and found is not MemoryFormatError
+    }
+    assert set(re.findall(r"`(\w+Error)`", PAGE)) == errors | {"MemoryFormatError", "InputError"}
+    assert set(re.findall(r"── (\w+Error)", module.__doc__ or "")) == errors
+
+
+def test_the_page_names_every_limit() -> None:
+    limits = {name: value for name, value in vars(module).items() if name.startswith("MAX_")}
+    stated = dict(re.findall(r"^\| `(MAX_\w+)` \| ([\d,]+) \|", PAGE, re.MULTILINE))
+    assert {name: int(value.replace(",", "")) for name, value in stated.items()} == limits
+
+
+def test_the_page_names_every_tensor_and_field() -> None:
+    memory = replace(small(), scales=np.ones(2, np.float32))
+    for name in (f.name for f in fields(memory)):
+        assert f"`{name}`" in PAGE
+
+
+def test_the_page_s_example_is_the_literal_file() -> None:
+    """Its header, body and digest procedure are those of the bytes above."""
+    texts = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    header, body = (text for text in texts if "# " not in text)
+    assert "".join(header.split("\n")) == HEADER.rstrip()
+    assert bytes.fromhex(body) == bytes.fromhex(BODY)
+    assert hashlib.sha256(LITERAL).hexdigest() in PAGE
+    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    space: dict[str, Any] = {}
+    exec(code, space)
+    assert space["intact"](LITERAL)
+    assert not space["intact"](LITERAL[:-1] + b"\1")
