@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from memoir_edge.demo.facts import model_dir
+
+# Two threads on two busy cores wait for each other; these models are too small to gain from them.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

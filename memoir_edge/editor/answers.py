@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.editor.layer import changed, find_site, site_input, width
+from memoir_edge.editor.layer import changed, find_site, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, collate, greedy
 from memoir_edge.errors import MismatchError
@@ -40,7 +40,7 @@ class Edited:
 
     def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
         batch = collate(rows, side="left", device=self.base.device)
-        a = site_input(self.base.net, self.site, batch).float().cpu().numpy()
+        a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
         span = tophash.span(feature, batch["attention_mask"].cpu().numpy())
         return tophash.feature(a, span)
 

@@ -5,6 +5,7 @@ Nothing here changes a weight, so the base model leaves every function as it ent
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,22 +36,64 @@ def changed(site: nn.Module, change: Change) -> Iterator[None]:
 
 
 @torch.no_grad()
-def site_input(model: nn.Module, site: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """What the site reads: `a` `[B, T, D]`. The layers above it are not run."""
+def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """What a module of the net reads first, `[B, T, ...]`. The layers above it are not run."""
     seen: list[Tensor] = []
 
-    def look(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0])
+    def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(args[0] if args else kwargs["hidden_states"])
         raise _Stop
 
-    handle = site.register_forward_pre_hook(look)
+    handle = module.register_forward_pre_hook(look, with_kwargs=True)
     try:
-        model(**batch, use_cache=False)
+        net(**batch, use_cache=False)
     except _Stop:
         pass
     finally:
         handle.remove()
     return seen[0]
+
+
+@contextmanager
+def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[None]:
+    """While open, a run of `net` on this batch begins at the block that holds the site.
+
+    A memory changes nothing below its site, so the blocks there are run once, when this opens, and
+    taken out until it closes. Needs no knowledge of the architecture but that its blocks are one
+    ModuleList; where they are not, every run is a whole one.
+    """
+    found = _blocks(net, path)
+    if found is None:
+        yield
+        return
+    parent, name, index = found
+    blocks = getattr(parent, name)
+    hidden = input_of(net, blocks[index], batch)
+
+    def resume(
+        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    handle = blocks[index].register_forward_pre_hook(resume, with_kwargs=True)
+    setattr(parent, name, blocks[index:])
+    try:
+        yield
+    finally:
+        setattr(parent, name, blocks)
+        handle.remove()
+
+
+def _blocks(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
+    """The ModuleList on the way to a site: who holds it, under which name, and the site's index."""
+    parts = path.split(".")
+    for i, part in enumerate(parts[1:], start=1):
+        parent = net.get_submodule(".".join(parts[: i - 1]))
+        if part.isdigit() and isinstance(getattr(parent, parts[i - 1]), nn.ModuleList):
+            return parent, parts[i - 1], int(part)
+    return None
 
 
 def find_site(model: nn.Module, path: str) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge.editor.config import Settings
-from memoir_edge.editor.layer import changed
+from memoir_edge.editor.layer import changed, resumed_at
 from memoir_edge.editor.model import BaseModel, collate, greedy
 from memoir_edge.errors import InputError
 from memoir_edge.text import split_target
@@ -96,7 +96,7 @@ def train(
         return (a[..., columns].float() * kept) @ leaf
 
     loss, step = float("inf"), 0
-    with changed(site, delta):
+    with resumed_at(base.net, settings.site, batch), changed(site, delta):
         while True:
             logits = base.net(**batch, use_cache=False).logits
             measured = nn.functional.cross_entropy(logits[at].float(), wanted)

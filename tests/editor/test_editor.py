@@ -13,7 +13,8 @@ from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings, choose, edited
-from memoir_edge.editor.layer import changed
+from memoir_edge.editor.layer import changed, resumed_at
+from memoir_edge.editor.model import collate
 from memoir_edge.editor.train import rows, thin, train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
@@ -25,6 +26,7 @@ assert spec.loader
 reference = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reference)
 
+SITE = "model.layers.1.mlp.down_proj"
 PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
 Make = Callable[[], Editor]
 
@@ -114,6 +116,26 @@ def test_masks_do_not_depend_on_company(make_editor: Make) -> None:
     assert (np.stack(editor.masks(PROMPTS)) == alone).all()
 
 
+def test_a_run_resumed_at_the_site_is_a_whole_run(tiny: BaseModel) -> None:
+    """The same logits, bit for bit, from the site's block upwards; and the model is as it was."""
+    batch = collate([tiny.encode(text) for text in PROMPTS[:4]], side="right", device=tiny.device)
+    blocks = tiny.net.get_submodule("model.layers")
+    ran: list[int] = []
+    hooks = [b.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, b in enumerate(blocks)]
+    with torch.no_grad():
+        whole = tiny.net(**batch, use_cache=False).logits
+        with resumed_at(tiny.net, SITE, batch):
+            ran.clear()
+            assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
+            assert ran == [1, 2]
+        with resumed_at(tiny.net, "lm_head", batch):  # in no block: nothing is taken out
+            assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
+        assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
+    for hook in hooks:
+        hook.remove()
+    assert tiny.net.get_submodule("model.layers") is blocks
+
+
 def test_training_leaves_the_base_model_alone(make_editor: Make) -> None:
     editor = make_editor()
     before = {name: tensor.clone() for name, tensor in editor.base.net.state_dict().items()}
@@ -156,7 +178,7 @@ def test_a_memory_goes_on_where_it_was(
     once.apply([first, second])
     begun = make_editor()
     begun.apply([first])
-    again = Editor(tiny, settings, from_bytes(to_bytes(begun.memory(created=""))))
+    again = Editor(tiny, settings, from_bytes(to_bytes(begun.memory())))
     again.apply([second])
     assert torch.equal(once.live.Wm, again.live.Wm)
     assert (once.live.packed() == again.live.packed()).all()
