@@ -258,6 +258,7 @@ def to_bytes(memory: Memory) -> bytes:
     text = _json(header).encode()
     text += b" " * (-len(text) % _PREFIX)
     _limit("a header of", len(text), MAX_HEADER_BYTES, "bytes")
+    _limit("a file of", _PREFIX + len(text) + end, MAX_FILE_BYTES, "bytes")
     body = [tensors[name].tobytes() for name in order]
     prefix = len(text).to_bytes(_PREFIX, "little")
     stamp = b'"' + DIGEST_KEY.encode() + b'":"'  # not in the document: its quotes are escaped

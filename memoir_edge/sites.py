@@ -39,7 +39,7 @@ class Preset:
     feature: str
     threshold: dict[str, float]
     k_share: float = 2 / 7
-    steps: int = 120
+    steps: int = 200
     depth: float = 0.85
     prefixes: int = 0
     thinned: int = 5

@@ -258,6 +258,7 @@ def test_a_reader_ignores_what_later_minor_versions_add() -> None:
 # --- What a memory gives -------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(memories(), st.integers(0, 2**32))
 def test_from_dense_stores_what_masks_touch(memory: Memory, seed: int) -> None:
     rng = np.random.default_rng(seed)

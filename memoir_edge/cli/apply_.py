@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 AUTOSAVE_SECONDS = 10.0
 MAX_PROBES = 16
+LISTED = 30  # more edits than this are not listed one by one, only those that did not take
 
 
 def apply_(
@@ -160,21 +161,13 @@ def _report(
     skipped: int,
     output: Output,
 ) -> None:
+    listed = outcomes if len(outcomes) <= LISTED else [o for o in outcomes if not o.took]
     output.table(
-        "edits",
-        ["id", "prompt", "before", "after", "target", "loss", "steps", "took"],
+        "edits" if listed is outcomes else "edits that did not take",
+        ["id", "prompt", "before", "after", "loss", "steps", "took"],
         [
-            [
-                o.edit.id,
-                o.edit.prompt,
-                o.before,
-                o.after.text,
-                o.edit.target,
-                o.loss,
-                o.steps,
-                _took(o),
-            ]
-            for o in outcomes
+            [o.edit.id, o.edit.prompt, o.before, o.after.text, o.loss, o.steps, _took(o)]
+            for o in listed
         ],
     )
     failed = [outcome.edit.id for outcome in outcomes if not outcome.took]
@@ -213,5 +206,5 @@ def _report(
 
 def _took(outcome: "Outcome") -> str:
     if not outcome.took:
-        return "no"
+        return f"no, wanted {outcome.edit.target}"
     return "yes, as before" if outcome.known else "yes"

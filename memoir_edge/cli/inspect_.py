@@ -58,7 +58,7 @@ def inspect_(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 
     )
     output.table(
         "edits",
-        ["id", "prompt", "target", "keys", "threshold", "nearest", "overlap"],
+        ["id", "prompt", "target", "keys", "threshold", "nearest edit"],
         [
             [
                 entry.id,
@@ -66,7 +66,7 @@ def inspect_(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 
                 (entry.record or {}).get("target", ""),
                 int((memory.owner == entry.row).sum()),
                 _threshold(memory, entry.row),
-                *((near["id"], near["overlap"]) if (near := nearest[entry.id]) else (None, None)),
+                near["overlap"] if (near := nearest[entry.id]) else None,
             ]
             for entry in memory.edits
         ],

@@ -50,11 +50,11 @@ class Output:
         group: int = 0,
     ) -> None:
         """Print a table for people; numbers stand at the right, a line ends each `group` rows."""
-        if self.json or self.quiet:
+        if self.json or self.quiet or not rows:
             return
         table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for i, column in enumerate(columns):
-            numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+            numeric = all(isinstance(row[i], int | float) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for number, row in enumerate(rows, start=1):
             end = bool(group) and number % group == 0
