@@ -1,14 +1,16 @@
 """What an edit, an export and an answer cost, end to end on the demo model.
 
-    python tools/bench_end_to_end.py [--edits 20] [--rounds 30]
+    python tools/bench_end_to_end.py [--edits 20] [--rounds 100] [--threads 1]
 
-Four cases run in turn, round after round, so that the machine's drift hits all alike: the base
+Four cases run round after round, in an order drawn anew each time, so that the machine's drift hits
+all alike: the base
 graph as optimum-onnx exports it, the same graph with empty ports, with a memory that does not fire,
 with a memory that fires. Medians, and ratios to the base graph. The last line is one JSON document.
 """
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -38,13 +40,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--edits", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
     given = parser.parse_args()
     quiet()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = edit(folder, given.edits) | export_both(folder)
-        figures |= answer(folder, given.rounds)
+        figures |= answer(folder, given.rounds, given.threads)
     show(figures)
     print(json.dumps(figures))
 
@@ -83,7 +86,7 @@ def export_both(folder: Path) -> dict[str, Any]:
     }
 
 
-def answer(folder: Path, rounds: int) -> dict[str, Any]:
+def answer(folder: Path, rounds: int, threads: int) -> dict[str, Any]:
     """Milliseconds of a prefill and of a token in the four cases."""
     memory = memory_file.read(folder / "m.safetensors")
     text = str((memory.edits[0].record or {})["prompt"])
@@ -94,7 +97,8 @@ def answer(folder: Path, rounds: int) -> dict[str, Any]:
     # The same prompt fires or not by its threshold alone, so the work besides is the same.
     never = loaded | {"memory.thresholds": np.full(len(memory.bank), 2, np.float32)}
     always = loaded | {"memory.thresholds": np.zeros(len(memory.bank), np.float32)}
-    base, ported = _open(folder / "base/model.onnx"), _open(folder / "onnx/model.onnx")
+    base = _open(folder / "base/model.onnx", threads)
+    ported = _open(folder / "onnx/model.onnx", threads)
     cases: dict[str, Callable[[], tuple[float, float, int | None]]] = {
         "base": lambda: run(base, ids, {}),
         "empty_ports": lambda: run(ported, ids, {}),
@@ -104,13 +108,13 @@ def answer(folder: Path, rounds: int) -> dict[str, Any]:
     times: dict[str, list[tuple[float, float]]] = {case: [] for case in cases}
     routes: dict[str, int | None] = {}
     for round_ in range(rounds + 2):
-        for case, once in cases.items():
+        for case, once in random.sample(list(cases.items()), len(cases)):
             prefill, token, routes[case] = once()
             if round_ >= 2:  # the first two warm up
                 times[case].append((prefill, token))
     assert routes["not_firing"] == tophash.BASE, routes
     assert (routes["firing"] or 0) > 0, routes
-    figures: dict[str, Any] = {"prompt_tokens": PROMPT, "rounds": rounds}
+    figures: dict[str, Any] = {"prompt_tokens": PROMPT, "rounds": rounds, "threads": threads}
     for i, what in enumerate(("prefill_ms", "token_ms")):
         medians = {case: statistics.median(t[i] for t in found) for case, found in times.items()}
         figures[what] = medians
@@ -123,8 +127,9 @@ def answer(folder: Path, rounds: int) -> dict[str, Any]:
     return figures
 
 
-def _open(path: Path) -> ort.InferenceSession:
+def _open(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -4,8 +4,8 @@
 
 Edits of the demo model; the paraphrases are seen by nobody. First each variant of the training rows
 with every paraphrase sent to its own edit, so that training is judged apart from routing: right
-after the edit was made, and after the last one. Then the routing of the default settings, by
-threshold. docs/editor.md shows a run. The last line is one JSON document.
+after the edit was made, and after the last one. Then the routing of each feature, by threshold.
+docs/editor.md shows a run. The last line is one JSON document.
 """
 
 import argparse
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain, 5 thinned by .4": {"thinned": 5, "dropout": 0.4},
     "plain, 5 thinned by .5": {"thinned": 5, "dropout": 0.5},
 }
-THRESHOLDS = (0.50, 0.55, 0.58, 0.60, 0.65, 0.70)
+THRESHOLDS = (0.50, 0.55, 0.58, 0.60, 0.65, 0.70, 0.75, 0.80)
 ROOM = 14  # tokens of an answer
 
 
@@ -59,9 +59,10 @@ def main() -> None:
         name: mean([train(base, edits, changes) for edits in batches])
         for name, changes in track(VARIANTS.items(), console=Console(stderr=True))
     }
-    routed = mean([route(base, edits) for edits in batches])
+    routed = {name: mean([route(base, e, name) for e in batches]) for name in tophash.FEATURES}
     show("training rows", trained)
-    show("routing by threshold", {name: routed[name] for name in map(str, THRESHOLDS)})
+    for name, shares in routed.items():
+        show(f"routing by threshold, feature {name}", shares)
     print(json.dumps({"edits": given.edits, "seeds": given.seeds, "training": trained,
                       "routing": routed}))  # fmt: skip
 
@@ -107,9 +108,9 @@ def gives(editor: Editor, asked: Sequence[tuple[Edit, str]]) -> list[bool]:
     return [a.text.strip() == edit.target for a, (edit, _) in zip(answers, asked, strict=True)]
 
 
-def route(base: BaseModel, edits: Sequence[Edit]) -> dict[str, dict[str, float]]:
+def route(base: BaseModel, edits: Sequence[Edit], feature: str) -> dict[str, dict[str, float]]:
     """By threshold: paraphrases that reach their own edit, and others that reach any."""
-    editor = new_editor(base)
+    editor = new_editor(base, feature=feature)
     for edit, mask in zip(edits, editor.masks([e.prompt for e in edits]), strict=True):
         editor.live.add(edit, mask, [], [], threshold=0)
     ids = [editor.live.entries[row].id for row in range(len(edits))]
