@@ -95,7 +95,7 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
 
     Raises:
         EditsError: A record cannot be used (unless `skip_bad`).
-        InputError: The file cannot be read, is not UTF-8, or holds no record.
+        InputError: The file cannot be read, is not UTF-8, or holds no usable record.
     """
     edits: list[Edit] = []
     problems: list[Problem] = []
@@ -117,8 +117,11 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
             line=problems[0].line,
             hint=f"mend {path}, or pass --skip-bad to apply the rest; nothing was applied",
         )
-    if not edits and not problems:
-        raise InputError(f"{path} holds no edits", hint='one {"prompt": …, "target": …} a line')
+    if not edits:
+        bad = f", and {len(problems)} unusable lines" if problems else ""
+        raise InputError(
+            f"{path} holds no edits{bad}", hint='one {"prompt": …, "target": …} a line'
+        )
     return edits, problems
 
 

@@ -61,6 +61,11 @@ def apply_(
     wanted, problems = read(edits, skip_bad=skip_bad)
     for problem in problems:
         output.say(f"skipped line {problem.line}: {problem.reason}")
+    if memory and out.exists() and not out.samefile(memory):
+        raise InputError(
+            f"{out} exists and would be lost, because the run begins from {memory}",
+            hint=f"leave --memory out to go on from {out}, or give another --out",
+        )
     start = memory or (out if out.exists() else None)
     former = memory_file.read(start) if start else None
     if not out.parent.is_dir() or out.is_dir():
@@ -91,7 +96,8 @@ def _nothing_new(former: Memory, start: Path | None, out: Path, count: int, outp
     if start != out:
         memory_file.write(former, out)
     output.say(f"{out} holds all {count} edits already: nothing to do")
-    output.result({"memory": str(out), "digest": former.digest, "edits": [], "skipped": count})
+    document = {"memory": str(out), "digest": former.digest, "skipped": count}
+    output.result(document | {"failed": [], "edits": []})
     return 0
 
 
@@ -111,8 +117,9 @@ def _editor(
     base = ed.load(model, device=device)
     site = site or (former.site if former else ed.default_site(base.config))
     D, _ = ed.width(ed.find_site(base.net, site))
-    k = k or (former.k if former else None)
-    feature = feature or (former.feature if former else None)
+    if former:
+        k = former.k if k is None else k
+        feature = feature or former.feature
     settings = ed.choose(base.config, D, site=site, k=k, feature=feature, **options)
     editor: Editor = ed.Editor(base, settings, former)
     return editor
@@ -146,7 +153,8 @@ def _note(bar: Bar, edit: Edit) -> Callable[[int, float], None]:
 
 
 def _finished(editor: "Editor", outcomes: "Sequence[Outcome]") -> Memory:
-    took = [outcome.edit for outcome in outcomes if outcome.took]
+    held = editor.live.ids  # a later edit of the same prompt takes an earlier one's place
+    took = [outcome.edit for outcome in outcomes if outcome.took and outcome.edit.id in held]
     probes = (*editor.probes, *(Probe(edit.prompt, edit.target, edit.id) for edit in took))
     evaluation = {"checked": len(outcomes), "took": len(took)}
     return editor.memory(probes=probes[:MAX_PROBES], evaluation=evaluation)

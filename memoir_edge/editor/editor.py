@@ -23,7 +23,7 @@ from memoir_edge.editor.model import BaseModel
 from memoir_edge.editor.train import OnStep, own_texts, rows, train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError
-from memoir_edge.memory import Base, Memory
+from memoir_edge.memory import Base, Memory, Probe
 
 # Tokens that a check lets the model say beyond the target, to see whether it stops.
 SLACK = 4
@@ -89,7 +89,7 @@ class Editor:
             self.live = self._empty(unrelated or unrelated_prompts())
         self.model.live = self.live
         self.parent = memory.digest if memory is not None else None
-        self.probes = memory.probes if memory is not None else ()
+        self._probes = memory.probes if memory is not None else ()
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
 
     def _empty(self, unrelated: Sequence[str]) -> LiveMemory:
@@ -173,6 +173,11 @@ class Editor:
         asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The former memory's probes, but those of edits that have been taken over since."""
+        return tuple(p for p in self._probes if p.edit is None or p.edit in self.live.ids)
+
     def memory(self, **rest: Any) -> Memory:
         """What has been edited so far, as an artifact."""
         return self.live.freeze(
@@ -181,7 +186,7 @@ class Editor:
             tool=f"memoir-edge {__version__}",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parent=self.parent,
-            **rest,
+            **{"probes": self.probes} | rest,
         )
 
 

@@ -48,13 +48,14 @@ class BaseModel:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def load(model: str, *, device: str | None = None, dtype: torch.dtype = torch.float32) -> BaseModel:
+def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
     """Load a transformers folder or hub id.
 
     Args:
         model: Path or hub id.
         device: A torch device; default CUDA where there is one.
-        dtype: Of the base weights; the memory is float32 in any case.
+        dtype: Of the base weights; default float32 on a CPU, the checkpoint's own elsewhere. The
+            memory is float32 in any case.
 
     Raises:
         InputError: No such model, no tokenizer, or a device that is not there.
@@ -64,7 +65,11 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype = torch.fl
     tokenizer = _tokenizer(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        net = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        net = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
+            local_files_only=True,
+        )
         net = net.to(device)  # type: ignore[arg-type] # transformers wraps torch's method
     except (RuntimeError, AssertionError) as error:
         raise InputError(
@@ -82,7 +87,7 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype = torch.fl
         id=model if "/" in model and folder != Path(model) else folder.resolve().name,
         digest=weights_digest(folder),
         context=int(config.get("max_position_embeddings") or config.get("n_positions") or 2048),
-        eos=_eos(folder, tokenizer),
+        eos=_eos(folder, config, tokenizer),
     )
 
 
@@ -101,12 +106,17 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _eos(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """End-of-text ids: generation_config.json's, else the tokenizer's."""
+def _eos(
+    folder: Path, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """End-of-text ids: generation_config.json's, else config.json's, else the tokenizer's.
+
+    The runtime reads them in the same order.
+    """
     path = folder / "generation_config.json"
-    found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
-    if found is None:
-        found = tokenizer.eos_token_id
+    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    named = (generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer.eos_token_id)
+    found = next((ids for ids in named if ids is not None), None)
     return () if found is None else tuple(found) if isinstance(found, list) else (int(found),)
 
 

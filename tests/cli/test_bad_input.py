@@ -41,6 +41,20 @@ def test_edits_that_cannot_be_used(tmp_path: Path, capsys: Any, content: str, me
     assert list(tmp_path.iterdir()) == [edits]
 
 
+def test_nothing_usable_is_left(tmp_path: Path, capsys: Any) -> None:
+    edits = tmp_path / "edits.jsonl"
+    edits.write_text("{bad")
+    words = ("apply", edits, "--model", model_dir(), "--out", tmp_path / "m", "--skip-bad")
+    assert "no edits, and 1 unusable lines" in fails(capsys, 2, *words)
+
+
+def test_a_memory_in_the_way_is_not_lost(done: Any, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "m.safetensors"
+    out.write_bytes(done.memory.read_bytes())
+    words = ("apply", done.edits, "--model", model_dir(), "--out", out, "--memory", done.memory)
+    assert "would be lost" in fails(capsys, 2, *words)
+
+
 def test_models_and_sites_that_are_not_there(tmp_path: Path, capsys: Any) -> None:
     edits = tmp_path / "edits.jsonl"
     edits.write_text(GOOD)

@@ -132,6 +132,19 @@ def test_what_the_model_says_already_is_reported_and_kept(tmp_path: Path, run_js
     assert memory_file.read(tmp_path / "m.safetensors").edits[0].id == "known"
 
 
+def test_a_later_edit_of_the_same_prompt_takes_over(tmp_path: Path, run_json: Any) -> None:
+    out = tmp_path / "m.safetensors"
+    for number, target in enumerate(("Rome", "Bern")):
+        edits = tmp_path / f"{number}.jsonl"
+        edits.write_text(json.dumps({"id": target, "prompt": PROMPT, "target": target}))
+        code, _ = run_json("apply", edits, "--model", model_dir(), "--out", out)
+        assert code == 0
+    memory = memory_file.read(out)
+    assert [edit.id for edit in memory.edits] == ["Bern"]
+    assert [probe.edit for probe in memory.probes] == ["Bern"]
+    assert len(memory.bank) == 1
+
+
 @pytest.mark.slow
 def test_an_interrupted_apply_keeps_what_is_done(tmp_path: Path) -> None:
     """Ctrl-C during training: exit 130, the done edits are in the file, a repetition goes on."""
