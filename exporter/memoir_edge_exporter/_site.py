@@ -5,7 +5,10 @@ Rules:
    `/model/layers.6/mlp/down_proj/MatMul` belongs to `model.layers.6.mlp.down_proj`.
 2. It must multiply by a weight of two dimensions: MatMul, Gemm (GPT-2's Conv1D) or MatMulNBits
    (quantized). The weight may stand behind a cast, a transposition or the like.
-3. The site is the one node whose path is the wanted one, or ends in it (`layers.6.mlp.down_proj`).
+3. The site is the one node whose path is the wanted one; else the one whose path ends in it
+   (`layers.6.mlp.down_proj`); else the one that it ends in, because an exporter may trace from a
+   module within (OPT's `model.decoder.layers.6.fc2` is `/decoder/layers.6/fc2/Gemm`). The longer
+   of the two paths names the site.
 4. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it).
 """
 
@@ -35,6 +38,7 @@ def find_site(graph: onnx.GraphProto, path: str) -> Site:
     products = list(_products(graph))
     found = [site for site in products if site.path == path]
     found = found or [site for site in products if site.path.endswith(f".{path}")]
+    found = found or [s._replace(path=path) for s in products if path.endswith(f".{s.path}")]
     if not found:
         raise SiteError(
             f"the graph has no matrix product of site {path!r}", hint=f"it has: {_folded(products)}"

@@ -40,9 +40,9 @@ class Edited:
 
     def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
         batch = collate(rows, side="left", device=self.base.device)
+        attention = batch["attention_mask"].cpu().numpy()
         a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
-        span = tophash.span(feature, batch["attention_mask"].cpu().numpy())
-        return tophash.feature(a, span)
+        return tophash.feature(a.reshape(*attention.shape, -1), tophash.span(feature, attention))
 
     def routes(self, prompts: Sequence[str]) -> tophash.Routes:
         """Where each prompt goes."""
@@ -124,7 +124,7 @@ class Edited:
         masks = torch.from_numpy(M).to(Wm.device)[:, None, :]
 
         def delta(a: Tensor) -> Tensor:
-            return (a.float() * masks) @ Wm.T
+            return (a.reshape(len(part), -1, D).float() * masks) @ Wm.T
 
         return changed(self.site, delta)
 

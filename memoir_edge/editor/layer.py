@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from memoir_edge.errors import SiteError
 
-# Given a [B, T, D], the layer's input: what to add to its output [B, T, d]; None adds nothing.
+# Given a, the layer's input: what to add to its output, [B, T, d]; None adds nothing. `a` is
+# [B, T, D], or [B * T, D] where an architecture folds its tokens (OPT).
 Change = Callable[[Tensor], Tensor | None]
 
 
@@ -26,7 +27,7 @@ def changed(site: nn.Module, change: Change) -> Iterator[None]:
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         delta = change(args[0])
-        return y if delta is None else y + delta.to(y.dtype)
+        return y if delta is None else y + delta.to(y.dtype).reshape(y.shape)
 
     handle = site.register_forward_hook(hook)
     try:
@@ -37,7 +38,7 @@ def changed(site: nn.Module, change: Change) -> Iterator[None]:
 
 @torch.no_grad()
 def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """What a module of the net reads first, `[B, T, ...]`. The layers above it are not run."""
+    """What a module of the net reads first, as it reads it. The layers above it are not run."""
     seen: list[Tensor] = []
 
     def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:

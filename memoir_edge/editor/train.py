@@ -93,7 +93,7 @@ def train(
     optimizer = torch.optim.SGD([leaf], lr=settings.lr)
 
     def delta(a: Tensor) -> Tensor:
-        return (a[..., columns].float() * kept) @ leaf
+        return (a.reshape(len(kept), -1, a.shape[-1])[..., columns].float() * kept) @ leaf
 
     loss, step = float("inf"), 0
     with resumed_at(base.net, settings.site, batch), changed(site, delta):
