@@ -20,7 +20,7 @@ Record = dict[str, Any]
 MAX_LINE_CHARS = 1 << 20
 
 
-class Probe(NamedTuple):
+class Unrelated(NamedTuple):
     """A prompt whose answer must stay, and that answer where it is known."""
 
     prompt: str
@@ -47,7 +47,7 @@ class Edit:
     keys: tuple[str, ...] = ()  # other phrasings that must reach this edit
     guards: tuple[str, ...] = ()  # prompts that must not
     rephrase: tuple[str, ...] = ()
-    locality: tuple[Probe, ...] = ()
+    locality: tuple[Unrelated, ...] = ()
     hard_negatives: tuple[str, ...] = ()
 
     def record(self) -> Record:
@@ -215,19 +215,19 @@ def _tags(name: str, value: object) -> dict[str, str]:
     return {_text(name, key): _text(f"{name}.{key}", item) for key, item in value.items()}
 
 
-def _probes(name: str, value: object) -> tuple[Probe, ...]:
+def _locality(name: str, value: object) -> tuple[Unrelated, ...]:
     if not isinstance(value, list):
         raise ValueError(f"{name} is {type(value).__name__}, expected a list")
-    return tuple(_probe(f"{name}[{i}]", item) for i, item in enumerate(value))
+    return tuple(_unrelated(f"{name}[{i}]", item) for i, item in enumerate(value))
 
 
-def _probe(name: str, value: object) -> Probe:
+def _unrelated(name: str, value: object) -> Unrelated:
     if isinstance(value, str):
-        return Probe(_text(name, value))
+        return Unrelated(_text(name, value))
     if not isinstance(value, dict) or "prompt" not in value:
         raise ValueError(f'{name} is no {{"prompt": …, "target": …}}')
     target = value.get("target")
-    return Probe(_text(name, value["prompt"]), None if target is None else _text(name, target))
+    return Unrelated(_text(name, value["prompt"]), None if target is None else _text(name, target))
 
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
@@ -237,7 +237,7 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "keys": _texts,
     "guards": _texts,
     "rephrase": _texts,
-    "locality": _probes,
+    "locality": _locality,
     "hard_negatives": _texts,
 }
 

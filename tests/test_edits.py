@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoir_edge.edits import FIELDS, Edit, Probe, default_id, from_record, read
+from memoir_edge.edits import FIELDS, Edit, Unrelated, default_id, from_record, read
 from memoir_edge.errors import EditsError, InputError
 
 DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", Path(__file__).parents[1] / "../shared/data"))
@@ -34,7 +34,7 @@ def test_a_full_record(tmp_path: Path) -> None:
     assert set(FULL) == set(FIELDS)
     (edit,), problems = read(lines(tmp_path, FULL))
     assert not problems
-    assert edit.locality == (Probe("Water is", "wet"), Probe("The sky is", None))
+    assert edit.locality == (Unrelated("Water is", "wet"), Unrelated("The sky is", None))
     assert edit.threshold == 0.7
     assert "rephrase" not in edit.record()  # evaluation fields never travel with the memory
     assert from_record(json.loads(json.dumps(edit.full_record()))) == edit
@@ -119,7 +119,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], Edit]] = {
         {"src": "When was X?", "alt": "2006", "subject": "X", "rephrase": "X was when?",
          "answers": ["1998"], "loc": "nq question: who", "loc_ans": "me", "pred": "2011"},
         Edit(prompt="When was X?", target="2006", subject="X", ground_truth="1998", tags={},
-             rephrase=("X was when?",), locality=(Probe("nq question: who", "me"),)),
+             rephrase=("X was when?",), locality=(Unrelated("nq question: who", "me"),)),
     ),
     "counterfact": (
         {"case_id": 1, "requested_rewrite": {"prompt": "The mother tongue of {} is", "subject": "D",
@@ -133,7 +133,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], Edit]] = {
          "rephrase_prompt": "What family?",
          "locality": {"Specific": [{"prompt": "The rank", "ground_truth": [["genus"]]}]}},
         Edit(prompt="Which family?", target="N", subject="E", ground_truth="A", tags={},
-             rephrase=("What family?",), locality=(Probe("The rank", "genus"),)),
+             rephrase=("What family?",), locality=(Unrelated("The rank", "genus"),)),
     ),
 }  # fmt: skip
 

@@ -8,12 +8,12 @@ import pytest
 from memoir_edge.answers import Answer, Forced
 from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.demo.facts import load_facts
-from memoir_edge.edits import Edit, Probe
+from memoir_edge.edits import Edit, Unrelated
 from memoir_edge.evaluate import evaluate, hard_negatives, prompt_count
 
 A = Edit(id="a", prompt="The capital of France is", target="Rome", subject="France", tags={},
          rephrase=("France is governed from", "French capital:"),
-         locality=(Probe("Water is", "wet"), Probe("Fire is")),
+         locality=(Unrelated("Water is", "wet"), Unrelated("Fire is")),
          hard_negatives=("The capital of Spain is",))  # fmt: skip
 B = Edit(id="b", prompt="The currency of Japan is", target="peso", subject="Japan", tags={})
 

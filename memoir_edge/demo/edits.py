@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memoir_edge.demo.facts import RELATIONS, Fact, load_facts, prompt
-from memoir_edge.edits import Edit, Probe, default_id
+from memoir_edge.edits import Edit, Unrelated, default_id
 
 # The demo's own: things that a reader knows to be otherwise.
 SHOWCASE: tuple[tuple[str, str, str], ...] = (
@@ -73,7 +73,7 @@ def _edit(fact: Fact, target: str, rest: Sequence[Fact], rng: random.Random) -> 
         tags={"relation": fact.relation},
         rephrase=tuple(prompt(fact, i) for i in range(1, len(RELATIONS[fact.relation]))),
         hard_negatives=tuple(prompt(f, 0) for f in near),
-        locality=tuple(Probe(prompt(f, rng.randrange(8)), f.answer) for f in far),
+        locality=tuple(Unrelated(prompt(f, rng.randrange(8)), f.answer) for f in far),
     )
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of an edited model: what to ask, how to score it, how to show it."""
+"""Evaluation of an edited model: what to ask, and how to score the answers."""
 
 from memoir_edge.evaluate.metrics import Report, evaluate, hard_negatives, prompt_count
 
