@@ -1,7 +1,7 @@
 """The editor: sequential MEMOIR edits of one model into one memory.
 
 The call tree is the method: `Editor.edit` hashes the prompt to its mask, trains the mask's columns
-of Wm, and takes the keys into the bank; `Editor.check` asks the edited model.
+of Wm, and takes the keys into the bank; `Editor.answers` asks the edited model.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import Hashing, LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel
-from memoir_edge.editor.train import OnStep, own_texts, rows, train
+from memoir_edge.editor.train import OnStep, Trained, own_texts, rows, train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.memory import Base, Memory, Probe
@@ -114,8 +114,8 @@ class Editor:
         alone = replace(self.model, batch=1)
         return list(hashing.mask(alone.features(prompts, hashing.feature))) if prompts else []
 
-    def edit(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> tuple[float, int]:
-        """Make one edit; returns its loss (nats a target token) and steps."""
+    def edit(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> Trained:
+        """Make one edit: hash, train, remember."""
         made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
         primary, *others = self.masks([edit.prompt, *edit.keys, *edit.guards])
         columns = self.live.columns(primary)
@@ -154,8 +154,8 @@ class Editor:
             after_edit()
         after = self.answers(edits, memory=True)
         return [
-            Outcome(edit, loss, steps, old.text, new)
-            for edit, (loss, steps), old, new in zip(edits, trained, before, after, strict=True)
+            Outcome(edit, done.loss, done.steps, old.text, new)
+            for edit, done, old, new in zip(edits, trained, before, after, strict=True)
         ]
 
     def _refuse_too_long(self, edit: Edit) -> None:

@@ -146,7 +146,7 @@ def greedy(
     Args:
         base: The model.
         rows: Token ids.
-        max_new_tokens: Most tokens a row grows by.
+        max_new_tokens: Most tokens a row grows by; the model's context may end all rows earlier.
         stop: End a row at end-of-text; otherwise it always grows by `max_new_tokens`.
     """
     batch = collate(rows, side="left", device=base.device)
@@ -155,7 +155,7 @@ def greedy(
     done = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
     out: list[Tensor] = []
     cache: Any = None
-    for _ in range(max_new_tokens):
+    for _ in range(min(max_new_tokens, base.context - ids.shape[1])):
         result = base.net(
             input_ids=ids,
             attention_mask=attention,

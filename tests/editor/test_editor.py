@@ -14,7 +14,7 @@ from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings, choose, edited
 from memoir_edge.editor.layer import changed, resumed_at
-from memoir_edge.editor.model import collate
+from memoir_edge.editor.model import collate, greedy
 from memoir_edge.editor.train import rows, thin, train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
@@ -114,6 +114,12 @@ def test_masks_do_not_depend_on_company(make_editor: Make) -> None:
     assert differing.max() <= 2  # two features that tie to rounding at the k-th place
     assert (differing == 0).mean() > 0.9
     assert (np.stack(editor.masks(PROMPTS)) == alone).all()
+
+
+def test_answers_end_at_the_context(tiny: BaseModel) -> None:
+    row = tiny.encode("word " * 40)[:60]
+    assert len(greedy(tiny, [row], 20, stop=False)[0]) == tiny.context - len(row)
+    assert greedy(tiny, [row[:1] * tiny.context], 20) == [[]]
 
 
 def test_a_run_resumed_at_the_site_is_a_whole_run(tiny: BaseModel) -> None:
