@@ -37,8 +37,8 @@ def demo_(
     Args:
         keep: Leave all files in this new folder, to go on with.
     """
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise InputError(f"{keep} is not empty", hint="give a new folder")
+    if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
+        raise InputError(f"{keep} is no empty folder", hint="give a new folder")
     holder = tempfile.TemporaryDirectory() if keep is None else nullcontext(str(keep))
     with holder as name:
         folder = Path(name)
@@ -86,6 +86,8 @@ def _demo(folder: Path, output: Output, *, kept: bool) -> int:
     )
     if kept:
         _next_steps(folder, edits[0], output)
+    else:
+        output.say("Try next: memoir-edge demo --keep demo-out    leaves all files to play with")
     output.result(
         {
             "edits": shown,

@@ -182,4 +182,4 @@ def test_demo(capsys: Any, tmp_path: Path) -> None:
     assert document["base_back"] == len(document["edits"]) == 10
     assert all(row["held"] for row in document["edits"])
     assert main(["demo", "--keep", kept]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is no empty folder" in capsys.readouterr().err
