@@ -266,8 +266,15 @@ def to_bytes(memory: Memory) -> bytes:
     return b"".join((prefix, text, *body))
 
 
-def write(memory: Memory, path: str | Path) -> Memory:
+def write(
+    memory: Memory, path: str | Path, announce: Callable[[str], None] = lambda digest: None
+) -> Memory:
     """Write a memory so that a reader finds the old file or the new one, never a mixture.
+
+    Args:
+        memory: What to write.
+        path: The file.
+        announce: Told the digest that the file is about to have.
 
     Returns:
         The memory with the digest of its file.
@@ -277,11 +284,13 @@ def write(memory: Memory, path: str | Path) -> Memory:
         InputError: The file cannot be written.
     """
     data = to_bytes(memory)
+    digest = _sha256(data)
+    announce(digest)
     try:
         _replace(Path(path), data)
     except OSError as error:
         raise InputError(f"cannot write memory {path}: {error.strerror}") from error
-    return replace(memory, digest=_sha256(data))
+    return replace(memory, digest=digest)
 
 
 def _replace(path: Path, data: bytes) -> None:

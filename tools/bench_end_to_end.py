@@ -62,7 +62,7 @@ def edit(folder: Path, count: int) -> dict[str, Any]:
     times, steps = [], []
     for each in edits:
         start = time.perf_counter()
-        steps.append(editor.edit(each).steps)
+        steps += [change.steps for change in editor.edit([each])]
         times.append(time.perf_counter() - start)
     memory_file.write(editor.memory(), folder / "m.safetensors")
     return {

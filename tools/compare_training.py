@@ -81,7 +81,8 @@ def train(base: BaseModel, edits: Sequence[Edit], changes: dict[str, Any]) -> di
     spent = 0.0
     for edit in edits:
         start = time.perf_counter()
-        steps += editor.edit(edit).steps
+        [change] = editor.edit([edit])
+        steps += change.steps
         spent += time.perf_counter() - start
         just_after += gives(editor, [(edit, text) for text in edit.rephrase])
     at_end = gives(editor, [(edit, text) for edit in edits for text in edit.rephrase])
@@ -97,7 +98,7 @@ def train(base: BaseModel, edits: Sequence[Edit], changes: dict[str, Any]) -> di
 
 def gives(editor: Editor, asked: Sequence[tuple[Edit, str]]) -> list[bool]:
     """Whether each text gives its edit's target when it is sent to that edit."""
-    row = {entry.id: row for row, entry in editor.live.entries.items()}
+    row = editor.live.bank.rows()
     routes = tophash.Routes(
         np.array([row[edit.id] + 1 for edit, _ in asked]),
         np.ones(len(asked), np.float32),
@@ -112,8 +113,8 @@ def route(base: BaseModel, edits: Sequence[Edit], feature: str) -> dict[str, dic
     """By threshold: paraphrases that reach their own edit, and others that reach any."""
     editor = new_editor(base, feature=feature)
     for edit, mask in zip(edits, editor.masks([e.prompt for e in edits]), strict=True):
-        editor.live.add(edit, mask, [], [], threshold=0)
-    ids = [editor.live.entries[row].id for row in range(len(edits))]
+        editor.live.bank.add(edit.id, None, mask, [], [], threshold=0)
+    ids = [key.edit for key in editor.live.bank.keys]
 
     def reached(texts: Sequence[str]) -> tophash.Routes:
         return editor.model.routes(texts)

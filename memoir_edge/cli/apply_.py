@@ -1,23 +1,31 @@
 """`memoir-edge apply`: train edits into a memory file."""
 
+import json
 import os
+import shutil
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.output import Bar, Output, size
+from memoir_edge.cli.output import Output, size
 from memoir_edge.edits import Edit, Problem, read
 from memoir_edge.errors import InputError
-from memoir_edge.memory import Memory, Probe
+from memoir_edge.journal import Journal, JournalError, State, begin, load, path_of
+from memoir_edge.lint import Finding, lint
+from memoir_edge.memory import Memory
 
 if TYPE_CHECKING:
-    from memoir_edge.editor import Editor, Outcome
+    from memoir_edge.editor import Editor, Outcome, Watch
 
-AUTOSAVE_SECONDS = 10.0
-MAX_PROBES = 16
 LISTED = 30  # more edits than this are not listed one by one, only those that did not take
+TRIED = 3  # edits that a plan times
 
 
 def apply_(
@@ -34,14 +42,20 @@ def apply_(
     steps: int | None = None,
     prefixes: int | None = None,
     thinned: int | None = None,
+    spare: float | None = None,
+    repairs: int | None = None,
+    batch_edits: int = 1,
+    parity: bool = False,
     device: str | None = None,
     skip_bad: bool = False,
+    plan: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
-    """Train edits into a memory file, and ask the edited model for each of them.
+    """Train edits into a memory file, and ask the edited model for every edit it then holds.
 
-    Edits that the memory holds already are skipped by id, so the command can be repeated; what was
-    done before an interruption is kept. Exit code 1 if an edit did not take.
+    Edits that the memory holds already are skipped by id, so the command can be repeated. All that
+    is done goes into OUT.journal at once: after an interruption of any kind the same command goes
+    on where it was, and ends with the same memory. Exit code 1 if an edit does not hold.
 
     Args:
         edits: JSON lines: {"prompt": ..., "target": ...}.
@@ -55,50 +69,122 @@ def apply_(
         steps: Most gradient steps of one edit.
         prefixes: Training rows behind texts that the model wrote itself.
         thinned: Training rows that read only part of the mask, for paraphrases' sake.
-        device: cpu, cuda, cuda:1 ...; default CUDA where there is one.
+        spare: How strongly a change avoids what other edits read; 0 is not at all.
+        repairs: Rounds in which edits that later ones have worn down are trained again.
+        batch_edits: Edits trained together.
+        parity: The arithmetic of the paper's released code, quirks included.
+        device: cpu, cuda, cuda:1 ..., or auto to spread a model over several; default CUDA where
+            there is one.
         skip_bad: Leave unusable records out instead of refusing the file.
+        plan: Show what is doubtful about the edits, and the expected time and size; touch nothing.
     """
     wanted, problems = read(edits, skip_bad=skip_bad)
     for problem in problems:
         output.say(f"skipped line {problem.line}: {problem.reason}")
-    if memory and out.exists() and not out.samefile(memory):
-        raise InputError(
-            f"{out} exists and would be lost, because the run begins from {memory}",
-            hint=f"leave --memory out to go on from {out}, or give another --out",
+    with ExitStack() as opened:
+        journal, former = _former(out, memory, output, opened, write=not plan)
+        held = {entry.id for entry in former.edits} if former else set()
+        new = [edit for edit in wanted if edit.id not in held]
+        state = journal.state() if journal else None
+        if former and not new and not (state and state.changed):
+            return _nothing_new(former, out, len(wanted), state, output)
+        options = {"threshold": threshold, "steps": steps, "prefixes": prefixes,
+                   "thinned": thinned, "spare": spare, "repairs": repairs,
+                   "batch_edits": batch_edits, "parity": parity}  # fmt: skip
+        editor = _editor(model, former, device, site, k, feature, options)
+        settings = editor.settings
+        output.say(
+            f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, "
+            f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
+            f"at most {settings.steps} steps, rows: 1 plain, {len(editor.prefixes)} prefixed, "
+            f"{settings.thinned} thinned, spare {settings.spare:g}"
         )
-    start = memory or (out if out.exists() else None)
-    former = memory_file.read(start) if start else None
+        for edit in new if not plan else ():
+            editor.refuse_too_long(edit)
+        findings = _lint(editor, new) if new else []
+        _show_findings(findings, output)
+        if plan:
+            return _plan(editor, new, findings, problems, output)
+        if journal is None:
+            about = {"model": _named(model)}
+            began = former or editor.memory()
+            journal = begin(path_of(out), began, about)
+            opened.enter_context(journal)
+        editor.journal = journal
+        start = time.monotonic()
+        outcomes = _train(editor, new, journal, state, out, output)
+        seconds = time.monotonic() - start
+        made = _write(journal, out)
+    skipped = len(wanted) - len(new)
+    _report(made, editor, out, outcomes, findings, problems, seconds, skipped, output)
+    return 1 if editor.audit and editor.audit.failed else 0
+
+
+# --- What there is already -----------------------------------------------------------------------
+
+
+def _former(
+    out: Path, memory: Path | None, output: Output, opened: ExitStack, *, write: bool
+) -> tuple[Journal | None, Memory | None]:
+    """The journal to go on with and the memory it amounts to, each where there is one."""
     if not out.parent.is_dir() or out.is_dir():
         raise InputError(
             f"cannot write {out}: no file in an existing folder", hint="give a file path"
         )
-    held = {entry.id for entry in former.edits} if former else set()
-    new = [edit for edit in wanted if edit.id not in held]
-    if former and not new:
-        return _nothing_new(former, start, out, len(wanted), output)
-    options = {"threshold": threshold, "steps": steps, "prefixes": prefixes, "thinned": thinned}
-    editor = _editor(model, former, device, site, k, feature, options)
-    settings = editor.settings
-    output.say(
-        f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, k {settings.k}, "
-        f"feature {settings.feature}, threshold {settings.threshold:g}, at most {settings.steps} "
-        f"steps, rows: 1 plain, {len(editor.prefixes)} prefixed, {settings.thinned} thinned"
-    )
-    began = time.monotonic()
-    outcomes = _train(editor, new, out, output)
-    seconds = time.monotonic() - began
-    made = memory_file.write(_finished(editor, outcomes), out)
-    _report(made, out, outcomes, problems, seconds, len(wanted) - len(new), output)
-    return 0 if all(outcome.took for outcome in outcomes) else 1
+    path = path_of(out)
+    other = memory is not None and not (out.exists() and out.samefile(memory))
+    if other and (out.exists() or path.exists()):
+        raise InputError(
+            f"{out if out.exists() else path} exists and would be lost, because the run begins "
+            f"from {memory}",
+            hint=f"leave --memory out to go on from {out}, or give another --out",
+        )
+    if memory and other and (source := load(path_of(memory), write=False)):
+        with source:
+            _check_kin(source, memory)
+            if not write:
+                return None, source.compile()
+        _copy(source.path, path)
+    journal = load(path, write=write)
+    if journal:
+        opened.enter_context(journal)
+        if journal.dropped:
+            output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
+        if out.exists():
+            _check_kin(journal, out)
+        return journal, journal.compile()
+    start = memory or (out if out.exists() else None)
+    if start:
+        output.say(f"{start} has no journal: its edits cannot be deleted one by one")
+    return None, memory_file.read(start) if start else None
 
 
-def _nothing_new(former: Memory, start: Path | None, out: Path, count: int, output: Output) -> int:
-    if start != out:
-        memory_file.write(former, out)
+def _check_kin(journal: Journal, memory: Path) -> None:
+    digest = memory_file.read(memory).digest
+    if digest not in journal.digests():
+        raise JournalError(
+            f"{journal.path} is not the journal of {memory}",
+            hint="move the one away that does not belong here",
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def _nothing_new(former: Memory, out: Path, count: int, state: State | None, output: Output) -> int:
+    if not out.exists():
+        former = memory_file.write(former, out)
+    failed = state.todo or [] if state else []
     output.say(f"{out} holds all {count} edits already: nothing to do")
-    document = {"memory": str(out), "digest": former.digest, "skipped": count}
-    output.result(document | {"failed": [], "edits": []})
-    return 0
+    if failed:
+        output.say(f"{len(failed)} edits did not hold when last asked: {', '.join(failed)}")
+    digest = memory_file.read(out).digest
+    document = {"memory": str(out), "digest": digest, "skipped": count}
+    output.result(document | {"failed": failed, "edits": []})
+    return 1 if failed else 0
 
 
 def _editor(
@@ -115,7 +201,7 @@ def _editor(
 
     ed = editor_package()
     base = ed.load(model, device=device)
-    site = site or (former.site if former else ed.default_site(base.config))
+    site = site or (former.site if former else ed.choose_site(base.net, base.config))
     D, _ = ed.width(ed.find_site(base.net, site))
     if former:
         k = former.k if k is None else k
@@ -125,45 +211,133 @@ def _editor(
     return editor
 
 
-def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> "list[Outcome]":
-    """Train with a bar; what is done is saved now and then, and when interrupted."""
-    held, saved = len(editor.live.entries), time.monotonic()
+def _named(model: str) -> str:
+    """How the journal names the model: a hub id as it is, a folder in full."""
+    return str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
 
-    with output.progress("editing", len(new)) as bar:
 
-        def after_edit() -> None:
-            nonlocal saved
+# --- Before training -----------------------------------------------------------------------------
+
+
+def _lint(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
+    return lint(
+        new,
+        editor.masks([edit.prompt for edit in new]),
+        [editor.length(edit) for edit in new],
+        editor.base.context,
+        editor.live.bank,
+        editor.settings.threshold,
+    )
+
+
+def _show_findings(findings: Sequence[Finding], output: Output) -> None:
+    output.table(
+        "look at these",
+        ["what", "edit", "meets", "overlap", ""],
+        [[f.kind, f.edit, f.other, f.overlap, f.note] for f in findings[:LISTED]],
+    )
+    if len(findings) > LISTED:
+        output.say(f"... and {len(findings) - LISTED} more; --json lists all")
+
+
+def _plan(
+    editor: "Editor",
+    new: Sequence[Edit],
+    findings: Sequence[Finding],
+    problems: Sequence[Problem],
+    output: Output,
+) -> int:
+    """Train a few edits into a memory that is thrown away, and say what all would take."""
+    seconds, rank = [], [1]
+    tried = [edit for edit in new if editor.length(edit) <= editor.base.context][:TRIED]
+    with output.progress("trying", len(tried)) as bar:
+        for edit in tried:
+            start = time.monotonic()
+            [change] = editor.edit([edit])
+            seconds.append(time.monotonic() - start)
+            rank.append(len(change.U))
             bar.advance()
-            if time.monotonic() - saved > AUTOSAVE_SECONDS:
-                memory_file.write(editor.memory(), out)
-                saved = time.monotonic()
+    each = statistics.median(seconds) if seconds else 0.0
+    d, D = editor.live.Wm.shape
+    masks = [*editor.live.bank.packed(), *editor.masks([edit.prompt for edit in new])]
+    columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum()
+    records = [json.dumps(edit.record()) for edit in new]
+    bytes_ = int(columns * d * 4 + sum(map(len, [*masks, *records])) + 12 * D)
+    grows = len(new) * max(rank) * (editor.settings.k + d) * 4
+    document = {
+        "edits": len(new),
+        "findings": [asdict(finding) for finding in findings],
+        "skipped_bad": [problem._asdict() for problem in problems],
+        "seconds_per_edit": round(each, 3),
+        "seconds": round(each * len(new), 1),
+        "memory_bytes": bytes_,
+        "journal_bytes": grows,
+    }
+    output.say(
+        f"{len(new)} edits to train, about {each:.2f} s each, {each * len(new):.0f} s in all, and "
+        f"the check of every edit; a memory of about {size(bytes_)}, a journal that grows by about "
+        f"{size(grows)}. Nothing was written."
+    )
+    output.result(document)
+    return 0
 
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def _train(
+    editor: "Editor",
+    new: Sequence[Edit],
+    journal: Journal,
+    state: State | None,
+    out: Path,
+    output: Output,
+) -> "list[Outcome]":
+    """Train with a bar; when interrupted, what is done is in the memory file too."""
+    with output.progress("editing", len(new)) as bar:
+        watch = _watch(bar, output)
         try:
-            return editor.apply(new, lambda edit: _note(bar, edit), after_edit)
+            if new:
+                return editor.apply(new, watch)
+            if state and not state.settled(editor.settings.repairs):
+                editor.settle(watch, todo=state.todo, audits=state.audits)
         except KeyboardInterrupt:
-            done = len(editor.live.entries) - held
-            if done:
-                memory_file.write(editor.memory(), out)
-                output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
+            done = sum(edit.id in editor.live.bank.records for edit in new)
+            made = journal.compile()
+            memory_file.write(made, out, lambda d: journal.written(d, finished=False))
+            output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
             raise
+    return []
 
 
-def _note(bar: Bar, edit: Edit) -> Callable[[int, float], None]:
-    return lambda step, loss: bar.note(f"loss {loss:.3f} after {step} steps: {edit.prompt[:40]}")
+def _watch(bar: Any, output: Output) -> "Watch":
+    from memoir_edge.editor import Watch
+
+    def begun(group: Sequence[Edit]) -> Any:
+        return lambda step, loss: bar.note(
+            f"loss {loss:.3f} after {step} steps: {group[0].prompt[:40]}"
+        )
+
+    def audited(checked: int, failed: int) -> None:
+        if failed:
+            output.say(f"{failed} of {checked} edits do not hold")
+
+    return Watch(begun, bar.advance, lambda edit: begun([edit]), audited)
 
 
-def _finished(editor: "Editor", outcomes: "Sequence[Outcome]") -> Memory:
-    held = editor.live.ids  # a later edit of the same prompt takes an earlier one's place
-    took = [outcome.edit for outcome in outcomes if outcome.took and outcome.edit.id in held]
-    probes = (*editor.probes, *(Probe(edit.prompt, edit.target, edit.id) for edit in took))
-    evaluation = {"checked": len(outcomes), "took": len(took)}
-    return editor.memory(probes=probes[:MAX_PROBES], evaluation=evaluation)
+def _write(journal: Journal, out: Path) -> Memory:
+    """Write the memory that a journal amounts to; the journal is told first."""
+    return memory_file.write(
+        journal.compile(), out, lambda digest: journal.written(digest, finished=True)
+    )
 
 
 def _report(
     made: Memory,
+    editor: "Editor",
     out: Path,
     outcomes: "Sequence[Outcome]",
+    findings: Sequence[Finding],
     problems: Sequence[Problem],
     seconds: float,
     skipped: int,
@@ -178,9 +352,10 @@ def _report(
             for o in listed
         ],
     )
-    failed = [outcome.edit.id for outcome in outcomes if not outcome.took]
+    checked, failed = (editor.audit.checked, editor.audit.failed) if editor.audit else (0, [])
+    output.say(f"asked for all {checked} edits: {checked - len(failed)} hold")
     if failed:
-        output.say(f"{len(failed)} of {len(outcomes)} edits did not take: {', '.join(failed)}")
+        output.say(f"{len(failed)} do not: {', '.join(failed)}")
     bytes_ = os.path.getsize(out)  # noqa: PTH202
     each = seconds / max(len(outcomes), 1)
     output.say(
@@ -195,6 +370,8 @@ def _report(
         "settings": {"site": made.site, "k": made.k, "feature": made.feature},
         "skipped": skipped,
         "skipped_bad": [problem._asdict() for problem in problems],
+        "findings": [asdict(finding) for finding in findings],
+        "checked": checked,
         "failed": failed,
         "edits": [
             {

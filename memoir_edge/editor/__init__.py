@@ -9,8 +9,8 @@ memory = editor.memory()
 
 from memoir_edge.editor.answers import Edited, edited
 from memoir_edge.editor.config import Settings, choose
-from memoir_edge.editor.editor import Editor, Outcome, unrelated_prompts
-from memoir_edge.editor.layer import find_site, width
+from memoir_edge.editor.editor import Editor, Outcome, Watch, unrelated_prompts
+from memoir_edge.editor.layer import choose_site, find_site, structural_site, width
 from memoir_edge.editor.live import thaw
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.sites import default_site
@@ -21,12 +21,15 @@ __all__ = [
     "Editor",
     "Outcome",
     "Settings",
+    "Watch",
     "choose",
+    "choose_site",
     "default_site",
     "edited",
     "find_site",
     "load",
     "quiet",
+    "structural_site",
     "thaw",
     "unrelated_prompts",
     "width",

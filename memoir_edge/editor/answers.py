@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.editor.layer import changed, find_site, input_of, width
+from memoir_edge.editor.layer import changed, device_of, find_site, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, collate, greedy
 from memoir_edge.errors import MismatchError
@@ -48,7 +48,7 @@ class Edited:
         """Where each prompt goes."""
         assert self.live is not None
         f = self.features(prompts, self.live.hashing.feature)
-        return self.live.route(self.live.hashing.mask(f))
+        return self.live.bank.route(self.live.hashing.mask(f))
 
     def answer(
         self,
@@ -66,6 +66,8 @@ class Edited:
             memory: Whether the memory may answer.
             routes: Where each prompt goes, given instead of decided.
         """
+        if not prompts:
+            return []
         rows = [self.base.encode(prompt) for prompt in prompts]
         routes = routes or self._routes(prompts, memory)
         answers: list[Answer] = []
@@ -104,8 +106,9 @@ class Edited:
         if routes is None:
             return Answer(text)
         assert self.live is not None
-        entry = self.live.entries.get(int(routes.route[i]) - 1)
-        return Answer(text, entry.id if entry else None, float(routes.overlap[i]))
+        route = int(routes.route[i])
+        edit = self.live.bank.keys[route - 1].edit if route > 0 else None
+        return Answer(text, edit, float(routes.overlap[i]))
 
     def _recall(
         self, routes: tophash.Routes | None, part: Sequence[int]
@@ -118,7 +121,7 @@ class Edited:
         M = np.zeros((len(part), D), np.float32)
         for place, i in enumerate(part):
             if routes.route[i] > 0:
-                M[place] = tophash.unpack(self.live.bank[int(routes.route[i]) - 1], D)
+                M[place] = tophash.unpack(self.live.bank.keys[int(routes.route[i]) - 1].mask, D)
         if not M.any():
             return nullcontext()
         masks = torch.from_numpy(M).to(Wm.device)[:, None, :]
@@ -157,4 +160,4 @@ def edited(base: BaseModel, memory: Memory) -> Edited:
     """
     site = find_site(base.net, memory.site)
     check_fit(memory, base, width(site))
-    return Edited(base, site, thaw(memory, next(site.parameters()).device))
+    return Edited(base, site, thaw(memory, device_of(site)))

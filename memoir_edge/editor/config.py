@@ -1,6 +1,6 @@
 """Settings of the editor: one dataclass, made once at the edge and passed down."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memoir_edge.errors import InputError
 from memoir_edge.sites import Config, preset
@@ -22,6 +22,10 @@ class Settings:
     prefixes: int = 0  # rows behind texts that the model wrote itself; the paper has 10
     thinned: int = 0  # copies of the plain row that read only part of the mask's features
     dropout: float = 0.5  # that part they do not read
+    spare: float = 0.0  # how strongly a change avoids what other edits read; the paper: not at all
+    repairs: int = 5  # rounds in which edits that later ones have worn down are trained again
+    batch_edits: int = 1  # edits trained together
+    parity: bool = False  # the released code's arithmetic, quirks included
     eos: bool = True  # train the end of the answer too, so that free generation stops
     seed: int = 0  # of the permutation
     batch: int = 32  # rows of one forward pass outside training
@@ -32,12 +36,17 @@ class Settings:
             raise InputError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         if not 0 < self.threshold <= 1:
             raise InputError(f"threshold is {self.threshold}, expected above 0 and at most 1")
-        for name in ("prefixes", "thinned"):
-            if getattr(self, name) < 0:
+        for name in ("prefixes", "thinned", "spare", "repairs"):
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("k", "steps", "batch"):
+        for name in ("k", "steps", "batch", "batch_edits"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.parity and (self.batch_edits > 1 or self.thinned or self.spare or self.eos):
+            raise InputError(
+                "parity with the released code is one edit at a time, without thinned rows, "
+                "sparing or an end-of-text token"
+            )
 
 
 def choose(
@@ -51,6 +60,10 @@ def choose(
     steps: int | None = None,
     prefixes: int | None = None,
     thinned: int | None = None,
+    spare: float | None = None,
+    repairs: int | None = None,
+    batch_edits: int = 1,
+    parity: bool = False,
 ) -> Settings:
     """Fill what the user left open from the architecture's preset.
 
@@ -64,11 +77,17 @@ def choose(
         steps: Most gradient steps of one edit.
         prefixes: Rows behind the model's own texts.
         thinned: Rows that read only part of the mask.
+        spare: How strongly a change avoids what other edits read.
+        repairs: Rounds of training worn edits again.
+        batch_edits: Edits trained together.
+        parity: The released code's arithmetic; then nothing that the paper lacks is on by default.
 
     Raises:
         InputError: A value is out of range.
     """
     chosen = preset(config)
+    if parity:
+        chosen = replace(chosen, prefixes=10, thinned=0, spare=0.0, repairs=0)
     feature = feature or chosen.feature
     if k is not None and not 0 < k <= D:
         raise InputError(f"k is {k}, expected from 1 to the site's input width {D}")
@@ -80,4 +99,9 @@ def choose(
         steps=steps or chosen.steps,
         prefixes=chosen.prefixes if prefixes is None else prefixes,
         thinned=chosen.thinned if thinned is None else thinned,
+        spare=chosen.spare if spare is None else spare,
+        repairs=chosen.repairs if repairs is None else repairs,
+        batch_edits=batch_edits,
+        parity=parity,
+        eos=not parity,
     )

@@ -1,32 +1,37 @@
-"""The editor: sequential MEMOIR edits of one model into one memory.
+"""The editor: MEMOIR edits of one model into one memory.
 
 The call tree is the method: `Editor.edit` hashes the prompt to its mask, trains the mask's columns
-of Wm, and takes the keys into the bank; `Editor.answers` asks the edited model.
+of Wm, and takes the keys into the bank; `Editor.settle` asks for every edit of the memory and
+trains again those that later ones have worn down; `Editor.answers` asks the edited model.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
 from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.config import Settings
-from memoir_edge.editor.layer import find_site, width
-from memoir_edge.editor.live import Hashing, LiveMemory, thaw
-from memoir_edge.editor.model import BaseModel
-from memoir_edge.editor.train import OnStep, Trained, own_texts, rows, train
-from memoir_edge.edits import Edit
+from memoir_edge.editor.layer import device_of, find_site, input_of, width
+from memoir_edge.editor.live import Hashing, LiveMemory, empty, thaw
+from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.spare import Reads
+from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
+from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import InputError, MismatchError
+from memoir_edge.journal import Audit, Change, Journal, Made
 from memoir_edge.memory import Base, Memory, Probe
 
 # Tokens that a check lets the model say beyond the target, to see whether it stops.
 SLACK = 4
+MAX_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Outcome:
     """One edit, trained and asked."""
 
     edit: Edit
-    loss: float  # nats a target token at the end of training
+    loss: float  # nats a target token at the end of its first training
     steps: int
     before: str  # what the base model says
     after: Answer  # what the edited model says
@@ -47,7 +52,22 @@ class Outcome:
     @property
     def took(self) -> bool:
         """The edit's own prompt reaches it, and the free answer is the target."""
-        return self.after.text == self.edit.target and self.after.edit == self.edit.id
+        return took(self.edit, self.after)
+
+
+def took(edit: Edit, answer: Answer) -> bool:
+    """Whether a free answer to an edit's own prompt is its target, and given by that edit."""
+    return answer.text == edit.target and answer.edit == edit.id
+
+
+@dataclass
+class Watch:
+    """Who is told of what an editor does; all silent unless given."""
+
+    begun: Callable[[Sequence[Edit]], OnStep] = lambda edits: lambda step, loss: None
+    made: Callable[[int], None] = lambda count: None  # edits that are in the memory now
+    again: Callable[[Edit], OnStep] = lambda edit: lambda step, loss: None
+    audited: Callable[[int, int], None] = lambda checked, failed: None
 
 
 def unrelated_prompts() -> list[str]:
@@ -63,6 +83,7 @@ class Editor:
         base: The frozen model.
         settings: Site, k, feature, threshold, and how to train.
         memory: A memory of the same model, site and k to go on from.
+        journal: Told of everything before it counts; the memory must be what it compiles to.
         unrelated: Prompts to centre the routing feature on; default `unrelated_prompts()`.
 
     Raises:
@@ -75,22 +96,29 @@ class Editor:
         base: BaseModel,
         settings: Settings,
         memory: Memory | None = None,
+        *,
+        journal: Journal | None = None,
         unrelated: Sequence[str] | None = None,
     ) -> None:
         site = find_site(base.net, settings.site)
         self.base = base
         self.settings = settings
+        self.journal = journal
+        self.device = device_of(site)
         self.model = Edited(base, site, None, settings.batch)
         if memory is not None:
             check_fit(memory, base, width(site))
             check_settings(memory, settings)
-            self.live = thaw(memory, next(site.parameters()).device)
+            self.live = thaw(memory, self.device)
         else:
             self.live = self._empty(unrelated or unrelated_prompts())
         self.model.live = self.live
-        self.parent = memory.digest if memory is not None else None
-        self._probes = memory.probes if memory is not None else ()
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
+        self.audit: Audit | None = None  # the last one
+        self._former = memory
+        self._reads: Reads | None = None  # of the edits held; None: to be gathered
+        self._asked: dict[str, Answer] = {}  # by the last audit
+        self._masks: dict[str, tophash.Bytes] = {}  # by text
 
     def _empty(self, unrelated: Sequence[str]) -> LiveMemory:
         D, d = width(self.model.site)
@@ -102,70 +130,178 @@ class Editor:
             scale=np.ones(D, np.float32),
             permutation=random.permutation(D).astype(np.int32),
         )
-        device = next(self.model.site.parameters()).device
-        return LiveMemory(torch.zeros(d, D, device=device), hashing)
+        return empty(hashing, d, self.device)
 
     def masks(self, prompts: Sequence[str]) -> list[tophash.Bytes]:
         """Packed masks, each `[ceil(D/8)]`.
 
-        One forward pass a prompt: a stored mask must not depend on what else was in its batch.
+        One forward pass a prompt: a stored mask must not depend on what else was in its batch. It
+        does not depend on Wm either (MEMOIR section 2), so it is formed once.
         """
         hashing = self.live.hashing
         alone = replace(self.model, batch=1)
-        return list(hashing.mask(alone.features(prompts, hashing.feature))) if prompts else []
+        new = [text for text in dict.fromkeys(prompts) if text not in self._masks]
+        if new:
+            masks = hashing.mask(alone.features(new, hashing.feature))
+            self._masks |= zip(new, masks, strict=True)
+        return [self._masks[text] for text in prompts]
 
-    def edit(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> Trained:
-        """Make one edit: hash, train, remember."""
-        made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
-        primary, *others = self.masks([edit.prompt, *edit.keys, *edit.guards])
+    # --- Making edits ----------------------------------------------------------------------------
+
+    def edit(
+        self, edits: Sequence[Edit], on_step: OnStep = lambda step, loss: None
+    ) -> list[Change]:
+        """Make edits, trained together: hash, train, remember."""
+        made = []
+        masks = [self.masks([e.prompt, *e.keys, *e.guards]) for e in edits]
+        jobs = [self._job(edit, own[0], held=False) for edit, own in zip(edits, masks, strict=True)]
+        changes = train(self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step)
+        for edit, own, change in zip(edits, masks, changes, strict=True):
+            n = 1 + len(edit.keys)
+            threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
+            made.append(Made(edit.id, edit.record(), own[0], own[1:n], own[n:], threshold, change))
+        if self.journal:
+            self.journal.made(made)
+        for edit, new in zip(edits, made, strict=True):
+            self.live.change(new.primary, new.change)
+            former = self.live.bank.add(
+                new.id, new.record, new.primary, new.others, new.guards, new.threshold
+            )
+            if former is not None:
+                self._reads = None
+            elif self._reads is not None:
+                self._take_in(self._reads, edit, new.primary)
+        return changes
+
+    def again(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> Change:
+        """Train an edit that the memory holds once more, from where Wm is now."""
+        primary = self._primary(edit)
+        job = self._job(edit, primary, held=True)
+        [change] = train(self.base, self.model.site, self.live.Wm, [job], self.settings, on_step)
+        if self.journal:
+            self.journal.again(edit.id, change)
+        self.live.change(primary, change)
+        return change
+
+    def _job(self, edit: Edit, primary: tophash.Bytes, *, held: bool) -> Job:
         columns = self.live.columns(primary)
-        trained = train(
-            self.base, self.model.site, self.live.Wm, columns, made, self.settings, on_step
-        )
-        n = len(edit.keys)
-        threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
-        self.live.add(edit, primary, others[:n], others[n:], threshold)
-        return trained
+        made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
+        if not self.settings.spare:
+            return Job(columns, made)
+        own = self._read(edit, columns) if held else None
+        return Job(columns, made, self._gathered().avoided(columns, own, self.settings.spare))
 
-    def apply(
-        self,
-        edits: Sequence[Edit],
-        on_edit: Callable[[Edit], OnStep] = lambda edit: lambda step, loss: None,
-        after_edit: Callable[[], None] = lambda: None,
-    ) -> list[Outcome]:
-        """Make the edits in order, then ask for each of them.
+    def _primary(self, edit: Edit) -> tophash.Bytes:
+        return self.live.bank.keys[self.live.bank.rows()[edit.id]].mask
+
+    def _gathered(self) -> Reads:
+        if self._reads is None:
+            D = self.live.Wm.shape[1]
+            self._reads = Reads(torch.zeros(D, D, device=self.device))
+            for edit in self.edits:
+                self._take_in(self._reads, edit, self._primary(edit))
+        return self._reads
+
+    def _take_in(self, reads: Reads, edit: Edit, primary: tophash.Bytes) -> None:
+        columns = self.live.columns(primary)
+        reads.add(self._read(edit, columns), columns)
+
+    def _read(self, edit: Edit, columns: Tensor) -> Tensor:
+        """What the site reads where the edit's target tokens are predicted: `[tokens, k]`."""
+        [row] = rows(self.base, edit.prompt, edit.target, [], eos=self.settings.eos)
+        batch = collate([[*row.prompt, *row.target]], side="right", device=self.base.device)
+        a = input_of(self.base.net, self.model.site, batch).reshape(-1, self.live.Wm.shape[1])
+        return a[len(row.prompt) - 1 : -1, columns].float()
+
+    # --- The whole job ---------------------------------------------------------------------------
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The edits that the memory holds, but those whose record is withheld or unusable."""
+        found: list[Edit] = []
+        for id, record in self.live.bank.records.items():
+            with suppress(ValueError):
+                found.append(replace(from_record(record), id=id))
+        return found
+
+    def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
+        """Make the edits in order, then ask for every edit of the memory and mend what is worn.
 
         Nothing is trained before every edit is known to fit the context.
 
         Args:
             edits: The edits; none may be in the memory already.
-            on_edit: Told of each edit that begins; gives the function that is told of its steps.
-            after_edit: Called when an edit is in the memory.
+            watch: Who is told.
 
         Raises:
             InputError: An edit does not fit the context.
         """
+        watch = watch or Watch()
         for edit in edits:
-            self._refuse_too_long(edit)
+            self.refuse_too_long(edit)
         before = self.answers(edits, memory=False)
-        trained = []
-        for edit in edits:
-            trained.append(self.edit(edit, on_edit(edit)))
-            after_edit()
-        after = self.answers(edits, memory=True)
+        trained: list[Change] = []
+        size = self.settings.batch_edits
+        for group in (edits[i : i + size] for i in range(0, len(edits), size)):
+            trained += self.edit(group, watch.begun(group))
+            watch.made(len(group))
+        self.settle(watch)
+        # A later edit of the same prompt may have taken an earlier one's place.
+        gone = [edit for edit in edits if edit.id not in self._asked]
+        after = self._asked | dict(
+            zip((edit.id for edit in gone), self.answers(gone, memory=True), strict=True)
+        )
         return [
-            Outcome(edit, done.loss, done.steps, old.text, new)
-            for edit, done, old, new in zip(edits, trained, before, after, strict=True)
+            Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
+            for edit, done, old in zip(edits, trained, before, strict=True)
         ]
 
-    def _refuse_too_long(self, edit: Edit) -> None:
-        for text in (f"{edit.prompt} {edit.target}", *edit.keys, *edit.guards):
-            length = len(self.base.encode(text)) + 1  # the end-of-text token
-            if length > self.base.context:
-                raise InputError(
-                    f"edit {edit.id}: {length} tokens, the model's context is {self.base.context}",
-                    hint="shorten it, or leave it out",
-                )
+    def settle(
+        self, watch: Watch | None = None, *, todo: Sequence[str] | None = None, audits: int = 0
+    ) -> Audit:
+        """Ask for every edit, train the broken ones again, and ask again, until all hold.
+
+        Args:
+            watch: Who is told.
+            todo: Edits that an interrupted run still had to train again.
+            audits: How many audits that run has made since the last edit was made.
+        """
+        watch = watch or Watch()
+        by_id = {edit.id: edit for edit in self.edits}
+        while True:
+            for edit in (by_id[id] for id in todo or ()):
+                self.again(edit, watch.again(edit))
+            self.audit = self._audit(list(by_id.values()))
+            if self.journal:
+                self.journal.audited(self.audit)
+            watch.audited(self.audit.checked, len(self.audit.failed))
+            todo, audits = self.audit.failed, audits + 1
+            if not todo or audits > self.settings.repairs:
+                return self.audit
+
+    def _audit(self, edits: Sequence[Edit]) -> Audit:
+        answers = self.answers(edits, memory=True)
+        self._asked = {edit.id: answer for edit, answer in zip(edits, answers, strict=True)}
+        good = [edit for edit in edits if took(edit, self._asked[edit.id])]
+        held = {edit.id for edit in good}
+        return Audit(
+            checked=len(edits),
+            failed=[edit.id for edit in edits if edit.id not in held],
+            probes=[Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]],
+        )
+
+    def refuse_too_long(self, edit: Edit) -> None:
+        """Raise InputError unless an edit fits the model's context."""
+        if (length := self.length(edit)) > self.base.context:
+            raise InputError(
+                f"edit {edit.id}: {length} tokens, the model's context is {self.base.context}",
+                hint="shorten it, or leave it out",
+            )
+
+    def length(self, edit: Edit) -> int:
+        """Tokens of the longest text that an edit makes the model read, its end included."""
+        texts = (f"{edit.prompt} {edit.target}", *edit.keys, *edit.guards)
+        return max(len(self.base.encode(text)) for text in texts) + 1
 
     def answers(self, edits: Sequence[Edit], *, memory: bool) -> list[Answer]:
         """Free answers to the edits' prompts, stripped, with room to run past the target."""
@@ -173,20 +309,25 @@ class Editor:
         asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
-    @property
-    def probes(self) -> tuple[Probe, ...]:
-        """The former memory's probes, but those of edits that have been taken over since."""
-        return tuple(p for p in self._probes if p.edit is None or p.edit in self.live.ids)
-
     def memory(self, **rest: Any) -> Memory:
         """What has been edited so far, as an artifact."""
+        if self.audit:
+            probes: Sequence[Probe] = self.audit.probes
+            evaluation = self.audit.evaluation
+        else:
+            probes = self._former.probes if self._former else ()
+            evaluation = self._former.evaluation if self._former else {}
+        ids = self.live.bank.records
+        document = {
+            "tool": f"memoir-edge {__version__}",
+            "parent": self._former.digest if self._former else None,
+            "probes": tuple(p for p in probes if p.edit is None or p.edit in ids),
+            "evaluation": evaluation,
+        }
         return self.live.freeze(
             site=self.settings.site,
             base=Base(self.base.id, self.base.digest),
-            tool=f"memoir-edge {__version__}",
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            parent=self.parent,
-            **{"probes": self.probes} | rest,
+            **document | rest,
         )
 
 

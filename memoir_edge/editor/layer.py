@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge.errors import SiteError
+from memoir_edge.sites import Config, default_site, preset
 
 # Given a, the layer's input: what to add to its output, [B, T, d]; None adds nothing. `a` is
 # [B, T, D], or [B * T, D] where an architecture folds its tokens (OPT).
@@ -87,6 +88,20 @@ def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[
         handle.remove()
 
 
+@contextmanager
+def head_reads(net: nn.Module, at: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """While open, only these `(rows, positions)` reach the LM head, so logits are `[len(rows), V]`.
+
+    Logits of every position would be the largest tensor of all in a model with many words.
+    """
+    head = net.get_output_embeddings()  # type: ignore[operator] # transformers' own
+    handle = head.register_forward_pre_hook(lambda _module, args: (args[0][at],))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _blocks(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
     """The ModuleList on the way to a site: who holds it, under which name, and the site's index."""
     parts = path.split(".")
@@ -114,6 +129,56 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
             hint=f"linear layers of this model: {_summary(model)}",
         )
     return site
+
+
+def device_of(site: nn.Module) -> torch.device:
+    """Where a layer computes, and so where its memory lives.
+
+    Its weight's device, unless accelerate fetches the weight for each run (`device_map="auto"`).
+    """
+    hook = getattr(site, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    weight = _weight(site)
+    assert weight is not None
+    return weight.device if device is None else torch.device(device)
+
+
+def choose_site(net: nn.Module, config: Config) -> str:
+    """The layer to edit: by the table of architectures, else by structure.
+
+    Raises:
+        SiteError: The architecture is unknown, and no layer stands out; names the layers there are.
+    """
+    try:
+        return default_site(config)
+    except SiteError as error:
+        site = structural_site(net, preset(config).depth)
+        if site is None:
+            hint = f"name the down-projection to edit with --site; linear layers: {_summary(net)}"
+            raise SiteError(str(error), hint=hint) from error
+        return site
+
+
+def structural_site(net: nn.Module, depth: float) -> str | None:
+    """The down-projection of an unknown architecture, told by its shape; None where that is unsure.
+
+    In the block at `depth`, the one linear layer that is fed by more features than the block's
+    width and gives as many as that: attention gives the width from no more than it.
+
+    Args:
+        net: A decoder whose blocks are one ModuleList.
+        depth: Share of the blocks that lie below, from 0 to 1.
+    """
+    lists = [(p, m) for p, m in net.named_modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        return None
+    path, blocks = max(lists, key=lambda item: len(item[1]))
+    index = int(depth * len(blocks))
+    block = blocks[index]
+    linear = {name: m for name, m in block.named_modules() if _weight(m) is not None}
+    hidden = net.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    down = [name for name, layer in linear.items() if width(layer)[1] == hidden < width(layer)[0]]
+    return f"{path}.{index}.{down[0]}" if len(down) == 1 else None
 
 
 def width(site: nn.Module) -> tuple[int, int]:

@@ -1,25 +1,31 @@
-"""One edit: gradient descent on the k active columns of Wm (MEMOIR section 3.1).
+"""Training: gradient descent on the k active columns of Wm (MEMOIR section 3.1).
 
-Knows nothing of banks, routing or files. The base model is frozen; the only leaf is `[k, d]`.
+Knows nothing of banks, routing or files. The base model and Wm are only read; what comes out is the
+change of each edit, of low rank.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from memoir_edge.editor.config import Settings
-from memoir_edge.editor.layer import changed, resumed_at
+from memoir_edge.editor.layer import changed, head_reads, resumed_at
 from memoir_edge.editor.model import BaseModel, collate, greedy
 from memoir_edge.errors import InputError
+from memoir_edge.journal import RELATIVE_ERROR, Change
 from memoir_edge.text import split_target
 
 # The paper's seeds for texts that the model writes itself, and their lengths in tokens.
 SEEDS = ("I", "You", "Because", "Yes", "Q: ")
 LENGTHS = (5, 10)
+# The released code's: shrinks all of Wm at every step, and when its training stops.
+PARITY_DECAY = 1e-5
+PARITY_STALLED = 1e-4
 
-OnStep = Callable[[int, float], None]  # (steps done, loss in nats a token)
+OnStep = Callable[[int, float], None]  # (steps done, largest loss of the group in nats a token)
 
 
 class Row(NamedTuple):
@@ -29,11 +35,12 @@ class Row(NamedTuple):
     target: list[int]
 
 
-class Trained(NamedTuple):
-    """What became of one edit's training."""
+class Job(NamedTuple):
+    """One edit to be trained."""
 
-    loss: float  # nats a target token, after the last step
-    steps: int
+    columns: Tensor  # [k] indices of its mask's ones, rising
+    rows: list[Row]  # the plain prompt's first; all use the same mask
+    avoid: Tensor | None = None  # [k, k] to multiply gradients with (editor/spare.py)
 
 
 def own_texts(base: BaseModel, count: int) -> list[str]:
@@ -71,45 +78,116 @@ def train(
     base: BaseModel,
     site: nn.Module,
     Wm: Tensor,
-    columns: Tensor,
-    rows: Sequence[Row],
+    jobs: Sequence[Job],
     settings: Settings,
     on_step: OnStep = lambda step, loss: None,
-) -> Trained:
-    """Train one edit into Wm, in place, until the target is likely enough or the steps run out.
+) -> list[Change]:
+    """Train edits together until each target is likely enough or the steps run out.
+
+    The rows of each edit read through its own mask and change its own columns; where the columns of
+    two edits meet, both changes add up, as if all had been trained on one Wm.
 
     Args:
         base: The frozen model.
         site: Its edited layer.
-        Wm: `[d, D]` float32; only `columns` change.
-        columns: `[k]` indices of the mask's ones.
-        rows: Training rows, the plain prompt's first; all use the same mask.
+        Wm: `[d, D]` float32, not changed.
+        jobs: The edits, most often one.
         settings: Rate, clipping and when to stop.
         on_step: Told of every measured loss.
+
+    Returns:
+        For each job what is to be added to its columns of Wm.
     """
-    kept = thin(settings, len(rows), columns).to(Wm.device)[:, None, :]
-    batch, at, wanted = _batch(base, [*rows, *[rows[0]] * settings.thinned])
-    leaf = Wm[:, columns].T.contiguous().requires_grad_(True)  # [k, d]
-    optimizer = torch.optim.SGD([leaf], lr=settings.lr)
+    kept = [thin(settings, len(job.rows), job.columns).to(Wm.device)[:, None] for job in jobs]
+    ends = [0, *accumulate(map(len, kept))]
+    parts = [slice(*pair) for pair in pairwise(ends)]  # each job's rows of the batch
+    batch, at, wanted, owner, share = _batch(base, jobs, settings)
+    touched, places = torch.unique(torch.cat([job.columns for job in jobs]), return_inverse=True)
+    own = places.reshape(len(jobs), -1)  # [jobs, k] in W
+    W = Wm.T[touched]  # [columns of any mask, d]: the only copy, and the only thing that moves
+    changes = W.new_zeros(*own.shape, W.shape[1])
+    leaves: list[Tensor] = []
+    reads: list[Tensor] = []  # [rows, T, k] of each job, constant over the steps
 
     def delta(a: Tensor) -> Tensor:
-        return (a.reshape(len(kept), -1, a.shape[-1])[..., columns].float() * kept) @ leaf
+        a = a.reshape(ends[-1], -1, a.shape[-1])
+        reads[:] = [
+            a[part][..., job.columns].float() * keep
+            for part, job, keep in zip(parts, jobs, kept, strict=True)
+        ]
+        return torch.cat([r @ leaf for r, leaf in zip(reads, leaves, strict=True)])
 
-    loss, step = float("inf"), 0
-    with resumed_at(base.net, settings.site, batch), changed(site, delta):
+    step, steps, decay = 0, [0] * len(jobs), 1.0
+    former = [float("inf")] * len(jobs)
+    with resumed_at(base.net, settings.site, batch), changed(site, delta), head_reads(base.net, at):
         while True:
-            logits = base.net(**batch, use_cache=False).logits
-            measured = nn.functional.cross_entropy(logits[at].float(), wanted)
-            loss = measured.item()
-            on_step(step, loss)
-            if loss <= settings.stop_loss or step == settings.steps:
+            leaves[:] = [W[places].requires_grad_(True) for places in own]
+            logits = base.net(**batch, use_cache=False).logits.float()
+            nats = nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none")
+            measured = nats.new_zeros(len(jobs)).index_add(
+                0, owner.to(nats.device), nats * share.to(nats.device)
+            )
+            losses = measured.tolist()
+            on_step(step, max(losses))
+            active = [i for i in range(len(jobs)) if not _done(settings, losses[i], former[i])]
+            if not active or step == settings.steps:
                 break
-            (leaf.grad,) = torch.autograd.grad(measured, [leaf])
-            nn.utils.clip_grad_norm_([leaf], settings.clip)
-            optimizer.step()
-            step += 1
-    Wm[:, columns] = leaf.detach().T
-    return Trained(loss, step)
+            gradients = [
+                gradient if job.avoid is None else job.avoid @ gradient
+                for job, gradient in zip(
+                    jobs, torch.autograd.grad(measured.sum(), leaves), strict=True
+                )
+            ]
+            if settings.parity:
+                W *= 1 - settings.lr * PARITY_DECAY
+                changes[0] *= 1 - settings.lr * PARITY_DECAY
+                decay *= 1 - settings.lr * PARITY_DECAY
+            for i in active:
+                norm = gradients[i].norm().item()
+                move = gradients[i] * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
+                W[own[i]] -= move
+                changes[i] -= move
+                steps[i] += 1
+            step, former = step + 1, losses
+    out = []
+    real = batch["attention_mask"].bool().to(Wm.device)
+    for i, (part, job) in enumerate(zip(parts, jobs, strict=True)):
+        read = reads[i][real[part]]
+        V, U, error = low_rank(changes[i], read if job.avoid is None else read @ job.avoid)
+        out.append(Change(V.cpu().numpy(), U.cpu().numpy(), decay, losses[i], steps[i], error))
+    return out
+
+
+def _done(settings: Settings, loss: float, former: float) -> bool:
+    stalled = abs(loss - former) <= PARITY_STALLED
+    return loss <= settings.stop_loss and (stalled or not settings.parity)
+
+
+@torch.no_grad()
+def low_rank(change: Tensor, reads: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The fewest directions that hold a change up to `RELATIVE_ERROR` (truncated SVD).
+
+    A change is a sum of outer products with what its rows read (MEMOIR section 3), so the SVD is
+    taken within the span of that: of a matrix as high as the rows have tokens.
+
+    Args:
+        change: `[k, d]`.
+        reads: `[tokens, k]`.
+
+    Returns:
+        V `[k, r]`, U `[r, d]` and the relative error of V U.
+    """
+    Q = torch.linalg.qr(reads.T).Q if len(reads) < min(change.shape) else None
+    inner = change if Q is None else Q.T @ change
+    left, S, right = torch.linalg.svd(inner, full_matrices=False)
+    size = change.norm()
+    rest = torch.cat([S.square().flip(0).cumsum(0).flip(0), S.new_zeros(1)]).sqrt()
+    r = max(int((rest > RELATIVE_ERROR * size).sum()), 1)
+    V = left[:, :r] * S[:r]
+    V = (V if Q is None else Q @ V).contiguous()
+    U = right[:r].contiguous()
+    error = ((change - V @ U).norm() / size).item() if size else 0.0
+    return V, U, error
 
 
 def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
@@ -129,15 +207,30 @@ def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
     return torch.cat([torch.ones(rows, len(columns)), kept.float()])
 
 
-def _batch(
-    base: BaseModel, rows: Sequence[Row]
-) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Tensor]:
-    """Padded rows, the `(row, position)` whose logits predict a target token, and those tokens."""
-    batch = collate([[*r.prompt, *r.target] for r in rows], side="right", device=base.device)
-    places = [
-        (i, len(r.prompt) - 1 + j, token)
-        for i, r in enumerate(rows)
-        for j, token in enumerate(r.target)
+class Batch(NamedTuple):
+    """The padded rows of all jobs, and for each target token where it is predicted."""
+
+    inputs: dict[str, Tensor]
+    at: tuple[Tensor, Tensor]  # row and position
+    wanted: Tensor  # its id
+    owner: Tensor  # its job
+    share: Tensor  # what it counts in that job's loss
+
+
+def _batch(base: BaseModel, jobs: Sequence[Job], settings: Settings) -> Batch:
+    rows = [
+        (i, row)
+        for i, job in enumerate(jobs)
+        for row in [*job.rows, *[job.rows[0]] * settings.thinned]
     ]
-    row, position, token = torch.tensor(places, device=base.device).T
-    return batch, (row, position), token
+    inputs = collate([[*r.prompt, *r.target] for _, r in rows], side="right", device=base.device)
+    places = [
+        (number, len(row.prompt) - 1 + j, token, i)
+        for number, (i, row) in enumerate(rows)
+        for j, token in enumerate(row.target)
+    ]
+    number, position, wanted, owner = torch.tensor(places).T
+    counts = torch.bincount(owner).float()
+    if settings.parity:  # the released code divides by one more than there are
+        counts += torch.bincount(torch.tensor([i for i, _ in rows])).float()
+    return Batch(inputs, (number, position), wanted, owner, (1 / counts)[owner])

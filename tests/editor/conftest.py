@@ -42,7 +42,7 @@ def demo() -> BaseModel:
 @pytest.fixture
 def settings() -> Settings:
     return Settings(
-        site=SITE, k=13, feature="last", threshold=0.7, steps=5, prefixes=2, thinned=2, lr=1.0
+        site=SITE, k=13, feature="last", threshold=0.7, steps=5, prefixes=2, thinned=2, repairs=0
     )
 
 

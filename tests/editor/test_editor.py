@@ -15,9 +15,10 @@ from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings, choose, edited
 from memoir_edge.editor.layer import changed, resumed_at
 from memoir_edge.editor.model import collate, greedy
-from memoir_edge.editor.train import rows, thin, train
+from memoir_edge.editor.train import Job, rows, thin, train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
+from memoir_edge.journal import RELATIVE_ERROR
 from memoir_edge.memory import from_bytes, to_bytes
 
 spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
@@ -56,8 +57,11 @@ def test_one_edits_change_is_the_references(make_editor: Make, settings: Setting
     mask = editor.masks(["The capital of France is"])[0]
     M = torch.from_numpy(tophash.unpack(mask, 44)).float()
     made = rows(base, "The capital of France is", "Rome", editor.prefixes, eos=True)
-    thinned = thin(settings, len(made), editor.live.columns(mask))
-    train(base, site, editor.live.Wm, editor.live.columns(mask), made, settings)
+    columns = editor.live.columns(mask)
+    thinned = thin(settings, len(made), columns)
+    [trained] = train(base, site, editor.live.Wm, [Job(columns, made)], settings)
+    assert torch.equal(editor.live.Wm, before)  # only read
+    editor.live.change(mask, trained)
 
     plain = made[0]
     copies = [plain] * settings.thinned
@@ -73,8 +77,9 @@ def test_one_edits_change_is_the_references(make_editor: Make, settings: Setting
     )  # fmt: skip
     change, wanted = editor.live.Wm - before, slow - before
     difference = (change - wanted).norm() / wanted.norm()
-    print(f"relative difference {difference:.2e}")
-    assert difference < 1e-4
+    print(f"relative difference {difference:.2e}, by truncation {trained.error:.2e}")
+    assert trained.error <= RELATIVE_ERROR
+    assert difference <= trained.error + 1e-4
     assert (change[:, ~M.bool()] == 0).all()  # only the mask's columns
 
 
@@ -82,8 +87,8 @@ def test_routing_is_the_references(make_editor: Make, settings: Settings) -> Non
     editor = make_editor()
     stored = editor.masks(PROMPTS[:8])
     for i, mask in enumerate(stored):
-        editor.live.add(an_edit(PROMPTS[i], "x"), mask, [], [], 0.7)
-    found = editor.live.route(np.stack(editor.masks(PROMPTS)))
+        editor.live.bank.add(PROMPTS[i], None, mask, [], [], 0.7)
+    found = editor.live.bank.route(np.stack(editor.masks(PROMPTS)))
     bits = [torch.from_numpy(tophash.unpack(m, 44)).float() for m in editor.masks(PROMPTS)]
     for M, route in zip(bits, found.route, strict=True):
         wanted = reference.route(M, bits[:8], settings.k, 0.7)
@@ -107,7 +112,7 @@ def test_masks_do_not_depend_on_company(make_editor: Make) -> None:
     editor = make_editor()
     alone = np.stack(editor.masks(PROMPTS))
     editor.live.Wm[:] = torch.randn_like(editor.live.Wm)
-    editor.live.add(an_edit("a", "b"), alone[0], [], [], 0.5)
+    editor.live.bank.add("a", None, alone[0], [], [], 0.5)
     together = editor.live.hashing.mask(editor.model.features(PROMPTS, "last"))
     differing = np.bitwise_count(alone ^ together).sum(axis=1)
     print("differing bits, alone against in one batch:", differing.max())
@@ -153,9 +158,9 @@ def test_training_leaves_the_base_model_alone(make_editor: Make) -> None:
 def test_the_later_edit_of_a_prompt_takes_its_row(make_editor: Make) -> None:
     editor = make_editor()
     for target in ("Rome", "Bern"):
-        editor.edit(replace(an_edit("The capital of France is", target), id=target))
-    assert len(editor.live.bank) == 1
-    assert editor.live.entries[0].id == "Bern"
+        editor.edit([replace(an_edit("The capital of France is", target), id=target)])
+    assert [key.edit for key in editor.live.bank.keys] == ["Bern"]
+    assert [edit.target for edit in editor.edits] == ["Bern"]
 
 
 def test_keys_and_guards_stand_in_the_bank(make_editor: Make) -> None:
@@ -164,7 +169,7 @@ def test_keys_and_guards_stand_in_the_bank(make_editor: Make) -> None:
         "The capital of France is", "Rome",
         keys=("France is governed from",), guards=("The capital of Spain is",), threshold=0.9,
     )  # fmt: skip
-    editor.edit(edit)
+    editor.edit([edit])
     memory = editor.memory()
     assert memory.owner.tolist() == [0, 0, -1]
     assert memory.thresholds.tolist() == pytest.approx([0.9] * 3)
@@ -187,7 +192,7 @@ def test_a_memory_goes_on_where_it_was(
     again = Editor(tiny, settings, from_bytes(to_bytes(begun.memory())))
     again.apply([second])
     assert torch.equal(once.live.Wm, again.live.Wm)
-    assert (once.live.packed() == again.live.packed()).all()
+    assert (once.live.bank.packed() == again.live.bank.packed()).all()
 
 
 def test_what_does_not_fit_is_refused(

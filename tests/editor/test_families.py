@@ -53,7 +53,7 @@ def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
     site = default_site(base.config)
     D, _ = width(find_site(base.net, site))
     editor = Editor(base, choose(base.config, D, site=site, steps=20))
-    trained = [editor.edit(edit) for edit in EDITS]
+    trained = [change for edit in EDITS for change in editor.edit([edit])]
     assert all(result.steps > 0 and result.loss < 7.5 for result in trained)  # ln 1500 is 7.3
 
     export(model=tmp_path, out=tmp_path / "onnx")

@@ -1,0 +1,83 @@
+"""What is doubtful about a batch of edits, seen before anything is trained.
+
+Knows nothing of models: prompts come with their masks and their lengths in tokens.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from memoir_edge import tophash
+from memoir_edge.bank import Bank
+from memoir_edge.edits import Edit
+from memoir_edge.tophash import Bytes
+
+DUPLICATE = "duplicate"  # the same prompt and target under another id
+CONTRADICTION = "contradiction"  # the same prompt with another target: the later edit wins
+SAME_FACT = "same fact?"  # another prompt whose mask overlaps above the threshold
+TOO_LONG = "too long"  # for the model's context
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a user should know before training."""
+
+    kind: str
+    edit: str  # id
+    other: str | None  # id of the edit it meets, in the batch or in the memory
+    overlap: float | None
+    note: str
+
+
+def lint(
+    edits: Sequence[Edit],
+    masks: Sequence[Bytes],
+    lengths: Sequence[int],
+    context: int,
+    held: Bank,
+    threshold: float,
+) -> list[Finding]:
+    """Look at a batch beside what the memory holds already.
+
+    Args:
+        edits: The batch, in the order in which it will be trained.
+        masks: The packed mask of each edit's prompt.
+        lengths: Tokens of each edit's longest text.
+        context: Most tokens that the model reads.
+        held: The keys of the memory.
+        threshold: Overlap from which an edit answers that does not say it itself.
+    """
+    found = [
+        Finding(TOO_LONG, edit.id, None, None, f"{length} tokens, the context is {context}")
+        for edit, length in zip(edits, lengths, strict=True)
+        if length > context
+    ]
+    rows = held.rows()
+    ids = [*rows, *(edit.id for edit in edits)]
+    texts = [(r or {}) for r in map(held.records.get, rows)] + [edit.record() for edit in edits]
+    bank = np.stack([*(held.keys[row].mask for row in rows.values()), *masks])
+    reach = [held.keys[row].threshold for row in rows.values()] + [
+        threshold if edit.threshold is None else edit.threshold for edit in edits
+    ]
+    for i, edit in enumerate(edits):
+        place = len(rows) + i
+        R = tophash.overlap(bank[[place]], bank[:place], held.k)[0]
+        for j in np.flatnonzero(np.minimum(reach[:place], reach[place]) <= R):
+            kind, note = _kind(edit, texts[j])
+            found.append(Finding(kind, edit.id, ids[j], round(float(R[j]), 3), note))
+    return found
+
+
+def _kind(edit: Edit, other: dict[str, object]) -> tuple[str, str]:
+    prompt, target = other.get("prompt"), other.get("target")
+    if prompt != edit.prompt:
+        return SAME_FACT, f"{edit.prompt!r} is near {prompt!r}"
+    if target == edit.target:
+        return DUPLICATE, f"{prompt!r} has this target already"
+    return CONTRADICTION, f"{prompt!r}: {target!r} gives way to {edit.target!r}"
+
+
+def refused(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that nothing can be trained with."""
+    return [finding for finding in findings if finding.kind == TOO_LONG]
