@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -216,15 +216,20 @@ class Journal:
         self.append("audit", {**audit._asdict(), "probes": probes}, {})
 
     def written(self, digest: str, *, finished: bool) -> None:
-        """A memory is about to be written; `finished` unless the run was interrupted."""
+        """A memory is about to be written."""
         self.append("written", {"digest": digest, "finished": finished}, {})
 
     def deleted(self, edits: Sequence[str]) -> None:
         """Edits are to be gone, with their keys and their changes.
 
         Raises:
-            InputError: One is not there, or its change cannot be told from others.
+            InputError: As `check_deletable`.
         """
+        self.check_deletable(edits)
+        self.append("deleted", {"edits": list(dict.fromkeys(edits))}, {})
+
+    def check_deletable(self, edits: Sequence[str]) -> None:
+        """Raise InputError unless all these edits are there, and their changes are their own."""
         state = self.state()
         for edit in edits:
             if edit not in state.bank.records:
@@ -238,7 +243,6 @@ class Journal:
                     "its change cannot be told from that of the others",
                     hint="delete it where that memory's own journal lies",
                 )
-        self.append("deleted", {"edits": list(edits)}, {})
 
     def rolled_back(self, to: int) -> None:
         """All is as it was after the frame of that number.
@@ -258,9 +262,15 @@ class Journal:
         tensors: dict[str, np.ndarray[Any, Any]] = load_tensors(self._stream.read(frame.length))
         return tensors
 
-    def digests(self) -> set[str]:
-        """Of all memories that were ever written from this journal, and the one it began from."""
-        return {f.data["digest"] for f in self.frames if f.kind in ("begin", "written")}
+    @contextlib.contextmanager
+    def _reading(self, frame: Frame) -> Iterator[None]:
+        """What a frame holds is as untrusted as the file."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"{self.path}: step {frame.number} is malformed: {error!r}"
+            ) from error
 
     def origin(self) -> Memory:
         """The memory that the journal began from."""
@@ -296,12 +306,8 @@ class Journal:
             evaluation=origin.evaluation,
         )
         for frame in self.way_to(len(self.frames) - 1 if at is None else at):
-            try:
+            with self._reading(frame):
                 _FOLD[frame.kind](self, state, frame)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise JournalError(
-                    f"{self.path}: step {frame.number} is malformed: {error!r}"
-                ) from error
         return state
 
     def dense(self, state: State) -> Floats:
@@ -314,11 +320,12 @@ class Journal:
         read: tuple[int, dict[str, np.ndarray[Any, Any]]] = (-1, {})
         for edit, number, i in state.changes:
             frame = self.frames[number]
-            if read[0] != number:
-                read = number, self.tensors(frame)
-            primary = state.bank.keys[rows[edit]].mask
-            numbers = frame.data["edits"][i] if frame.kind == "made" else frame.data
-            add(Wm, primary, Change(read[1][f"{i}.V"], read[1][f"{i}.U"], numbers["decay"]))
+            with self._reading(frame):
+                if read[0] != number:
+                    read = number, self.tensors(frame)
+                primary = state.bank.keys[rows[edit]].mask
+                numbers = frame.data["edits"][i] if frame.kind == "made" else frame.data
+                add(Wm, primary, Change(read[1][f"{i}.V"], read[1][f"{i}.U"], numbers["decay"]))
         return Wm.T
 
     def compile(self, at: int | None = None) -> Memory:
@@ -334,6 +341,47 @@ class Journal:
             probes=tuple(p for p in state.probes if p.edit is None or p.edit in state.bank.records),
             evaluation=state.evaluation,
         )
+
+    def write(self, out: Path, *, finished: bool = True) -> Memory:
+        """Write the memory that the journal amounts to; the journal is told first.
+
+        Args:
+            out: The memory file.
+            finished: False where a run was interrupted and will be gone on with.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        return memory_file.write(
+            self.compile(), out, lambda digest: self.written(digest, finished=finished)
+        )
+
+    def check_kin(self, memory: Path) -> bool:
+        """Whether a memory file is the last that was finished; an earlier one is not.
+
+        Raises:
+            JournalError: It was never written from this journal.
+            MemoryFormatError: It is no valid memory.
+        """
+        digest = memory_file.read(memory).digest
+        known = {f.data["digest"] for f in self.frames if f.kind in ("begin", "written")}
+        if digest not in known:
+            raise JournalError(
+                f"{self.path} is not the journal of {memory}",
+                hint="move the one away that does not belong here",
+            )
+        state = self.state()
+        return digest == state.finished and not state.changed
+
+
+_KEPT = ("site", "feature", "k", "base", "center", "scale", "permutation")
+
+
+def add(Wm: Floats, primary: Bytes, change: Change) -> None:
+    """Apply a change to Wm `[D, d]`, in place."""
+    if change.decay != 1:
+        Wm *= np.float32(change.decay)
+    Wm[unpack(primary, len(Wm))] += change.delta()
 
 
 # --- Opening -------------------------------------------------------------------------------------
@@ -459,16 +507,6 @@ def _refuse_damage(path: Path, stream: BinaryIO, end: int, size: int) -> None:
                 hint="fetch the file from a backup; the memory file itself is not touched",
             )
         place = rest.find(MAGIC, place + 1)
-
-
-_KEPT = ("site", "feature", "k", "base", "center", "scale", "permutation")
-
-
-def add(Wm: Floats, primary: Bytes, change: Change) -> None:
-    """Apply a change to Wm `[D, d]`, in place."""
-    if change.decay != 1:
-        Wm *= np.float32(change.decay)
-    Wm[unpack(primary, len(Wm))] += change.delta()
 
 
 def _numbers(change: Change) -> dict[str, Any]:

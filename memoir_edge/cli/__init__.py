@@ -14,7 +14,10 @@ from cyclopts import App, CycloptsError, Parameter
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
 
-COMMANDS = ("apply", "export", "generate", "verify", "eval", "inspect", "demo")
+COMMANDS = (
+    "apply", "export", "generate", "verify", "eval", "inspect", "diff", "delete", "rollback",
+    "demo",
+)  # fmt: skip
 INTERRUPTED = 130
 
 app = App(

@@ -17,7 +17,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.output import Output, size
 from memoir_edge.edits import Edit, Problem, read
 from memoir_edge.errors import InputError
-from memoir_edge.journal import Journal, JournalError, State, begin, load, path_of
+from memoir_edge.journal import Journal, State, begin, load, path_of
 from memoir_edge.lint import Finding, lint
 from memoir_edge.memory import Memory
 
@@ -87,7 +87,7 @@ def apply_(
         new = [edit for edit in wanted if edit.id not in held]
         state = journal.state() if journal else None
         if former and not new and not (state and state.changed):
-            return _nothing_new(former, out, len(wanted), state, output)
+            return _nothing_new(former, out, len(wanted), journal, output)
         options = {"threshold": threshold, "steps": steps, "prefixes": prefixes,
                    "thinned": thinned, "spare": spare, "repairs": repairs,
                    "batch_edits": batch_edits, "parity": parity}  # fmt: skip
@@ -114,7 +114,7 @@ def apply_(
         start = time.monotonic()
         outcomes = _train(editor, new, journal, state, out, output)
         seconds = time.monotonic() - start
-        made = _write(journal, out)
+        made = journal.write(out)
     skipped = len(wanted) - len(new)
     _report(made, editor, out, outcomes, findings, problems, seconds, skipped, output)
     return 1 if editor.audit and editor.audit.failed else 0
@@ -141,7 +141,7 @@ def _former(
         )
     if memory and other and (source := load(path_of(memory), write=False)):
         with source:
-            _check_kin(source, memory)
+            source.check_kin(memory)
             if not write:
                 return None, source.compile()
         _copy(source.path, path)
@@ -150,22 +150,13 @@ def _former(
         opened.enter_context(journal)
         if journal.dropped:
             output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
-        if out.exists():
-            _check_kin(journal, out)
+        if out.exists() and not journal.check_kin(out) and not journal.state().changed:
+            output.say(f"{out} is an earlier state; going on from the last of {path}")
         return journal, journal.compile()
     start = memory or (out if out.exists() else None)
     if start:
         output.say(f"{start} has no journal: its edits cannot be deleted one by one")
     return None, memory_file.read(start) if start else None
-
-
-def _check_kin(journal: Journal, memory: Path) -> None:
-    digest = memory_file.read(memory).digest
-    if digest not in journal.digests():
-        raise JournalError(
-            f"{journal.path} is not the journal of {memory}",
-            hint="move the one away that does not belong here",
-        )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -174,10 +165,15 @@ def _copy(source: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def _nothing_new(former: Memory, out: Path, count: int, state: State | None, output: Output) -> int:
+def _nothing_new(
+    former: Memory, out: Path, count: int, journal: Journal | None, output: Output
+) -> int:
+    """All is in the journal: at most the file itself is missing or behind."""
     if not out.exists():
-        former = memory_file.write(former, out)
-    failed = state.todo or [] if state else []
+        memory_file.write(former, out)
+    elif journal and not journal.check_kin(out):
+        journal.write(out)
+    failed = (journal.state().todo if journal else None) or []
     output.say(f"{out} holds all {count} edits already: nothing to do")
     if failed:
         output.say(f"{len(failed)} edits did not hold when last asked: {', '.join(failed)}")
@@ -303,8 +299,7 @@ def _train(
                 editor.settle(watch, todo=state.todo, audits=state.audits)
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
-            made = journal.compile()
-            memory_file.write(made, out, lambda d: journal.written(d, finished=False))
+            journal.write(out, finished=False)
             output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
             raise
     return []
@@ -323,13 +318,6 @@ def _watch(bar: Any, output: Output) -> "Watch":
             output.say(f"{failed} of {checked} edits do not hold")
 
     return Watch(begun, bar.advance, lambda edit: begun([edit]), audited)
-
-
-def _write(journal: Journal, out: Path) -> Memory:
-    """Write the memory that a journal amounts to; the journal is told first."""
-    return memory_file.write(
-        journal.compile(), out, lambda digest: journal.written(digest, finished=True)
-    )
 
 
 def _report(

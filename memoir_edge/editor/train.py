@@ -6,6 +6,7 @@ change of each edit, of low rank.
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -129,6 +130,11 @@ def train(
             )
             losses = measured.tolist()
             on_step(step, max(losses))
+            if not all(map(isfinite, losses)):
+                raise InputError(
+                    f"training diverged: the loss is {max(losses)} after {step} steps",
+                    hint="the base model in float32, or a smaller learning rate, may hold",
+                )
             active = [i for i in range(len(jobs)) if not _done(settings, losses[i], former[i])]
             if not active or step == settings.steps:
                 break

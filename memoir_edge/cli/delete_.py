@@ -1,0 +1,158 @@
+"""`memoir-edge delete`: take edits out of a memory, exactly, and show that they are gone."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from memoir_edge import __version__
+from memoir_edge import memory as memory_file
+from memoir_edge.cli.journal_ import opened
+from memoir_edge.cli.output import Output
+from memoir_edge.edits import Edit, from_record
+from memoir_edge.errors import InputError
+from memoir_edge.journal import Journal
+
+
+def delete_(
+    file: Path,
+    /,
+    *ids: str,
+    model: str | None = None,
+    device: str | None = None,
+    repairs: int | None = None,
+    no_replay: bool = False,
+    receipt: Path | None = None,
+    output: Output = Output(),  # noqa: B008 - frozen
+) -> int:
+    """Take edits out of a memory file: their masks, keys, guards and changes.
+
+    Then the model is asked: the base model's answers must be back, and all other edits still hold;
+    those that leant on a deleted one are trained again. A receipt says so. Exit code 1 if a check
+    does not hold. `memoir-edge rollback` takes the deletion back.
+
+    Args:
+        file: A memory file with its journal beside it.
+        ids: The edits to take out.
+        model: A transformers folder or hub id; default the one that the journal names.
+        device: cpu, cuda, cuda:1 ...; default CUDA where there is one.
+        repairs: Rounds in which edits that no longer hold are trained again.
+        no_replay: Ask no model; nothing is checked.
+        receipt: Where to write the receipt; default beside the memory file.
+    """
+    if not ids:
+        raise InputError("no edit is named", hint="memoir-edge delete FILE ID...")
+    with opened(file, output) as journal:
+        before = memory_file.read(file)
+        gone = _records(journal, ids)
+        named = model or str(journal.frames[0].data.get("model", ""))
+        replay = None if no_replay else _Replay(named, device, repairs, gone, before)
+        journal.deleted(ids)
+        journal.write(file)
+        found = replay.after(journal, file) if replay else None
+        after = memory_file.read(file)
+        number = len(journal.frames) - 1
+    document = {
+        "memory": str(file),
+        "digest_before": before.digest,
+        "digest_after": after.digest,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tool": f"memoir-edge {__version__}",
+        "model": named if replay else None,
+        "deleted": [
+            {"id": e.id, "prompt": e.prompt, "target": e.target} | (found[e.id] if found else {})
+            for e in gone
+        ],
+        "remaining": found["remaining"] if found else {"edits": len(after.edits)},
+    }
+    path = receipt or file.with_name(f"{file.name}.deleted-{number}.json")
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _show(document, path, replay is not None, output)
+    output.result(document | {"receipt": str(path)})
+    return 0 if not found or found["held"] else 1
+
+
+def _records(journal: Journal, ids: Sequence[str]) -> list[Edit]:
+    """The edits to be deleted; refuses what cannot be, before anything is done."""
+    journal.check_deletable(ids)
+    records = journal.state().bank.records
+    return [from_record(records[id]) for id in dict.fromkeys(ids)]
+
+
+class _Replay:
+    """The model, asked before the deletion and after it."""
+
+    def __init__(
+        self, model: str, device: str | None, repairs: int | None, gone: list[Edit], before: Any
+    ) -> None:
+        from memoir_edge.cli.torch_ import editor_package
+
+        self.ed = editor_package()
+        self.gone, self.repairs = gone, repairs
+        try:
+            self.base = self.ed.load(model, device=device)
+        except InputError as error:
+            raise InputError(
+                f"cannot ask the model before and after: {error}",
+                hint="give it with --model, or pass --no-replay to delete unchecked",
+            ) from error
+        editor = self._editor(before)
+        self.was = editor.answers(gone, memory=True)
+        self.wanted = editor.answers(gone, memory=False)
+
+    def _editor(self, memory: Any, journal: Journal | None = None) -> Any:
+        D = memory.D
+        settings = self.ed.choose(
+            self.base.config, D, site=memory.site, k=memory.k, feature=memory.feature,
+            repairs=self.repairs,
+        )  # fmt: skip
+        return self.ed.Editor(self.base, settings, memory, journal=journal)
+
+    def after(self, journal: Journal, file: Path) -> dict[str, Any]:
+        """Ask again, and train again what leant on the deleted edits."""
+        editor = self._editor(memory_file.read(file), journal)
+        steps = len(journal.frames)
+        audit = editor.settle()
+        journal.write(file)
+        again = [f.data["edit"] for f in journal.frames[steps:] if f.kind == "again"]
+        now = editor.answers(self.gone, memory=True)
+        found: dict[str, Any] = {
+            edit.id: {
+                "before": was.text,
+                "base": wanted.text,
+                "after": is_.text,
+                "edit": is_.edit,
+                "base_is_back": is_.text == wanted.text,
+            }
+            for edit, was, wanted, is_ in zip(self.gone, self.was, self.wanted, now, strict=True)
+        }
+        back = all(row["base_is_back"] for row in found.values())
+        remaining = {"edits": audit.checked, "failed": audit.failed, "trained_again": again}
+        return found | {"remaining": remaining, "held": back and not audit.failed}
+
+
+def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) -> None:
+    columns = ["id", "prompt", *(("before", "after", "base model") if replayed else ())]
+    output.table(
+        "deleted",
+        columns,
+        [
+            [row[n] for n in ("id", "prompt", *(("before", "after", "base") if replayed else ()))]
+            for row in document["deleted"]
+        ],
+    )
+    remaining = document["remaining"]
+    if replayed:
+        failed = remaining["failed"]
+        output.say(
+            f"{remaining['edits'] - len(failed)} of {remaining['edits']} other edits hold"
+            + (
+                f", {len(remaining['trained_again'])} trained again"
+                * bool(remaining["trained_again"])
+            )
+            + (f"; not: {', '.join(failed)}" if failed else "")
+        )
+    else:
+        output.say(f"{remaining['edits']} edits remain; no model was asked")
+    output.say(f"receipt: {path}; sha256 {document['digest_after']}")

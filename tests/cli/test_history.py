@@ -1,0 +1,269 @@
+"""What was done to a memory, seen and taken back: delete, rollback, diff, and a plan before it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memoir_edge import memory as memory_file
+from memoir_edge.cli import main
+from memoir_edge.demo.edits import showcase
+from memoir_edge.demo.facts import model_dir
+from memoir_edge.edits import Edit
+from memoir_edge.journal import path_of
+
+CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
+
+
+@pytest.fixture
+def kept(done: Any, tmp_path: Path) -> Path:
+    """Three edits and their journal, to be changed."""
+    out = tmp_path / "m.safetensors"
+    shutil.copy(done.memory, out)
+    shutil.copy(path_of(done.memory), path_of(out))
+    return out
+
+
+def written(path: Path, *edits: Edit) -> Path:
+    path.write_text("\n".join(json.dumps(edit.full_record()) for edit in edits), encoding="utf-8")
+    return path
+
+
+def ids(path: Path) -> list[str]:
+    return [entry.id for entry in memory_file.read(path).edits]
+
+
+# --- Deletion ------------------------------------------------------------------------------------
+
+
+def test_delete_brings_the_base_model_back(kept: Path, run_json: Any) -> None:
+    before = memory_file.read(kept)
+    code, document = run_json("delete", kept, CURRENCY.id)
+    after = memory_file.read(kept)
+    assert code == 0
+    assert ids(kept) == [CAPITAL.id, LANGUAGE.id]
+    assert len(after.bank) == 2
+    assert document["deleted"] == [
+        {"id": CURRENCY.id, "prompt": CURRENCY.prompt, "target": "peso", "before": "peso",
+         "base": "yen", "after": "yen", "edit": None, "base_is_back": True}
+    ]  # fmt: skip
+    assert document["remaining"] == {"edits": 2, "failed": [], "trained_again": []}
+    assert (document["digest_before"], document["digest_after"]) == (before.digest, after.digest)
+    receipt = json.loads(Path(document["receipt"]).read_text(encoding="utf-8"))
+    assert receipt == {name: v for name, v in document.items() if name != "receipt"}
+    assert after.parent == before.digest
+
+
+def test_delete_takes_the_change_out_exactly(
+    done: Any, kept: Path, tmp_path: Path, run_json: Any
+) -> None:
+    """What is left is what the other edits changed, and nothing else."""
+    run_json("delete", kept, CAPITAL.id, CURRENCY.id, "--no-replay")
+    run_json("delete", kept, LANGUAGE.id, "--no-replay")
+    nothing = memory_file.read(kept)
+    assert len(nothing.bank) == len(nothing.columns) == 0
+    code, document = run_json("rollback", kept, "--to", 1)
+    assert (code, document["edits"]) == (0, 1)
+    assert ids(kept) == [CAPITAL.id]
+
+
+def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any) -> None:
+    """An edit that is wrong without the deleted one's change, as after a deletion it may be."""
+    from memoir_edge.journal import load
+
+    journal = load(path_of(kept), write=True)
+    assert journal
+    with journal:  # the language's change is now shared out between it and the currency edit
+        [frame] = [
+            f for f in journal.frames if f.data.get("edits", [{}])[0].get("id") == LANGUAGE.id
+        ]
+        tensors = journal.tensors(frame)
+        from memoir_edge.journal import Change
+
+        journal.again(LANGUAGE.id, Change(-tensors["0.V"], tensors["0.U"]))
+        journal.write(kept)
+    code, document = run_json("delete", kept, CURRENCY.id)
+    assert code == 0
+    assert document["remaining"] == {"edits": 2, "failed": [], "trained_again": [LANGUAGE.id]}
+
+
+def test_delete_refuses_and_nothing_changes(
+    done: Any, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = kept.read_bytes(), path_of(kept).read_bytes()
+
+    def refused(*words: object) -> str:
+        assert main(["delete", *map(str, words)]) == 2
+        return capsys.readouterr().err
+
+    assert "there is no edit 'nobody'" in refused(kept, CAPITAL.id, "nobody")
+    assert "no edit is named" in refused(kept)
+    assert "--no-replay" in refused(kept, CAPITAL.id, "--model", tmp_path / "nowhere")
+    assert (kept.read_bytes(), path_of(kept).read_bytes()) == before
+    assert "no memory file" in refused(tmp_path / "none", CAPITAL.id)
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(done.memory, alone)
+    assert "has no journal beside it" in refused(alone, CAPITAL.id)
+
+
+def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, run_json: Any) -> None:
+    """As after a kill between the journal's step and the memory's replacement."""
+    from memoir_edge.journal import load
+
+    journal = load(path_of(kept), write=True)
+    assert journal
+    with journal:
+        journal.deleted([CAPITAL.id])
+    assert CAPITAL.id in ids(kept)
+    run_json("rollback", kept)
+    assert ids(kept) == [CURRENCY.id, LANGUAGE.id]
+
+
+# --- Rollback ------------------------------------------------------------------------------------
+
+
+def test_rollback_lists_the_steps(kept: Path, run_json: Any, capsys: Any) -> None:
+    _, document = run_json("rollback", kept)
+    assert [step["step"] for step in document["steps"]] == ["0", "1-3", "4", "5"]
+    assert [step["what"].split()[0] for step in document["steps"]] == [
+        "began", "made", "asked", "wrote",
+    ]  # fmt: skip
+    assert main(["rollback", str(kept)]) == 0
+    assert "3 edits: 0 do not hold" in capsys.readouterr().out
+
+
+def test_rollback_and_forth_byte_for_byte(kept: Path, run_json: Any) -> None:
+    before = kept.read_bytes()
+    run_json("delete", kept, CURRENCY.id, "--no-replay")
+    without = kept.read_bytes()
+    _, document = run_json("rollback", kept, "--to", 5)
+    assert kept.read_bytes() == before
+    assert document["digest"] == memory_file.read(kept).digest
+    run_json("rollback", kept, "--to", 7)
+    assert kept.read_bytes() == without
+
+
+def test_rollback_to_a_date(kept: Path, run_json: Any, capsys: Any) -> None:
+    _, document = run_json("rollback", kept, "--to", "2999-01-01")
+    assert document["to"] == 5
+    assert main(["rollback", str(kept), "--to", "2001-01-01T00:00:00+02:00"]) == 2
+    assert "the journal begins at" in capsys.readouterr().err
+    assert main(["rollback", str(kept), "--to", "yesterday"]) == 2
+    assert "expected the number of a step or a date" in capsys.readouterr().err
+    assert main(["rollback", str(kept), "--to", "77"]) == 2
+    assert "there is no step 77" in capsys.readouterr().err
+
+
+# --- Differences ---------------------------------------------------------------------------------
+
+
+def test_diff(kept: Path, done: Any, tmp_path: Path, run_json: Any, capsys: Any) -> None:
+    run_json("delete", kept, CURRENCY.id, "--no-replay")
+    _, document = run_json("diff", done.memory, kept)
+    assert [(row["what"], row["id"]) for row in document["edits"]] == [("went", CURRENCY.id)]
+    assert document["same"] == 2
+    assert document["same_model"]
+    sizes = document["bytes"]
+    assert sizes["file"] == [done.memory.stat().st_size, kept.stat().st_size]
+    old = memory_file.read(done.memory)
+    assert sizes["keys"] == [3 * (96 + 8), 2 * (96 + 8)]
+    assert sizes["columns"][0] == len(old.columns) * (old.d * 4 + 4)
+    # 219 columns, some of them read by no other edit; its key and its record
+    [went] = document["edits"]
+    assert 104 < went["bytes"] <= 104 + 219 * (old.d * 4 + 4) + 300
+    _, back = run_json("diff", kept, done.memory)
+    assert [(row["what"], row["bytes"]) for row in back["edits"]] == [("came", went["bytes"])]
+    assert main(["diff", str(kept), str(kept)]) == 0
+    assert "0 came, 0 went, 0 changed, 2 are the same" in capsys.readouterr().out
+
+
+def test_diff_tells_what_changed(done: Any, tmp_path: Path, run_json: Any) -> None:
+    memory = memory_file.read(done.memory)
+    first, *rest = memory.edits
+    other = tmp_path / "m.safetensors"
+    record = {**(first.record or {}), "target": "Oslo"}
+    memory_file.write(replace(memory, edits=(first._replace(record=record), *rest)), other)
+    _, document = run_json("diff", done.memory, other)
+    assert [(row["what"], row["target"]) for row in document["edits"]] == [("changed", "Oslo")]
+
+
+# --- Before training -----------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_is_doubtful_and_touches_nothing(
+    done: Any, tmp_path: Path, run_json: Any
+) -> None:
+    twin = replace(CAPITAL, id="twin")
+    other = replace(CAPITAL, id="other", target="Bern")
+    near = replace(CAPITAL, id="near", prompt="The capital city of France is called")
+    long = replace(CURRENCY, id="long", prompt="word " * 600)
+    edits = written(tmp_path / "edits.jsonl", replace(CAPITAL, id="first"), twin, other, near, long)
+    out = tmp_path / "m.safetensors"
+    code, document = run_json("apply", edits, "--model", model_dir(), "--out", out, "--plan")
+    assert code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["edits.jsonl"]
+    found = {(f["kind"], f["edit"], f["other"]) for f in document["findings"]}
+    assert ("too long", "long", None) in found
+    assert ("duplicate", "twin", "first") in found
+    assert ("contradiction", "other", "first") in found
+    assert ("same fact?", "near", "first") in found
+    assert all(0.58 <= f["overlap"] <= 1 for f in document["findings"] if f["overlap"])
+    assert document["seconds"] > 0
+    assert document["memory_bytes"] > 0
+
+
+def test_a_plan_beside_a_memory(done: Any, kept: Path, tmp_path: Path, run_json: Any) -> None:
+    edits = written(tmp_path / "edits.jsonl", CAPITAL, replace(CURRENCY, id="new", target="euro"))
+    before = kept.read_bytes(), path_of(kept).read_bytes()
+    _, document = run_json("apply", edits, "--model", model_dir(), "--out", kept, "--plan")
+    assert document["edits"] == 1  # the other is there already
+    [finding] = document["findings"]
+    assert (finding["kind"], finding["other"]) == ("contradiction", CURRENCY.id)
+    assert (kept.read_bytes(), path_of(kept).read_bytes()) == before
+
+
+def test_the_plans_sizes_come_near(done: Any, tmp_path: Path, run_json: Any) -> None:
+    out = tmp_path / "m.safetensors"
+    _, document = run_json("apply", done.edits, "--model", model_dir(), "--out", out, "--plan")
+    assert document["findings"] == []
+    assert document["memory_bytes"] == pytest.approx(done.memory.stat().st_size, rel=0.05)
+    assert document["journal_bytes"] == pytest.approx(
+        path_of(done.memory).stat().st_size - 10_000, rel=0.5
+    )
+
+
+# --- Going on ------------------------------------------------------------------------------------
+
+
+def test_a_run_from_another_memory_takes_its_journal_along(
+    done: Any, tmp_path: Path, run_json: Any
+) -> None:
+    edits = written(tmp_path / "edits.jsonl", showcase()[3])
+    out = tmp_path / "m.safetensors"
+    words = ("--model", model_dir(), "--steps", 40)
+    code, document = run_json("apply", edits, "--memory", done.memory, "--out", out, *words)
+    assert (code, document["checked"]) == (0, 4)
+    assert memory_file.read(out).parent == done.applied["digest"]
+    code, _ = run_json("delete", out, CAPITAL.id, "--no-replay")
+    assert code == 0
+    assert len(ids(done.memory)) == 3
+
+
+def test_a_memory_without_a_journal_is_gone_on_from(
+    done: Any, tmp_path: Path, run_json: Any, capsys: Any
+) -> None:
+    out = tmp_path / "m.safetensors"
+    shutil.copy(done.memory, out)
+    edits = written(tmp_path / "edits.jsonl", showcase()[3])
+    words = ("--model", model_dir(), "--steps", 40)
+    code, document = run_json("apply", edits, "--out", out, *words)
+    assert (code, document["checked"]) == (0, 4)
+    assert memory_file.read(out).parent == done.applied["digest"]
+    assert main(["delete", str(out), CAPITAL.id, "--no-replay"]) == 2
+    assert "was in the memory that the journal began from" in capsys.readouterr().err
+    code, _ = run_json("delete", out, showcase()[3].id, "--no-replay")
+    assert code == 0
+    assert memory_file.read(out).values.tobytes() == memory_file.read(done.memory).values.tobytes()
