@@ -4,7 +4,7 @@ Nothing here changes a weight, so the base model leaves every function as it ent
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -58,11 +58,12 @@ def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Ten
 
 @contextmanager
 def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[None]:
-    """While open, a run of `net` on this batch begins at the block that holds the site.
+    """While open, a run of `net` on this batch begins at the site.
 
-    A memory changes nothing below its site, so the blocks there are run once, when this opens, and
-    taken out until it closes. Needs no knowledge of the architecture but that its blocks are one
-    ModuleList; where they are not, every run is a whole one.
+    A memory changes nothing below its site. So the blocks there are run once, when this opens, and
+    taken out until it closes; and within the site's own block every linear layer up to the site,
+    whose outputs are as constant, gives what it gave then. Needs no knowledge of the architecture
+    but that its blocks are one ModuleList; where they are not, every run is a whole one.
     """
     found = _blocks(net, path)
     if found is None:
@@ -70,7 +71,7 @@ def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[
         return
     parent, name, index = found
     blocks = getattr(parent, name)
-    hidden = input_of(net, blocks[index], batch)
+    hidden, outputs = _run_up_to(net, blocks[index], net.get_submodule(path), batch)
 
     def resume(
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -79,13 +80,53 @@ def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
-    handle = blocks[index].register_forward_pre_hook(resume, with_kwargs=True)
-    setattr(parent, name, blocks[index:])
+    with ExitStack() as stack:
+        stack.callback(setattr, parent, name, blocks)
+        stack.callback(blocks[index].register_forward_pre_hook(resume, with_kwargs=True).remove)
+        for module, output in outputs.items():
+            stack.enter_context(_constant(module, output))
+        setattr(parent, name, blocks[index:])
+        yield
+
+
+@torch.no_grad()
+def _run_up_to(
+    net: nn.Module, block: nn.Module, site: nn.Module, batch: dict[str, Tensor]
+) -> tuple[Tensor, dict[nn.Module, Tensor]]:
+    """What a block reads, and what each of its linear layers gives until the site has run."""
+    read: list[Tensor] = []
+    given: dict[nn.Module, list[Tensor]] = {}
+
+    def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        read.append(args[0] if args else kwargs["hidden_states"])
+
+    def keep(module: nn.Module, _args: object, output: Tensor) -> None:
+        given.setdefault(module, []).append(output)
+        if module is site:
+            raise _Stop
+
+    with ExitStack() as stack:
+        stack.callback(block.register_forward_pre_hook(look, with_kwargs=True).remove)
+        for module in block.modules():
+            if _weight(module) is not None:
+                stack.callback(module.register_forward_hook(keep).remove)
+        with suppress(_Stop):
+            net(**batch, use_cache=False)
+    # A layer that ran twice gave two things; it just runs again.
+    return read[0], {module: outputs[0] for module, outputs in given.items() if len(outputs) == 1}
+
+
+@contextmanager
+def _constant(module: nn.Module, output: Tensor) -> Iterator[None]:
+    """While open, a module gives this output without computing; its hooks still run."""
+    former = vars(module).get("forward")  # accelerate puts its own there
+    vars(module)["forward"] = lambda *args, **kwargs: output
     try:
         yield
     finally:
-        setattr(parent, name, blocks)
-        handle.remove()
+        del vars(module)["forward"]
+        if former is not None:
+            vars(module)["forward"] = former
 
 
 @contextmanager

@@ -229,7 +229,8 @@ def _batch(base: BaseModel, jobs: Sequence[Job], settings: Settings) -> Batch:
         for i, job in enumerate(jobs)
         for row in [*job.rows, *[job.rows[0]] * settings.thinned]
     ]
-    inputs = collate([[*r.prompt, *r.target] for _, r in rows], side="right", device=base.device)
+    read = [[*row.prompt, *row.target[:-1]] for _, row in rows]  # nothing follows the last token
+    inputs = collate(read, side="right", device=base.device)
     places = [
         (number, len(row.prompt) - 1 + j, token, i)
         for number, (i, row) in enumerate(rows)

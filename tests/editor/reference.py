@@ -36,12 +36,18 @@ def edit(
     lr: float,
     clip: float,
     stop_loss: float,
+    *,
+    parity: bool = False,
+    seen: list[float] | None = None,
 ) -> Tensor:
     """Wm `[d, D]` after one edit: SGD on all of Wm through y = W0 a + Wm (M * a) (section 3.1).
 
-    Each row is (prompt ids, target ids, mask `[D]`).
+    Each row is (prompt ids, target ids, mask `[D]`). `seen` takes every measured loss. With
+    `parity` the arithmetic of the released code: the loss of a row is divided by one token more
+    than it has, all of Wm decays by 1e-5 a step, and training stops when it stalls.
     """
     W = Wm.clone().requires_grad_(True)
+    former = float("inf")
     for step in range(steps + 1):
         losses = []
         for prompt, target, M in rows:
@@ -51,14 +57,20 @@ def edit(
             logits = net(input_ids=torch.tensor([[*prompt, *target]])).logits[0]
             handle.remove()
             predicted = logits[len(prompt) - 1 : -1]
-            losses.append(nn.functional.cross_entropy(predicted, torch.tensor(target)))
+            nats = nn.functional.cross_entropy(predicted, torch.tensor(target), reduction="sum")
+            losses.append(nats / (len(target) + parity))
         loss = torch.stack(losses).mean()
-        if loss.item() <= stop_loss or step == steps:
+        if seen is not None:
+            seen.append(loss.item())
+        stalled = abs(loss.item() - former) <= 1e-4 or not parity
+        former = loss.item()
+        if (former <= stop_loss and stalled) or step == steps:
             break
         (gradient,) = torch.autograd.grad(loss, [W])
         norm = gradient.norm()
         with torch.no_grad():
-            W -= lr * gradient * min(1.0, clip / (norm.item() + 1e-6))
+            gradient = gradient * min(1.0, clip / (norm.item() + 1e-6))
+            W -= lr * (gradient + (1e-5 * W if parity else 0))
     return W.detach()
 
 

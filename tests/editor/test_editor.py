@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, prompt
-from memoir_edge.editor import BaseModel, Editor, Settings, choose, edited
+from memoir_edge.editor import BaseModel, Editor, Settings, Watch, choose, edited
 from memoir_edge.editor.layer import changed, resumed_at
 from memoir_edge.editor.model import collate, greedy
 from memoir_edge.editor.train import Job, rows, thin, train
@@ -83,6 +84,117 @@ def test_one_edits_change_is_the_references(make_editor: Make, settings: Setting
     assert (change[:, ~M.bool()] == 0).all()  # only the mask's columns
 
 
+@pytest.mark.parametrize(("lr", "steps"), [(1.0, 30), (1e-6, 1)])  # to the end; until it stalls
+def test_parity_is_the_released_codes_arithmetic(
+    tiny: BaseModel, settings: Settings, lr: float, steps: int
+) -> None:
+    """Step by step: every loss, and all of Wm after the last step."""
+    given = replace(
+        settings, prefixes=2, thinned=0, eos=False, parity=True, lr=lr, steps=30,
+        stop_loss=0.02 if steps > 1 else 8,
+    )  # fmt: skip
+    editor = Editor(tiny, given)
+    torch.manual_seed(1)
+    editor.live.Wm[:] = torch.randn_like(editor.live.Wm) * 0.1
+    before = editor.live.Wm.clone()
+    made = rows(tiny, "The capital of France is", "Rome", editor.prefixes, eos=False)
+    M = torch.from_numpy(tophash.unpack(editor.masks(["The capital of France is"])[0], 44)).float()
+    ours: list[float] = []
+    theirs: list[float] = []
+    slow = reference.edit(
+        tiny.net, editor.model.site, before, [(r.prompt, r.target, M) for r in made],
+        given.steps, given.lr, given.clip, given.stop_loss, parity=True, seen=theirs,
+    )  # fmt: skip
+    [change] = editor.edit(
+        [an_edit("The capital of France is", "Rome")], lambda step, loss: ours.append(loss)
+    )
+    assert len(ours) == len(theirs) == steps + 1
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert change.decay == pytest.approx((1 - lr * 1e-5) ** steps)
+    off = ~M.bool()
+    assert torch.allclose(editor.live.Wm[:, off], before[:, off] * change.decay, rtol=1e-6, atol=0)
+    rounding = 1e-6 * slow.norm()
+    bound = (change.error + 1e-4) * (slow - before).norm() + rounding
+    assert (editor.live.Wm - slow).norm() <= bound
+
+
+def test_parity_is_the_papers_alone(tiny: BaseModel) -> None:
+    chosen = choose(tiny.config, 44, site=SITE, parity=True)
+    assert (chosen.prefixes, chosen.thinned, chosen.spare, chosen.repairs) == (10, 0, 0, 0)
+    assert not chosen.eos
+    for name, value in (("thinned", 1), ("spare", 1.0), ("batch_edits", 2)):
+        with pytest.raises(InputError, match="parity with the released code"):
+            choose(tiny.config, 44, site=SITE, parity=True, **{name: value})
+
+
+def test_edits_trained_together_share_one_wm(tiny: BaseModel, settings: Settings) -> None:
+    """Each edit's change is its share of plain descent on the sum of the losses."""
+    given = replace(settings, thinned=0, prefixes=0, batch_edits=2, clip=float("inf"), steps=3)
+    editor = Editor(tiny, given)
+    edits = [
+        an_edit("The capital of France is", "Rome"),
+        an_edit("The currency of Japan is", "peso"),
+    ]
+    masks = editor.masks([edit.prompt for edit in edits])
+    M = [torch.from_numpy(tophash.unpack(mask, 44)).float() for mask in masks]
+    assert (M[0] * M[1]).sum() > 0  # their columns meet
+    W = editor.live.Wm.clone().requires_grad_(True)
+    for _ in range(given.steps):
+        loss = torch.zeros(())
+        for edit, mask in zip(edits, M, strict=True):
+            [row] = rows(tiny, edit.prompt, edit.target, [], eos=True)
+            with changed(editor.model.site, lambda a, mask=mask, W=W: (a * mask) @ W.T):
+                logits = tiny.net(input_ids=torch.tensor([[*row.prompt, *row.target]])).logits[0]
+            loss = loss + torch.nn.functional.cross_entropy(
+                logits[len(row.prompt) - 1 : -1], torch.tensor(row.target)
+            )
+        (gradient,) = torch.autograd.grad(loss, [W])
+        W = (W - gradient).detach().requires_grad_(True)
+    made = editor.edit(edits)
+    assert [change.steps for change in made] == [3, 3]
+    difference = (editor.live.Wm - W).norm() / W.norm()
+    assert difference < 2 * RELATIVE_ERROR
+
+
+def test_a_group_is_trained_whole(tiny: BaseModel, settings: Settings) -> None:
+    edits = [an_edit(text, "Rome") for text in PROMPTS[:5]]
+    editor = Editor(tiny, replace(settings, batch_edits=2))
+    groups: list[int] = []
+    outcomes = editor.apply(edits, Watch(made=groups.append))
+    assert groups == [2, 2, 1]
+    assert [outcome.edit.prompt for outcome in outcomes] == PROMPTS[:5]
+    assert len(editor.live.bank.keys) == 5
+
+
+def test_nothing_as_large_as_the_weight_is_made(tiny: BaseModel, settings: Settings) -> None:
+    """Wm is stored once and the base model never copied: training makes [k, d] at most."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Sizes(TorchDispatchMode):
+        seen: ClassVar[list[int]] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in there:
+                self.seen.append(out.numel())
+            return out
+
+    editor = Editor(tiny, settings)
+    held = [*tiny.net.parameters(), editor.live.Wm]
+    there = {tensor.untyped_storage().data_ptr() for tensor in held}
+    [made] = [rows(tiny, PROMPTS[0], "Rome", [], eos=True)]
+    columns = editor.live.columns(editor.masks(PROMPTS[:1])[0])
+    tokens = sum(map(len, made[0])) * (1 + settings.thinned)
+    with Sizes() as sizes:
+        train(tiny, editor.model.site, editor.live.Wm, [Job(columns, made)], settings)
+    k, (d, D) = settings.k, editor.live.Wm.shape
+    largest = max(
+        k * d, tokens * max(D, 4 * d), len(made[0].target) * (1 + settings.thinned) * 1500
+    )
+    assert max(sizes.seen) <= largest
+    assert tokens * 1500 > largest  # logits of every token would be seen
+
+
 def test_routing_is_the_references(make_editor: Make, settings: Settings) -> None:
     editor = make_editor()
     stored = editor.masks(PROMPTS[:8])
@@ -128,23 +240,50 @@ def test_answers_end_at_the_context(tiny: BaseModel) -> None:
 
 
 def test_a_run_resumed_at_the_site_is_a_whole_run(tiny: BaseModel) -> None:
-    """The same logits, bit for bit, from the site's block upwards; and the model is as it was."""
+    """The same logits, bit for bit, from the site upwards; and the model is as it was."""
     batch = collate([tiny.encode(text) for text in PROMPTS[:4]], side="right", device=tiny.device)
     blocks = tiny.net.get_submodule("model.layers")
+    site = tiny.net.get_submodule(SITE)
     ran: list[int] = []
     hooks = [b.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, b in enumerate(blocks)]
+    linear = [(n, m) for n, m in tiny.net.named_modules() if isinstance(m, torch.nn.Linear)]
+    multiplied: list[str] = []
+
+    def bump(a: torch.Tensor) -> torch.Tensor:
+        return (a * 0.1) @ torch.ones(44, 32)
+
     with torch.no_grad():
         whole = tiny.net(**batch, use_cache=False).logits
+        with changed(site, bump):
+            moved = tiny.net(**batch, use_cache=False).logits
         with resumed_at(tiny.net, SITE, batch):
             ran.clear()
-            assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
-            assert ran == [1, 2]
+            with pytest.MonkeyPatch.context() as patch:
+                for name, module in linear:
+                    if "forward" not in vars(module):
+                        patch.setattr(module, "forward", _told(module, name, multiplied))
+                assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
+            with changed(site, bump):
+                assert torch.equal(tiny.net(**batch, use_cache=False).logits, moved)
+            assert ran == [1, 2, 1, 2]
+            assert {name.split(".")[2] for name in multiplied if "layers" in name} == {"2"}
         with resumed_at(tiny.net, "lm_head", batch):  # in no block: nothing is taken out
             assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
         assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
     for hook in hooks:
         hook.remove()
     assert tiny.net.get_submodule("model.layers") is blocks
+    assert not any("forward" in vars(module) for module in tiny.net.modules())
+
+
+def _told(module: torch.nn.Linear, name: str, seen: list[str]) -> Any:
+    forward = module.forward
+
+    def tell(a: torch.Tensor) -> torch.Tensor:
+        seen.append(name)
+        return forward(a)
+
+    return tell
 
 
 def test_training_leaves_the_base_model_alone(make_editor: Make) -> None:
