@@ -34,7 +34,8 @@ class Preset:
     `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
     routing feature; `prefixes` the training rows behind texts that the model wrote itself,
     `thinned` those that read only part of the mask; `spare` how strongly a change avoids what other
-    edits read; `repairs` the rounds in which worn edits are trained again.
+    edits read; `momentum` that of the descent; `repairs` the rounds in which worn edits are trained
+    again.
     """
 
     feature: str
@@ -44,14 +45,25 @@ class Preset:
     depth: float = 0.85
     prefixes: int = 0
     thinned: int = 5
-    spare: float = 10.0
+    spare: float = 30.0
+    momentum: float = 0.95
     repairs: int = 5
     layer: int | None = None
 
 
 def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
     threshold = {"mean": tau, "last": 0.6}
-    return Preset("mean", threshold, k / D, steps, layer=layer, prefixes=10, thinned=0, spare=0.0)
+    return Preset(
+        "mean",
+        threshold,
+        k / D,
+        steps,
+        layer=layer,
+        prefixes=10,
+        thinned=0,
+        spare=0.0,
+        momentum=0.0,
+    )
 
 
 # The paper's models (table 5 of arXiv 2506.07899), told apart by type, width of the site and depth.

@@ -18,6 +18,7 @@ class Settings:
     steps: int  # most gradient steps of one edit
     lr: float = 1.0
     clip: float = 1.0  # largest gradient norm of one step
+    momentum: float = 0.0  # of the descent; the paper has none
     stop_loss: float = 0.02  # nats a token; an edit is done at or below it
     prefixes: int = 0  # rows behind texts that the model wrote itself; the paper has 10
     thinned: int = 0  # copies of the plain row that read only part of the mask's features
@@ -42,10 +43,13 @@ class Settings:
         for name in ("k", "steps", "batch", "batch_edits"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.parity and (self.batch_edits > 1 or self.thinned or self.spare or self.eos):
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum is {self.momentum}, expected from 0 to below 1")
+        ours = (self.thinned, self.spare, self.momentum, self.eos, self.batch_edits > 1)
+        if self.parity and any(ours):
             raise InputError(
                 "parity with the released code is one edit at a time, without thinned rows, "
-                "sparing or an end-of-text token"
+                "sparing, momentum or an end-of-text token"
             )
 
 
@@ -87,7 +91,7 @@ def choose(
     """
     chosen = preset(config)
     if parity:
-        chosen = replace(chosen, prefixes=10, thinned=0, spare=0.0, repairs=0)
+        chosen = replace(chosen, prefixes=10, thinned=0, spare=0.0, momentum=0.0, repairs=0)
     feature = feature or chosen.feature
     if k is not None and not 0 < k <= D:
         raise InputError(f"k is {k}, expected from 1 to the site's input width {D}")
@@ -100,6 +104,7 @@ def choose(
         prefixes=chosen.prefixes if prefixes is None else prefixes,
         thinned=chosen.thinned if thinned is None else thinned,
         spare=chosen.spare if spare is None else spare,
+        momentum=chosen.momentum,
         repairs=chosen.repairs if repairs is None else repairs,
         batch_edits=batch_edits,
         parity=parity,

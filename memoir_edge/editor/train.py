@@ -106,16 +106,17 @@ def train(
     touched, places = torch.unique(torch.cat([job.columns for job in jobs]), return_inverse=True)
     own = places.reshape(len(jobs), -1)  # [jobs, k] in W
     W = Wm.T[touched]  # [columns of any mask, d]: the only copy, and the only thing that moves
-    changes = W.new_zeros(*own.shape, W.shape[1])
+    changes, moves = W.new_zeros(2, *own.shape, W.shape[1])
     leaves: list[Tensor] = []
     reads: list[Tensor] = []  # [rows, T, k] of each job, constant over the steps
 
     def delta(a: Tensor) -> Tensor:
-        a = a.reshape(ends[-1], -1, a.shape[-1])
-        reads[:] = [
-            a[part][..., job.columns].float() * keep
-            for part, job, keep in zip(parts, jobs, kept, strict=True)
-        ]
+        if not reads:
+            a = a.reshape(ends[-1], -1, a.shape[-1])
+            reads[:] = [
+                a[part][..., job.columns].float() * keep
+                for part, job, keep in zip(parts, jobs, kept, strict=True)
+            ]
         return torch.cat([r @ leaf for r, leaf in zip(reads, leaves, strict=True)])
 
     step, steps, decay = 0, [0] * len(jobs), 1.0
@@ -150,9 +151,10 @@ def train(
                 decay *= 1 - settings.lr * PARITY_DECAY
             for i in active:
                 norm = gradients[i].norm().item()
-                move = gradients[i] * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
-                W[own[i]] -= move
-                changes[i] -= move
+                moves[i] *= settings.momentum
+                moves[i] += gradients[i] * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
+                W[own[i]] -= moves[i]
+                changes[i] -= moves[i]
                 steps[i] += 1
             step, former = step + 1, losses
     out = []
