@@ -5,13 +5,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+VENV5  := $(VENV)-transformers5
 
 .PHONY: demo test lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/memoir-edge demo
 
-test: $(READY)
+# Everything, after the editor alone with the next transformers: optimum-onnx caps the first one.
+test: $(READY) $(VENV5)/.ready
+	$(VENV5)/bin/pytest -q -m "not slow" tests/editor
 	$(BIN)/pytest
 
 lint: $(READY)
@@ -31,5 +34,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[all,dev]"
 	touch $@
 
+$(VENV5)/.ready: pyproject.toml constraints.txt constraints-transformers5.txt
+	$(PYTHON) -m venv $(VENV5)
+	grep -Ev "^(transformers|huggingface_hub|tokenizers|optimum|onnx)" constraints.txt > $(VENV5)/constraints.txt
+	$(VENV5)/bin/pip install -q -c $(VENV5)/constraints.txt -r constraints-transformers5.txt -e ".[edit,spread]" pytest
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV5) build dist

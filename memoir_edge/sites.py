@@ -34,8 +34,8 @@ class Preset:
     `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
     routing feature; `prefixes` the training rows behind texts that the model wrote itself,
     `thinned` those that read only part of the mask; `spare` how strongly a change avoids what other
-    edits read; `momentum` that of the descent; `repairs` the rounds in which worn edits are trained
-    again.
+    edits read; `lr` and `momentum` are the descent's; `repairs` the rounds in which worn edits are
+    trained again.
     """
 
     feature: str
@@ -45,8 +45,9 @@ class Preset:
     depth: float = 0.85
     prefixes: int = 0
     thinned: int = 5
-    spare: float = 30.0
-    momentum: float = 0.95
+    spare: float = 10.0
+    lr: float = 0.5
+    momentum: float = 0.9
     repairs: int = 5
     layer: int | None = None
 
@@ -62,6 +63,7 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
         prefixes=10,
         thinned=0,
         spare=0.0,
+        lr=1.0,
         momentum=0.0,
     )
 

@@ -173,7 +173,7 @@ def reference(editor: Editor, edit: Edit, _phases: dict[str, float]) -> list[flo
     M[editor.live.columns(mask)] = 1
     made: list[Row] = rows(base, edit.prompt, edit.target, editor.prefixes, eos=False)
     texts = [[*row.prompt, *row.target] for row in made] + [base.encode(UNRELATED)]
-    batch = collate(texts, side="right", device=base.device)
+    batch = collate(base, texts, side="right")
     labels = torch.full_like(batch["input_ids"], -100)
     for i, row in enumerate(made):
         end = len(row.prompt) + len(row.target)

@@ -1,9 +1,13 @@
 """A thousand edits, one after the other, then ask for all of them: does the first still hold?
 
-    python tools/lifelong.py [--edits 1000] [--seed 0] [--keep DIR] [--plot FILE] [--set NAME=VALUE]
+    python tools/lifelong.py [--edits 1000] [--model DIR] [--site PATH] [--seed 0] [--keep DIR]
+                             [--plot FILE] [--set NAME=VALUE]
 
-Edits of the demo model, made in order, checked and repaired once at the end, as `memoir-edge apply`
-does. Then each block of a hundred, oldest first, by free generation with the routing of the day.
+Edits of the demo model, or of a sibling that tools/train_demo_model.py made, in order, checked and
+repaired once at the end, as `memoir-edge apply` does. Then each block of a hundred, oldest first,
+by free generation with the routing of the day. Unrelated prompts are everyday sentences that
+nothing was centred on; neighbours are facts that nobody edited, asked in the edited facts' own
+phrasings.
 With --keep an interrupted run goes on from the journal in that folder. docs/editor.md shows a run.
 The last line is one JSON document.
 """
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compare_training import gives
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -33,19 +38,27 @@ from memoir_edge.editor import (
     quiet,
     width,
 )
-from memoir_edge.evaluate import evaluate
+from memoir_edge.edits import Edit
 from memoir_edge.journal import begin
 from memoir_edge.journal import load as load_journal
 
 BLOCK = 100
-SHOWN = ("reliability", "generalization", "own row", "locality", "hard negatives changed", "recall",
-         "false fires")  # fmt: skip
+SHOWN = ("reliability", "generalization", "on own row", "recall")
+WHO = ("My uncle", "The old teacher", "Our neighbour", "A tired driver", "The girl next door",
+       "Nobody", "The cook", "His brother", "Every child", "The new clerk")  # fmt: skip
+DID = (
+    "forgot to bring the", "walked slowly towards the", "could not stop laughing at the",
+    "bought two pairs of", "was late again because of the", "likes to read about",
+    "dreamed of an", "painted the fence in", "waited an hour for the", "has never heard of",
+)  # fmt: skip
 
 
 def main() -> None:
     """Edit, evaluate, print, plot."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--edits", type=int, default=1000)
+    parser.add_argument("--model", type=Path, default=model_dir())
+    parser.add_argument("--site")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -56,7 +69,7 @@ def main() -> None:
     changes = {name: json.loads(value) for name, value in (s.split("=") for s in given.set)}
     with ExitStack() as stack:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        document = live(given.edits, given.seed, folder, changes, stack)
+        document = live(given, folder, changes, stack)
     show(document)
     if given.plot:
         plot(document, given.plot)
@@ -64,14 +77,15 @@ def main() -> None:
 
 
 def live(
-    count: int, seed: int, folder: Path, changes: dict[str, Any], stack: ExitStack
+    given: argparse.Namespace, folder: Path, changes: dict[str, Any], stack: ExitStack
 ) -> dict[str, Any]:
     """Make the edits, then ask for each block."""
-    base = load(str(model_dir()), device="cpu")
-    site = default_site(base.config)
+    count: int = given.edits
+    base = load(str(given.model), device="cpu")
+    site = given.site or default_site(base.config)
     D, _ = width(find_site(base.net, site))
     settings = choose(base.config, D, site=site, **changes)
-    edits = sample(count, seed)
+    edits = sample(count, given.seed)
     path = folder / "lifelong.journal"
     journal = load_journal(path, write=True)
     editor = Editor(base, settings, journal.compile() if journal else None)
@@ -96,40 +110,58 @@ def live(
     blocks = []
     for start in range(0, count, BLOCK):
         block = edits[start : start + BLOCK]
-        report = evaluate(editor.model, block)
-        blocks.append(
-            {
-                "edits": f"{start + 1}-{start + len(block)}",
-                "reliability": report.free.reliability,
-                "generalization": report.free.generalization,
-                "own row": own_row(editor, block),
-                "locality": report.free.locality,
-                "hard negatives changed": report.free.hard_negatives_changed,
-                "recall": report.routing.recall,
-                "false fires": report.routing.false_fires,
-            }
-        )
+        blocks.append({"edits": f"{start + 1}-{start + len(block)}", **asked(editor, block)})
         bar.advance(asking, len(block))
-    total = {name: sum(b[name] for b in blocks) / len(blocks) for name in SHOWN}
+    weights = [min(BLOCK, count - start) for start in range(0, count, BLOCK)]
+    total = {
+        name: sum(w * block[name] for w, block in zip(weights, blocks, strict=True)) / count
+        for name in SHOWN
+    }
+    everyday = [f"{who} {did}" for who in WHO for did in DID]
+    near = [probe.prompt for edit in edits for probe in edit.locality]
     return {
         "edits": count,
-        "seed": seed,
-        "settings": {n: getattr(settings, n) for n in ("k", "thinned", "spare", "threshold")},
+        "seed": given.seed,
+        "D": D,
+        "settings": {n: getattr(settings, n) for n in ("site", "k", "thinned", "spare", "lr",
+                                                        "momentum", "steps", "threshold")},
         "seconds_per_edit": seconds / max(len(new), 1),
         "steps_per_edit": sum(steps) / max(len(steps), 1),
         "failed_by_audit": audits,
         "journal_bytes": path.stat().st_size,
         "blocks": blocks,
         "total": total,
+        "unrelated": untouched(editor, everyday),
+        "neighbours": untouched(editor, list(dict.fromkeys(near))),
+    }  # fmt: skip
+
+
+def asked(editor: Editor, block: list[Edit]) -> dict[str, float]:
+    """How a block of edits holds: its prompts and its paraphrases, by free generation."""
+    room = 16
+    own = editor.model.answer([edit.prompt for edit in block], room, memory=True)
+    pairs = [(edit, text) for edit in block for text in edit.rephrase]
+    said = editor.model.answer([text for _, text in pairs], room, memory=True)
+    right = [answer.text.strip() == e.target for (e, _), answer in zip(pairs, said, strict=True)]
+    reached = [answer.edit == e.id for (e, _), answer in zip(pairs, said, strict=True)]
+    held = [answer.text.strip() == e.target for e, answer in zip(block, own, strict=True)]
+    return {
+        "reliability": sum(held) / len(held),
+        "generalization": sum(right) / len(right),
+        "on own row": sum(gives(editor, pairs)) / len(pairs),
+        "recall": sum(reached) / len(reached),
     }
 
 
-def own_row(editor: Editor, block: list[Any]) -> float:
-    """Share of paraphrases that give the target when each is sent to its own edit."""
-    from compare_training import gives
-
-    held = gives(editor, [(edit, text) for edit in block for text in edit.rephrase])
-    return sum(held) / len(held)
+def untouched(editor: Editor, prompts: list[str]) -> dict[str, float]:
+    """Prompts that no edit is about: locality, and the share that reaches an edit anyway."""
+    with_memory, without = (editor.model.answer(prompts, 16, memory=m) for m in (True, False))
+    same = [a.text == b.text for a, b in zip(with_memory, without, strict=True)]
+    return {
+        "prompts": len(prompts),
+        "locality": sum(same) / len(same),
+        "fires": sum(answer.edit is not None for answer in with_memory) / len(with_memory),
+    }
 
 
 def show(document: dict[str, Any]) -> None:
@@ -137,7 +169,14 @@ def show(document: dict[str, Any]) -> None:
     table = Table("edits", *SHOWN, title=f"after {document['edits']} edits, free generation")
     for block in [*document["blocks"], {"edits": "all", **document["total"]}]:
         table.add_row(block["edits"], *(f"{block[name]:.3f}" for name in SHOWN))
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(table)
+    for name in ("unrelated", "neighbours"):
+        found = document[name]
+        console.print(f"{name}: {found['prompts']} prompts, locality {found['locality']:.3f}, "
+                      f"fires {found['fires']:.3f}")  # fmt: skip
+    console.print(f"{document['seconds_per_edit']:.2f} s an edit, {document['steps_per_edit']:.0f} "
+                  f"steps; broken at each check: {document['failed_by_audit']}")  # fmt: skip
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
@@ -149,8 +188,10 @@ def plot(document: dict[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     names = [block["edits"] for block in document["blocks"]]
-    for name, style in (("reliability", "o-"), ("generalization", "s-"), ("locality", "^--")):
+    for name, style in (("reliability", "o-"), ("generalization", "s-")):
         axes.plot(names, [block[name] for block in document["blocks"]], style, label=name)
+    locality = document["unrelated"]["locality"]
+    axes.axhline(locality, color="gray", linestyle="--", label="locality, unrelated prompts")
     axes.set_ylim(0.8, 1.005)
     axes.set_xlabel(f"edits in the order in which they were made, asked after the last of "
                     f"{document['edits']}")  # fmt: skip

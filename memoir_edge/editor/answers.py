@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.editor.layer import changed, device_of, find_site, input_of, width
+from memoir_edge.editor.layer import changed, find_site, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
-from memoir_edge.editor.model import BaseModel, collate, greedy
+from memoir_edge.editor.model import BaseModel, collate, device_of, greedy
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Memory
 from memoir_edge.text import split_target
@@ -39,7 +39,7 @@ class Edited:
         return np.concatenate([self._features(part, feature) for part in _parts(rows, self.batch)])
 
     def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
-        batch = collate(rows, side="left", device=self.base.device)
+        batch = collate(self.base, rows, side="left")
         attention = batch["attention_mask"].cpu().numpy()
         a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
         return tophash.feature(a.reshape(*attention.shape, -1), tophash.span(feature, attention))
@@ -91,7 +91,7 @@ class Edited:
         out: list[Forced] = []
         for part in _parts(range(len(split)), self.batch):
             rows = [[*split[i][0], *split[i][1]] for i in part]
-            batch = collate(rows, side="right", device=self.base.device)
+            batch = collate(self.base, rows, side="right")
             with self._recall(routes, part):
                 predicted = self.base.net(**batch, use_cache=False).logits.argmax(-1).cpu()
             for row, i in zip(predicted, part, strict=True):

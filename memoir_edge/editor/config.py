@@ -91,7 +91,7 @@ def choose(
     """
     chosen = preset(config)
     if parity:
-        chosen = replace(chosen, prefixes=10, thinned=0, spare=0.0, momentum=0.0, repairs=0)
+        chosen = replace(chosen, prefixes=10, thinned=0, spare=0.0, lr=1.0, momentum=0.0, repairs=0)
     feature = feature or chosen.feature
     if k is not None and not 0 < k <= D:
         raise InputError(f"k is {k}, expected from 1 to the site's input width {D}")
@@ -104,6 +104,7 @@ def choose(
         prefixes=chosen.prefixes if prefixes is None else prefixes,
         thinned=chosen.thinned if thinned is None else thinned,
         spare=chosen.spare if spare is None else spare,
+        lr=chosen.lr,
         momentum=chosen.momentum,
         repairs=chosen.repairs if repairs is None else repairs,
         batch_edits=batch_edits,

@@ -19,9 +19,9 @@ from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
 from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.config import Settings
-from memoir_edge.editor.layer import device_of, find_site, input_of, width
+from memoir_edge.editor.layer import find_site, input_of, width
 from memoir_edge.editor.live import Hashing, LiveMemory, empty, thaw
-from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.model import BaseModel, collate, device_of
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
 from memoir_edge.edits import Edit, from_record
@@ -209,7 +209,7 @@ class Editor:
     def _read(self, edit: Edit, columns: Tensor) -> Tensor:
         """What the site reads where the edit's target tokens are predicted: `[tokens, k]`."""
         [row] = rows(self.base, edit.prompt, edit.target, [], eos=self.settings.eos)
-        batch = collate([[*row.prompt, *row.target]], side="right", device=self.base.device)
+        batch = collate(self.base, [[*row.prompt, *row.target]], side="right")
         a = input_of(self.base.net, self.model.site, batch).reshape(-1, self.live.Wm.shape[1])
         return a[len(row.prompt) - 1 : -1, columns].float()
 

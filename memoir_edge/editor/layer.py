@@ -172,18 +172,6 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
     return site
 
 
-def device_of(site: nn.Module) -> torch.device:
-    """Where a layer computes, and so where its memory lives.
-
-    Its weight's device, unless accelerate fetches the weight for each run (`device_map="auto"`).
-    """
-    hook = getattr(site, "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
-    weight = _weight(site)
-    assert weight is not None
-    return weight.device if device is None else torch.device(device)
-
-
 def choose_site(net: nn.Module, config: Config) -> str:
     """The layer to edit: by the table of architectures, else by structure.
 

@@ -3,10 +3,13 @@
 Knows nothing of edits or memories: who answers what is decided by the `Change` it is given.
 """
 
+import functools
+import inspect
 import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,12 @@ class BaseModel:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return next(self.net.parameters()).device
+        return device_of(self.net.get_input_embeddings())  # type: ignore[operator]
+
+    @functools.cached_property
+    def takes(self) -> frozenset[str]:
+        """Names of what the net's forward pass takes."""
+        return frozenset(inspect.signature(type(self.net).forward).parameters)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, with the special tokens that the tokenizer adds (BOS)."""
@@ -48,12 +56,20 @@ class BaseModel:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes: with its weights, unless accelerate fetches those for each run."""
+    hook = getattr(module, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return next(module.parameters()).device if device is None else torch.device(device)
+
+
 def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
     """Load a transformers folder or hub id.
 
     Args:
         model: Path or hub id.
-        device: A torch device; default CUDA where there is one.
+        device: A torch device, default CUDA where there is one; "auto" lets accelerate spread the
+            model over the devices that are there.
         dtype: Of the base weights; default float32 on a CPU, the checkpoint's own elsewhere. The
             memory is float32 in any case.
 
@@ -63,14 +79,23 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
     folder = locate(model)
     config = read_config(folder)
     tokenizer = _tokenizer(folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto" and find_spec("accelerate") is None:
+        raise InputError(
+            "spreading a model over devices needs accelerate",
+            hint='pip install "memoir-edge[edit,spread]"',
+        )
+    cuda = torch.cuda.is_available()
+    device = device or ("cuda" if cuda else "cpu")
+    slow = device == "cpu" or (device == "auto" and not cuda)
     try:
         net = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
+            dtype=dtype or (torch.float32 if slow else "auto"),
             local_files_only=True,
+            device_map="auto" if device == "auto" else None,
         )
-        net = net.to(device)  # type: ignore[arg-type] # transformers wraps torch's method
+        if device != "auto":
+            net = net.to(device)  # type: ignore[arg-type] # transformers wraps torch's method
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"cannot use device {device!r}: {error}", hint="pass --device cpu"
@@ -79,7 +104,8 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         raise InputError(
             f"cannot load a decoder from {folder}: {str(error).splitlines()[0]}"
         ) from error
-    net.eval().requires_grad_(False)
+    net.requires_grad_(False)
+    net.eval()  # type: ignore[no-untyped-call]
     return BaseModel(
         net=net,
         tokenizer=tokenizer,
@@ -120,10 +146,11 @@ def _eos(
     return () if found is None else tuple(found) if isinstance(found, list) else (int(found),)
 
 
-def collate(rows: Sequence[Sequence[int]], *, side: str, device: torch.device) -> dict[str, Tensor]:
+def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dict[str, Tensor]:
     """Rows of ids as one padded batch: `input_ids`, `attention_mask`, `position_ids`, all `[B, T]`.
 
-    Padding has id 0, mask 0 and position 0; positions count from the row's first real token.
+    Padding has id 0, mask 0 and position 0; positions count from the row's first real token. A
+    model that tells positions by its attention alone (ALiBi) is given none.
     """
     T = max(map(len, rows))
     ids = torch.zeros(len(rows), T, dtype=torch.int64)
@@ -133,8 +160,10 @@ def collate(rows: Sequence[Sequence[int]], *, side: str, device: torch.device) -
         ids[i, place] = torch.tensor(list(row), dtype=torch.int64)
         attention[i, place] = 1
     positions = (attention.cumsum(1) - 1).clamp(min=0)
-    batch = {"input_ids": ids, "attention_mask": attention, "position_ids": positions}
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    batch = {"input_ids": ids, "attention_mask": attention}
+    if "position_ids" in base.takes:
+        batch["position_ids"] = positions
+    return {name: tensor.to(base.device) for name, tensor in batch.items()}
 
 
 @torch.no_grad()
@@ -149,28 +178,24 @@ def greedy(
         max_new_tokens: Most tokens a row grows by; the model's context may end all rows earlier.
         stop: End a row at end-of-text; otherwise it always grows by `max_new_tokens`.
     """
-    batch = collate(rows, side="left", device=base.device)
-    ids, attention, positions = batch["input_ids"], batch["attention_mask"], batch["position_ids"]
+    batch = collate(base, rows, side="left")
+    ids = batch["input_ids"]
+    last = {"logits_to_keep": 1} if "logits_to_keep" in base.takes else {}
     eos = torch.tensor(base.eos if stop else (), dtype=torch.int64, device=ids.device)
     done = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
     out: list[Tensor] = []
     cache: Any = None
     for _ in range(min(max_new_tokens, base.context - ids.shape[1])):
-        result = base.net(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
+        result = base.net(**batch, **last, past_key_values=cache, use_cache=True)
         cache = result.past_key_values
         ids = result.logits[:, -1].argmax(-1, keepdim=True)
         done = done | torch.isin(ids[:, 0], eos)
         out.append(torch.where(done, -1, ids[:, 0]))
         if bool(done.all()):
             break
-        attention = torch.cat([attention, torch.ones_like(ids)], dim=1)
-        positions = positions[:, -1:] + 1
+        attention = torch.cat([batch["attention_mask"], torch.ones_like(ids)], dim=1)
+        after = {n: p[:, -1:] + 1 for n, p in batch.items() if n == "position_ids"}
+        batch = {"input_ids": ids, "attention_mask": attention, **after}
     grown = torch.stack(out, dim=1).tolist() if out else [[] for _ in rows]
     return [[token for token in row if token >= 0] for row in grown]
 

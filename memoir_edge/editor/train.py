@@ -232,7 +232,7 @@ def _batch(base: BaseModel, jobs: Sequence[Job], settings: Settings) -> Batch:
         for row in [*job.rows, *[job.rows[0]] * settings.thinned]
     ]
     read = [[*row.prompt, *row.target[:-1]] for _, row in rows]  # nothing follows the last token
-    inputs = collate(read, side="right", device=base.device)
+    inputs = collate(base, read, side="right")
     places = [
         (number, len(row.prompt) - 1 + j, token, i)
         for number, (i, row) in enumerate(rows)

@@ -241,7 +241,7 @@ def test_answers_end_at_the_context(tiny: BaseModel) -> None:
 
 def test_a_run_resumed_at_the_site_is_a_whole_run(tiny: BaseModel) -> None:
     """The same logits, bit for bit, from the site upwards; and the model is as it was."""
-    batch = collate([tiny.encode(text) for text in PROMPTS[:4]], side="right", device=tiny.device)
+    batch = collate(tiny, [tiny.encode(text) for text in PROMPTS[:4]], side="right")
     blocks = tiny.net.get_submodule("model.layers")
     site = tiny.net.get_submodule(SITE)
     ran: list[int] = []

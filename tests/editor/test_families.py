@@ -8,11 +8,20 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from memoir_edge.demo.facts import load_facts, model_dir, prompt
-from memoir_edge.editor import Editor, choose, default_site, find_site, load, width
+from memoir_edge.editor import (
+    BaseModel,
+    Editor,
+    choose,
+    choose_site,
+    default_site,
+    find_site,
+    load,
+    structural_site,
+    width,
+)
 from memoir_edge.edits import Edit
-from memoir_edge.sites import SITES
-from memoir_edge_exporter import export
-from memoir_edge_runtime import Session
+from memoir_edge.errors import SiteError
+from memoir_edge.sites import SITES, preset
 
 SPECIAL = {"vocab_size": 1500, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 COMMON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -42,20 +51,72 @@ def test_every_default_site_is_tried() -> None:
     assert SIZES.keys() == SITES.keys()
 
 
-@pytest.mark.parametrize("family", SIZES)
-def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
+# Architectures that no table names: their site is told by its shape.
+UNNAMED: dict[str, dict[str, Any]] = {
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "cohere": LLAMA,
+    "falcon": COMMON | {"ffn_hidden_size": 128},
+    "granite": LLAMA,
+    "olmo2": LLAMA,
+    "phi": PLAIN,
+    "stablelm": LLAMA,
+    "starcoder2": LLAMA,
+}
+
+
+def model(folder: Path, family: str, sizes: dict[str, Any]) -> BaseModel:
+    """Random weights, the demo model's tokenizer."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SPECIAL, **SIZES[family])
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    config = AutoConfig.for_model(family, **SPECIAL, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        (tmp_path / name).write_bytes((model_dir() / name).read_bytes())
-    base = load(str(tmp_path), device="cpu")
-    site = default_site(base.config)
+        (folder / name).write_bytes((model_dir() / name).read_bytes())
+    return load(str(folder), device="cpu")
+
+
+def edited(base: BaseModel) -> Editor:
+    """Two edits, trained for a little."""
+    site = choose_site(base.net, base.config)
     D, _ = width(find_site(base.net, site))
     editor = Editor(base, choose(base.config, D, site=site, steps=20))
     trained = [change for edit in EDITS for change in editor.edit([edit])]
-    assert all(result.steps > 0 and result.loss < 7.5 for result in trained)  # ln 1500 is 7.3
+    assert all(change.steps > 0 and change.loss < 7.5 for change in trained)  # ln 1500 is 7.3
+    return editor
 
+
+@pytest.mark.parametrize("family", SIZES)
+def test_the_table_names_what_the_shape_tells(family: str, tmp_path: Path) -> None:
+    base = model(tmp_path, family, SIZES[family])
+    assert structural_site(base.net, preset(base.config).depth) == default_site(base.config)
+
+
+@pytest.mark.parametrize("family", UNNAMED)
+def test_an_unnamed_architecture_is_edited(family: str, tmp_path: Path) -> None:
+    base = model(tmp_path, family, UNNAMED[family])
+    assert family not in SITES
+    editor = edited(base)
+    first, _ = editor.model.answer([edit.prompt for edit in EDITS], 4, memory=True)
+    assert first.edit == "a"
+    print(family, editor.settings.site)
+
+
+def test_where_no_layer_stands_out_the_user_is_asked(tmp_path: Path) -> None:
+    base = model(tmp_path, "mixtral", LLAMA | {"num_local_experts": 2, "num_experts_per_tok": 1})
+    with pytest.raises(SiteError, match="no default site for model type 'mixtral'") as caught:
+        choose_site(base.net, base.config)
+    assert "--site" in str(caught.value.hint)
+    assert "o_proj" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
+    pytest.importorskip(
+        "onnx", reason="the exporter needs optimum-onnx, which needs transformers 4"
+    )
+    from memoir_edge_exporter import export
+    from memoir_edge_runtime import Session
+
+    editor = edited(model(tmp_path, family, SIZES[family]))
     export(model=tmp_path, out=tmp_path / "onnx")
     session = Session(tmp_path / "onnx", memory=editor.memory())
     others = [prompt(fact, 1) for fact in load_facts()[::200]]
