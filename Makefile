@@ -24,6 +24,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tools/bench_end_to_end.py
+	$(BIN)/python tools/bench_editor.py
 
 # The parts of the README that the program itself writes: command help, demo output, tree.
 docs: $(READY)
