@@ -2,9 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from memoir_edge.editor import BaseModel, Editor, Settings, load
 from memoir_edge.editor.model import device_of
@@ -49,11 +51,18 @@ def test_edits_are_those_of_the_whole_model(
 
 
 def test_a_model_is_spread_over_what_there_is(
-    tiny: BaseModel, tiny_dir: Path, settings: Settings
+    tiny: BaseModel, tiny_dir: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = load(str(tiny_dir), device="auto")
-    assert hasattr(base.net, "hf_device_map")
-    spread, whole = Editor(base, settings), Editor(tiny, settings)
+    asked: list[object] = []
+    given = AutoModelForCausalLM.from_pretrained
+
+    def spy(*args: Any, **rest: Any) -> Any:
+        asked.append(rest["device_map"])
+        return given(*args, **rest)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spy)
+    spread, whole = Editor(load(str(tiny_dir), device="auto"), settings), Editor(tiny, settings)
+    assert asked == ["auto"]
     assert spread.edit(EDITS)[0].steps == whole.edit(EDITS)[0].steps
     assert torch.allclose(spread.live.Wm.cpu(), whole.live.Wm, atol=1e-5)
 
