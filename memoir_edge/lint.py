@@ -1,9 +1,9 @@
 """What is doubtful about a batch of edits, seen before anything is trained.
 
-Knows nothing of models: prompts come with their masks and their lengths in tokens.
+Knows nothing of models: prompts come with their masks or their lengths in tokens.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,29 +30,29 @@ class Finding:
     note: str
 
 
-def lint(
-    edits: Sequence[Edit],
-    masks: Sequence[Bytes],
-    lengths: Sequence[int],
-    context: int,
-    held: Bank,
-    threshold: float,
-) -> list[Finding]:
-    """Look at a batch beside what the memory holds already.
-
-    Args:
-        edits: The batch, in the order in which it will be trained.
-        masks: The packed mask of each edit's prompt.
-        lengths: Tokens of each edit's longest text.
-        context: Most tokens that the model reads.
-        held: The keys of the memory.
-        threshold: Overlap from which an edit answers that does not say it itself.
-    """
-    found = [
+def too_long(edits: Sequence[Edit], lengths: Sequence[int], context: int) -> list[Finding]:
+    """Edits that nothing can be trained with: their longest text exceeds the model's context."""
+    return [
         Finding(TOO_LONG, edit.id, None, None, f"{length} tokens, the context is {context}")
         for edit, length in zip(edits, lengths, strict=True)
         if length > context
     ]
+
+
+def doubtful(
+    edits: Sequence[Edit], masks: Sequence[Bytes], held: Bank, threshold: float
+) -> list[Finding]:
+    """Edits that meet one before them, in the batch or in the memory.
+
+    Args:
+        edits: The batch, in the order in which it will be trained.
+        masks: The packed mask of each edit's prompt.
+        held: The keys of the memory.
+        threshold: Overlap from which an edit answers that does not say it itself.
+    """
+    if not edits:
+        return []
+    found: list[Finding] = []
     rows = held.rows()
     ids = [*rows, *(edit.id for edit in edits)]
     texts = [(r or {}) for r in map(held.records.get, rows)] + [edit.record() for edit in edits]
@@ -76,8 +76,3 @@ def _kind(edit: Edit, other: dict[str, object]) -> tuple[str, str]:
     if target == edit.target:
         return DUPLICATE, f"{prompt!r} has this target already"
     return CONTRADICTION, f"{prompt!r}: {target!r} gives way to {edit.target!r}"
-
-
-def refused(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that nothing can be trained with."""
-    return [finding for finding in findings if finding.kind == TOO_LONG]

@@ -7,7 +7,8 @@ Edits of the demo model, or of a sibling that tools/train_demo_model.py made, in
 repaired once at the end, as `memoir-edge apply` does. Then each block of a hundred, oldest first,
 by free generation with the routing of the day. Unrelated prompts are everyday sentences that
 nothing was centred on; neighbours are facts that nobody edited, asked in the edited facts' own
-phrasings.
+phrasings. At last two of each edit's seven paraphrases become further keys, as a record's `keys`
+would, and the other five are asked once more: what is lost then is lost in training, not routing.
 With --keep an interrupted run goes on from the journal in that folder. docs/editor.md shows a run.
 The last line is one JSON document.
 """
@@ -15,8 +16,9 @@ The last line is one JSON document.
 import argparse
 import json
 import tempfile
-import time
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from memoir_edge.bank import Key
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import (
@@ -43,6 +46,7 @@ from memoir_edge.journal import begin
 from memoir_edge.journal import load as load_journal
 
 BLOCK = 100
+KEYS = 2
 SHOWN = ("reliability", "generalization", "on own row", "recall")
 WHO = ("My uncle", "The old teacher", "Our neighbour", "A tired driver", "The girl next door",
        "Nobody", "The cook", "His brother", "Every child", "The new clerk")  # fmt: skip
@@ -94,18 +98,16 @@ def live(
     new = [edit for edit in edits if edit.id not in editor.live.bank.records]
     bar = stack.enter_context(Progress(console=Console(stderr=True)))
     making = bar.add_task("editing", total=len(new))
-    audits: list[int] = []
-    steps: list[int] = []
-    began = time.perf_counter()
-    watch = Watch(
-        made=lambda n: bar.advance(making, n), audited=lambda _, failed: audits.append(failed)
-    )
+    watch = Watch(made=lambda n: bar.advance(making, n))
     state = journal.state()
     if new:
-        steps += [outcome.steps for outcome in editor.apply(new, watch)]
+        editor.apply(new, watch)
     elif not state.settled(settings.repairs):
         editor.settle(watch, todo=state.todo, audits=state.audits)
-    seconds = time.perf_counter() - began
+    made = [frame for frame in journal.frames if frame.kind == "made"]
+    audits = [len(frame.data["failed"]) for frame in journal.frames if frame.kind == "audit"]
+    steps = [item["steps"] for frame in made for item in frame.data["edits"]]
+    seconds = [datetime.fromisoformat(frame.at).timestamp() for frame in journal.frames]
     asking = bar.add_task("asking", total=count)
     blocks = []
     for start in range(0, count, BLOCK):
@@ -125,15 +127,27 @@ def live(
         "D": D,
         "settings": {n: getattr(settings, n) for n in ("site", "k", "thinned", "spare", "lr",
                                                         "momentum", "steps", "threshold")},
-        "seconds_per_edit": seconds / max(len(new), 1),
-        "steps_per_edit": sum(steps) / max(len(steps), 1),
+        "seconds_per_edit": (seconds[-1] - seconds[0]) / count,
+        "steps_per_edit": sum(steps) / count,
         "failed_by_audit": audits,
         "journal_bytes": path.stat().st_size,
         "blocks": blocks,
         "total": total,
         "unrelated": untouched(editor, everyday),
         "neighbours": untouched(editor, list(dict.fromkeys(near))),
+        "with two keys": keyed(editor, edits, everyday),
     }  # fmt: skip
+
+
+def keyed(editor: Editor, edits: list[Edit], everyday: list[str]) -> dict[str, float]:
+    """Once more, with some phrasings as keys and the others asked. Training saw none of them."""
+    threshold = editor.settings.threshold
+    for edit in edits:
+        if edit.id in editor.live.bank.records:
+            for mask in editor.masks(edit.rephrase[:KEYS]):
+                editor.live.bank.keys.append(Key(mask, edit.id, threshold, edit.id))
+    rest = [replace(edit, rephrase=edit.rephrase[KEYS:]) for edit in edits]
+    return asked(editor, rest) | {"locality": untouched(editor, everyday)["locality"]}
 
 
 def asked(editor: Editor, block: list[Edit]) -> dict[str, float]:
@@ -175,6 +189,8 @@ def show(document: dict[str, Any]) -> None:
         found = document[name]
         console.print(f"{name}: {found['prompts']} prompts, locality {found['locality']:.3f}, "
                       f"fires {found['fires']:.3f}")  # fmt: skip
+    keyed = ", ".join(f"{name} {value:.3f}" for name, value in document["with two keys"].items())
+    console.print(f"with two further phrasings as keys: {keyed}")
     console.print(f"{document['seconds_per_edit']:.2f} s an edit, {document['steps_per_edit']:.0f} "
                   f"steps; broken at each check: {document['failed_by_audit']}")  # fmt: skip
 

@@ -1,9 +1,7 @@
 """`memoir-edge apply`: train edits into a memory file."""
 
-import json
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,21 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.output import Output, size
+from memoir_edge.cli.plan_ import look_at, plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, read
 from memoir_edge.errors import InputError
 from memoir_edge.journal import Journal, State, begin, load, path_of
-from memoir_edge.lint import Finding, lint
+from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
 
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor, Outcome, Watch
 
 LISTED = 30  # more edits than this are not listed one by one, only those that did not take
-TRIED = 3  # edits that a plan times
 
 
 def apply_(
@@ -101,10 +97,10 @@ def apply_(
         )
         for edit in new if not plan else ():
             editor.refuse_too_long(edit)
-        findings = _lint(editor, new) if new else []
-        _show_findings(findings, output)
+        findings = look_at(editor, new) if new else []
+        show_findings(findings, output)
         if plan:
-            return _plan(editor, new, findings, problems, output)
+            return plan_of(editor, new, findings, problems, output)
         if journal is None:
             about = {"model": _named(model)}
             began = former or editor.memory()
@@ -210,72 +206,6 @@ def _editor(
 def _named(model: str) -> str:
     """How the journal names the model: a hub id as it is, a folder in full."""
     return str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
-
-
-# --- Before training -----------------------------------------------------------------------------
-
-
-def _lint(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
-    return lint(
-        new,
-        editor.masks([edit.prompt for edit in new]),
-        [editor.length(edit) for edit in new],
-        editor.base.context,
-        editor.live.bank,
-        editor.settings.threshold,
-    )
-
-
-def _show_findings(findings: Sequence[Finding], output: Output) -> None:
-    output.table(
-        "look at these",
-        ["what", "edit", "meets", "overlap", ""],
-        [[f.kind, f.edit, f.other, f.overlap, f.note] for f in findings[:LISTED]],
-    )
-    if len(findings) > LISTED:
-        output.say(f"... and {len(findings) - LISTED} more; --json lists all")
-
-
-def _plan(
-    editor: "Editor",
-    new: Sequence[Edit],
-    findings: Sequence[Finding],
-    problems: Sequence[Problem],
-    output: Output,
-) -> int:
-    """Train a few edits into a memory that is thrown away, and say what all would take."""
-    seconds, rank = [], [1]
-    tried = [edit for edit in new if editor.length(edit) <= editor.base.context][:TRIED]
-    with output.progress("trying", len(tried)) as bar:
-        for edit in tried:
-            start = time.monotonic()
-            [change] = editor.edit([edit])
-            seconds.append(time.monotonic() - start)
-            rank.append(len(change.U))
-            bar.advance()
-    each = statistics.median(seconds) if seconds else 0.0
-    d, D = editor.live.Wm.shape
-    masks = [*editor.live.bank.packed(), *editor.masks([edit.prompt for edit in new])]
-    columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum()
-    records = [json.dumps(edit.record()) for edit in new]
-    bytes_ = int(columns * d * 4 + sum(map(len, [*masks, *records])) + 12 * D)
-    grows = len(new) * max(rank) * (editor.settings.k + d) * 4
-    document = {
-        "edits": len(new),
-        "findings": [asdict(finding) for finding in findings],
-        "skipped_bad": [problem._asdict() for problem in problems],
-        "seconds_per_edit": round(each, 3),
-        "seconds": round(each * len(new), 1),
-        "memory_bytes": bytes_,
-        "journal_bytes": grows,
-    }
-    output.say(
-        f"{len(new)} edits to train, about {each:.2f} s each, {each * len(new):.0f} s in all, and "
-        f"the check of every edit; a memory of about {size(bytes_)}, a journal that grows by about "
-        f"{size(grows)}. Nothing was written."
-    )
-    output.result(document)
-    return 0
 
 
 # --- Training ------------------------------------------------------------------------------------
