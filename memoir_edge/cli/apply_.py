@@ -111,9 +111,10 @@ def apply_(
         outcomes = _train(editor, new, journal, state, out, output)
         seconds = time.monotonic() - start
         made = journal.write(out)
+        failed = journal.state().todo or []
     skipped = len(wanted) - len(new)
-    _report(made, editor, out, outcomes, findings, problems, seconds, skipped, output)
-    return 1 if editor.audit and editor.audit.failed else 0
+    _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
+    return 1 if failed else 0
 
 
 # --- What there is already -----------------------------------------------------------------------
@@ -252,7 +253,7 @@ def _watch(bar: Any, output: Output) -> "Watch":
 
 def _report(
     made: Memory,
-    editor: "Editor",
+    failed: Sequence[str],
     out: Path,
     outcomes: "Sequence[Outcome]",
     findings: Sequence[Finding],
@@ -270,7 +271,7 @@ def _report(
             for o in listed
         ],
     )
-    checked, failed = (editor.audit.checked, editor.audit.failed) if editor.audit else (0, [])
+    checked = made.evaluation["checked"]
     output.say(f"asked for all {checked} edits: {checked - len(failed)} hold")
     if failed:
         output.say(f"{len(failed)} do not: {', '.join(failed)}")

@@ -103,8 +103,9 @@ def test_from_any_step_on(edits: Path, whole: Path, tmp_path: Path, run_json: An
     for i, end in enumerate(cut):
         out = tmp_path / f"{i}.safetensors"
         path_of(out).write_bytes(data[:end])
-        run_json("apply", edits, "--out", out, *OPTIONS)
+        _, document = run_json("apply", edits, "--out", out, *OPTIONS)
         assert out.read_bytes() == whole.read_bytes()
+        assert document["checked"] == EDITS
 
 
 def test_another_writer_is_refused(
