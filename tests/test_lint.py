@@ -1,0 +1,61 @@
+"""What is doubtful about a batch, seen before anything is trained."""
+
+import numpy as np
+
+from memoir_edge import tophash
+from memoir_edge.bank import Bank
+from memoir_edge.edits import Edit
+from memoir_edge.lint import CONTRADICTION, DUPLICATE, SAME_FACT, TOO_LONG, doubtful, too_long
+
+D, K = 16, 4
+
+
+def mask(*ones: int) -> tophash.Bytes:
+    bits = np.zeros(D, np.bool_)
+    bits[list(ones)] = True
+    return tophash.pack(bits)
+
+
+def edit(id: str, prompt: str, target: str, threshold: float | None = None) -> Edit:
+    return Edit(id=id, prompt=prompt, target=target, threshold=threshold, tags={})
+
+
+A, B = mask(0, 1, 2, 3), mask(0, 1, 2, 4)  # they overlap by three quarters
+
+
+def kinds(*batch: tuple[Edit, tophash.Bytes], held: Bank | None = None, threshold: float = 0.7):
+    found = doubtful(
+        [e for e, _ in batch], [m for _, m in batch], held or Bank(D, K), threshold
+    )  # fmt: skip
+    return [(f.kind, f.edit, f.other, f.overlap) for f in found]
+
+
+def test_within_a_batch() -> None:
+    first = (edit("a", "p", "x"), A)
+    assert kinds(first) == []
+    assert kinds(first, (edit("b", "p", "x"), A)) == [(DUPLICATE, "b", "a", 1.0)]
+    assert kinds(first, (edit("b", "p", "y"), A)) == [(CONTRADICTION, "b", "a", 1.0)]
+    assert kinds(first, (edit("b", "q", "x"), B)) == [(SAME_FACT, "b", "a", 0.75)]
+    assert kinds(first, (edit("b", "q", "x"), B), threshold=0.8) == []
+    assert kinds() == []
+
+
+def test_either_threshold_may_be_reached() -> None:
+    strict = (edit("a", "p", "x", threshold=0.9), A)
+    assert kinds(strict, (edit("b", "q", "x", threshold=0.9), B)) == []
+    assert kinds(strict, (edit("b", "q", "x", threshold=0.6), B)) == [(SAME_FACT, "b", "a", 0.75)]
+
+
+def test_beside_a_memory() -> None:
+    held = Bank(D, K)
+    held.add("old", {"prompt": "p", "target": "x"}, A, [], [], 0.7)
+    held.add("withheld", None, mask(8, 9, 10, 11), [], [], 0.7)
+    assert kinds((edit("b", "p", "y"), A), held=held) == [(CONTRADICTION, "b", "old", 1.0)]
+    new = (edit("c", "r", "x"), mask(8, 9, 10, 12))
+    assert kinds(new, held=held) == [(SAME_FACT, "c", "withheld", 0.75)]
+
+
+def test_too_long() -> None:
+    [found] = too_long([edit("a", "p", "x"), edit("b", "q", "x")], [8, 9], 8)
+    assert (found.kind, found.edit) == (TOO_LONG, "b")
+    assert "9 tokens, the context is 8" in found.note
