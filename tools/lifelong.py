@@ -208,7 +208,8 @@ def plot(document: dict[str, Any], path: Path) -> None:
         axes.plot(names, [block[name] for block in document["blocks"]], style, label=name)
     locality = document["unrelated"]["locality"]
     axes.axhline(locality, color="gray", linestyle="--", label="locality, unrelated prompts")
-    axes.set_ylim(0.8, 1.005)
+    lowest = min(block["generalization"] for block in document["blocks"])
+    axes.set_ylim(min(0.8, lowest - 0.05), 1.005)
     axes.set_xlabel(f"edits in the order in which they were made, asked after the last of "
                     f"{document['edits']}")  # fmt: skip
     axes.set_ylabel("share, free generation")
