@@ -398,9 +398,13 @@ def begin(path: Path, origin: Memory, about: Mapping[str, Any]) -> Journal:
     Raises:
         InputError: The file cannot be written.
     """
-    journal = Journal(path, _opened(path, "r+b" if path.exists() else "x+b"), [])
     data = np.frombuffer(memory_file.to_bytes(origin), np.uint8)
-    journal.append("begin", {**about, "digest": origin.digest}, {"memory": data})
+    journal = Journal(path, _opened(path, "r+b" if path.exists() else "x+b"), [])
+    try:
+        journal.append("begin", {**about, "digest": origin.digest}, {"memory": data})
+    except BaseException:
+        journal.__exit__()
+        raise
     return journal
 
 
