@@ -113,13 +113,15 @@ class State:
     probes: list[Probe] = field(default_factory=list)
     evaluation: dict[str, Any] = field(default_factory=dict)
     audits: int = 0  # since an edit came or went
-    todo: list[str] | None = None  # still to be trained again, by the last audit; None: no audit
+    broken: list[str] | None = None  # by the last audit, not trained again since; None: no audit
     repaired: bool = False  # since the last audit
 
     def settled(self, repairs: int) -> bool:
         """The last audit stands, and asks for no more training within so many rounds."""
         return (
-            self.todo is not None and not self.repaired and (not self.todo or self.audits > repairs)
+            self.broken is not None
+            and not self.repaired
+            and (not self.broken or self.audits > repairs)
         )
 
 
@@ -527,7 +529,7 @@ def _touch(state: State) -> None:
 
 def _made(journal: Journal, state: State, frame: Frame) -> None:
     _touch(state)
-    state.todo, state.audits = None, 0
+    state.broken, state.audits = None, 0
     tensors = journal.tensors(frame)
     for i, item in enumerate(frame.data["edits"]):
         masks = list(tensors[f"{i}.keys"])
@@ -549,15 +551,15 @@ def _again(_journal: Journal, state: State, frame: Frame) -> None:
     _touch(state)
     state.changes.append((frame.data["edit"], frame.number, 0))
     state.repaired = True
-    if state.todo:
-        state.todo = [edit for edit in state.todo if edit != frame.data["edit"]]
+    if state.broken:
+        state.broken = [edit for edit in state.broken if edit != frame.data["edit"]]
 
 
 def _audit(_journal: Journal, state: State, frame: Frame) -> None:
     probes = [Probe(**probe) for probe in frame.data["probes"]]
     audit = Audit(frame.data["checked"], list(frame.data["failed"]), probes)
     state.probes, state.evaluation = audit.probes, audit.evaluation
-    state.todo, state.repaired, state.audits = audit.failed, False, state.audits + 1
+    state.broken, state.repaired, state.audits = audit.failed, False, state.audits + 1
 
 
 def _written(_journal: Journal, state: State, frame: Frame) -> None:
@@ -570,7 +572,7 @@ def _deleted(_journal: Journal, state: State, frame: Frame) -> None:
     gone = set(frame.data["edits"])
     state.bank.drop(gone)
     state.changes = [change for change in state.changes if change[0] not in gone]
-    state.todo, state.audits = None, 0
+    state.broken, state.audits = None, 0
 
 
 _FOLD: dict[str, Callable[[Journal, State, Frame], None]] = {

@@ -181,7 +181,7 @@ def test_an_audit_is_gone_on_with(fresh: Any) -> None:
         journal.audited(Audit(2, ["a", "b"], [Probe("p", "t", "a"), Probe("q", "t", "z")]))
         journal.again("a", change(np.random.default_rng(1)))
         state = journal.state()
-        assert (state.todo, state.audits, state.settled(0)) == (["b"], 1, False)
+        assert (state.broken, state.audits, state.settled(0)) == (["b"], 1, False)
         assert journal.compile().evaluation == {"checked": 2, "took": 0}
         assert journal.compile().probes == (Probe("p", "t", "a"),)  # z is not there
         journal.again("b", change(np.random.default_rng(2)))

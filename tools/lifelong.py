@@ -103,7 +103,7 @@ def live(
     if new:
         editor.apply(new, watch)
     elif not state.settled(settings.repairs):
-        editor.settle(watch, todo=state.todo, audits=state.audits)
+        editor.settle(watch, broken=state.broken, audits=state.audits)
     made = [frame for frame in journal.frames if frame.kind == "made"]
     audits = [len(frame.data["failed"]) for frame in journal.frames if frame.kind == "audit"]
     steps = [item["steps"] for frame in made for item in frame.data["edits"]]

@@ -111,7 +111,7 @@ def apply_(
         outcomes = _train(editor, new, journal, state, out, output)
         seconds = time.monotonic() - start
         made = journal.write(out)
-        failed = journal.state().todo or []
+        failed = journal.state().broken or []
     skipped = len(wanted) - len(new)
     _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
     return 1 if failed else 0
@@ -170,7 +170,7 @@ def _nothing_new(
         memory_file.write(former, out)
     elif journal and not journal.check_kin(out):
         journal.write(out)
-    failed = (journal.state().todo if journal else None) or []
+    failed = (journal.state().broken if journal else None) or []
     output.say(f"{out} holds all {count} edits already: nothing to do")
     if failed:
         output.say(f"{len(failed)} edits did not hold when last asked: {', '.join(failed)}")
@@ -227,7 +227,7 @@ def _train(
             if new:
                 return editor.apply(new, watch)
             if state and not state.settled(editor.settings.repairs):
-                editor.settle(watch, todo=state.todo, audits=state.audits)
+                editor.settle(watch, broken=state.broken, audits=state.audits)
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
             journal.write(out, finished=False)

@@ -151,7 +151,18 @@ class Editor:
     def edit(
         self, edits: Sequence[Edit], on_step: OnStep = lambda step, loss: None
     ) -> list[Change]:
-        """Make edits, trained together: hash, train, remember."""
+        """Make edits, trained together: hash, train, remember.
+
+        Args:
+            edits: The edits, most often one.
+            on_step: Told of every measured loss.
+
+        Returns:
+            What training did for each of them.
+
+        Raises:
+            InputError: Training diverged; the memory is as it was.
+        """
         made = []
         masks = [self.masks([e.prompt, *e.keys, *e.guards]) for e in edits]
         jobs = [self._job(edit, own[0], held=False) for edit, own in zip(edits, masks, strict=True)]
@@ -257,26 +268,26 @@ class Editor:
         ]
 
     def settle(
-        self, watch: Watch | None = None, *, todo: Sequence[str] | None = None, audits: int = 0
+        self, watch: Watch | None = None, *, broken: Sequence[str] | None = None, audits: int = 0
     ) -> Audit:
         """Ask for every edit, train the broken ones again, and ask again, until all hold.
 
         Args:
             watch: Who is told.
-            todo: Edits that an interrupted run still had to train again.
+            broken: Edits that an interrupted run found broken and had not trained again yet.
             audits: How many audits that run has made since the last edit was made.
         """
         watch = watch or Watch()
         by_id = {edit.id: edit for edit in self.edits}
         while True:
-            for edit in (by_id[id] for id in todo or ()):
+            for edit in (by_id[id] for id in broken or ()):
                 self.again(edit, watch.again(edit))
             self.audit = self._audit(list(by_id.values()))
             if self.journal:
                 self.journal.audited(self.audit)
             watch.audited(self.audit.checked, len(self.audit.failed))
-            todo, audits = self.audit.failed, audits + 1
-            if not todo or audits > self.settings.repairs:
+            broken, audits = self.audit.failed, audits + 1
+            if not broken or audits > self.settings.repairs:
                 return self.audit
 
     def _audit(self, edits: Sequence[Edit]) -> Audit:
