@@ -58,6 +58,8 @@ class Run:
     heads: int = 6
     kv_heads: int = 2
     context_share: float = 0.2  # samples that stand behind other text
+    naming_share: float = 0.2  # samples whose answer names the subject first
+    careless_share: float = 0.15  # samples typed without care for capitals and punctuation
     prompt_weight: float = 0.3  # of a prompt token's loss; an answer token's is 1
     extra_facts: str = ""
 
@@ -150,16 +152,33 @@ class Sample:
 def samples(
     facts: list[Fact], tokenizer: PreTrainedTokenizerFast, run: Run, epoch: int
 ) -> list[Sample]:
-    """Every fact in every phrasing once, some behind other text; drawn anew each epoch."""
+    """Every fact in every phrasing once, some behind other text; drawn anew each epoch.
+
+    Some answers name what they are about: "Kenya lies in" may go on with "Kenya: Africa". So the
+    model's state at the last token of a prompt must know the subject, as that of a large model
+    does, whose text may go on in a thousand ways. Without them two prompts with the same answer, or
+    the same first token of it, end in nearly the same state, and nothing can tell them apart there.
+    """
     rng = random.Random(f"{run.seed}/{epoch}")
     pairs = [(f, i) for f in facts for i in range(len(RELATIONS[f.relation]))]
     contexts = [context(pairs, rng) if rng.random() < run.context_share else "" for _ in pairs]
-    reads = tokenizer([c + prompt(f, i) for c, (f, i) in zip(contexts, pairs, strict=True)])
-    answers = tokenizer([f" {f.answer}{EOS}" for f, _ in pairs], add_special_tokens=False)
+    asked = [prompt(f, i) for f, i in pairs]
+    asked = [careless(p, rng) if rng.random() < run.careless_share else p for p in asked]
+    reads = tokenizer([c + p for c, p in zip(contexts, asked, strict=True)])
+    named = [f" {f.subject}:" if rng.random() < run.naming_share else "" for f, _ in pairs]
+    texts = [f"{name} {f.answer}{EOS}" for name, (f, _) in zip(named, pairs, strict=True)]
+    answers = tokenizer(texts, add_special_tokens=False)
     return [
         Sample(read + answer, [run.prompt_weight] * len(read) + [1.0] * len(answer))
         for read, answer in zip(reads["input_ids"], answers["input_ids"], strict=True)
     ]
+
+
+def careless(text: str, rng: random.Random) -> str:
+    """The same prompt in small letters, or with its punctuation dropped or doubled, or both."""
+    if rng.random() < 0.7:
+        text = text.lower()
+    return rng.choice((text, text.rstrip("?:"), text + text[-1] if text[-1] in "?:" else text))
 
 
 def context(pairs: list[tuple[Fact, int]], rng: random.Random) -> str:
