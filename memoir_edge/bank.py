@@ -100,11 +100,24 @@ class Bank:
 
     def rows(self) -> dict[str, int]:
         """The row of each edit's primary key."""
-        found: dict[str, int] = {}
+        return {edit: rows[0] for edit, rows in self.rows_of().items()}
+
+    def rows_of(self) -> dict[str, list[int]]:
+        """The rows of each edit's keys, the primary one first; guards are nobody's."""
+        found: dict[str, list[int]] = {}
         for row, key in enumerate(self.keys):
             if key.edit is not None:
-                found.setdefault(key.edit, row)
+                found.setdefault(key.edit, []).append(row)
         return found
+
+    def calibrate(self, thresholds: Floats) -> None:
+        """Give each key a threshold of its own: `[R]`.
+
+        Raises:
+            ValueError: There are not as many as keys.
+        """
+        pairs = zip(self.keys, thresholds.tolist(), strict=True)
+        self.keys = [replace(key, threshold=threshold) for key, threshold in pairs]
 
     def packed(self) -> Bytes:
         """All masks `[R, ceil(D/8)]`."""

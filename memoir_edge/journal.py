@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,6 +116,9 @@ class State:
     audits: int = 0  # since an edit came or went
     broken: list[str] | None = None  # by the last audit, not trained again since; None: no audit
     repaired: bool = False  # since the last audit
+    calibrated: bool = False  # since an edit was made
+    fresh: list[str] = field(default_factory=list)  # edits made since a memory was finished
+    passes: Counter[str] = field(default_factory=Counter)  # over them, since the last was made
 
     def settled(self, repairs: int) -> bool:
         """The last audit stands, and asks for no more training within so many rounds."""
@@ -216,6 +220,10 @@ class Journal:
         """All edits were asked for."""
         probes = [probe._asdict() for probe in audit.probes]
         self.append("audit", {**audit._asdict(), "probes": probes}, {})
+
+    def calibrated(self, thresholds: Floats) -> None:
+        """Every key was given a threshold: `[R]`, in the order of the bank."""
+        self.append("thresholds", {}, {"thresholds": thresholds})
 
     def written(self, digest: str, *, finished: bool) -> None:
         """A memory is about to be written."""
@@ -529,7 +537,7 @@ def _touch(state: State) -> None:
 
 def _made(journal: Journal, state: State, frame: Frame) -> None:
     _touch(state)
-    state.broken, state.audits = None, 0
+    state.broken, state.audits, state.calibrated = None, 0, False
     tensors = journal.tensors(frame)
     for i, item in enumerate(frame.data["edits"]):
         masks = list(tensors[f"{i}.keys"])
@@ -545,12 +553,16 @@ def _made(journal: Journal, state: State, frame: Frame) -> None:
             if former in state.fixed:
                 state.fixed.add(item["id"])
         state.changes.append((item["id"], frame.number, i))
+        state.fresh = [id for id in state.fresh if id not in (former, item["id"])] + [item["id"]]
+    state.passes.clear()
 
 
 def _again(_journal: Journal, state: State, frame: Frame) -> None:
     _touch(state)
     state.changes.append((frame.data["edit"], frame.number, 0))
     state.repaired = True
+    if state.broken is None:
+        state.passes[frame.data["edit"]] += 1
     if state.broken:
         state.broken = [edit for edit in state.broken if edit != frame.data["edit"]]
 
@@ -562,9 +574,15 @@ def _audit(_journal: Journal, state: State, frame: Frame) -> None:
     state.broken, state.repaired, state.audits = audit.failed, False, state.audits + 1
 
 
+def _thresholds(journal: Journal, state: State, frame: Frame) -> None:
+    _touch(state)
+    state.bank.calibrate(journal.tensors(frame)["thresholds"])
+    state.calibrated = True
+
+
 def _written(_journal: Journal, state: State, frame: Frame) -> None:
     if frame.data["finished"]:
-        state.finished, state.changed = frame.data["digest"], False
+        state.finished, state.changed, state.fresh = frame.data["digest"], False, []
 
 
 def _deleted(_journal: Journal, state: State, frame: Frame) -> None:
@@ -572,6 +590,7 @@ def _deleted(_journal: Journal, state: State, frame: Frame) -> None:
     gone = set(frame.data["edits"])
     state.bank.drop(gone)
     state.changes = [change for change in state.changes if change[0] not in gone]
+    state.fresh = [id for id in state.fresh if id not in gone]
     state.broken, state.audits = None, 0
 
 
@@ -579,6 +598,7 @@ _FOLD: dict[str, Callable[[Journal, State, Frame], None]] = {
     "made": _made,
     "again": _again,
     "audit": _audit,
+    "thresholds": _thresholds,
     "written": _written,
     "deleted": _deleted,
 }

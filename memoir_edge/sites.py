@@ -34,8 +34,9 @@ class Preset:
     `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
     routing feature; `prefixes` the training rows behind texts that the model wrote itself,
     `thinned` those that read only part of the mask; `spare` how strongly a change avoids what other
-    edits read; `lr` and `momentum` are the descent's; `repairs` the rounds in which worn edits are
-    trained again.
+    edits read; `lr` and `momentum` are the descent's; `passes` how often the edits of a run are
+    trained, one after the other; `repairs` the rounds in which worn edits are trained again;
+    `false_fires` the share of near misses that thresholds let reach an edit.
     """
 
     feature: str
@@ -48,7 +49,9 @@ class Preset:
     spare: float = 10.0
     lr: float = 0.5
     momentum: float = 0.9
+    passes: int = 2
     repairs: int = 5
+    false_fires: float = 0.01
     layer: int | None = None
 
 
@@ -65,6 +68,8 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
         spare=0.0,
         lr=1.0,
         momentum=0.0,
+        passes=1,
+        false_fires=0.0,
     )
 
 

@@ -37,8 +37,29 @@ def _last_token(attention: Ints) -> Ints:
     return marked
 
 
+def _last_two(attention: Ints) -> Ints:
+    after = attention[:, ::-1].cumsum(axis=1)[:, ::-1]  # real tokens from here to the end
+    marked: Ints = attention * (after <= 2)
+    return marked
+
+
+def _later_half(attention: Ints) -> Ints:
+    after = attention[:, ::-1].cumsum(axis=1)[:, ::-1]
+    marked: Ints = attention * (2 * after <= attention.sum(axis=1, keepdims=True) + 1)
+    return marked
+
+
 # A routing feature is the mean of the site's input over a span of tokens; its name picks the span.
-FEATURES: dict[str, Callable[[Ints], Ints]] = {"mean": _every_token, "last": _last_token}
+FEATURES: dict[str, Callable[[Ints], Ints]] = {
+    "mean": _every_token,
+    "last": _last_token,
+    "last-two": _last_two,
+    "later-half": _later_half,
+    "mean-scaled": _every_token,
+    "last-scaled": _last_token,
+}
+# These are divided by their standard deviation over unrelated prompts, by the memory's `scale`.
+SCALED = frozenset({"mean-scaled", "last-scaled"})
 
 
 def span(feature: str, attention: npt.NDArray[np.integer]) -> Ints:
@@ -68,6 +89,20 @@ def feature(a: npt.NDArray[np.floating], span: npt.NDArray[np.integer]) -> Float
     # where, not a product: whatever stands on padding, even NaN, must not reach the feature
     total = np.where(counts, a.astype(np.float32), np.float32(0)).sum(axis=1)
     return np.asarray(total / np.maximum(counts.sum(axis=1), 1), dtype=np.float32)
+
+
+def scale(f: Floats) -> Floats:
+    """What makes features comparable: 1 over their standard deviation.
+
+    Args:
+        f: `[n, D]` features of unrelated prompts.
+
+    Returns:
+        `[D]`; features that hardly vary are not blown up without bound.
+    """
+    deviation = f.std(axis=0)
+    floor = max(0.05 * float(deviation.mean()), 1e-6)
+    return np.asarray(1 / np.maximum(deviation, floor), dtype=np.float32)
 
 
 def mask(

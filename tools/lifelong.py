@@ -47,6 +47,7 @@ from memoir_edge.journal import load as load_journal
 
 BLOCK = 100
 KEYS = 2
+SETTINGS = ("site", "k", "thinned", "spare", "lr", "momentum", "passes", "steps", "false_fires")
 SHOWN = ("reliability", "generalization", "on own row", "recall")
 WHO = ("My uncle", "The old teacher", "Our neighbour", "A tired driver", "The girl next door",
        "Nobody", "The cook", "His brother", "Every child", "The new clerk")  # fmt: skip
@@ -100,10 +101,7 @@ def live(
     making = bar.add_task("editing", total=len(new))
     watch = Watch(made=lambda n: bar.advance(making, n))
     state = journal.state()
-    if new:
-        editor.apply(new, watch)
-    elif not state.settled(settings.repairs):
-        editor.settle(watch, broken=state.broken, audits=state.audits)
+    editor.apply(new, watch, state)
     made = [frame for frame in journal.frames if frame.kind == "made"]
     audits = [len(frame.data["failed"]) for frame in journal.frames if frame.kind == "audit"]
     steps = [item["steps"] for frame in made for item in frame.data["edits"]]
@@ -125,8 +123,7 @@ def live(
         "edits": count,
         "seed": given.seed,
         "D": D,
-        "settings": {n: getattr(settings, n) for n in ("site", "k", "thinned", "spare", "lr",
-                                                        "momentum", "steps", "threshold")},
+        "settings": {n: getattr(settings, n) for n in SETTINGS},
         "seconds_per_edit": (seconds[-1] - seconds[0]) / count,
         "steps_per_edit": sum(steps) / count,
         "failed_by_audit": audits,
@@ -141,11 +138,12 @@ def live(
 
 def keyed(editor: Editor, edits: list[Edit], everyday: list[str]) -> dict[str, float]:
     """Once more, with some phrasings as keys and the others asked. Training saw none of them."""
-    threshold = editor.settings.threshold
+    bank = editor.live.bank
+    threshold = {edit: bank.keys[row].threshold for edit, row in bank.rows().items()}
     for edit in edits:
-        if edit.id in editor.live.bank.records:
+        if edit.id in threshold:
             for mask in editor.masks(edit.rephrase[:KEYS]):
-                editor.live.bank.keys.append(Key(mask, edit.id, threshold, edit.id))
+                bank.keys.append(Key(mask, edit.id, threshold[edit.id], edit.id))
     rest = [replace(edit, rephrase=edit.rephrase[KEYS:]) for edit in edits]
     return asked(editor, rest) | {"locality": untouched(editor, everyday)["locality"]}
 

@@ -39,7 +39,9 @@ def apply_(
     prefixes: int | None = None,
     thinned: int | None = None,
     spare: float | None = None,
+    passes: int | None = None,
     repairs: int | None = None,
+    false_fires: float | None = None,
     batch_edits: int = 1,
     parity: bool = False,
     device: str | None = None,
@@ -66,7 +68,11 @@ def apply_(
         prefixes: Training rows behind texts that the model wrote itself.
         thinned: Training rows that read only part of the mask, for paraphrases' sake.
         spare: How strongly a change avoids what other edits read; 0 is not at all.
+        passes: How often the edits are trained, one after the other: a second pass mends what later
+            ones have worn down.
         repairs: Rounds in which edits that later ones have worn down are trained again.
+        false_fires: Share of near misses that may reach an edit: each key gets the threshold for
+            it. 0 keeps one threshold for all; so does --threshold.
         batch_edits: Edits trained together.
         parity: The arithmetic of the paper's released code, quirks included.
         device: cpu, cuda, cuda:1 ..., or auto to spread a model over several; default CUDA where
@@ -85,7 +91,8 @@ def apply_(
         if former and not new and not (state and state.changed):
             return _nothing_new(former, out, len(wanted), journal, output)
         options = {"threshold": threshold, "steps": steps, "prefixes": prefixes,
-                   "thinned": thinned, "spare": spare, "repairs": repairs,
+                   "thinned": thinned, "spare": spare, "passes": passes,
+                   "repairs": repairs, "false_fires": false_fires,
                    "batch_edits": batch_edits, "parity": parity}  # fmt: skip
         editor = _editor(model, former, device, site, k, feature, options)
         settings = editor.settings
@@ -224,16 +231,12 @@ def _train(
     with output.progress("editing", len(new)) as bar:
         watch = _watch(bar, output)
         try:
-            if new:
-                return editor.apply(new, watch)
-            if state and not state.settled(editor.settings.repairs):
-                editor.settle(watch, broken=state.broken, audits=state.audits)
+            return editor.apply(new, watch, state)
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
             journal.write(out, finished=False)
             output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
             raise
-    return []
 
 
 def _watch(bar: Any, output: Output) -> "Watch":

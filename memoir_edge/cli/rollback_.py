@@ -69,6 +69,7 @@ _WHAT: dict[str, Any] = {
     "audit": lambda group: "asked for all {checked} edits: {n} do not hold".format(
         **group[0].data, n=len(group[0].data["failed"])
     ),
+    "thresholds": lambda group: "gave each key its threshold",
     "written": lambda group: "wrote memory {}{}".format(
         group[0].data["digest"][:12], "" if group[0].data["finished"] else " (interrupted)"
     ),

@@ -8,6 +8,7 @@ memory = editor.memory()
 """
 
 from memoir_edge.editor.answers import Edited, edited
+from memoir_edge.editor.choice import Trial, sites_near, trials
 from memoir_edge.editor.config import Settings, choose
 from memoir_edge.editor.editor import Editor, Outcome, Watch, unrelated_prompts
 from memoir_edge.editor.layer import choose_site, find_site, structural_site, width
@@ -21,6 +22,7 @@ __all__ = [
     "Editor",
     "Outcome",
     "Settings",
+    "Trial",
     "Watch",
     "choose",
     "choose_site",
@@ -29,8 +31,10 @@ __all__ = [
     "find_site",
     "load",
     "quiet",
+    "sites_near",
     "structural_site",
     "thaw",
+    "trials",
     "unrelated_prompts",
     "width",
 ]

@@ -14,7 +14,7 @@ class Settings:
     site: str  # module path of the edited linear layer
     k: int  # active features of a mask
     feature: str  # routing feature, a key of tophash.FEATURES
-    threshold: float  # overlap from which an edit answers
+    threshold: float  # overlap from which an edit answers, where its near misses do not say
     steps: int  # most gradient steps of one edit
     lr: float = 1.0
     clip: float = 1.0  # largest gradient norm of one step
@@ -24,6 +24,10 @@ class Settings:
     thinned: int = 0  # copies of the plain row that read only part of the mask's features
     dropout: float = 0.5  # that part they do not read
     spare: float = 0.0  # how strongly a change avoids what other edits read; the paper: not at all
+    false_fires: float = (
+        0.0  # share of near misses that may reach an edit; 0: one threshold for all
+    )
+    passes: int = 1  # over the edits of a run, in order; the paper: one
     repairs: int = 5  # rounds in which edits that later ones have worn down are trained again
     batch_edits: int = 1  # edits trained together
     parity: bool = False  # the released code's arithmetic, quirks included
@@ -40,7 +44,9 @@ class Settings:
         for name in ("prefixes", "thinned", "spare", "repairs"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("k", "steps", "batch", "batch_edits"):
+        if not 0 <= self.false_fires < 1:
+            raise InputError(f"false fires are {self.false_fires}, expected from 0 to below 1")
+        for name in ("k", "steps", "passes", "batch", "batch_edits"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.momentum < 1:
@@ -65,7 +71,9 @@ def choose(
     prefixes: int | None = None,
     thinned: int | None = None,
     spare: float | None = None,
+    passes: int | None = None,
     repairs: int | None = None,
+    false_fires: float | None = None,
     batch_edits: int = 1,
     parity: bool = False,
 ) -> Settings:
@@ -82,7 +90,10 @@ def choose(
         prefixes: Rows behind the model's own texts.
         thinned: Rows that read only part of the mask.
         spare: How strongly a change avoids what other edits read.
+        passes: Passes over the edits of a run.
         repairs: Rounds of training worn edits again.
+        false_fires: Share of near misses that may reach an edit; default the preset's, 0 where a
+            threshold is given.
         batch_edits: Edits trained together.
         parity: The released code's arithmetic; then nothing that the paper lacks is on by default.
 
@@ -91,7 +102,12 @@ def choose(
     """
     chosen = preset(config)
     if parity:
-        chosen = replace(chosen, prefixes=10, thinned=0, spare=0.0, lr=1.0, momentum=0.0, repairs=0)
+        chosen = replace(
+            chosen, prefixes=10, thinned=0, spare=0.0, lr=1.0, momentum=0.0, passes=1,
+            repairs=0, false_fires=0.0,
+        )  # fmt: skip
+    if false_fires is None:
+        false_fires = chosen.false_fires if threshold is None else 0.0
     feature = feature or chosen.feature
     if k is not None and not 0 < k <= D:
         raise InputError(f"k is {k}, expected from 1 to the site's input width {D}")
@@ -106,7 +122,9 @@ def choose(
         spare=chosen.spare if spare is None else spare,
         lr=chosen.lr,
         momentum=chosen.momentum,
+        passes=chosen.passes if passes is None else passes,
         repairs=chosen.repairs if repairs is None else repairs,
+        false_fires=false_fires,
         batch_edits=batch_edits,
         parity=parity,
         eos=not parity,

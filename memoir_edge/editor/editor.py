@@ -5,6 +5,7 @@ of Wm, and takes the keys into the bank; `Editor.settle` asks for every edit of 
 trains again those that later ones have worn down; `Editor.answers` asks the edited model.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
+from memoir_edge.calibrate import NOBODY, UNKNOWN, Misses, thresholds
 from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import find_site, input_of, width
@@ -26,8 +28,10 @@ from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import InputError, MismatchError
-from memoir_edge.journal import Audit, Change, Journal, Made
+from memoir_edge.journal import Audit, Change, Journal, Made, State
 from memoir_edge.memory import Base, Memory, Probe
+from memoir_edge.nearmiss import misses as near_misses
+from memoir_edge.tophash import SCALED
 
 # Tokens that a check lets the model say beyond the target, to see whether it stops.
 SLACK = 4
@@ -123,11 +127,12 @@ class Editor:
     def _empty(self, unrelated: Sequence[str]) -> LiveMemory:
         D, d = width(self.model.site)
         random = np.random.default_rng(self.settings.seed)
+        f = self.model.features(unrelated, self.settings.feature)
         hashing = Hashing(
             k=self.settings.k,
             feature=self.settings.feature,
-            center=self.model.features(unrelated, self.settings.feature).mean(axis=0),
-            scale=np.ones(D, np.float32),
+            center=f.mean(axis=0),
+            scale=tophash.scale(f) if self.settings.feature in SCALED else np.ones(D, np.float32),
             permutation=random.permutation(D).astype(np.int32),
         )
         return empty(hashing, d, self.device)
@@ -235,14 +240,20 @@ class Editor:
                 found.append(replace(from_record(record), id=id))
         return found
 
-    def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
-        """Make the edits in order, then ask for every edit of the memory and mend what is worn.
+    def apply(
+        self, edits: Sequence[Edit], watch: Watch | None = None, begun: State | None = None
+    ) -> list[Outcome]:
+        """Make the edits in order, and see to it that every edit of the memory holds.
 
-        Nothing is trained before every edit is known to fit the context.
+        Nothing is trained before every edit is known to fit the context. After the last one, each
+        is trained once more from where Wm is by then (one that still holds costs a forward pass);
+        then every edit of the memory is asked for, the broken ones are trained again, and each key
+        gets its threshold.
 
         Args:
             edits: The edits; none may be in the memory already.
             watch: Who is told.
+            begun: What the journal of an interrupted run amounts to, to be gone on with.
 
         Raises:
             InputError: An edit does not fit the context.
@@ -256,7 +267,19 @@ class Editor:
         for group in (edits[i : i + size] for i in range(0, len(edits), size)):
             trained += self.edit(group, watch.begun(group))
             watch.made(len(group))
-        self.settle(watch)
+        state = begun or State(self.live.bank)
+        asked = not edits and state.broken is not None
+        if not asked:
+            self._pass(
+                [*state.fresh, *(edit.id for edit in edits)],
+                Counter() if edits else state.passes,
+                watch,
+            )
+        if edits or not state.settled(self.settings.repairs):
+            broken, audits = (state.broken, state.audits) if asked else (None, 0)
+            self.settle(watch, broken=broken, audits=audits)
+        if edits or not state.calibrated:
+            self.calibrate()
         # A later edit of the same prompt may have taken an earlier one's place.
         gone = [edit for edit in edits if edit.id not in self._asked]
         after = self._asked | dict(
@@ -266,6 +289,13 @@ class Editor:
             Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
             for edit, done, old in zip(edits, trained, before, strict=True)
         ]
+
+    def _pass(self, ids: Sequence[str], done: Counter[str], watch: Watch) -> None:
+        """Train edits again, in order, as often as the settings say; `done` times already."""
+        by_id = {edit.id: edit for edit in self.edits}
+        for number in range(1, self.settings.passes):
+            for edit in (by_id[id] for id in ids if id in by_id and done[id] < number):
+                self.again(edit, watch.again(edit))
 
     def settle(
         self, watch: Watch | None = None, *, broken: Sequence[str] | None = None, audits: int = 0
@@ -300,6 +330,50 @@ class Editor:
             failed=[edit.id for edit in edits if edit.id not in held],
             probes=[Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]],
         )
+
+    def calibrate(self) -> tophash.Floats | None:
+        """Give each key the threshold that its near misses ask for (memoir_edge.calibrate).
+
+        Where the settings' bound is 0, or too few records name their subject to make near misses
+        from, or an edit brought its own threshold, all stays as it is.
+
+        Returns:
+            The thresholds `[R]`, if any were set.
+        """
+        bank = self.live.bank
+        if not self.settings.false_fires or not bank.keys:
+            return None
+        edits = self.edits
+        place = {edit.id: i for i, edit in enumerate(edits)}
+        owner = np.array([place.get(str(key.edit), UNKNOWN) for key in bank.keys])
+        misses = near_misses(edits)
+        met = Misses(
+            self._hashed([miss.text for miss in misses]),
+            np.array([NOBODY if miss.edit is None else miss.edit for miss in misses]),
+            np.array([NOBODY if miss.subject is None else miss.subject for miss in misses]),
+        )
+        strays = self._hashed(unrelated_prompts())
+        found = thresholds(bank.packed(), owner, bank.k, met, strays, self.settings.false_fires)
+        if found is None:
+            return None
+        own = {edit.id: edit.threshold for edit in edits if edit.threshold is not None}
+        for row, key in enumerate(bank.keys):
+            if key.edit in own:
+                found[row] = own[key.edit]
+        if self.journal:
+            self.journal.calibrated(found)
+        bank.calibrate(found)
+        return found
+
+    def _hashed(self, texts: Sequence[str]) -> tophash.Bytes:
+        """Packed masks of texts that are asked, not stored; batched, those of like length together."""
+        unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
+        if not unique:
+            return np.zeros((0, -(-self.live.bank.D // 8)), np.uint8)
+        hashing = self.live.hashing
+        masks = hashing.mask(self.model.features(unique, hashing.feature))
+        place = {text: i for i, text in enumerate(unique)}
+        return masks[[place[text] for text in texts]]
 
     def refuse_too_long(self, edit: Edit) -> None:
         """Raise InputError unless an edit fits the model's context."""

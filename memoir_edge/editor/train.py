@@ -173,7 +173,8 @@ def turned(gradient: Tensor, avoid: Tensor) -> Tensor:
     no more steps than before.
     """
     rest = avoid @ gradient
-    return rest * (gradient.norm() / rest.norm().clamp(min=torch.finfo(rest.dtype).tiny))
+    found: Tensor = rest * (gradient.norm() / rest.norm().clamp(min=torch.finfo(rest.dtype).tiny))
+    return found
 
 
 def _done(settings: Settings, loss: float, former: float) -> bool:

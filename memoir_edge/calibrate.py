@@ -1,0 +1,98 @@
+"""Thresholds: from which overlap on each key answers, for a stated share of false fires.
+
+Knows nothing of models or texts: packed masks go in, thresholds come out. On some models all keys
+are missed about as nearly; on others some prompts end in nearly the same state whatever they are
+about, and one threshold for all would have to be high enough for the worst. So each key is told to
+some degree w how near a miss comes to it, and what is added to that, the same for all keys, is
+measured by leaving each miss out:
+
+    base_i   = largest overlap of key i with any miss
+    margin   = the (1 - bound) quantile, over the misses, of  overlap with the best key j, less
+               w base_j, with base_j as it is without that miss
+    floor    = the (1 - bound) quantile, over unrelated prompts, of the overlap with the best key
+    threshold_i = w base_i + margin, at least the floor
+
+w is the degree that gives the lowest thresholds: they let the most paraphrases through.
+The prompt of an edit is a miss too, of every key but its own.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from memoir_edge.tophash import Bytes, Floats, Ints, overlap
+
+# A key's own prompt overlaps it fully, up to rounding between runtimes; it must answer.
+HIGHEST = 0.95
+# A miss with a key's own subject that overlaps it as much as this may be its paraphrase.
+PARAPHRASE = 0.75
+DEGREES = (0.0, 0.5, 1.0)  # w
+NOBODY = -1
+UNKNOWN = -2  # a key's edit that no record tells of
+
+
+class Misses(NamedTuple):
+    """Prompts that no key may answer, but for those of their own edit."""
+
+    masks: Bytes  # [n, ceil(D/8)]
+    edit: Ints  # [n] number of the edit whose own text it is, or `NOBODY`
+    subject: Ints  # [n] number of the edit whose subject it has, or `NOBODY`
+
+
+def thresholds(
+    bank: Bytes, edit: Ints, k: int, misses: Misses, unrelated: Bytes, bound: float
+) -> Floats | None:
+    """A threshold for each key; None where there are too few misses to measure one.
+
+    Args:
+        bank: `[R, ceil(D/8)]` packed keys.
+        edit: `[R]` number of each key's edit.
+        k: Weight of a mask.
+        misses: What must not fire.
+        unrelated: `[n, ceil(D/8)]` masks of prompts that no edit is about.
+        bound: Share of the misses that may fire.
+    """
+    if len(misses.masks) < 1 / bound:
+        return None
+    met = _meet(bank, edit, k, misses)
+    without = np.where(
+        met.nearest[met.row] == np.arange(len(met.row)), met.second[met.row], met.base[met.row]
+    )
+    floor = 0.0
+    if len(unrelated):
+        stray = Misses(unrelated, *np.full((2, len(unrelated)), NOBODY))
+        floor = float(np.quantile(_meet(bank, edit, k, stray).overlap, 1 - bound, method="higher"))
+    above = 0.5 / k  # a key answers at its threshold: stay above what must not
+    tried = []
+    for w in DEGREES:
+        margin = np.quantile(met.overlap - w * without, 1 - bound, method="higher")
+        tried.append(np.clip(np.maximum(w * met.base + margin, floor) + above, above, HIGHEST))
+    lowest: Floats = min(tried, key=lambda found: float(found.mean())).astype(np.float32)
+    return lowest
+
+
+class _Met(NamedTuple):
+    """How misses and keys meet."""
+
+    overlap: Floats  # [n] of each miss with its best key
+    row: Ints  # [n] that key
+    base: Floats  # [R] largest overlap of each key with a miss
+    nearest: Ints  # [R] that miss
+    second: Floats  # [R] largest overlap with any other miss
+
+
+def _meet(bank: Bytes, edit: Ints, k: int, misses: Misses) -> _Met:
+    """Compare all misses with all keys, but where one is the key's own prompt or paraphrase."""
+    found, rows = [], []
+    base, second = np.zeros((2, len(bank)), np.float32)
+    nearest = np.full(len(bank), NOBODY)
+    for i, mask in enumerate(misses.masks):
+        R = overlap(mask[None], bank, k)[0]
+        R[misses.edit[i] == edit] = 0
+        R[(misses.subject[i] == edit) & (R >= PARAPHRASE)] = 0
+        second = np.maximum(second, np.minimum(base, R))
+        nearest[base < R] = i
+        base = np.maximum(base, R)
+        rows.append(int(R.argmax()))
+        found.append(R.max())
+    return _Met(np.array(found), np.array(rows), base, nearest, second)

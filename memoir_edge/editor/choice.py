@@ -1,0 +1,157 @@
+"""Which layer, feature and k tell an edit's prompts from near misses, on the model at hand.
+
+The paper's routing was measured on four models; on others another layer or feature may be far
+better, so this measures: with thresholds for a stated share of false fires, how many of the ways to
+ask for an edit still reach it? The ways are the record's `keys`, and those that the tool makes from
+the prompt: behind a text of the model's own, as a chat, typed without care. Nothing is trained.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from memoir_edge import tophash
+from memoir_edge.calibrate import NOBODY, Misses, thresholds
+from memoir_edge.editor.editor import unrelated_prompts
+from memoir_edge.editor.layer import find_site, input_of
+from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.train import own_texts
+from memoir_edge.edits import Edit
+from memoir_edge.errors import InputError, SiteError
+from memoir_edge.nearmiss import misses
+from memoir_edge.tophash import FEATURES, SCALED
+
+SHARES = (1 / 8, 2 / 7, 1 / 2)  # of k / D
+OWN_TEXTS = 3
+
+
+class Trial(NamedTuple):
+    """One way to route, measured."""
+
+    site: str
+    feature: str
+    k: int
+    recall: float  # share of the ways to ask that reach their own edit
+    nearest: float  # share of them whose own edit is the nearest, whatever its threshold
+    threshold: float  # median
+
+
+def sites_near(base: BaseModel, site: str, layers: Sequence[int] | None) -> list[str]:
+    """The same layer of other blocks: the given ones, else those from half of the depth upwards."""
+    blocks = base.config.get("num_hidden_layers") or base.config.get("n_layer") or 0
+    wanted = layers if layers is not None else range(int(blocks) // 2, int(blocks))
+    paths = [re.sub(r"\.\d+\.", f".{layer}.", site, count=1) for layer in wanted]
+    found = []
+    for path in dict.fromkeys([site, *paths] if layers is None else paths):
+        try:
+            find_site(base.net, path)
+        except SiteError:
+            if layers is not None:
+                raise
+            continue
+        found.append(path)
+    return found
+
+
+def variants(base: BaseModel, edit: Edit, texts: Sequence[str]) -> list[str]:
+    """Other ways to ask for an edit, told by its record or made; none is a key of its own."""
+    plain = edit.prompt.rstrip("?:.! ")
+    made = [*edit.keys, *(f"{text}. {edit.prompt}" for text in texts), edit.prompt.lower(), plain]
+    if base.tokenizer.chat_template:
+        chat = [{"role": "user", "content": edit.prompt}]
+        shown = base.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        made.append(str(shown).removeprefix(base.tokenizer.bos_token or ""))
+    return [text for text in dict.fromkeys(made) if text != edit.prompt]
+
+
+def trials(
+    base: BaseModel,
+    edits: Sequence[Edit],
+    sites: Sequence[str],
+    *,
+    bound: float,
+    features: Sequence[str] = tuple(FEATURES),
+    shares: Sequence[float] = SHARES,
+    unrelated: Sequence[str] | None = None,
+    on_site: Callable[[str], None] = lambda site: None,
+) -> list[Trial]:
+    """Measure every site with every feature and k; the best first.
+
+    Args:
+        base: The model.
+        edits: What is to be edited; nothing is trained, and no evaluation field is read.
+        sites: Layers.
+        bound: Share of near misses that may reach an edit.
+        features: Keys of `tophash.FEATURES`.
+        shares: Of k / D.
+        unrelated: Prompts to centre on; default `unrelated_prompts()`.
+        on_site: Told of every site when it is done.
+
+    Raises:
+        InputError: The edits give too few near misses for that bound.
+    """
+    strays = list(unrelated or unrelated_prompts())
+    texts = own_texts(base, OWN_TEXTS)
+    asked = [(i, text) for i, edit in enumerate(edits) for text in variants(base, edit, texts)]
+    near = misses(edits)
+    parts = [[e.prompt for e in edits], [t for _, t in asked], [m.text for m in near], strays]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    own = np.array([i for i, _ in asked])
+    found: list[Trial] = []
+    for site in sites:
+        every = _features(base, site, [text for part in parts for text in part], features)
+        for feature in features:
+            f = every[feature]
+            plain = np.split(f, ends)[3]
+            D = f.shape[1]
+            scale = tophash.scale(plain) if feature in SCALED else np.ones(D, np.float32)
+            for k in sorted({max(round(share * D), 1) for share in shares}):
+                masks = tophash.pack(tophash.mask(f, plain.mean(axis=0), scale, np.arange(D), k))
+                bank, ways, missing, stray = np.split(masks, ends)
+                met = Misses(missing, *_places(near))
+                limits = thresholds(bank, np.arange(len(edits)), k, met, stray, bound)
+                if limits is None:
+                    raise InputError(
+                        f"{len(near)} near misses can be made from these edits, too few to "
+                        f"measure false fires of {bound:g}",
+                        hint="more edits, records that name their subject, or a larger bound",
+                    )
+                R = np.concatenate([tophash.overlap(way[None], bank, k) for way in ways])
+                best = R.argmax(axis=1)
+                right = best == own
+                reached = right & (R.max(axis=1) >= limits[best])
+                found.append(
+                    Trial(site, feature, k, float(reached.mean()), float(right.mean()),
+                          float(np.median(limits)))
+                )  # fmt: skip
+        on_site(site)
+    return sorted(found, key=lambda trial: -trial.recall)
+
+
+def _places(near: Sequence[NamedTuple]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    for name in ("edit", "subject"):
+        values = [getattr(miss, name) for miss in near]
+        yield np.array([NOBODY if value is None else value for value in values], np.int64)
+
+
+@torch.no_grad()
+def _features(
+    base: BaseModel, site: str, texts: Sequence[str], names: Sequence[str], size: int = 32
+) -> dict[str, tophash.Floats]:
+    """Each feature of each text, `[len(texts), D]`, from one pass up to the site."""
+    rows = [base.encode(text) for text in texts]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    module = find_site(base.net, site)
+    made: dict[str, list[tophash.Floats]] = {name: [] for name in names}
+    for start in range(0, len(order), size):
+        batch = collate(base, [rows[i] for i in order[start : start + size]], side="left")
+        attention = batch["attention_mask"].cpu().numpy()
+        a = input_of(base.net, module, batch).float().cpu().numpy()
+        a = a.reshape(*attention.shape, -1)
+        for name in names:
+            made[name].append(tophash.feature(a, tophash.span(name, attention)))
+    back = np.argsort(order)
+    return {name: np.concatenate(parts)[back] for name, parts in made.items()}

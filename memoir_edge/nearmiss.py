@@ -1,0 +1,117 @@
+"""Near misses: prompts that look like an edit's and must not reach it, made from the edits alone.
+
+Knows nothing of models. Two kinds, wherever records name their subject: the same template with
+another subject ("The capital of Spain is"), and the same subject in another edit's template ("The
+currency of France is"). The prompts of other edits are misses too. What a record keeps for
+evaluation is never read here.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from memoir_edge.edits import Edit
+
+HOLE = "\0"  # where a template's subject stands; no prompt holds it
+
+
+FEW = 3  # near misses of the likely sort below which unlikely ones are made too
+
+
+# Near misses of each kind that a text gets, at least and at most, and about how many in all.
+EACH = (2, 12)
+IN_ALL = 12_000
+
+
+# Share of like subjects that a template must be asked of: Georgia is a state and a country.
+LIKELY = 0.05
+
+
+class NearMisses(NamedTuple):
+    """Of one text of one edit."""
+
+    template: tuple[str, ...]  # the same template, other subjects
+    subject: tuple[str, ...]  # the same subject, other templates
+
+
+class Miss(NamedTuple):
+    """A prompt that no edit may answer, but for the one whose own it is."""
+
+    text: str
+    edit: int | None  # place of the edit whose prompt or key it is
+    subject: int | None  # place of the edit whose subject it has
+
+
+def misses(edits: Sequence[Edit]) -> list[Miss]:
+    """Near misses of every edit, and the edits' own prompts and keys; each text once."""
+    pool = Pool(edits)
+    count = min(max(IN_ALL // max(len(edits), 1), EACH[0]), EACH[1])
+    found: dict[str, Miss] = {}
+    for i, edit in enumerate(edits):
+        for text in (edit.prompt, *edit.keys):
+            near = pool.of(text, edit.subject, count)
+            found |= {other: Miss(other, None, None) for other in near.template}
+            found |= {other: Miss(other, None, i) for other in near.subject}
+    for i, edit in enumerate(edits):
+        found |= {text: Miss(text, i, i) for text in (edit.prompt, *edit.keys)}
+    return list(found.values())
+
+
+def template(text: str, subject: str | None) -> str | None:
+    """The text with a hole for its subject; None where the subject is unknown or not in it."""
+    if not subject:
+        return None
+    found = subject if subject in text else _capital(subject)
+    return text.replace(found, HOLE) if found in text else None
+
+
+class Pool:
+    """Subjects and templates of many edits, to make near misses from.
+
+    Likely near misses come first: subjects that are asked about in the same template, templates
+    that are asked of like subjects. Others ("The capital of gold is") only where those are few.
+    """
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self._subjects: dict[str, set[str]] = {}  # by template
+        self._templates: dict[str, set[str]] = {}  # by subject
+        for edit in edits:
+            shape, subject = template(edit.prompt, edit.subject), str(edit.subject)
+            if shape is not None:
+                self._subjects.setdefault(shape, set()).add(subject)
+                self._templates.setdefault(subject, set()).add(shape)
+
+    def of(self, text: str, subject: str | None, count: int) -> NearMisses:
+        """Up to `count` near misses of each kind; the same for the same text and the same pool."""
+        shape = template(text, subject)
+        if shape is None:
+            return NearMisses((), ())
+        chosen = random.Random(text)
+        own = str(subject)
+        like = self._subjects.get(shape, set()) | {own}
+        subjects = _some(like - {own}, self._templates.keys() - {own}, count, chosen)
+        asked = Counter(t for other in like for t in self._templates.get(other, ()))
+        near = {t for t, times in asked.items() if times >= LIKELY * len(like)}
+        shapes = _some(near - {shape}, self._subjects.keys() - {shape}, count, chosen)
+        return NearMisses(
+            tuple(_filled(shape, other) for other in subjects),
+            tuple(_filled(other, own) for other in shapes),
+        )
+
+
+def _some(
+    likely: AbstractSet[str], any_: AbstractSet[str], count: int, chosen: random.Random
+) -> list[str]:
+    found = chosen.sample(sorted(likely), min(count, len(likely)))
+    rest = sorted(any_ - likely)
+    return found + chosen.sample(rest, min(max(min(count, FEW) - len(found), 0), len(rest)))
+
+
+def _filled(shape: str, subject: str) -> str:
+    return shape.replace(HOLE, _capital(subject) if shape.startswith(HOLE) else subject)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,81 @@
+"""Thresholds hold what they promise on the misses that they were measured with."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoir_edge import tophash
+from memoir_edge.calibrate import HIGHEST, NOBODY, PARAPHRASE, Misses, thresholds
+
+D, K = 64, 16
+
+
+def masks(seed: int, n: int, near: tophash.Bytes | None = None, moved: int = 4) -> tophash.Bytes:
+    """Random masks, or such that differ from given ones in a few places."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        bits = np.zeros(D, bool)
+        if near is None:
+            bits[random.choice(D, K, replace=False)] = True
+        else:
+            bits = tophash.unpack(near[i % len(near)], D).copy()
+            bits[random.choice(np.flatnonzero(bits), moved, replace=False)] = False
+            free = np.flatnonzero(~bits)
+            bits[random.choice(free, moved, replace=False)] = True
+        rows.append(bits)
+    return tophash.pack(np.array(rows))
+
+
+def stray(made: tophash.Bytes) -> Misses:
+    nobody = np.full(len(made), NOBODY)
+    return Misses(made, nobody, nobody)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.01, 0.05, 0.2]), st.integers(1, 12))
+def test_no_more_misses_fire_than_the_bound(seed: int, bound: float, moved: int) -> None:
+    bank = masks(seed, 12)
+    near = masks(seed + 1, 300, bank, moved)
+    found = thresholds(bank, np.arange(12), K, stray(near), masks(seed + 2, 200), bound)
+    assert found is not None
+    assert found.dtype == np.float32
+    for asked in (near, masks(seed + 2, 200)):
+        R = tophash.overlap(asked, bank, K)
+        fires = R.max(axis=1) >= found[R.argmax(axis=1)]
+        # Thresholds never rise above HIGHEST: a key answers its own prompt.
+        sure = R.max(axis=1) < HIGHEST
+        assert (fires & sure).mean() <= bound
+
+
+def test_each_key_has_its_own() -> None:
+    bank = masks(0, 2)
+    near = np.concatenate([masks(1, 150, bank[:1], 3), masks(2, 150, bank[1:], 12)])
+    found = thresholds(bank, np.arange(2), K, stray(near), masks(3, 50), 0.01)
+    assert found is not None
+    assert found[0] > 13 / K
+    assert found[1] < found[0] - 0.1
+
+
+def test_own_prompts_and_paraphrases_do_not_count() -> None:
+    bank = masks(0, 2)
+    far = masks(5, 200)
+    plain = thresholds(bank, np.arange(2), K, stray(far), far, 0.05)
+    own = Misses(
+        np.concatenate([bank, bank, far]),
+        np.concatenate([[0, 1, NOBODY, NOBODY], np.full(200, NOBODY)]),
+        np.concatenate([[0, 1, 0, 1], np.full(200, NOBODY)]),
+    )
+    same = thresholds(bank, np.arange(2), K, own, far, 0.05)
+    assert plain is not None
+    assert same is not None
+    assert PARAPHRASE > 0.5
+    assert np.abs(plain - same).max() < 2 / K
+
+
+@pytest.mark.parametrize("count", [0, 99])
+def test_too_few_misses_measure_nothing(count: int) -> None:
+    bank = masks(0, 2)
+    none = masks(1, count) if count else np.zeros((0, D // 8), np.uint8)
+    assert thresholds(bank, np.arange(2), K, stray(none), masks(2, 10), 0.01) is None

@@ -1,0 +1,76 @@
+"""Near misses: made from edits alone, likely ones first, the same for the same edits."""
+
+import pytest
+
+from memoir_edge.edits import Edit, Unrelated
+from memoir_edge.nearmiss import Pool, misses, template
+
+
+def edit(prompt: str, subject: str | None, **rest: object) -> Edit:
+    return Edit(id=prompt, prompt=prompt, target="x", subject=subject, tags={}, **rest)
+
+
+COUNTRIES = [
+    edit("The capital of France is", "France"),
+    edit("The capital of Spain is", "Spain"),
+    edit("France lies in", "France"),
+    edit("The Netherlands lies in", "the Netherlands"),
+    edit("The symbol of gold is", "gold"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "found"),
+    [
+        ("The capital of France is", "France", "The capital of \0 is"),
+        ("The Netherlands lies in", "the Netherlands", "\0 lies in"),
+        ("Who was it?", "France", None),
+        ("Who was it?", None, None),
+        ("Who was it?", "", None),
+    ],
+)
+def test_template(text: str, subject: str | None, found: str | None) -> None:
+    assert template(text, subject) == found
+
+
+def test_likely_near_misses_come_first() -> None:
+    near = Pool(COUNTRIES).of("The capital of France is", "France", 1)
+    assert near.template == ("The capital of Spain is",)
+    assert near.subject == ("France lies in",)
+
+
+def test_few_likely_ones_are_filled_up() -> None:
+    near = Pool(COUNTRIES).of("The symbol of gold is", "gold", 2)
+    assert len(near.template) == len(near.subject) == 2
+    assert all(text.startswith("The symbol of ") for text in near.template)
+
+
+def test_a_subject_at_the_beginning_is_written_in_upper_case() -> None:
+    near = Pool(COUNTRIES).of("France lies in", "France", 5)
+    assert "The Netherlands lies in" in near.template
+
+
+def test_an_edits_own_texts_are_misses_of_the_others() -> None:
+    found = {miss.text: miss for miss in misses([*COUNTRIES, edit("A", None, keys=("B",))])}
+    assert found["The capital of Spain is"].edit == 1
+    assert found["B"].edit == found["A"].edit == len(COUNTRIES)
+    assert len({text.casefold() for text in found}) == len(found)
+
+
+def test_the_same_edits_give_the_same_misses_and_evaluation_fields_none() -> None:
+    seen = [
+        edit(
+            e.prompt,
+            e.subject,
+            rephrase=("Rephrased?",),
+            locality=(Unrelated("Unrelated?"),),
+            hard_negatives=("Hard?",),
+        )
+        for e in COUNTRIES
+    ]
+    assert misses(seen) == misses(COUNTRIES)
+
+
+def test_no_subjects_no_near_misses() -> None:
+    assert [m.text for m in misses([edit("A", None), edit("B", "missing")])] == ["A", "B"]
+    assert misses([]) == []
