@@ -53,7 +53,8 @@ class Edit:
     def record(self) -> Record:
         """The edit as a JSON object, without what is empty and without the evaluation fields."""
         full = asdict(replace(self, rephrase=(), locality=(), hard_negatives=()))
-        return {name: value for name, value in full.items() if value not in (None, (), {})}
+        filled = {name: value for name, value in full.items() if value not in (None, (), {})}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in filled.items()}
 
     def full_record(self) -> Record:
         """The edit as a JSON object with the evaluation fields, as a file of edits holds it."""

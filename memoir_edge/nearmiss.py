@@ -30,9 +30,9 @@ LIKELY = 0.05
 
 
 class NearMisses(NamedTuple):
-    """Of one text of one edit."""
+    """Of one edit."""
 
-    template: tuple[str, ...]  # the same template, other subjects
+    template: tuple[str, ...]  # the same template as its prompt or a key of it, other subjects
     subject: tuple[str, ...]  # the same subject, other templates
 
 
@@ -50,10 +50,9 @@ def misses(edits: Sequence[Edit]) -> list[Miss]:
     count = min(max(IN_ALL // max(len(edits), 1), EACH[0]), EACH[1])
     found: dict[str, Miss] = {}
     for i, edit in enumerate(edits):
-        for text in (edit.prompt, *edit.keys):
-            near = pool.of(text, edit.subject, count)
-            found |= {other: Miss(other, None, None) for other in near.template}
-            found |= {other: Miss(other, None, i) for other in near.subject}
+        near = pool.of(edit, count)
+        found |= {other: Miss(other, None, None) for other in near.template}
+        found |= {other: Miss(other, None, i) for other in near.subject}
     for i, edit in enumerate(edits):
         found |= {text: Miss(text, i, i) for text in (edit.prompt, *edit.keys)}
     return list(found.values())
@@ -83,21 +82,24 @@ class Pool:
                 self._subjects.setdefault(shape, set()).add(subject)
                 self._templates.setdefault(subject, set()).add(shape)
 
-    def of(self, text: str, subject: str | None, count: int) -> NearMisses:
-        """Up to `count` near misses of each kind; the same for the same text and the same pool."""
-        shape = template(text, subject)
+    def of(self, edit: Edit, count: int) -> NearMisses:
+        """Up to `count` near misses of each kind; the same for the same edit and the same pool.
+
+        A key gets as many of its own template as the prompt does.
+        """
+        shape, own = template(edit.prompt, edit.subject), str(edit.subject)
         if shape is None:
             return NearMisses((), ())
-        chosen = random.Random(text)
-        own = str(subject)
+        chosen = random.Random(edit.prompt)
         like = self._subjects.get(shape, set()) | {own}
         subjects = _some(like - {own}, self._templates.keys() - {own}, count, chosen)
         asked = Counter(t for other in like for t in self._templates.get(other, ()))
         near = {t for t, times in asked.items() if times >= LIKELY * len(like)}
         shapes = _some(near - {shape}, self._subjects.keys() - {shape}, count, chosen)
+        keys = [key for text in edit.keys if (key := template(text, own)) is not None]
         return NearMisses(
-            tuple(_filled(shape, other) for other in subjects),
-            tuple(_filled(other, own) for other in shapes),
+            tuple(_filled(t, other) for t in (shape, *keys) for other in subjects),
+            tuple(_filled(t, own) for t in shapes),
         )
 
 

@@ -34,19 +34,25 @@ def test_template(text: str, subject: str | None, found: str | None) -> None:
 
 
 def test_likely_near_misses_come_first() -> None:
-    near = Pool(COUNTRIES).of("The capital of France is", "France", 1)
+    near = Pool(COUNTRIES).of(COUNTRIES[0], 1)
     assert near.template == ("The capital of Spain is",)
     assert near.subject == ("France lies in",)
 
 
 def test_few_likely_ones_are_filled_up() -> None:
-    near = Pool(COUNTRIES).of("The symbol of gold is", "gold", 2)
+    near = Pool(COUNTRIES).of(COUNTRIES[4], 2)
     assert len(near.template) == len(near.subject) == 2
     assert all(text.startswith("The symbol of ") for text in near.template)
 
 
+def test_a_key_is_missed_like_its_prompt() -> None:
+    asked = edit("The capital of France is", "France", keys=("France has its capital in",))
+    near = Pool([asked, COUNTRIES[1]]).of(asked, 1)
+    assert near.template == ("The capital of Spain is", "Spain has its capital in")
+
+
 def test_a_subject_at_the_beginning_is_written_in_upper_case() -> None:
-    near = Pool(COUNTRIES).of("France lies in", "France", 5)
+    near = Pool(COUNTRIES).of(COUNTRIES[2], 5)
     assert "The Netherlands lies in" in near.template
 
 
