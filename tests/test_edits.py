@@ -159,3 +159,8 @@ def test_published_files(name: str, count: int) -> None:
     assert len(edits) > 0.98 * count  # the rest repeats a prompt and target
     assert all("already used" in problem.reason for problem in problems)
     assert sum(bool(edit.rephrase) for edit in edits) > 0.98 * len(edits)
+
+
+def test_a_record_is_read_back_as_it_is_not_only_as_json() -> None:
+    edit = Edit(id="a", prompt="x", target="y", tags={}, keys=("z",), guards=("w",))
+    assert from_record(edit.record()) == edit

@@ -94,6 +94,40 @@ def test_the_memory_is_the_sum_of_the_changes(fresh: Any) -> None:
     assert memory.thresholds.tolist() == [0.5] * 4
 
 
+def test_keys_get_thresholds_of_their_own(fresh: Any) -> None:
+    with fresh() as journal:
+        journal.made([made("a", keys=1), made("b")])
+        assert not journal.state().calibrated
+        journal.calibrated(np.array([0.6, 0.7, 0.8], np.float32))
+        assert journal.state().calibrated
+        assert journal.compile().thresholds.tolist() == [np.float32(x) for x in (0.6, 0.7, 0.8)]
+        journal.rolled_back(1)
+        assert journal.compile().thresholds.tolist() == [0.5] * 3
+        journal.calibrated(np.array([0.6], np.float32))
+        with pytest.raises(JournalError, match="step 4 is malformed"):
+            journal.state()
+
+
+def test_what_a_run_has_trained_is_known(fresh: Any) -> None:
+    """Enough to go on with a second pass where it was cut off."""
+    more = change(np.random.default_rng(9))
+    with fresh() as journal:
+        journal.made([made("a"), made("b")])
+        journal.again("a", more)
+        state = journal.state()
+        assert (state.fresh, state.passes) == (["a", "b"], {"a": 1})
+        journal.made([made("c")])
+        state = journal.state()
+        assert (state.fresh, state.passes) == (["a", "b", "c"], {})
+        journal.audited(Audit(3, ["a"], []))
+        journal.again("a", more)
+        assert journal.state().passes == {}  # a repair, no pass
+        journal.written("0" * 64, finished=False)
+        assert journal.state().fresh == ["a", "b", "c"]
+        journal.written("0" * 64, finished=True)
+        assert journal.state().fresh == []
+
+
 def test_decay_shrinks_what_was_there(fresh: Any) -> None:
     a, b = made("a"), made("b", decay=0.5)
     with fresh() as journal:

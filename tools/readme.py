@@ -27,7 +27,7 @@ PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge
 REST = {
     "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
     "tests": "mirror the packages",
-    "docs": "the memory format, the journal, the ports, the editor, the commands, the benchmarks",
+    "docs": "memory format, journal, ports, editor, routing, commands, benchmarks",
 }
 
 

@@ -366,7 +366,7 @@ class Editor:
         return found
 
     def _hashed(self, texts: Sequence[str]) -> tophash.Bytes:
-        """Packed masks of texts that are asked, not stored; batched, those of like length together."""
+        """Packed masks of texts that are asked, not stored; batched by length."""
         unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
         if not unique:
             return np.zeros((0, -(-self.live.bank.D // 8)), np.uint8)

@@ -374,6 +374,34 @@ def test_a_hundred_and_fifty_edits_of_the_demo_model(demo: BaseModel) -> None:
     assert {a.edit for a in editor.model.answer(everyday, 4, memory=True)} == {None}
 
 
+def test_edits_are_reached_by_their_paraphrases_and_not_by_near_misses(demo: BaseModel) -> None:
+    """Bars of the routing at 150 edits: .98 at 1 %, with thresholds from near misses alone."""
+    site = "model.layers.6.mlp.down_proj"
+    editor = Editor(demo, choose(demo.config, 768, site=site))
+    edits = sample(150)
+    bank = editor.live.bank
+    for edit, mask in zip(edits, editor.masks([e.prompt for e in edits]), strict=True):
+        bank.add(edit.id, edit.record(), mask, [], [], editor.settings.threshold)
+    found = editor.calibrate()
+    assert found is not None
+    asked = [(edit.id, text) for edit in edits for text in edit.rephrase]
+    route = editor.model.routes([text for _, text in asked]).route
+    right = [r > 0 and bank.keys[r - 1].edit == id for r, (id, _) in zip(route, asked, strict=True)]
+    assert np.mean(right) >= 0.975
+    near = list(dict.fromkeys(text for edit in edits for text in edit.hard_negatives))
+    assert (editor.model.routes(near).route > 0).mean() <= 0.01
+
+
+def test_a_second_pass_trains_each_edit_of_the_run_once_more(
+    tiny: BaseModel, settings: Settings
+) -> None:
+    editor = Editor(tiny, replace(settings, passes=3, repairs=0))
+    edits = [an_edit(text, "Rome") for text in PROMPTS[:2]]
+    again: list[str] = []
+    editor.apply(edits, Watch(again=lambda e: again.append(e.id) or (lambda step, loss: None)))  # type: ignore[func-returns-value]
+    assert again == [e.id for e in edits] * 2
+
+
 def test_a_worn_edit_is_found_and_trained_again(demo: BaseModel) -> None:
     """An edit whose change something has undone is the one that the check names and mends."""
     site = "model.layers.6.mlp.down_proj"
