@@ -37,13 +37,12 @@ from memoir_edge.editor import (
     choose,
     default_site,
     find_site,
+    journaled,
     load,
     quiet,
     width,
 )
 from memoir_edge.edits import Edit
-from memoir_edge.journal import begin
-from memoir_edge.journal import load as load_journal
 
 BLOCK = 100
 KEYS = 2
@@ -91,17 +90,12 @@ def live(
     D, _ = width(find_site(base.net, site))
     settings = choose(base.config, D, site=site, **changes)
     edits = sample(count, given.seed)
-    path = folder / "lifelong.journal"
-    journal = load_journal(path, write=True)
-    editor = Editor(base, settings, journal.compile() if journal else None)
-    journal = stack.enter_context(journal or begin(path, editor.memory(), {}))
-    editor.journal = journal
+    editor, journal = stack.enter_context(journaled(base, settings, folder / "lifelong"))
     new = [edit for edit in edits if edit.id not in editor.live.bank.records]
     bar = stack.enter_context(Progress(console=Console(stderr=True)))
     making = bar.add_task("editing", total=len(new))
     watch = Watch(made=lambda n: bar.advance(making, n))
-    state = journal.state()
-    editor.apply(new, watch, state)
+    editor.apply(new, watch, journal.state())
     made = [frame for frame in journal.frames if frame.kind == "made"]
     audits = [len(frame.data["failed"]) for frame in journal.frames if frame.kind == "audit"]
     steps = [item["steps"] for frame in made for item in frame.data["edits"]]
@@ -127,7 +121,7 @@ def live(
         "seconds_per_edit": (seconds[-1] - seconds[0]) / count,
         "steps_per_edit": sum(steps) / count,
         "failed_by_audit": audits,
-        "journal_bytes": path.stat().st_size,
+        "journal_bytes": journal.path.stat().st_size,
         "blocks": blocks,
         "total": total,
         "unrelated": untouched(editor, everyday),

@@ -6,10 +6,11 @@ trains again those that later ones have worn down; `Editor.answers` asks the edi
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import InputError, MismatchError
-from memoir_edge.journal import Audit, Change, Journal, Made, State
+from memoir_edge.journal import Audit, Change, Journal, Made, State, begin, load, path_of
 from memoir_edge.memory import Base, Memory, Probe
 from memoir_edge.nearmiss import misses as near_misses
 from memoir_edge.tophash import SCALED
@@ -425,3 +426,26 @@ def check_settings(memory: Memory, settings: Settings) -> None:
                 f"the memory's {name} is {has}, asked for is {wants}",
                 hint=f"leave --{name} out to go on with the memory's, or write to a new file",
             )
+
+
+@contextmanager
+def journaled(
+    base: BaseModel, settings: Settings, memory: Path
+) -> Iterator[tuple[Editor, Journal]]:
+    """An editor and the journal beside a memory file, begun or gone on with.
+
+    `editor.apply(edits, watch, journal.state())` makes what the journal does not hold yet.
+
+    Raises:
+        JournalError: The journal is damaged.
+        MismatchError: It is of another model, site or k.
+    """
+    path = path_of(memory)
+    held = load(path, write=True)
+    with ExitStack() as opened:
+        if held:
+            opened.enter_context(held)
+        editor = Editor(base, settings, held.compile() if held else None)
+        journal = held or opened.enter_context(begin(path, editor.memory(), {}))
+        editor.journal = journal
+        yield editor, journal
