@@ -29,6 +29,7 @@ PARAPHRASE = 0.75
 DEGREES = (0.0, 0.5, 1.0)  # w
 NOBODY = -1
 UNKNOWN = -2  # a key's edit that no record tells of
+GUARD = -3  # a key that says "base model": a miss that comes nearest to it fires nothing
 
 
 class Misses(NamedTuple):
@@ -46,7 +47,7 @@ def thresholds(
 
     Args:
         bank: `[R, ceil(D/8)]` packed keys.
-        edit: `[R]` number of each key's edit.
+        edit: `[R]` number of each key's edit, or `UNKNOWN` or `GUARD`.
         k: Weight of a mask.
         misses: What must not fire.
         unrelated: `[n, ceil(D/8)]` masks of prompts that no edit is about.
@@ -93,6 +94,7 @@ def _meet(bank: Bytes, edit: Ints, k: int, misses: Misses) -> _Met:
         second = np.maximum(second, np.minimum(base, R))
         nearest[base < R] = i
         base = np.maximum(base, R)
-        rows.append(int(R.argmax()))
-        found.append(R.max())
+        best = int(R.argmax())
+        rows.append(best)
+        found.append(0.0 if edit[best] == GUARD else R[best])
     return _Met(np.array(found), np.array(rows), base, nearest, second)

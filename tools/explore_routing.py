@@ -1,6 +1,6 @@
 """How routing behaves: one experiment a call, with a table, a plot and a JSON line.
 
-    python tools/explore_routing.py features|k|thresholds|collisions|density|chance|context
+    python tools/explore_routing.py features|keys|k|thresholds|collisions|density|chance|context
                                     [--edits 150] [--model DIR] [--seed 0] [--plot FILE]
 
 Edits of the demo model; nothing is trained but in `collisions` and `density`. Paraphrases and hard
@@ -28,10 +28,14 @@ from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import BaseModel, Editor, load, quiet
+from memoir_edge.editor.choice import variants
+from memoir_edge.editor.train import own_texts
 from memoir_edge.edits import Edit
+from memoir_edge.nearmiss import Pool
 from memoir_edge.tophash import FEATURES
 
 BOUNDS = (0.05, 0.01, 0.001)
+GUARDS = 2  # of each kind, for each edit
 Row = dict[str, Any]
 
 
@@ -72,7 +76,8 @@ class Held:
         found = self.editor.model.routes(texts)
         place = {edit.id: i for i, edit in enumerate(self.edits)}
         owner = np.array([place.get(str(key.edit), -1) for key in self.editor.live.bank.keys])
-        return found.overlap, owner[found.candidate]
+        edit = owner[found.candidate]
+        return np.where(edit < 0, 0, found.overlap), edit  # what comes nearest to a guard fires not
 
     @cached_property
     def hard(self) -> np.ndarray:
@@ -106,15 +111,32 @@ class Held:
         return {"calibrated": float(np.mean(reached)), "hard fire": fires[0], "far fire": fires[1]}
 
 
-def held(base: BaseModel, edits: list[Edit], keys: int = 0, **changes: Any) -> Held:
-    """Keys of edits; `keys` further ones each, from paraphrases that are then not asked."""
+Texts = Callable[[Edit], Sequence[str]]
+NONE: Texts = lambda edit: ()  # noqa: E731
+
+
+def held(
+    base: BaseModel,
+    edits: list[Edit],
+    keys: Texts = NONE,
+    guards: Texts = NONE,
+    **changes: Any,
+) -> Held:
+    """The keys of edits, further ones and guards; nothing is trained."""
     editor = new_editor(base, **changes)
     for edit in edits:
-        extra = edit.rephrase[:keys]
-        primary, *others = editor.masks([edit.prompt, *extra])
-        record = replace(edit, keys=extra).record()
-        editor.live.bank.add(edit.id, record, primary, others, [], editor.settings.threshold)
+        other = replace(edit, keys=tuple(keys(edit)), guards=tuple(guards(edit)))
+        primary, *masks = editor.masks([edit.prompt, *other.keys, *other.guards])
+        n = len(other.keys)
+        editor.live.bank.add(
+            edit.id, other.record(), primary, masks[:n], masks[n:], editor.settings.threshold
+        )
     return Held(editor, edits)
+
+
+def told(count: int) -> Texts:
+    """As keys, so many of an edit's paraphrases, which are then not to be asked."""
+    return lambda edit: edit.rephrase[:count]
 
 
 def paraphrases(edits: Sequence[Edit], skip: int = 0) -> list[tuple[int, str]]:
@@ -129,10 +151,39 @@ def features(base: BaseModel, edits: list[Edit]) -> list[Row]:
     """(f) All features side by side, and further keys."""
     rows = []
     for name, extra in [*((name, 0) for name in FEATURES), ("last", 1), ("last", 3)]:
-        made = held(base, edits, keys=extra, feature=name)
+        made = held(base, edits, told(extra), feature=name)
         ways = paraphrases(edits, skip=extra)
         label = f"{name}, {extra} further keys" if extra else name
         rows.append({"feature": label, **made.recall(ways), **made.calibrated(ways)})
+    return rows
+
+
+def keys(base: BaseModel, edits: list[Edit]) -> list[Row]:
+    """Keys and guards that the tool makes from the records alone."""
+    texts = own_texts(base, 1)
+    pool = Pool(edits)
+    edited = {edit.prompt for edit in edits}
+
+    def made(edit: Edit) -> list[str]:
+        return variants(base, edit, texts)
+
+    def mined(edit: Edit) -> list[str]:
+        near = pool.of(edit, GUARDS)
+        return [text for text in (*near.template, *near.subject) if text not in edited]
+
+    rows = []
+    for label, further, guards in (
+        ("the prompt alone", NONE, NONE),
+        ("made keys", made, NONE),
+        ("mined guards", NONE, mined),
+        ("made keys and mined guards", made, mined),
+        ("one paraphrase, made keys", lambda edit: (*edit.rephrase[:1], *made(edit)), NONE),
+        ("one paraphrase, mined guards", told(1), mined),
+    ):
+        here = held(base, edits, further, guards)
+        ways = paraphrases(edits, skip=1)
+        rows.append({"keys": label, "rows": len(here.editor.live.bank.keys),
+                     **here.recall(ways), **here.calibrated(ways)})  # fmt: skip
     return rows
 
 
@@ -287,7 +338,7 @@ def _typo(text: str, dice: random.Random) -> str:
 
 EXPERIMENTS: dict[str, Callable[[BaseModel, list[Edit]], list[Row]]] = {
     experiment.__name__: experiment
-    for experiment in (features, k, thresholds, collisions, density, chance, context)
+    for experiment in (features, keys, k, thresholds, collisions, density, chance, context)
 }
 
 

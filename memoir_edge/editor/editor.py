@@ -19,7 +19,7 @@ from torch import Tensor
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
-from memoir_edge.calibrate import NOBODY, UNKNOWN, Misses, thresholds
+from memoir_edge.calibrate import GUARD, NOBODY, UNKNOWN, Misses, thresholds
 from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import find_site, input_of, width
@@ -346,7 +346,9 @@ class Editor:
             return None
         edits = self.edits
         place = {edit.id: i for i, edit in enumerate(edits)}
-        owner = np.array([place.get(str(key.edit), UNKNOWN) for key in bank.keys])
+        owner = np.array(
+            [GUARD if k.edit is None else place.get(k.edit, UNKNOWN) for k in bank.keys]
+        )
         misses = near_misses(edits)
         met = Misses(
             self._hashed([miss.text for miss in misses]),
