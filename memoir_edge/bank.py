@@ -63,7 +63,7 @@ class Bank:
         """Take an edit's keys in.
 
         A primary mask that is there already (the same prompt) is not stored twice: the later edit
-        takes over all that belongs to the former (MEMOIR section 3.2).
+        takes over all that belongs to the former (MEMOIR section 3.2), and no key twice.
 
         Returns:
             The id of the edit that was taken over.
@@ -75,7 +75,9 @@ class Bank:
             self._hand_over(former, edit, threshold)
         self.records[edit] = record
         self._asked[primary.tobytes()] = edit
-        self.keys += [Key(mask, edit, threshold, edit) for mask in others]
+        held = {key.mask.tobytes() for key in self.keys if key.edit == edit}
+        fresh = (mask for mask in others if mask.tobytes() not in held)
+        self.keys += [Key(mask, edit, threshold, edit) for mask in fresh]
         self.keys += [Key(mask, None, threshold, edit) for mask in guards]
         return former
 

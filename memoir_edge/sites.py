@@ -36,7 +36,8 @@ class Preset:
     `thinned` those that read only part of the mask; `spare` how strongly a change avoids what other
     edits read; `lr` and `momentum` are the descent's; `passes` how often the edits of a run are
     trained, one after the other; `repairs` the rounds in which worn edits are trained again;
-    `false_fires` the share of near misses that thresholds let reach an edit.
+    `made_keys` the most further keys of an edit that the tool makes; `false_fires` the share of
+    near misses that thresholds let reach an edit.
     """
 
     feature: str
@@ -51,6 +52,7 @@ class Preset:
     momentum: float = 0.9
     passes: int = 2
     repairs: int = 5
+    made_keys: int = 4
     false_fires: float = 0.01
     layer: int | None = None
 
@@ -69,6 +71,7 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
         lr=1.0,
         momentum=0.0,
         passes=1,
+        made_keys=0,
         false_fires=0.0,
     )
 

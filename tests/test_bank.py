@@ -79,3 +79,14 @@ def test_a_later_edit_takes_over_the_keys_of_the_former() -> None:
     bank.drop({"new"})
     assert bank.rows() == {"e1": 0}
     assert len(bank.keys) == 3
+
+
+def test_what_is_taken_over_stands_once() -> None:
+    bank = Bank(D, K)
+    primary, same, other = masks(3)
+    bank.add("old", None, primary, [same], [], 0.5)
+    bank.add("new", None, primary, [same, other], [], 0.5)
+    assert [key.mask.tobytes() for key in bank.keys] == [
+        m.tobytes() for m in (primary, same, other)
+    ]
+    assert {key.edit for key in bank.keys} == {"new"}

@@ -28,10 +28,11 @@ from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import BaseModel, Editor, load, quiet
-from memoir_edge.editor.choice import variants
 from memoir_edge.editor.train import own_texts
+from memoir_edge.editor.ways import ways
 from memoir_edge.edits import Edit
 from memoir_edge.nearmiss import Pool
+from memoir_edge.sites import DEFAULT
 from memoir_edge.tophash import FEATURES
 
 BOUNDS = (0.05, 0.01, 0.001)
@@ -144,6 +145,12 @@ def paraphrases(edits: Sequence[Edit], skip: int = 0) -> list[tuple[int, str]]:
     return [(i, text) for i, edit in enumerate(edits) for text in edit.rephrase[skip:]]
 
 
+def as_apply_makes(base: BaseModel) -> Texts:
+    """The further keys that `apply` gives an edit by itself."""
+    texts = own_texts(base, 1)
+    return lambda edit: ways(base, edit.prompt, texts)[: DEFAULT.made_keys]
+
+
 # --- Experiments ---------------------------------------------------------------------------------
 
 
@@ -160,12 +167,9 @@ def features(base: BaseModel, edits: list[Edit]) -> list[Row]:
 
 def keys(base: BaseModel, edits: list[Edit]) -> list[Row]:
     """Keys and guards that the tool makes from the records alone."""
-    texts = own_texts(base, 1)
     pool = Pool(edits)
     edited = {edit.prompt for edit in edits}
-
-    def made(edit: Edit) -> list[str]:
-        return variants(base, edit, texts)
+    made = as_apply_makes(base)
 
     def mined(edit: Edit) -> list[str]:
         near = pool.of(edit, GUARDS)
@@ -181,9 +185,9 @@ def keys(base: BaseModel, edits: list[Edit]) -> list[Row]:
         ("one paraphrase, mined guards", told(1), mined),
     ):
         here = held(base, edits, further, guards)
-        ways = paraphrases(edits, skip=1)
+        rest = paraphrases(edits, skip=1)
         rows.append({"keys": label, "rows": len(here.editor.live.bank.keys),
-                     **here.recall(ways), **here.calibrated(ways)})  # fmt: skip
+                     **here.recall(rest), **here.calibrated(rest)})  # fmt: skip
     return rows
 
 
@@ -300,29 +304,35 @@ def chance(base: BaseModel, edits: list[Edit]) -> list[Row]:
 
 
 def context(base: BaseModel, edits: list[Edit]) -> list[Row]:
-    """How edits are reached in context, from careless hands, and with typos."""
-    made = held(base, edits)
+    """How edits are reached in context, from careless hands, and with typos.
+
+    Of each form only the prompts that it changes are asked.
+    """
+    plain = held(base, edits)
+    keyed = held(base, edits, as_apply_makes(base))
     dice = random.Random(0)
-    ways = [(i, edit.prompt) for i, edit in enumerate(edits)] + paraphrases(edits)
-    turns = "Q: {} A: Fine.\nQ: {} A: I see.\n"
+    texts = [(i, edit.prompt) for i, edit in enumerate(edits)] + paraphrases(edits)
+    turns = "Q: {} A: Fine.\nQ: {} A: I see.\n".format("How are you?", "I like the sea.")
     forms: dict[str, Callable[[str], str]] = {
         "alone": lambda text: text,
         "behind a system line": lambda text: f"You are a helpful assistant.\n{text}",
-        "as a chat": lambda text: _chat(text),
-        "third turn of a chat": lambda text: (
-            turns.format("How are you?", "I like the sea.") + _chat(text)
-        ),
+        "as a chat": _chat,
+        "third turn of a chat": lambda text: turns + _chat(text),
         "small letters": str.lower,
         "no punctuation": lambda text: text.rstrip("?:."),
-        "doubled punctuation": lambda text: text + text[-1] if text[-1] in "?:." else text + "...",
+        "doubled punctuation": lambda text: text + text[-1] if text[-1] in "?:" else text,
+        "dots behind a statement": lambda text: text if text[-1] in "?:" else text + "...",
         "one typo": lambda text: _typo(text, dice),
     }
     rows = []
     for name, form in forms.items():
-        asked = [(i, form(text)) for i, text in ways]
-        rows.append({"asked": name, **made.recall(asked)})
-    for row, (_, form) in zip(rows, forms.items(), strict=True):
-        row |= made.calibrated([(i, form(text)) for i, text in ways])
+        asked = [(i, form(text)) for i, text in texts]
+        if name != "alone":
+            asked = [way for way, (_, text) in zip(asked, texts, strict=True) if way[1] != text]
+        made = keyed.recall(asked) | keyed.calibrated(asked)
+        rows.append({"asked": name, "prompts": len(asked), **plain.recall(asked),
+                     "made keys: at 1.0%": made["at 1.0%"],
+                     "calibrated": made["calibrated"]})  # fmt: skip
     return rows
 
 

@@ -41,6 +41,7 @@ def apply_(
     spare: float | None = None,
     passes: int | None = None,
     repairs: int | None = None,
+    made_keys: int | None = None,
     false_fires: float | None = None,
     batch_edits: int = 1,
     parity: bool = False,
@@ -71,6 +72,8 @@ def apply_(
         passes: How often the edits are trained, one after the other: a second pass mends what later
             ones have worn down.
         repairs: Rounds in which edits that later ones have worn down are trained again.
+        made_keys: Most keys of an edit that are made from its prompt: typed without care, as a
+            chat, behind other text.
         false_fires: Share of near misses that may reach an edit: each key gets the threshold for
             it. 0 keeps one threshold for all; so does --threshold.
         batch_edits: Edits trained together.
@@ -92,7 +95,7 @@ def apply_(
             return _nothing_new(former, out, len(wanted), journal, output)
         options = {"threshold": threshold, "steps": steps, "prefixes": prefixes,
                    "thinned": thinned, "spare": spare, "passes": passes,
-                   "repairs": repairs, "false_fires": false_fires,
+                   "repairs": repairs, "made_keys": made_keys, "false_fires": false_fires,
                    "batch_edits": batch_edits, "parity": parity}  # fmt: skip
         editor = _editor(model, former, device, site, k, feature, options)
         settings = editor.settings

@@ -66,9 +66,11 @@ def plan_of(
     each = statistics.median(seconds) if seconds else 0.0
     d, D = editor.live.Wm.shape
     masks = [*editor.live.bank.packed(), *editor.masks([edit.prompt for edit in fit])]
+    keys = [text for edit in editor.keyed(fit) for text in (*edit.keys, *edit.guards)]
     columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum() if masks else 0
-    records = [json.dumps(edit.record()) for edit in new]
-    bytes_ = int(columns * d * 4 + sum(map(len, [*masks, *records])) + 12 * D)
+    records = [json.dumps(edit.record()) for edit in editor.keyed(new)]
+    rows = (len(masks) + len(keys)) * -(-D // 8)
+    bytes_ = int(columns * d * 4 + rows + sum(map(len, records)) + 12 * D)
     grows = len(new) * max(rank) * (editor.settings.k + d) * 4
     document = {
         "edits": len(new),

@@ -19,6 +19,7 @@ from memoir_edge.editor.editor import unrelated_prompts
 from memoir_edge.editor.layer import find_site, input_of
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.train import own_texts
+from memoir_edge.editor.ways import ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.nearmiss import misses
@@ -56,17 +57,6 @@ def sites_near(base: BaseModel, site: str, layers: Sequence[int] | None) -> list
     return found
 
 
-def variants(base: BaseModel, edit: Edit, texts: Sequence[str]) -> list[str]:
-    """Other ways to ask for an edit, told by its record or made; none is a key of its own."""
-    plain = edit.prompt.rstrip("?:.! ")
-    made = [*edit.keys, *(f"{text}. {edit.prompt}" for text in texts), edit.prompt.lower(), plain]
-    if base.tokenizer.chat_template:
-        chat = [{"role": "user", "content": edit.prompt}]
-        shown = base.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        made.append(str(shown).removeprefix(base.tokenizer.bos_token or ""))
-    return [text for text in dict.fromkeys(made) if text != edit.prompt]
-
-
 def trials(
     base: BaseModel,
     edits: Sequence[Edit],
@@ -95,7 +85,11 @@ def trials(
     """
     strays = list(unrelated or unrelated_prompts())
     texts = own_texts(base, OWN_TEXTS)
-    asked = [(i, text) for i, edit in enumerate(edits) for text in variants(base, edit, texts)]
+    asked = [
+        (i, text)
+        for i, edit in enumerate(edits)
+        for text in dict.fromkeys([*edit.keys, *ways(base, edit.prompt, texts)])
+    ]
     near = misses(edits)
     parts = [[e.prompt for e in edits], [t for _, t in asked], [m.text for m in near], strays]
     ends = np.cumsum([len(part) for part in parts])[:-1]
@@ -110,7 +104,7 @@ def trials(
             scale = tophash.scale(plain) if feature in SCALED else np.ones(D, np.float32)
             for k in sorted({max(round(share * D), 1) for share in shares}):
                 masks = tophash.pack(tophash.mask(f, plain.mean(axis=0), scale, np.arange(D), k))
-                bank, ways, missing, stray = np.split(masks, ends)
+                bank, way, missing, stray = np.split(masks, ends)
                 met = Misses(missing, *_places(near))
                 limits = thresholds(bank, np.arange(len(edits)), k, met, stray, bound)
                 if limits is None:
@@ -119,7 +113,7 @@ def trials(
                         f"measure false fires of {bound:g}",
                         hint="more edits, records that name their subject, or a larger bound",
                     )
-                R = np.concatenate([tophash.overlap(way[None], bank, k) for way in ways])
+                R = np.concatenate([tophash.overlap(mask[None], bank, k) for mask in way])
                 best = R.argmax(axis=1)
                 right = best == own
                 reached = right & (R.max(axis=1) >= limits[best])

@@ -27,6 +27,7 @@ class Settings:
     false_fires: float = (
         0.0  # share of near misses that may reach an edit; 0: one threshold for all
     )
+    made_keys: int = 0  # most keys of an edit that the tool makes (ways.py); the paper: none
     passes: int = 1  # over the edits of a run, in order; the paper: one
     repairs: int = 5  # rounds in which edits that later ones have worn down are trained again
     batch_edits: int = 1  # edits trained together
@@ -41,7 +42,7 @@ class Settings:
             raise InputError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         if not 0 < self.threshold <= 1:
             raise InputError(f"threshold is {self.threshold}, expected above 0 and at most 1")
-        for name in ("prefixes", "thinned", "spare", "repairs"):
+        for name in ("prefixes", "thinned", "spare", "made_keys", "repairs"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.false_fires < 1:
@@ -74,6 +75,7 @@ def choose(
     passes: int | None = None,
     repairs: int | None = None,
     false_fires: float | None = None,
+    made_keys: int | None = None,
     batch_edits: int = 1,
     parity: bool = False,
 ) -> Settings:
@@ -94,6 +96,7 @@ def choose(
         repairs: Rounds of training worn edits again.
         false_fires: Share of near misses that may reach an edit; default the preset's, 0 where a
             threshold is given.
+        made_keys: Most keys of an edit that the tool makes.
         batch_edits: Edits trained together.
         parity: The released code's arithmetic; then nothing that the paper lacks is on by default.
 
@@ -104,7 +107,7 @@ def choose(
     if parity:
         chosen = replace(
             chosen, prefixes=10, thinned=0, spare=0.0, lr=1.0, momentum=0.0, passes=1,
-            repairs=0, false_fires=0.0,
+            repairs=0, false_fires=0.0, made_keys=0,
         )  # fmt: skip
     if false_fires is None:
         false_fires = chosen.false_fires if threshold is None else 0.0
@@ -125,6 +128,7 @@ def choose(
         passes=chosen.passes if passes is None else passes,
         repairs=chosen.repairs if repairs is None else repairs,
         false_fires=false_fires,
+        made_keys=chosen.made_keys if made_keys is None else made_keys,
         batch_edits=batch_edits,
         parity=parity,
         eos=not parity,

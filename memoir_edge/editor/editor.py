@@ -27,6 +27,7 @@ from memoir_edge.editor.live import Hashing, LiveMemory, empty, thaw
 from memoir_edge.editor.model import BaseModel, collate, device_of
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
+from memoir_edge.editor.ways import ways
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.journal import Audit, Change, Journal, Made, State, begin, load, path_of
@@ -119,6 +120,7 @@ class Editor:
             self.live = self._empty(unrelated or unrelated_prompts())
         self.model.live = self.live
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
+        self._texts = own_texts(base, 1) if settings.made_keys else []  # to stand before a prompt
         self.audit: Audit | None = None  # the last one
         self._former = memory
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
@@ -262,6 +264,7 @@ class Editor:
         watch = watch or Watch()
         for edit in edits:
             self.refuse_too_long(edit)
+        edits = self.keyed(edits)
         before = self.answers(edits, memory=False)
         trained: list[Change] = []
         size = self.settings.batch_edits
@@ -290,6 +293,21 @@ class Editor:
             Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
             for edit, done, old in zip(edits, trained, before, strict=True)
         ]
+
+    def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
+        """Edits with the further keys that the settings ask the tool to make (ways.py).
+
+        No edit's own prompt is made another's key.
+        """
+        if not self.settings.made_keys:
+            return list(edits)
+        asked = {edit.prompt for edit in (*self.edits, *edits)}
+        found = []
+        for edit in edits:
+            known = asked | set(edit.keys) | set(edit.guards)
+            made = [text for text in ways(self.base, edit.prompt, self._texts) if text not in known]
+            found.append(replace(edit, keys=(*edit.keys, *made[: self.settings.made_keys])))
+        return found
 
     def _pass(self, ids: Sequence[str], done: Counter[str], watch: Watch) -> None:
         """Train edits again, in order, as often as the settings say; `done` times already."""

@@ -139,7 +139,8 @@ def test_a_later_edit_of_the_same_prompt_takes_over(tmp_path: Path, run_json: An
     memory = memory_file.read(out)
     assert [edit.id for edit in memory.edits] == ["Bern"]
     assert [probe.edit for probe in memory.probes] == ["Bern"]
-    assert len(memory.bank) == 1
+    [entry] = memory.edits
+    assert len(memory.bank) == 1 + len(entry.record["keys"])  # each of its keys once
 
 
 def test_demo(capsys: Any, tmp_path: Path) -> None:

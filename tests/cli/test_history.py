@@ -16,6 +16,8 @@ from memoir_edge.edits import Edit
 from memoir_edge.journal import path_of
 
 CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
+EACH = 4  # keys of these edits: the prompt, in small letters, as a chat, behind other text
+ROW = 96 + 8  # bytes of a key: 768 bits, owner and threshold
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_delete_brings_the_base_model_back(kept: Path, run_json: Any) -> None:
     after = memory_file.read(kept)
     assert code == 0
     assert ids(kept) == [CAPITAL.id, LANGUAGE.id]
-    assert len(after.bank) == 2
+    assert len(after.bank) == 2 * EACH
     assert document["deleted"] == [
         {"id": CURRENCY.id, "prompt": CURRENCY.prompt, "target": "peso", "before": "peso",
          "base": "yen", "after": "yen", "edit": None, "base_is_back": True}
@@ -169,11 +171,11 @@ def test_diff(kept: Path, done: Any, tmp_path: Path, run_json: Any, capsys: Any)
     sizes = document["bytes"]
     assert sizes["file"] == [done.memory.stat().st_size, kept.stat().st_size]
     old = memory_file.read(done.memory)
-    assert sizes["keys"] == [3 * (96 + 8), 2 * (96 + 8)]
+    assert sizes["keys"] == [3 * EACH * ROW, 2 * EACH * ROW]
     assert sizes["columns"][0] == len(old.columns) * (old.d * 4 + 4)
-    # 219 columns, some of them read by no other edit; its key and its record
+    # 219 columns, some of them read by no other edit; its keys and its record
     [went] = document["edits"]
-    assert 104 < went["bytes"] <= 104 + 219 * (old.d * 4 + 4) + 300
+    assert EACH * ROW < went["bytes"] <= EACH * ROW + 219 * (old.d * 4 + 4) + 600
     _, back = run_json("diff", kept, done.memory)
     assert [(row["what"], row["bytes"]) for row in back["edits"]] == [("came", went["bytes"])]
     assert main(["diff", str(kept), str(kept)]) == 0

@@ -18,6 +18,7 @@ from memoir_edge.editor.layer import changed, resumed_at
 from memoir_edge.editor.model import collate, greedy
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, rows, thin, train
+from memoir_edge.editor.ways import ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
 from memoir_edge.journal import RELATIVE_ERROR
@@ -315,6 +316,21 @@ def test_keys_and_guards_stand_in_the_bank(make_editor: Make) -> None:
     assert memory.thresholds.tolist() == pytest.approx([0.9] * 3)
     routes = editor.model.routes(["France is governed from", "The capital of Spain is"])
     assert routes.route.tolist() == [1, tophash.BASE]
+
+
+def test_an_edit_is_given_the_other_ways_to_type_it(tiny: BaseModel, settings: Settings) -> None:
+    editor = Editor(tiny, replace(settings, made_keys=4))
+    asked = an_edit("Where is France?", "Rome", keys=("where is france",))
+    small = an_edit("where is france?", "Rome")  # another edit's own prompt is nobody's key
+    first, second = editor.keyed([asked, small])
+    behind = f"{editor._texts[0]}. Where is France?"
+    assert first.keys == ("where is france", "Where is France", behind)
+    assert second.keys[0] == "where is france"
+    editor.apply([asked, small])
+    assert editor.live.bank.records[asked.id] == first.record()
+    assert editor.keyed([small]) == [second]  # as when the run had been interrupted
+    assert ways(tiny, "word " * 62) == []  # no room in the context of 64
+    assert Editor(tiny, settings).keyed([asked]) == [asked]
 
 
 def test_a_memory_goes_on_where_it_was(
