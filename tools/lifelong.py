@@ -16,9 +16,9 @@ The last line is one JSON document.
 import argparse
 import json
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ from memoir_edge.edits import Edit
 
 BLOCK = 100
 KEYS = 2
-SETTINGS = ("site", "k", "thinned", "spare", "lr", "momentum", "passes", "steps", "false_fires")
+SETTINGS = ("site", "k", "thinned", "spare", "lr", "momentum", "passes", "steps", "made_keys",
+            "false_fires")  # fmt: skip
 SHOWN = ("reliability", "generalization", "on own row", "recall")
 WHO = ("My uncle", "The old teacher", "Our neighbour", "A tired driver", "The girl next door",
        "Nobody", "The cook", "His brother", "Every child", "The new clerk")  # fmt: skip
@@ -95,11 +96,13 @@ def live(
     bar = stack.enter_context(Progress(console=Console(stderr=True)))
     making = bar.add_task("editing", total=len(new))
     watch = Watch(made=lambda n: bar.advance(making, n))
+    before, start = len(journal.frames), time.monotonic()
     editor.apply(new, watch, journal.state())
+    seconds = time.monotonic() - start
+    trained = sum(frame.kind in ("made", "again") for frame in journal.frames[before:])
     made = [frame for frame in journal.frames if frame.kind == "made"]
     audits = [len(frame.data["failed"]) for frame in journal.frames if frame.kind == "audit"]
     steps = [item["steps"] for frame in made for item in frame.data["edits"]]
-    seconds = [datetime.fromisoformat(frame.at).timestamp() for frame in journal.frames]
     asking = bar.add_task("asking", total=count)
     blocks = []
     for start in range(0, count, BLOCK):
@@ -118,7 +121,7 @@ def live(
         "seed": given.seed,
         "D": D,
         "settings": {n: getattr(settings, n) for n in SETTINGS},
-        "seconds_per_edit": (seconds[-1] - seconds[0]) / count,
+        "seconds_per_training": seconds / max(trained, 1),
         "steps_per_edit": sum(steps) / count,
         "failed_by_audit": audits,
         "journal_bytes": journal.path.stat().st_size,
@@ -183,7 +186,7 @@ def show(document: dict[str, Any]) -> None:
                       f"fires {found['fires']:.3f}")  # fmt: skip
     keyed = ", ".join(f"{name} {value:.3f}" for name, value in document["with two keys"].items())
     console.print(f"with two further phrasings as keys: {keyed}")
-    console.print(f"{document['seconds_per_edit']:.2f} s an edit, {document['steps_per_edit']:.0f} "
+    console.print(f"{document['seconds_per_training']:.2f} s a training, {document['steps_per_edit']:.0f} "
                   f"steps; broken at each check: {document['failed_by_audit']}")  # fmt: skip
 
 
