@@ -186,8 +186,9 @@ def show(document: dict[str, Any]) -> None:
                       f"fires {found['fires']:.3f}")  # fmt: skip
     keyed = ", ".join(f"{name} {value:.3f}" for name, value in document["with two keys"].items())
     console.print(f"with two further phrasings as keys: {keyed}")
-    console.print(f"{document['seconds_per_training']:.2f} s a training, {document['steps_per_edit']:.0f} "
-                  f"steps; broken at each check: {document['failed_by_audit']}")  # fmt: skip
+    console.print(f"{document['seconds_per_training']:.2f} s a training, "
+                  f"{document['steps_per_edit']:.0f} steps; broken at each check: "
+                  f"{document['failed_by_audit']}")  # fmt: skip
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
