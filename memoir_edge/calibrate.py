@@ -7,13 +7,14 @@ some degree w how near a miss comes to it, and what is added to that, the same f
 measured by leaving each miss out:
 
     base_i   = largest overlap of key i with any miss
-    margin   = the (1 - bound) quantile, over the misses, of  overlap with the best key j, less
+    margin   = what a share `bound` of the misses exceeds of  overlap with the best key j, less
                w base_j, with base_j as it is without that miss
-    floor    = the (1 - bound) quantile, over unrelated prompts, of the overlap with the best key
+    floor    = what a share `bound` of unrelated prompts exceeds of the overlap with the best key
     threshold_i = w base_i + margin, at least the floor
 
 w is the degree that gives the lowest thresholds: they let the most paraphrases through.
-The prompt of an edit is a miss too, of every key but its own.
+The prompt of an edit is a miss too, of every key but its own. Few misses tell little of a rare
+one, so both shares are taken a standard error lower.
 """
 
 from typing import NamedTuple
@@ -62,14 +63,20 @@ def thresholds(
     floor = 0.0
     if len(unrelated):
         stray = Misses(unrelated, *np.full((2, len(unrelated)), NOBODY))
-        floor = float(np.quantile(_meet(bank, edit, k, stray).overlap, 1 - bound, method="higher"))
+        floor = _exceeded(_meet(bank, edit, k, stray).overlap, bound)
     above = 0.5 / k  # a key answers at its threshold: stay above what must not
     tried = []
     for w in DEGREES:
-        margin = np.quantile(met.overlap - w * without, 1 - bound, method="higher")
+        margin = _exceeded(met.overlap - w * without, bound)
         tried.append(np.clip(np.maximum(w * met.base + margin, floor) + above, above, HIGHEST))
     lowest: Floats = min(tried, key=lambda found: float(found.mean())).astype(np.float32)
     return lowest
+
+
+def _exceeded(values: Floats, share: float) -> float:
+    """What at most that share of values exceeds, by the lower end of what the sample shows."""
+    error = np.sqrt(share * (1 - share) / len(values))
+    return float(np.quantile(values, min(1 - share + error, 1), method="higher"))
 
 
 class _Met(NamedTuple):

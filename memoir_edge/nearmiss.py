@@ -40,12 +40,15 @@ class Miss(NamedTuple):
     """A prompt that no edit may answer, but for the one whose own it is."""
 
     text: str
-    edit: int | None  # place of the edit whose prompt or key it is
+    edit: int | None  # place of the edit whose prompt it is
     subject: int | None  # place of the edit whose subject it has
 
 
 def misses(edits: Sequence[Edit]) -> list[Miss]:
-    """Near misses of every edit, and the edits' own prompts and keys; each text once."""
+    """Near misses of every edit, and the edits' own prompts; each text once.
+
+    No key is a miss: keys that were made of a prompt would only count it several times.
+    """
     pool = Pool(edits)
     count = min(max(IN_ALL // max(len(edits), 1), EACH[0]), EACH[1])
     found: dict[str, Miss] = {}
@@ -53,8 +56,10 @@ def misses(edits: Sequence[Edit]) -> list[Miss]:
         near = pool.of(edit, count)
         found |= {other: Miss(other, None, None) for other in near.template}
         found |= {other: Miss(other, None, i) for other in near.subject}
-    for i, edit in enumerate(edits):
-        found |= {text: Miss(text, i, i) for text in (edit.prompt, *edit.keys)}
+    for edit in edits:
+        for key in edit.keys:
+            found.pop(key, None)
+    found |= {edit.prompt: Miss(edit.prompt, i, i) for i, edit in enumerate(edits)}
     return list(found.values())
 
 

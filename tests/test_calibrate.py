@@ -49,6 +49,17 @@ def test_no_more_misses_fire_than_the_bound(seed: int, bound: float, moved: int)
         assert (fires & sure).mean() <= bound
 
 
+def test_few_misses_ask_for_more_than_many_of_the_same_sort() -> None:
+    def height(seed: int, n: int) -> float:
+        bank = masks(seed, 12)
+        met = stray(masks(seed + 100, n, bank, 7))
+        found = thresholds(bank, np.arange(12), K, met, masks(seed + 200, 60), 0.05)
+        assert found is not None
+        return float(found.mean())
+
+    assert np.mean([height(seed, 60) - height(seed, 2000) for seed in range(30)]) > 0.5 / K
+
+
 def test_each_key_has_its_own() -> None:
     bank = masks(0, 2)
     near = np.concatenate([masks(1, 150, bank[:1], 3), masks(2, 150, bank[1:], 12)])

@@ -56,10 +56,13 @@ def test_a_subject_at_the_beginning_is_written_in_upper_case() -> None:
     assert "The Netherlands lies in" in near.template
 
 
-def test_an_edits_own_texts_are_misses_of_the_others() -> None:
-    found = {miss.text: miss for miss in misses([*COUNTRIES, edit("A", None, keys=("B",))])}
+def test_an_edits_prompt_is_a_miss_of_the_others_and_its_keys_are_none() -> None:
+    own = edit("A", None, keys=("B", "Gold lies in"))
+    assert "Gold lies in" in {miss.text for miss in misses(COUNTRIES)}
+    found = {miss.text: miss for miss in misses([*COUNTRIES, own])}
     assert found["The capital of Spain is"].edit == 1
-    assert found["B"].edit == found["A"].edit == len(COUNTRIES)
+    assert found["A"].edit == len(COUNTRIES)
+    assert not set(own.keys) & found.keys()
     assert len({text.casefold() for text in found}) == len(found)
 
 
