@@ -20,6 +20,7 @@ one, so both shares are taken a standard error lower.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 
@@ -73,7 +74,7 @@ def thresholds(
     return lowest
 
 
-def _exceeded(values: Floats, share: float) -> float:
+def _exceeded(values: NDArray[np.floating], share: float) -> float:
     """What at most that share of values exceeds, by the lower end of what the sample shows."""
     error = np.sqrt(share * (1 - share) / len(values))
     return float(np.quantile(values, min(1 - share + error, 1), method="higher"))
@@ -104,4 +105,4 @@ def _meet(bank: Bytes, edit: Ints, k: int, misses: Misses) -> _Met:
         best = int(R.argmax())
         rows.append(best)
         found.append(0.0 if edit[best] == GUARD else R[best])
-    return _Met(np.array(found), np.array(rows), base, nearest, second)
+    return _Met(np.array(found, np.float32), np.array(rows), base, nearest, second)
