@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memoir_edge import tophash
+from memoir_edge.bank import Bank
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import BaseModel, Editor, load, quiet
@@ -37,6 +38,7 @@ from memoir_edge.tophash import FEATURES
 
 BOUNDS = (0.05, 0.01, 0.001)
 GUARDS = 2  # of each kind, for each edit
+TRAINED = 300  # of the edits whose masks `collisions` compares
 Row = dict[str, Any]
 
 
@@ -151,6 +153,13 @@ def as_apply_makes(base: BaseModel) -> Texts:
     return lambda edit: ways(base, edit.prompt, texts)[: DEFAULT.made_keys]
 
 
+def apart(bank: Bank) -> np.ndarray:
+    """Overlaps of each stored mask with the others, `[R, R]`; NaN with itself."""
+    R = tophash.overlap(bank.packed(), bank.packed(), bank.k)
+    np.fill_diagonal(R, np.nan)
+    return R
+
+
 # --- Experiments ---------------------------------------------------------------------------------
 
 
@@ -224,30 +233,30 @@ def thresholds(base: BaseModel, edits: list[Edit]) -> list[Row]:
 
 def collisions(base: BaseModel, edits: list[Edit]) -> list[Row]:
     """(c) Overlaps between stored masks, and whether the crowded edits are the ones worn down."""
+    everyone = apart(held(base, edits).editor.live.bank)
     rows = []
+    trained = edits[:TRAINED]
     for spare in (0.0, 10.0):
         editor = new_editor(base, spare=spare, passes=1)
-        for edit in edits:
+        for edit in trained:
             editor.edit([edit])
-        bank = editor.live.bank
-        R = tophash.overlap(bank.packed(), bank.packed(), bank.k)
-        np.fill_diagonal(R, np.nan)
-        lost = ~np.array(gives(editor, [(edit, edit.prompt) for edit in edits]))
-        worn = 1 - np.array(gives(editor, [(e, t) for e in edits for t in e.rephrase])).reshape(
-            len(edits), -1
-        ).mean(axis=1)  # fmt: skip
+        R = apart(editor.live.bank)
+        lost = ~np.array(gives(editor, [(edit, edit.prompt) for edit in trained]))
+        held_up = gives(editor, [(e, t) for e in trained for t in e.rephrase])
+        worn = 1 - np.array(held_up).reshape(len(trained), -1).mean(axis=1)
         later = np.array([np.nanmean(row[i + 1 :]) for i, row in enumerate(R[:-1])])
         rows.append(
             {
+                "mean overlap": float(np.nanmean(everyone)),
+                "share above .5": float(np.nanmean(everyone > 0.5)),
                 "spare": spare,
-                "mean overlap": float(np.nanmean(R)),
-                "share above .5": float(np.nanmean(R > 0.5)),
+                "trained": len(trained),
                 "prompts lost": float(lost.mean()),
                 "paraphrases lost": float(worn.mean()),
                 "correlation with overlap of later edits": float(
                     np.corrcoef(later, worn[:-1])[0, 1]
                 ),
-                "overlaps": np.histogram(R[~np.isnan(R)], 50, (0, 1))[0].tolist(),
+                "overlaps": np.histogram(everyone[~np.isnan(everyone)], 50, (0, 1))[0].tolist(),
             }
         )
     return rows
@@ -262,10 +271,7 @@ def density(base: BaseModel, edits: list[Edit]) -> list[Row]:
         editor = new_editor(base, spare=0.0, passes=1)
         for edit in chosen:
             editor.edit([edit])
-        R = tophash.overlap(
-            editor.live.bank.packed(), editor.live.bank.packed(), editor.live.bank.k
-        )
-        np.fill_diagonal(R, np.nan)
+        R = apart(editor.live.bank)
         own = gives(editor, [(edit, edit.prompt) for edit in chosen])
         ways = gives(editor, [(e, t) for e in chosen for t in e.rephrase])
         rows.append({"edits": f"{len(chosen)}, {label}", "mean overlap": float(np.nanmean(R)),
