@@ -34,22 +34,27 @@ UNKNOWN = -2  # a key's edit that no record tells of
 GUARD = -3  # a key that says "base model": a miss that comes nearest to it fires nothing
 
 
+class Keys(NamedTuple):
+    """The keys of a bank."""
+
+    masks: Bytes  # [R, ceil(D/8)]
+    edit: Ints  # [R] number of its edit, or `UNKNOWN` or `GUARD`
+    subject: Ints  # [R] number of its edit's subject, or `UNKNOWN`
+
+
 class Misses(NamedTuple):
     """Prompts that no key may answer, but for those of their own edit."""
 
     masks: Bytes  # [n, ceil(D/8)]
     edit: Ints  # [n] number of the edit whose own text it is, or `NOBODY`
-    subject: Ints  # [n] number of the edit whose subject it has, or `NOBODY`
+    subject: Ints  # [n] number of the subject it was made with, or `NOBODY`
 
 
-def thresholds(
-    bank: Bytes, edit: Ints, k: int, misses: Misses, unrelated: Bytes, bound: float
-) -> Floats | None:
+def thresholds(keys: Keys, k: int, misses: Misses, unrelated: Bytes, bound: float) -> Floats | None:
     """A threshold for each key; None where there are too few misses to measure one.
 
     Args:
-        bank: `[R, ceil(D/8)]` packed keys.
-        edit: `[R]` number of each key's edit, or `UNKNOWN` or `GUARD`.
+        keys: What may answer.
         k: Weight of a mask.
         misses: What must not fire.
         unrelated: `[n, ceil(D/8)]` masks of prompts that no edit is about.
@@ -57,14 +62,14 @@ def thresholds(
     """
     if len(misses.masks) < 1 / bound:
         return None
-    met = _meet(bank, edit, k, misses)
+    met = _meet(keys, k, misses)
     without = np.where(
         met.nearest[met.row] == np.arange(len(met.row)), met.second[met.row], met.base[met.row]
     )
     floor = 0.0
     if len(unrelated):
         stray = Misses(unrelated, *np.full((2, len(unrelated)), NOBODY))
-        floor = _exceeded(_meet(bank, edit, k, stray).overlap, bound)
+        floor = _exceeded(_meet(keys, k, stray).overlap, bound)
     above = 0.5 / k  # a key answers at its threshold: stay above what must not
     tried = []
     for w in DEGREES:
@@ -90,19 +95,19 @@ class _Met(NamedTuple):
     second: Floats  # [R] largest overlap with any other miss
 
 
-def _meet(bank: Bytes, edit: Ints, k: int, misses: Misses) -> _Met:
+def _meet(keys: Keys, k: int, misses: Misses) -> _Met:
     """Compare all misses with all keys, but where one is the key's own prompt or paraphrase."""
     found, rows = [], []
-    base, second = np.zeros((2, len(bank)), np.float32)
-    nearest = np.full(len(bank), NOBODY)
+    base, second = np.zeros((2, len(keys.masks)), np.float32)
+    nearest = np.full(len(keys.masks), NOBODY)
     for i, mask in enumerate(misses.masks):
-        R = overlap(mask[None], bank, k)[0]
-        R[misses.edit[i] == edit] = 0
-        R[(misses.subject[i] == edit) & (R >= PARAPHRASE)] = 0
+        R = overlap(mask[None], keys.masks, k)[0]
+        R[misses.edit[i] == keys.edit] = 0
+        R[(misses.subject[i] == keys.subject) & (R >= PARAPHRASE)] = 0
         second = np.maximum(second, np.minimum(base, R))
         nearest[base < R] = i
         base = np.maximum(base, R)
         best = int(R.argmax())
         rows.append(best)
-        found.append(0.0 if edit[best] == GUARD else R[best])
+        found.append(0.0 if keys.edit[best] == GUARD else R[best])
     return _Met(np.array(found, np.float32), np.array(rows), base, nearest, second)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from memoir_edge.calibrate import NOBODY
 from memoir_edge.edits import Edit
 
 HOLE = "\0"  # where a template's subject stands; no prompt holds it
@@ -32,7 +33,7 @@ LIKELY = 0.05
 class NearMisses(NamedTuple):
     """Of one edit."""
 
-    template: tuple[str, ...]  # the same template as its prompt or a key of it, other subjects
+    template: dict[str, str]  # the same template as its prompt or a key of it: text, its subject
     subject: tuple[str, ...]  # the same subject, other templates
 
 
@@ -40,8 +41,8 @@ class Miss(NamedTuple):
     """A prompt that no edit may answer, but for the one whose own it is."""
 
     text: str
-    edit: int | None  # place of the edit whose prompt it is
-    subject: int | None  # place of the edit whose subject it has
+    edit: int = NOBODY  # place of the edit whose prompt it is
+    subject: int = NOBODY  # number of the subject it was made with: it may be its paraphrase
 
 
 def misses(edits: Sequence[Edit]) -> list[Miss]:
@@ -50,17 +51,27 @@ def misses(edits: Sequence[Edit]) -> list[Miss]:
     No key is a miss: keys that were made of a prompt would only count it several times.
     """
     pool = Pool(edits)
+    number = {str(e.subject): i for e, i in zip(edits, subjects(edits), strict=True)}
     count = min(max(IN_ALL // max(len(edits), 1), EACH[0]), EACH[1])
     found: dict[str, Miss] = {}
-    for i, edit in enumerate(edits):
+    for edit in edits:
         near = pool.of(edit, count)
-        found |= {other: Miss(other, None, None) for other in near.template}
-        found |= {other: Miss(other, None, i) for other in near.subject}
+        found |= {text: Miss(text, subject=number[name]) for text, name in near.template.items()}
+        found |= {text: Miss(text, subject=number[str(edit.subject)]) for text in near.subject}
     for edit in edits:
         for key in edit.keys:
             found.pop(key, None)
-    found |= {edit.prompt: Miss(edit.prompt, i, i) for i, edit in enumerate(edits)}
+    found |= {edit.prompt: Miss(edit.prompt, edit=i) for i, edit in enumerate(edits)}
     return list(found.values())
+
+
+def subjects(edits: Sequence[Edit]) -> list[int]:
+    """Number of each edit's subject: place of the first edit that names it, else its own."""
+    first: dict[str, int] = {}
+    return [
+        i if edit.subject is None else first.setdefault(edit.subject, i)
+        for i, edit in enumerate(edits)
+    ]
 
 
 def template(text: str, subject: str | None) -> str | None:
@@ -94,16 +105,16 @@ class Pool:
         """
         shape, own = template(edit.prompt, edit.subject), str(edit.subject)
         if shape is None:
-            return NearMisses((), ())
+            return NearMisses({}, ())
         chosen = random.Random(edit.prompt)
         like = self._subjects.get(shape, set()) | {own}
-        subjects = _some(like - {own}, self._templates.keys() - {own}, count, chosen)
+        others = _some(like - {own}, self._templates.keys() - {own}, count, chosen)
         asked = Counter(t for other in like for t in self._templates.get(other, ()))
         near = {t for t, times in asked.items() if times >= LIKELY * len(like)}
         shapes = _some(near - {shape}, self._subjects.keys() - {shape}, count, chosen)
         keys = [key for text in edit.keys if (key := template(text, own)) is not None]
         return NearMisses(
-            tuple(_filled(t, other) for t in (shape, *keys) for other in subjects),
+            {_filled(t, other): other for t in (shape, *keys) for other in others},
             tuple(_filled(t, own) for t in shapes),
         )
 

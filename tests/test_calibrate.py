@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoir_edge import tophash
-from memoir_edge.calibrate import HIGHEST, NOBODY, PARAPHRASE, Misses, thresholds
+from memoir_edge.calibrate import HIGHEST, NOBODY, PARAPHRASE, Keys, Misses, thresholds
 
 D, K = 64, 16
 
@@ -28,6 +28,10 @@ def masks(seed: int, n: int, near: tophash.Bytes | None = None, moved: int = 4) 
     return tophash.pack(np.array(rows))
 
 
+def each_its_own(bank: tophash.Bytes) -> Keys:
+    return Keys(bank, np.arange(len(bank)), np.arange(len(bank)))
+
+
 def stray(made: tophash.Bytes) -> Misses:
     nobody = np.full(len(made), NOBODY)
     return Misses(made, nobody, nobody)
@@ -38,7 +42,7 @@ def stray(made: tophash.Bytes) -> Misses:
 def test_no_more_misses_fire_than_the_bound(seed: int, bound: float, moved: int) -> None:
     bank = masks(seed, 12)
     near = masks(seed + 1, 300, bank, moved)
-    found = thresholds(bank, np.arange(12), K, stray(near), masks(seed + 2, 200), bound)
+    found = thresholds(each_its_own(bank), K, stray(near), masks(seed + 2, 200), bound)
     assert found is not None
     assert found.dtype == np.float32
     for asked in (near, masks(seed + 2, 200)):
@@ -53,7 +57,7 @@ def test_few_misses_ask_for_more_than_many_of_the_same_sort() -> None:
     def height(seed: int, n: int) -> float:
         bank = masks(seed, 12)
         met = stray(masks(seed + 100, n, bank, 7))
-        found = thresholds(bank, np.arange(12), K, met, masks(seed + 200, 60), 0.05)
+        found = thresholds(each_its_own(bank), K, met, masks(seed + 200, 60), 0.05)
         assert found is not None
         return float(found.mean())
 
@@ -63,7 +67,7 @@ def test_few_misses_ask_for_more_than_many_of_the_same_sort() -> None:
 def test_each_key_has_its_own() -> None:
     bank = masks(0, 2)
     near = np.concatenate([masks(1, 150, bank[:1], 3), masks(2, 150, bank[1:], 12)])
-    found = thresholds(bank, np.arange(2), K, stray(near), masks(3, 50), 0.01)
+    found = thresholds(each_its_own(bank), K, stray(near), masks(3, 50), 0.01)
     assert found is not None
     assert found[0] > 13 / K
     assert found[1] < found[0] - 0.1
@@ -72,21 +76,35 @@ def test_each_key_has_its_own() -> None:
 def test_own_prompts_and_paraphrases_do_not_count() -> None:
     bank = masks(0, 2)
     far = masks(5, 200)
-    plain = thresholds(bank, np.arange(2), K, stray(far), far, 0.05)
+    plain = thresholds(each_its_own(bank), K, stray(far), far, 0.05)
     own = Misses(
         np.concatenate([bank, bank, far]),
         np.concatenate([[0, 1, NOBODY, NOBODY], np.full(200, NOBODY)]),
         np.concatenate([[0, 1, 0, 1], np.full(200, NOBODY)]),
     )
-    same = thresholds(bank, np.arange(2), K, own, far, 0.05)
+    same = thresholds(each_its_own(bank), K, own, far, 0.05)
     assert plain is not None
     assert same is not None
     assert PARAPHRASE > 0.5
     assert np.abs(plain - same).max() < 2 / K
 
 
+def test_what_may_be_a_paraphrase_of_another_edit_about_the_same_subject_does_not_count() -> None:
+    bank = masks(0, 12)
+    near = masks(1, 300, bank, 3)  # 13 of 16 shared: as near as a paraphrase
+    of, nobody = np.arange(300) % 12, np.full(300, NOBODY)
+    keys, far = Keys(bank, np.arange(12), np.arange(12) // 2), masks(2, 60)
+    high = thresholds(keys, K, Misses(near, nobody, nobody), far, 0.05)
+    low = thresholds(keys, K, Misses(near, nobody, of // 2), far, 0.05)
+    assert high is not None
+    assert low is not None
+    assert 13 / K >= PARAPHRASE
+    assert (high > 13 / K).all()
+    assert (low < 13 / K).all()
+
+
 @pytest.mark.parametrize("count", [0, 99])
 def test_too_few_misses_measure_nothing(count: int) -> None:
     bank = masks(0, 2)
     none = masks(1, count) if count else np.zeros((0, D // 8), np.uint8)
-    assert thresholds(bank, np.arange(2), K, stray(none), masks(2, 10), 0.01) is None
+    assert thresholds(each_its_own(bank), K, stray(none), masks(2, 10), 0.01) is None

@@ -2,8 +2,9 @@
 
 import pytest
 
+from memoir_edge.calibrate import NOBODY
 from memoir_edge.edits import Edit, Unrelated
-from memoir_edge.nearmiss import Pool, misses, template
+from memoir_edge.nearmiss import Pool, misses, subjects, template
 
 
 def edit(prompt: str, subject: str | None, **rest: object) -> Edit:
@@ -35,7 +36,7 @@ def test_template(text: str, subject: str | None, found: str | None) -> None:
 
 def test_likely_near_misses_come_first() -> None:
     near = Pool(COUNTRIES).of(COUNTRIES[0], 1)
-    assert near.template == ("The capital of Spain is",)
+    assert near.template == {"The capital of Spain is": "Spain"}
     assert near.subject == ("France lies in",)
 
 
@@ -48,7 +49,7 @@ def test_few_likely_ones_are_filled_up() -> None:
 def test_a_key_is_missed_like_its_prompt() -> None:
     asked = edit("The capital of France is", "France", keys=("France has its capital in",))
     near = Pool([asked, COUNTRIES[1]]).of(asked, 1)
-    assert near.template == ("The capital of Spain is", "Spain has its capital in")
+    assert tuple(near.template) == ("The capital of Spain is", "Spain has its capital in")
 
 
 def test_a_subject_at_the_beginning_is_written_in_upper_case() -> None:
@@ -62,8 +63,17 @@ def test_an_edits_prompt_is_a_miss_of_the_others_and_its_keys_are_none() -> None
     found = {miss.text: miss for miss in misses([*COUNTRIES, own])}
     assert found["The capital of Spain is"].edit == 1
     assert found["A"].edit == len(COUNTRIES)
+    assert found["The Netherlands lies in"].subject == NOBODY  # an edit's own: no paraphrase
     assert not set(own.keys) & found.keys()
     assert len({text.casefold() for text in found}) == len(found)
+
+
+def test_a_miss_says_which_subject_it_was_made_with() -> None:
+    assert subjects(COUNTRIES) == [0, 1, 0, 3, 4]
+    assert subjects([edit("A", None), edit("B", None)]) == [0, 1]
+    found = {miss.text: miss for miss in misses(COUNTRIES)}
+    assert found["Spain lies in"].subject == 1
+    assert found["The capital of the Netherlands is"].subject == 3
 
 
 def test_the_same_edits_give_the_same_misses_and_evaluation_fields_none() -> None:

@@ -7,14 +7,14 @@ the prompt: behind a text of the model's own, as a chat, typed without care. Not
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from memoir_edge import tophash
-from memoir_edge.calibrate import NOBODY, Misses, thresholds
+from memoir_edge.calibrate import Keys, Misses, thresholds
 from memoir_edge.editor.editor import unrelated_prompts
 from memoir_edge.editor.layer import find_site, input_of
 from memoir_edge.editor.model import BaseModel, collate
@@ -22,7 +22,7 @@ from memoir_edge.editor.train import own_texts
 from memoir_edge.editor.ways import ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
-from memoir_edge.nearmiss import misses
+from memoir_edge.nearmiss import misses, subjects
 from memoir_edge.tophash import FEATURES, SCALED
 
 SHARES = (1 / 8, 2 / 7, 1 / 2)  # of k / D
@@ -94,6 +94,8 @@ def trials(
     parts = [[e.prompt for e in edits], [t for _, t in asked], [m.text for m in near], strays]
     ends = np.cumsum([len(part) for part in parts])[:-1]
     own = np.array([i for i, _ in asked])
+    about = np.array(subjects(edits))
+    of = np.array([miss.edit for miss in near]), np.array([miss.subject for miss in near])
     found: list[Trial] = []
     for site in sites:
         every = _features(base, site, [text for part in parts for text in part], features)
@@ -105,8 +107,8 @@ def trials(
             for k in sorted({max(round(share * D), 1) for share in shares}):
                 masks = tophash.pack(tophash.mask(f, plain.mean(axis=0), scale, np.arange(D), k))
                 bank, way, missing, stray = np.split(masks, ends)
-                met = Misses(missing, *_places(near))
-                limits = thresholds(bank, np.arange(len(edits)), k, met, stray, bound)
+                keys = Keys(bank, np.arange(len(edits)), about)
+                limits = thresholds(keys, k, Misses(missing, *of), stray, bound)
                 if limits is None:
                     raise InputError(
                         f"{len(near)} near misses can be made from these edits, too few to "
@@ -123,12 +125,6 @@ def trials(
                 )  # fmt: skip
         on_site(site)
     return sorted(found, key=lambda trial: -trial.recall)
-
-
-def _places(near: Sequence[NamedTuple]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    for name in ("edit", "subject"):
-        values = [getattr(miss, name) for miss in near]
-        yield np.array([NOBODY if value is None else value for value in values], np.int64)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
-from memoir_edge.calibrate import GUARD, NOBODY, UNKNOWN, Misses, thresholds
+from memoir_edge.calibrate import GUARD, UNKNOWN, Keys, Misses, thresholds
 from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import find_site, input_of, width
@@ -33,6 +33,7 @@ from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.journal import Audit, Change, Journal, Made, State, begin, load, path_of
 from memoir_edge.memory import Base, Memory, Probe
 from memoir_edge.nearmiss import misses as near_misses
+from memoir_edge.nearmiss import subjects
 from memoir_edge.tophash import SCALED
 
 # Tokens that a check lets the model say beyond the target, to see whether it stops.
@@ -364,17 +365,18 @@ class Editor:
             return None
         edits = self.edits
         place = {edit.id: i for i, edit in enumerate(edits)}
-        owner = np.array(
-            [GUARD if k.edit is None else place.get(k.edit, UNKNOWN) for k in bank.keys]
-        )
-        misses = near_misses(edits)
+        owner = [GUARD if k.edit is None else place.get(k.edit, UNKNOWN) for k in bank.keys]
+        of = subjects(edits)
+        about = [of[i] if i >= 0 else UNKNOWN for i in owner]
+        keys = Keys(bank.packed(), np.array(owner), np.array(about))
+        near = near_misses(edits)
         met = Misses(
-            self._hashed([miss.text for miss in misses]),
-            np.array([NOBODY if miss.edit is None else miss.edit for miss in misses]),
-            np.array([NOBODY if miss.subject is None else miss.subject for miss in misses]),
+            self._hashed([miss.text for miss in near]),
+            np.array([miss.edit for miss in near]),
+            np.array([miss.subject for miss in near]),
         )
         strays = self._hashed(unrelated_prompts())
-        found = thresholds(bank.packed(), owner, bank.k, met, strays, self.settings.false_fires)
+        found = thresholds(keys, bank.k, met, strays, self.settings.false_fires)
         if found is None:
             return None
         own = {edit.id: edit.threshold for edit in edits if edit.threshold is not None}
