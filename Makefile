@@ -30,9 +30,10 @@ bench: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/readme.py
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard runtime/ops/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python runtime/hatch_build.py
 	touch $@
 
 $(VENV5)/.ready: pyproject.toml constraints.txt constraints-transformers5.txt

@@ -1,0 +1,23 @@
+// What the library shows to the outside.
+//
+// ONNX Runtime calls the first; the rest is for whoever loads memories, and for tests.
+#pragma once
+
+#include <cstdint>
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+struct OrtSessionOptions;
+struct OrtStatus;
+struct OrtApiBase;
+
+// ONNX Runtime's entry point: adds the ops of domain `memoir_edge` to a session's options.
+EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
+
+// Name of the kernels that run; `wanted` chooses them, null leaves them. Null: not on this machine.
+EXPORTED const char* memoir_edge_kernels(const char* wanted);
+
+// Derives the prefix of a bank [R, W] for Route to search by, of up to n features; 0 on success. The
+// bank must stay where and as it is until `memoir_edge_forget`.
+EXPORTED int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n);
+EXPORTED void memoir_edge_forget(const uint8_t* bank);

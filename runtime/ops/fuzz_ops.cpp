@@ -1,0 +1,251 @@
+// Random calls of both ops, most of them wrong somewhere.
+//
+// They go through a stand-in for ONNX Runtime whose tensors are exactly as large as they say: a
+// sanitizer sees any byte that is read beyond.
+//
+//   fuzz_ops [rounds] [seed]        prints how many calls were answered and how many refused
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "exported.h"
+#include "ort_abi.h"
+
+struct OrtStatus {
+  std::string message;
+};
+struct OrtTensorTypeAndShapeInfo {
+  int type;
+  std::vector<int64_t> sizes;
+};
+struct OrtValue {
+  OrtTensorTypeAndShapeInfo info;
+  std::unique_ptr<uint8_t[]> bytes;
+};
+struct OrtKernelContext {
+  std::vector<OrtValue> inputs, outputs;
+};
+struct OrtSessionOptions {
+  std::vector<const OrtCustomOp*> ops;
+};
+struct OrtCustomOpDomain {
+  std::vector<const OrtCustomOp*> ops;
+};
+
+namespace {
+
+std::mt19937_64 dice;
+
+size_t below(size_t n) { return dice() % n; }
+bool chance(int percent) { return below(100) < static_cast<size_t>(percent); }
+
+size_t size_of(int type) {
+  switch (type) {
+    case UINT8:
+    case INT8:
+      return 1;
+    case FLOAT16:
+    case BFLOAT16:
+      return 2;
+    case INT64:
+      return 8;
+    default:
+      return 4;
+  }
+}
+
+OrtValue tensor(int type, std::vector<int64_t> sizes) {
+  size_t n = size_of(type);
+  for (int64_t size : sizes) n *= static_cast<size_t>(size);
+  OrtValue value{{type, std::move(sizes)}, std::unique_ptr<uint8_t[]>(new uint8_t[n])};
+  for (size_t i = 0; i < n; i++) value.bytes[i] = static_cast<uint8_t>(dice());
+  return value;
+}
+
+template <class T>
+OrtValue numbers(int type, size_t n, int64_t low, int64_t high) {
+  OrtValue value = tensor(type, {static_cast<int64_t>(n)});
+  for (size_t i = 0; i < n; i++) {
+    const T number = static_cast<T>(low + static_cast<int64_t>(below(high - low + 1)));
+    std::memcpy(&value.bytes[i * sizeof(T)], &number, sizeof(T));
+  }
+  return value;
+}
+
+// --- ONNX Runtime, as far as the ops know it -----------------------------------------------------
+
+OrtStatus* create_status(int, const char* message) { return new OrtStatus{message}; }
+OrtStatus* data_of(OrtValue* value, void** out) {
+  *out = value->bytes.get();
+  return nullptr;
+}
+OrtStatus* type_of(const OrtTensorTypeAndShapeInfo* info, int* out) {
+  *out = info->type;
+  return nullptr;
+}
+OrtStatus* rank_of(const OrtTensorTypeAndShapeInfo* info, size_t* out) {
+  *out = info->sizes.size();
+  return nullptr;
+}
+OrtStatus* sizes_of(const OrtTensorTypeAndShapeInfo* info, int64_t* out, size_t n) {
+  std::copy(info->sizes.begin(), info->sizes.begin() + n, out);
+  return nullptr;
+}
+OrtStatus* info_of(const OrtValue* value, OrtTensorTypeAndShapeInfo** out) {
+  *out = new OrtTensorTypeAndShapeInfo(value->info);
+  return nullptr;
+}
+void release_info(OrtTensorTypeAndShapeInfo* info) { delete info; }
+OrtStatus* count_inputs(const OrtKernelContext* context, size_t* out) {
+  *out = context->inputs.size();
+  return nullptr;
+}
+OrtStatus* get_input(const OrtKernelContext* context, size_t i, const OrtValue** out) {
+  *out = &context->inputs[i];
+  return nullptr;
+}
+OrtStatus* get_output(OrtKernelContext* context, size_t i, const int64_t* sizes, size_t n,
+                      OrtValue** out) {
+  constexpr int types[2][3] = {{INT64, FLOAT, INT64}, {FLOAT, 0, 0}};
+  const bool recall = context->inputs.size() == 5;
+  context->outputs[i] = tensor(types[recall][i], {sizes, sizes + n});
+  *out = &context->outputs[i];
+  return nullptr;
+}
+OrtStatus* parallel(const OrtKernelContext*, void (*work)(void*, size_t), size_t n, size_t,
+                    void* data) {
+  for (size_t i = 0; i < n; i++) work(data, i);
+  return nullptr;
+}
+OrtStatus* create_domain(const char*, OrtCustomOpDomain** out) {
+  static OrtCustomOpDomain domain;
+  *out = &domain;
+  return nullptr;
+}
+OrtStatus* add_op(OrtCustomOpDomain* domain, const OrtCustomOp* op) {
+  domain->ops.push_back(op);
+  return nullptr;
+}
+OrtStatus* add_domain(OrtSessionOptions* options, OrtCustomOpDomain* domain) {
+  options->ops = domain->ops;
+  return nullptr;
+}
+
+OrtApi api;
+const OrtApi* get_api(uint32_t version) { return version == API_VERSION ? &api : nullptr; }
+const char* version() { return "stand-in"; }
+
+template <class F>
+void fill(size_t slot, F* function) {
+  api.slots[slot] = reinterpret_cast<void (*)()>(function);
+}
+
+// --- Calls ---------------------------------------------------------------------------------------
+
+constexpr int FLOATS[] = {FLOAT, FLOAT16, BFLOAT16};
+
+std::vector<OrtValue> route_inputs(bool& indexed) {
+  const int64_t B = 1 + below(4), T = 1 + below(3), D = 1 + below(chance(20) ? 600 : 40);
+  const int64_t R = 1 + below(chance(5) ? 40'000 : 20), W = (D + 7) / 8;
+  indexed = chance(30);
+  std::vector<OrtValue> in;
+  in.push_back(tensor(FLOATS[below(3)], {B, T, D}));
+  in.push_back(numbers<int64_t>(INT64, B * T, -1, 1));
+  in.back().info.sizes = {B, T};
+  in.push_back(numbers<int64_t>(INT64, B, chance(50) ? 0 : -1, 1));
+  in.push_back(tensor(UINT8, {R, W}));
+  in.push_back(numbers<int32_t>(INT32, R, -1, R - 1));
+  in.push_back(tensor(FLOAT, {chance(50) ? R : 1}));
+  in.push_back(tensor(FLOAT, {D}));
+  in.push_back(tensor(FLOAT, {D}));
+  in.push_back(numbers<int32_t>(INT32, D, 0, D - 1));
+  in.push_back(numbers<int64_t>(INT64, 1, 1, D));
+  return in;
+}
+
+std::vector<OrtValue> recall_inputs() {
+  const int64_t B = 1 + below(4), T = 1 + below(6), D = 1 + below(40), R = 1 + below(9);
+  const int64_t C = below(D + 1), d = 1 + below(200);
+  std::vector<OrtValue> in;
+  in.push_back(tensor(FLOATS[below(3)], {B, T, D}));
+  in.push_back(numbers<int64_t>(INT64, B, -1, R));
+  in.push_back(tensor(UINT8, {R, (D + 7) / 8}));
+  in.push_back(numbers<int32_t>(INT32, C, 0, D - 1));
+  in.push_back(tensor(FLOATS[below(3)], {C, d}));
+  return in;
+}
+
+// Something wrong: a number out of range, a tensor of another size, type or rank, or none.
+void spoil(std::vector<OrtValue>& in) {
+  const size_t i = below(in.size());
+  OrtValue& value = in[i];
+  std::vector<int64_t> sizes = value.info.sizes;
+  switch (below(5)) {
+    case 0:
+      value = tensor(value.info.type, sizes);  // any bits at all
+      break;
+    case 1:
+      sizes[below(sizes.size())] = static_cast<int64_t>(below(50));
+      value = tensor(value.info.type, sizes);
+      break;
+    case 2: {
+      constexpr int types[] = {FLOAT, UINT8, INT8, INT32, INT64, FLOAT16, BFLOAT16};
+      value = tensor(types[below(7)], sizes);
+      break;
+    }
+    case 3:
+      sizes.push_back(1 + below(3));
+      value = tensor(value.info.type, sizes);
+      break;
+    default:
+      in.resize(i);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const size_t rounds = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 10'000;
+  dice.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0);
+  fill(0, create_status), fill(26, create_domain), fill(27, add_op), fill(28, add_domain);
+  fill(51, data_of), fill(60, type_of), fill(61, rank_of), fill(62, sizes_of), fill(65, info_of);
+  fill(88, count_inputs), fill(90, get_input), fill(91, get_output), fill(99, release_info);
+  fill(274, parallel);
+  const OrtApiBase base{get_api, version};
+  OrtSessionOptions options;
+  if (RegisterCustomOps(&options, &base) != nullptr || options.ops.size() != 2) return 1;
+
+  size_t answered = 0, refused = 0, wrongly = 0;
+  for (size_t round = 0; round < rounds; round++) {
+    constexpr const char* sets[] = {"baseline", "avx2", "avx512"};
+    memoir_edge_kernels(sets[below(3)]);  // one that the machine lacks changes nothing
+    const OrtCustomOp* op = options.ops[below(2)];
+    const bool route = std::strcmp(op->GetName(op), "Route") == 0, sound = chance(30);
+    bool indexed = false;
+    OrtKernelContext context;
+    context.inputs = route ? route_inputs(indexed) : recall_inputs();
+    context.outputs.resize(3);
+    if (!sound) spoil(context.inputs);
+    const uint8_t* bank = nullptr;
+    if (indexed && context.inputs.size() > 3 && context.inputs[3].info.sizes.size() == 2) {
+      const auto& sizes = context.inputs[3].info.sizes;
+      bank = context.inputs[3].bytes.get();
+      if (context.inputs[3].info.type != UINT8) bank = nullptr;
+      if (bank != nullptr) memoir_edge_index(bank, sizes[0], sizes[1], 8 * (1 + below(40)));
+    }
+    void* kernel = nullptr;
+    op->CreateKernelV2(op, &api, nullptr, &kernel);
+    std::unique_ptr<OrtStatus> status(op->KernelComputeV2(kernel, &context));
+    op->KernelDestroy(kernel);
+    if (bank != nullptr) memoir_edge_forget(bank);
+    (status ? refused : answered)++;
+    wrongly += sound && status != nullptr;
+    if (sound && status) std::printf("refused: %s\n", status->message.c_str());
+  }
+  std::printf("%zu answered, %zu refused, %zu of them wrongly\n", answered, refused, wrongly);
+  return wrongly != 0;
+}

@@ -1,0 +1,28 @@
+// Banks that have a prefix.
+//
+// A prefix (see prefix.h) is derived once, when a memory is loaded, by whoever holds the bank; Route finds it by the
+// bank's address. So the bank must neither move nor change until its index is dropped.
+#pragma once
+
+#include <cstdlib>
+#include <memory>
+
+#include "prefix.h"
+
+namespace memoir_edge {
+
+struct Freed {
+  void operator()(uint8_t* bytes) const { std::free(bytes); }
+};
+
+struct Index {
+  const uint8_t* bank;
+  size_t R, W;
+  size_t n;  // features of the prefix
+  std::unique_ptr<uint8_t, Freed> prefix;
+};
+
+// The index of a bank, null where it has none.
+std::shared_ptr<const Index> index_of(const uint8_t* bank, size_t R, size_t W);
+
+}  // namespace memoir_edge

@@ -1,0 +1,57 @@
+// Search in a large bank: most keys are dismissed after a short prefix of their mask.
+//
+// The prefix of a bank is its first n features, turned round: block by block of BLOCK_KEYS keys,
+// feature by feature, one bit a key; [blocks][n][BLOCK_BYTES], keys beyond the bank 0. A query reads
+// only the features that it has itself, and counts 512 keys with one instruction.
+//
+// A key whose overlap reaches the bank's lowest threshold is dismissed with a probability below
+// MISS. The memory's permutation is random, so of the features that a key shares with the query, the
+// number that falls into the prefix is hypergeometric: `least_in_prefix` is where its tail begins.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace memoir_edge {
+
+constexpr double MISS = 1e-9;
+
+// Bytes of the prefix of a bank of R keys.
+size_t prefix_bytes(size_t R, size_t n);
+
+// Writes it. bank is [R][W], n <= 8 W a multiple of 8.
+void make_prefix(const uint8_t* bank, size_t R, size_t W, size_t n, uint8_t* prefix);
+
+// The largest t for which a key that shares `shared` of the query's k ones has fewer than t of them
+// among the first `seen` with a probability below MISS.
+uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen);
+
+// The smallest number of shared ones that reaches the lowest threshold, k + 1 if none does.
+uint32_t least_shared(const float* thresholds, size_t n, uint32_t k);
+
+struct Best {
+  uint32_t shared = 0;  // ones of the best key so far
+  size_t row = 0;
+  bool found = false;
+
+  // Among equals the later row, whatever the order of calls.
+  void take(uint32_t other, size_t other_row) {
+    if (found && (other < shared || (other == shared && other_row < row))) return;
+    *this = {other, other_row, true};
+  }
+};
+
+// What one query wants of a block of the prefix.
+struct Search {
+  const uint8_t* query;                        // [W]
+  const uint32_t* ones;                        // features of the prefix that the query has
+  size_t n_ones;
+  uint32_t least;                              // of them, for a key that may win
+};
+
+// The best of one block's keys that may win. `fallback` is the key with the best prefix, for a
+// query that no key may win: then what is said of it is at least true.
+void search_block(const Search& search, const uint8_t* prefix, const uint8_t* bank, size_t R,
+                  size_t W, size_t n, size_t block, Best* best, Best* fallback);
+
+}  // namespace memoir_edge

@@ -1,0 +1,91 @@
+// Recall: what an edit adds to the site's output.
+//
+// docs/ports.md says what it must give.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+#include "tensors.h"
+
+namespace memoir_edge {
+namespace {
+
+constexpr size_t CACHED = 512 * 1024;  // bytes of the values that one stripe of columns reads
+
+// A routed row: which of the stored columns its mask has, and its own activations there.
+struct Active {
+  size_t row;
+  std::vector<int32_t> rows;  // of `values`
+  std::vector<float> x;       // [T, rows]
+};
+
+Active gather(const Tensor& a, size_t row, const uint8_t* key, const Tensor& columns) {
+  const size_t T = a.size[1], D = a.size[2];
+  Active found{row, {}, {}};
+  std::vector<int32_t> features;
+  for (size_t c = 0; c < columns.size[0]; c++) {
+    const int32_t feature = columns.as<int32_t>()[c];
+    if (!(key[feature / 8] >> (feature % 8) & 1)) continue;
+    found.rows.push_back(static_cast<int32_t>(c));
+    features.push_back(feature);
+  }
+  const size_t n = features.size();
+  found.x.resize(T * n);
+  std::vector<float> token(D);
+  for (size_t t = 0; t < T; t++) {
+    const char* from = static_cast<const char*>(a.data) + (row * T + t) * D * size_of(a.type);
+    std::fill(token.begin(), token.end(), 0.0f);
+    kernels()->add_token(from, a.type, D, token.data());
+    for (size_t i = 0; i < n; i++) found.x[t * n + i] = token[features[i]];
+  }
+  return found;
+}
+
+}  // namespace
+
+void compute_recall(const Call& call) {
+  const Tensor a = call.input(0, "a", 3, {FLOAT, FLOAT16, BFLOAT16});
+  const Tensor route = call.input(1, "route_out", 1, {INT64});
+  const Tensor bank = call.input(2, "bank", 2, {UINT8});
+  const Tensor columns = call.input(3, "columns", 1, {INT32});
+  const Tensor values = call.input(4, "values", 2, {FLOAT, FLOAT16, BFLOAT16});
+  const size_t B = a.size[0], T = a.size[1], D = a.size[2], R = bank.size[0], d = values.size[1];
+  expect_shape(route, "route_out", {B});
+  expect_shape(bank, "bank", {R, (D + 7) / 8});
+  expect_shape(values, "values", {columns.size[0], d});
+  float* delta = call.output<float>(0, {B, T, d});
+  std::memset(delta, 0, B * T * d * sizeof(float));
+  std::vector<size_t> routed;
+  for (size_t row = 0; row < B; row++) {
+    const int64_t given = route.as<int64_t>()[row];
+    if (given > 0 && static_cast<uint64_t>(given) > R)
+      throw Refusal("route_out is " + std::to_string(given) + ", out of data bounds: the bank has " +
+                    std::to_string(R) + " keys");
+    if (given > 0) routed.push_back(row);
+  }
+  if (routed.empty()) return;
+  for (size_t c = 0; c < columns.size[0]; c++) {
+    const int32_t feature = columns.as<int32_t>()[c];
+    if (feature < 0 || static_cast<size_t>(feature) >= D)
+      throw Refusal("columns holds " + std::to_string(feature) + ", expected 0 to " +
+                    std::to_string(D - 1));
+  }
+  std::vector<Active> active(routed.size());
+  call.each(routed.size(), [&](size_t i) {
+    const size_t key = static_cast<size_t>(route.as<int64_t>()[routed[i]]) - 1;
+    active[i] = gather(a, routed[i], bank.as<uint8_t>() + key * bank.size[1], columns);
+  });
+  // Several tokens read the same values: stripes of them that stay in the cache between tokens.
+  const size_t column = std::max<size_t>(columns.size[0], 1) * size_of(values.type);
+  const size_t width = std::min(std::max<size_t>(CACHED / column / 64 * 64, 64), d);
+  const size_t stripes = width ? (d + width - 1) / width : 0;
+  call.each(routed.size() * stripes, [&](size_t i) {
+    const Active& own = active[i / stripes];
+    const size_t begin = i % stripes * width;
+    kernels()->multiply(own.x.data(), T, own.rows.size(), own.rows.data(), values.data, values.type,
+                        d, begin, std::min(begin + width, d), delta + own.row * T * d);
+  });
+}
+
+}  // namespace memoir_edge

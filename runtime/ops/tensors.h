@@ -1,0 +1,99 @@
+// A kernel's inputs and outputs, checked before anything is read.
+//
+// A check that fails throws Refusal; `guarded` turns it, and whatever else is thrown, into a status.
+#pragma once
+
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "ort_abi.h"
+
+namespace memoir_edge {
+
+struct Refusal : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// ONNX Runtime's own refusal, handed back as it is.
+struct Failure {
+  OrtStatus* status;
+};
+
+struct Tensor {
+  const void* data = nullptr;
+  int type = 0;
+  size_t rank = 0;
+  size_t size[3] = {1, 1, 1};
+
+  template <class T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+  explicit operator bool() const { return data != nullptr || rank != 0; }  // optional, and given
+};
+
+size_t size_of(int type);  // bytes of an element
+
+class Call {
+ public:
+  Call(Ort ort, OrtKernelContext* context) : ort_(ort), context_(context) {}
+
+  // Input i, of one of the types and of the given rank. Optional: an empty Tensor where not given.
+  Tensor input(size_t i, const char* name, size_t rank, std::initializer_list<int> types,
+               bool optional = false) const;
+
+  template <class T>
+  T* output(size_t i, std::initializer_list<size_t> sizes) const {
+    return static_cast<T*>(output(i, sizes));
+  }
+
+  // work(i) for i < n, on the session's threads. The work must not throw.
+  template <class Work>
+  void each(size_t n, const Work& work) const {
+    if (n == 1) return work(size_t{0});
+    auto call = [](void* data, size_t i) { (*static_cast<const Work*>(data))(i); };
+    if (n != 0) check(ort_.KernelContext_ParallelFor(context_, call, n, 0, const_cast<Work*>(&work)));
+  }
+
+  // As `each`, but without the threads where the work is too little to be shared out.
+  template <class Work>
+  void each(size_t n, bool shared, const Work& work) const {
+    if (shared) return each(n, work);
+    for (size_t i = 0; i < n; i++) work(i);
+  }
+
+ private:
+  void check(OrtStatus* status) const {
+    if (status != nullptr) throw Failure{status};
+  }
+  void* output(size_t i, std::initializer_list<size_t> sizes) const;
+
+  Ort ort_;
+  OrtKernelContext* context_;
+};
+
+// What the work throws, as a status.
+template <class Work>
+OrtStatus* guarded(const Ort& ort, const char* op, const Work& work) noexcept {
+  try {
+    work();
+    return nullptr;
+  } catch (const Failure& failure) {
+    return failure.status;
+  } catch (const Refusal& refusal) {
+    return ort.CreateStatus(INVALID_ARGUMENT, refusal.what());
+  } catch (const std::bad_alloc&) {
+    return ort.CreateStatus(FAIL, "memoir_edge: out of memory");
+  } catch (...) {
+    return ort.CreateStatus(FAIL, op);
+  }
+}
+
+// "name is [2, 3], expected [4]"
+void expect_shape(const Tensor& tensor, const char* name, std::initializer_list<size_t> sizes);
+
+void compute_route(const Call& call);
+void compute_recall(const Call& call);
+
+}  // namespace memoir_edge
