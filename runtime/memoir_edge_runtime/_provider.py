@@ -3,7 +3,7 @@
 Knows nothing of what the graph computes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,22 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _ERRORS_ONLY = 3  # onnxruntime's level; below it, each port is warned of (input and initializer)
 
 
-def open_graph(path: Path, providers: Sequence[str] | None, threads: int | None) -> Any:
+Library = Callable[[str], Path | None]  # of custom ops, by device
+
+
+def open_graph(
+    path: Path,
+    providers: Sequence[str] | None,
+    threads: int | None,
+    library: Library = lambda device: None,
+) -> Any:
     """An InferenceSession.
 
     Args:
         path: The ONNX file.
         providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
         threads: Of one operator; None leaves it to onnxruntime.
+        library: Custom ops for the device that the graph runs on, if there are any.
 
     Raises:
         InputError: A provider that is not there.
@@ -36,11 +45,11 @@ def open_graph(path: Path, providers: Sequence[str] | None, threads: int | None)
     if CUDA in (available if providers is None else providers) and CUDA in available:
         onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages
     if providers is None:
-        return _open_best(path, available, threads)
+        return _open_best(path, available, threads, library)
     missing = [name for name in providers if name not in available]
     if missing or not providers:
         raise InputError(f"no provider {', '.join(missing)}; there are: {', '.join(available)}")
-    session = _open(path, list(providers), threads)
+    session = _open(path, list(providers), threads, library)
     if providers[0] not in session.get_providers():
         raise InputError(
             f"{providers[0]} could not be started", hint="its libraries or its device are missing"
@@ -48,21 +57,24 @@ def open_graph(path: Path, providers: Sequence[str] | None, threads: int | None)
     return session
 
 
-def _open_best(path: Path, available: Sequence[str], threads: int | None) -> Any:
+def _open_best(path: Path, available: Sequence[str], threads: int | None, library: Library) -> Any:
     if CUDA in available:
         try:
-            return _open(path, [CUDA, CPU], threads)
+            return _open(path, [CUDA, CPU], threads, library)
         except GraphError:  # a driver or device that fails late: the CPU can still serve
             pass
-    return _open(path, [CPU], threads)
+    return _open(path, [CPU], threads, library)
 
 
-def _open(path: Path, providers: list[str], threads: int | None) -> Any:
+def _open(path: Path, providers: list[str], threads: int | None, library: Library) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
+    ops = library(_device(providers))
     try:
+        if ops is not None:
+            options.register_custom_ops_library(str(ops))
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -72,7 +84,11 @@ def _open(path: Path, providers: list[str], threads: int | None) -> Any:
 
 def device(session: Any) -> str:
     """Where the session's values live: "cuda" or "cpu"."""
-    return "cuda" if session.get_providers()[0] == CUDA else "cpu"
+    return _device(session.get_providers())
+
+
+def _device(providers: Sequence[str]) -> str:
+    return "cuda" if providers[0] == CUDA else "cpu"
 
 
 def value(array: Array, device: str = "cpu") -> OrtValue:

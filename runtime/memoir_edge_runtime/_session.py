@@ -22,7 +22,7 @@ from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.memory import Memory
 from memoir_edge.text import split_target
-from memoir_edge_runtime import _chat, _provider, _tokens
+from memoir_edge_runtime import _chat, _ops, _provider, _tokens
 from memoir_edge_runtime._completion import Completion, Language, complete
 from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation, check_fit, place
@@ -45,6 +45,7 @@ class Session:
         providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
         threads: Of one operator; None leaves it to onnxruntime.
         max_batch: Most rows that run together; more prompts are answered in turns.
+        native: Run Route and Recall in native code where the package was built with it.
 
     Raises:
         GraphError: No export directory, or a graph without ports.
@@ -60,6 +61,7 @@ class Session:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         max_batch: int = 32,
+        native: bool = True,
     ) -> None:
         if max_batch < 1:
             raise InputError(f"max_batch is {max_batch}, expected at least 1")
@@ -68,7 +70,8 @@ class Session:
         tokenizer = _tokens.load(folder)
         eos = _tokens.eos_ids(folder, tokenizer)
         self.language = Language(tokenizer, eos, _context(folder))
-        self.decoder = Decoder(_open(folder, providers, threads))
+        self.decoder = Decoder(_open(folder, providers, threads, native=native))
+        self._native = native and _ops.library(self.decoder.device) is not None
         self.base = Generation(0)
         self._template = _chat.read_template(folder)
         self._max_batch = max_batch
@@ -76,6 +79,13 @@ class Session:
         self._generation = self.base
         if memory is not None:
             self.swap(memory)
+
+    @property
+    def ops(self) -> str:
+        """What Route and Recall run as: "native (avx2)" for instance, or "function bodies"."""
+        if not self._native:
+            return "function bodies"
+        return f"native ({_ops.kernels() if self.decoder.device == 'cpu' else 'cuda'})"
 
     # --- Memories --------------------------------------------------------------------------------
 
@@ -97,7 +107,10 @@ class Session:
         if not isinstance(memory, Memory):
             memory = memories.read(Path(memory))
         check_fit(memory, self.sidecar)
-        return place(memory, next(self._numbers), self.decoder.device)
+        generation = place(memory, next(self._numbers), self.decoder.device)
+        if self._native and self.decoder.device == "cpu" and memory.bank.nbytes >= _ops.MANY:
+            _ops.index(generation.feeds["memory.bank"])
+        return generation
 
     def swap(self, memory: Memory | Generation | str | os.PathLike[str] | None) -> Generation:
         """Answer requests that begin from now on with this memory; None is the base model.
@@ -281,11 +294,14 @@ class Session:
         return read, follow
 
 
-def _open(folder: Path, providers: Sequence[str] | None, threads: int | None) -> object:
+def _open(
+    folder: Path, providers: Sequence[str] | None, threads: int | None, *, native: bool
+) -> object:
     path = folder / "model.onnx"
     if not path.is_file():
         raise GraphError(f"{folder} is no export directory: it holds no model.onnx")
-    return _provider.open_graph(path, providers, threads)
+    library = _ops.library if native else lambda device: None
+    return _provider.open_graph(path, providers, threads, library)
 
 
 def _context(folder: Path) -> int | None:

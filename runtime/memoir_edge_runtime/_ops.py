@@ -1,0 +1,88 @@
+"""The native kernels of Route and Recall, where this package was built with them.
+
+Where it was not, the function bodies that every exported graph carries serve: same answers, slower
+in a large bank. A very large bank is searched by a prefix of each key, which is derived here when
+the bank is placed. runtime/ops/prefix.h says how; it misses a key that would answer with a
+probability below 1e-9. Knows nothing of graphs, or of what a bank is for.
+"""
+
+import ctypes
+import weakref
+from functools import cache
+from pathlib import Path
+
+from memoir_edge.errors import MemoirEdgeError
+from memoir_edge_runtime._provider import OrtValue
+
+MANY = 64 * 2**20  # bytes of a bank from which on a search by prefix pays
+PREFIX = 2048  # features of a prefix, the most that the library takes
+
+
+@cache
+def library(device: str) -> Path | None:
+    """The library for "cpu" or "cuda", if it was built and this system can load it."""
+    name = "libmemoir_edge_ops" + ("" if device == "cpu" else f"_{device}")
+    for path in (Path(__file__).with_name(name + end) for end in (".so", ".dylib")):
+        if path.is_file() and _load(path) is not None:
+            return path
+    return None
+
+
+@cache
+def _load(path: Path) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # built for another system
+        return None
+
+
+@cache
+def _functions() -> ctypes.CDLL:
+    path = library("cpu")
+    loaded = None if path is None else _load(path)
+    if loaded is None:
+        raise MemoirEdgeError("the native ops were not built", hint="python runtime/hatch_build.py")
+    loaded.memoir_edge_kernels.restype = ctypes.c_char_p
+    loaded.memoir_edge_kernels.argtypes = [ctypes.c_char_p]
+    loaded.memoir_edge_index.argtypes = [ctypes.c_void_p, *[ctypes.c_uint64] * 3]
+    loaded.memoir_edge_forget.argtypes = [ctypes.c_void_p]
+    loaded.memoir_edge_forget.restype = None
+    return loaded
+
+
+def kernels(wanted: str | None = None) -> str | None:
+    """Name of the instruction set that the kernels use.
+
+    Args:
+        wanted: Use this one from now on, in this process: "baseline", "avx2", "avx512".
+
+    Returns:
+        None where this machine lacks the wanted one.
+
+    Raises:
+        MemoirEdgeError: The native ops were not built.
+    """
+    found = _functions().memoir_edge_kernels(None if wanted is None else wanted.encode())
+    return None if found is None else str(found, "ascii")
+
+
+def index(bank: OrtValue, features: int = PREFIX) -> bool:
+    """Search a bank on the CPU by a prefix from now on, for as long as the value lives.
+
+    Args:
+        bank: `[R, W]` uint8; neither moved nor changed any more.
+        features: Of the prefix. It takes `features * R / 8` bytes.
+
+    Returns:
+        False where there was no room for it; the bank is then scanned whole.
+
+    Raises:
+        MemoirEdgeError: The native ops were not built.
+    """
+    R, W = bank.shape()
+    where = bank.data_ptr()
+    if _functions().memoir_edge_index(where, R, W, features):
+        return False
+    # Before the memory is given back and another bank may come to lie there.
+    weakref.finalize(bank, _functions().memoir_edge_forget, where)
+    return True

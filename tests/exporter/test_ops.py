@@ -1,0 +1,433 @@
+"""Both ops against the numpy oracle, as function bodies and natively, in a model of one node."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from memoir_edge import ports, tophash
+from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
+from memoir_edge_runtime import _ops
+
+ROUTE = ("a", "span", "route", "bank", "owner", "thresholds", "center", "scale", "permutation", "k")
+RECALL = ("a", "route_out", "bank", "columns", "values")
+GIVES = {"Route": ("route_out", "overlap", "candidate"), "Recall": ("delta",)}
+F, I64, I32, U8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8
+TYPES = {
+    "a": (F, 3), "span": (I64, 2), "route": (I64, 1), "bank": (U8, 2), "owner": (I32, 1),
+    "thresholds": (F, 1), "center": (F, 1), "scale": (F, 1), "permutation": (I32, 1), "k": (I64, 1),
+    "route_out": (I64, 1), "columns": (I32, 1), "values": (F, 2),
+    "overlap": (F, 1), "candidate": (I64, 1), "delta": (F, 3),
+}  # fmt: skip
+
+
+def one_node(op: str, *, a: int = F, opset: int = MIN_OPSET) -> onnx.ModelProto:
+    def declare(name: str) -> onnx.ValueInfoProto:
+        kind, rank = TYPES[name]
+        shape = [f"{name}_{axis}" for axis in range(rank)]
+        return helper.make_tensor_value_info(name, a if name == "a" else kind, shape)
+
+    inputs = {"Route": ROUTE, "Recall": RECALL}[op]
+    node = helper.make_node(op, inputs, GIVES[op], domain=ports.DOMAIN)
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid(ports.DOMAIN, VERSION)]
+    graph = helper.make_graph([node], op, [*map(declare, inputs)], [*map(declare, GIVES[op])])
+    return helper.make_model(graph, functions=bodies(opset), opset_imports=imports, ir_version=10)
+
+
+BODIES = "bodies"
+IMPLEMENTATIONS = (BODIES, "baseline", "avx2", "avx512")
+each = pytest.mark.parametrize("by", IMPLEMENTATIONS)
+natively = pytest.mark.parametrize("by", IMPLEMENTATIONS[1:])
+
+
+@cache
+def opened(op: str, a: int, *, native: bool) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2 if native else 1
+    options.log_severity_level = 4  # a refused run is reported by its exception
+    if native:
+        options.register_custom_ops_library(str(_ops.library("cpu")))
+    model = one_node(op, a=a).SerializeToString()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def runner(op: str, by: str, a: int = F) -> Callable[..., list[np.ndarray]]:
+    if by != BODIES and _ops.library("cpu") is None:
+        pytest.skip("the native ops were not built: python runtime/hatch_build.py")
+    if by != BODIES and _ops.kernels(by) is None:
+        pytest.skip(f"this machine cannot run {by}")
+    session = opened(op, a, native=by != BODIES)
+    return lambda **feeds: session.run(None, feeds)
+
+
+@pytest.mark.parametrize("op", ["Route", "Recall"])
+@pytest.mark.parametrize("opset", [18, 19, 20, 21, 22, 23])
+def test_a_body_is_valid_onnx_in_every_opset(op: str, opset: int) -> None:
+    onnx.checker.check_model(one_node(op, opset=opset), full_check=True)
+
+
+def test_bodies_are_the_same_bytes_every_time() -> None:
+    first, second = bodies(), bodies()
+    assert [f.SerializeToString() for f in first] == [f.SerializeToString() for f in second]
+    assert [(f.name, tuple(f.input), tuple(f.output)) for f in first] == [
+        ("Route", ROUTE, GIVES["Route"]),
+        ("Recall", RECALL, GIVES["Recall"]),
+    ]
+
+
+# --- Route ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """Arguments of Route whose arithmetic is exact, so that equal magnitudes are really equal."""
+
+    feeds: dict[str, np.ndarray]
+
+    def expected(self) -> tophash.Routes:
+        f = self.feeds
+        k = int(f["k"][0])
+        feature = tophash.feature(f["a"], f["span"])
+        mask = tophash.mask(feature, f["center"], f["scale"], f["permutation"], k)
+        query = tophash.pack(mask)
+        return tophash.route(query, f["route"], f["bank"], f["owner"], f["thresholds"], k)
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtype: type = np.float32) -> Case:
+    B, T = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    D, R = draw(st.integers(1, 40)), draw(st.integers(1, 12))
+    k = draw(st.integers(1, D))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    coarse = draw(st.integers(1, 8))  # few values make many ties
+    a = (rng.integers(-coarse, coarse + 1, (B, T, D)) / 8).astype(dtype)
+    span = rng.integers(0, 2, (B, T))
+    a[rng.random((B, T)) < 0.1] = np.nan if draw(st.booleans()) else 1
+    span[np.isnan(a).any(axis=2)] = 0  # padding may hold anything
+    center = (rng.integers(-2, 3, D) / 8).astype(np.float32)
+    scale = rng.choice(np.float32([1, 1, 0.5, 2, -1]), D)
+    permutation = rng.permutation(D).astype(np.int32)
+    bits = rng.random((R, D)).argsort(axis=1) < k
+    asked = tophash.mask(tophash.feature(a, span), center, scale, permutation, k)
+    for row in range(R):  # some keys are a row's own mask, or copies of one another
+        if rng.random() < 0.4:
+            bits[row] = asked[rng.integers(B)]
+    levels = np.arange(k + 2, dtype=np.float32) / np.float32(k)  # thresholds met exactly
+    owner = np.where(rng.random(R) < 0.3, -1, rng.integers(0, R, R)).astype(np.int32)
+    route = rng.choice([0, 0, 0, -1, 1, R], B)
+    return Case({
+        "a": a, "span": span, "route": route, "bank": tophash.pack(bits), "owner": owner,
+        "thresholds": rng.choice(levels, R if draw(st.booleans()) else 1),
+        "center": center, "scale": scale, "permutation": permutation, "k": np.array([k]),
+    })  # fmt: skip
+
+
+def check(case: Case, by: str, a: int = F) -> None:
+    got, expected = runner("Route", by, a)(**case.feeds), case.expected()
+    for name, ours, oracle in zip(GIVES["Route"], got, expected, strict=True):
+        np.testing.assert_array_equal(ours, oracle, err_msg=name)
+
+
+@each
+@settings(deadline=None, max_examples=150)
+@given(case=cases())
+def test_route_is_the_oracle(by: str, case: Case) -> None:
+    check(case, by)
+
+
+@each
+@settings(deadline=None, max_examples=40)
+@given(case=cases(np.float16))
+def test_route_of_float16_activations_is_the_oracle(by: str, case: Case) -> None:
+    check(case, by, TensorProto.FLOAT16)
+
+
+@each
+def test_route_of_real_activations_is_the_oracle(by: str) -> None:
+    rng = np.random.default_rng(1)
+    B, T, D, R, k = 4, 7, 501, 300, 143
+    permutation = rng.permutation(D).astype(np.int32)
+    center = rng.normal(size=D).astype(np.float32)
+    a = rng.normal(size=(B, T, D)).astype(np.float32)
+    span = np.tril(np.ones((B, T), np.int64))
+    bits = rng.random((R, D)).argsort(axis=1) < k
+    asked = tophash.mask(tophash.feature(a, span), center, np.ones(D, np.float32), permutation, k)
+    bits[[17, 170]] = asked[1]
+    case = Case({
+        "a": a, "span": span, "route": np.zeros(B, np.int64), "bank": tophash.pack(bits),
+        "owner": np.arange(R, dtype=np.int32), "thresholds": np.full(R, 0.9, np.float32),
+        "center": center, "scale": np.ones(D, np.float32), "permutation": permutation,
+        "k": np.array([k]),
+    })  # fmt: skip
+    check(case, by)
+    route, overlap, candidate = runner("Route", by)(**case.feeds)
+    assert (route[1], overlap[1], candidate[1]) == (171, 1, 170)  # the newest of two equals
+    assert (route[[0, 2, 3]] == -1).all()
+    assert 0.2 < overlap[0] < 0.5  # reported below the threshold too
+
+
+# --- Recall --------------------------------------------------------------------------------------
+
+
+def recall(dtype: type, a, route_out, bank, columns, values) -> np.ndarray:
+    """Wm (M * a) in plain numpy, in one precision."""
+    D, d = a.shape[2], values.shape[1]
+    Wm = np.zeros((D, d), dtype)
+    Wm[columns] = values
+    delta = np.zeros((*a.shape[:2], d), dtype)
+    for row in np.flatnonzero(route_out > 0):
+        mask = tophash.unpack(bank[route_out[row] - 1], D)
+        delta[row] = np.where(mask, a[row], 0).astype(dtype) @ Wm
+    return delta
+
+
+def recall_case(rng: np.random.Generator, B=3, T=4, D=20, R=5, C=9, d=6, exact=True) -> dict:
+    def draw(*shape: int) -> np.ndarray:
+        numbers = rng.integers(-8, 9, shape) / 8 if exact else rng.normal(size=shape)
+        return numbers.astype(np.float32)
+
+    return {
+        "a": draw(B, T, D), "route_out": rng.integers(-1, R + 1, B),
+        "bank": tophash.pack(rng.random((R, D)) < 0.3),
+        "columns": np.sort(rng.permutation(D)[:C]).astype(np.int32), "values": draw(C, d),
+    }  # fmt: skip
+
+
+@each
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_recall_is_the_plain_product(by: str, data: st.DataObject) -> None:
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    D = draw(1, 40)
+    sizes = {
+        "B": draw(1, 4),
+        "T": draw(1, 5),
+        "D": D,
+        "R": draw(1, 9),
+        "C": draw(1, D),
+        "d": draw(1, 150),
+    }
+    case = recall_case(np.random.default_rng(draw(0, 2**32 - 1)), **sizes)
+    (delta,) = runner("Recall", by)(**case)
+    np.testing.assert_array_equal(delta, recall(np.float64, **case))  # dyadic, so exact
+
+
+@each
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_recall_is_as_good_as_its_precision(by: str, dtype: type) -> None:
+    case = recall_case(np.random.default_rng(2), B=4, T=6, D=600, R=7, C=400, d=50, exact=False)
+    case["route_out"] = np.array([3, -1, 7, 1])
+    case["a"] = case["a"].astype(dtype)
+    (delta,) = runner("Recall", by, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))(**case)
+    truth = recall(np.float64, **case)
+    unavoidable = abs(recall(dtype, **case) - truth).max()
+    error = abs(delta.astype(dtype) - truth).max()
+    print(f"{dtype.__name__}: error {error:.3g}, of the precision itself {unavoidable:.3g}")
+    assert error <= 2 * unavoidable
+
+
+@each
+def test_a_row_that_is_not_routed_gets_exactly_nothing(by: str) -> None:
+    case = recall_case(np.random.default_rng(3))
+    case["route_out"] = np.array([-1, 2, 0])
+    case["a"][[0, 2]] = np.inf
+    case["a"][1][:, ~tophash.unpack(case["bank"][1], 20)] = np.nan  # nor what the mask hides
+    (delta,) = runner("Recall", by)(**case)
+    assert (delta[[0, 2]] == 0).all()
+    assert np.isfinite(delta).all()
+    assert delta[1].any()
+    case["route_out"] = np.array([-1, -1, 0])
+    assert not runner("Recall", by)(**case)[0].any()
+
+
+@each
+def test_a_route_beyond_the_bank_is_refused(by: str) -> None:
+    case = recall_case(np.random.default_rng(4), R=5)
+    case["route_out"] = np.array([1, 6, -1])
+    with pytest.raises(Exception, match="out of data bounds"):
+        runner("Recall", by)(**case)
+
+
+# --- Natively only -------------------------------------------------------------------------------
+
+
+def one_key(**changes: object) -> dict[str, np.ndarray]:
+    """Route's feeds of one row and one key, which it hits; D = 20."""
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=(1, 1, 20)).astype(np.float32)
+    center, scale = np.zeros(20, np.float32), np.ones(20, np.float32)
+    own = tophash.mask(a[:, 0], center, scale, np.arange(20), 6)
+    feeds = {
+        "a": a, "span": np.ones((1, 1), np.int64), "route": np.zeros(1, np.int64),
+        "bank": tophash.pack(own), "owner": np.zeros(1, np.int32),
+        "thresholds": np.ones(1, np.float32), "center": center, "scale": scale,
+        "permutation": np.arange(20, dtype=np.int32), "k": np.array([6]),
+    }  # fmt: skip
+    return feeds | changes  # type: ignore[operator]
+
+
+HOSTILE: dict[str, tuple[dict[str, np.ndarray], str]] = {
+    "no k": ({"k": np.array([0])}, "k is 0, expected 1 to 20"),
+    "k too large": ({"k": np.array([21])}, "k is 21, expected 1 to 20"),
+    "k beyond words": ({"k": np.array([-(2**63)])}, "expected 1 to 20"),
+    "several k": ({"k": np.array([6, 6])}, r"k is \[2\], expected \[1\]"),
+    "no keys": ({"bank": np.zeros((0, 3), np.uint8), "owner": np.zeros(0, np.int32)}, "no keys"),
+    "narrow keys": ({"bank": np.zeros((1, 2), np.uint8)}, r"bank is \[1, 2\], expected \[1, 3\]"),
+    "owners of others": ({"owner": np.zeros(2, np.int32)}, r"owner is \[2\], expected \[1\]"),
+    "thresholds of others": ({"thresholds": np.ones(2, np.float32)}, "thresholds is"),
+    "no thresholds": ({"thresholds": np.ones(0, np.float32)}, "thresholds is"),
+    "short center": ({"center": np.zeros(19, np.float32)}, "center is"),
+    "long scale": ({"scale": np.zeros(21, np.float32)}, "scale is"),
+    "short permutation": ({"permutation": np.zeros(19, np.int32)}, "permutation is"),
+    "a place too high": ({"permutation": np.full(20, 20, np.int32)}, "permutation holds 20"),
+    "a place too low": ({"permutation": np.full(20, -1, np.int32)}, "permutation holds -1"),
+    "another span": ({"span": np.ones((1, 2), np.int64)}, r"span is \[1, 2\], expected \[1, 1\]"),
+    "routes of others": ({"route": np.zeros(2, np.int64)}, "route is"),
+}
+
+
+@natively
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_does_not_fit_is_refused_and_named(by: str, what: str) -> None:
+    changes, message = HOSTILE[what]
+    route = runner("Route", by)
+    assert route(**one_key())[0] == [1]
+    with pytest.raises(Exception, match=message):
+        route(**one_key(**changes))
+
+
+@natively
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": np.full(9, 20, np.int32)}, "columns holds 20"),
+        ({"columns": np.full(9, -1, np.int32)}, "columns holds -1"),
+        ({"columns": np.zeros(8, np.int32)}, r"values is \[9, 6\], expected \[8, 6\]"),
+        ({"bank": np.zeros((5, 4), np.uint8)}, "bank is"),
+        ({"route_out": np.array([1, 2])}, "route_out is"),
+        ({"route_out": np.array([1, 2, 2**62])}, "out of data bounds"),
+    ],
+)
+def test_what_does_not_fit_a_recall_is_refused_and_named(
+    by: str, changes: dict[str, np.ndarray], message: str
+) -> None:
+    case = recall_case(np.random.default_rng(6)) | {"route_out": np.array([1, 2, -1])}
+    recall_ = runner("Recall", by)
+    recall_(**case)
+    with pytest.raises(Exception, match=message):
+        recall_(**case | changes)
+
+
+@natively
+def test_a_negative_owner_is_a_guard_whatever_it_is(by: str) -> None:
+    for owner in (-1, -2, -(2**31)):
+        route, overlap, candidate = runner("Route", by)(**one_key(owner=np.int32([owner])))
+        assert (route, overlap, candidate) == ([-1], [1], [0])
+
+
+@natively
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_values_are_used_as_they_are_stored(by: str, dtype: type) -> None:
+    """The port is float32; a graph of another make may hold halves."""
+    runner("Recall", by)
+    case = recall_case(np.random.default_rng(7), D=64, C=40, d=33)
+    case["route_out"] = np.array([1, 5, -1])
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model = one_node("Recall")
+    del model.functions[:]
+    model.graph.input[4].type.tensor_type.elem_type = kind
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(_ops.library("cpu")))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    (delta,) = session.run(None, case | {"values": case["values"].astype(dtype)})
+    np.testing.assert_array_equal(delta, recall(np.float64, **case))
+
+
+# --- Search by prefix ----------------------------------------------------------------------------
+
+LARGE, WIDE, ONES = 70_000, 256, 73  # two whole blocks of keys and a part of one
+
+
+@cache
+def near_and_far(queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A bank, activations whose masks share all sorts of shares with a key of it, thresholds."""
+    rng = np.random.default_rng(8)
+    bits = rng.random((LARGE, WIDE)).argsort(axis=1) < ONES
+    bits[[100, LARGE - 1]] = bits[5_000]  # equals
+    masks = bits[rng.integers(0, LARGE, queries)].copy()
+    masks[0] = bits[100]
+    for mask, kept in zip(masks[1:], rng.integers(ONES // 4, ONES + 1, queries - 1), strict=True):
+        on, off = np.flatnonzero(mask), np.flatnonzero(~mask)
+        mask[rng.choice(on, ONES - kept, replace=False)] = False
+        mask[rng.choice(off, ONES - kept, replace=False)] = True
+    a = np.where(masks, 1 + rng.random(masks.shape), 0.5 * rng.random(masks.shape))
+    return tophash.pack(bits), a[:, None].astype(np.float32), masks
+
+
+@natively
+@pytest.mark.parametrize("features", [256, 128, 8])
+def test_search_by_prefix_decides_as_a_whole_scan(by: str, features: int) -> None:
+    runner("Route", by)
+    packed, a, masks = near_and_far(64)
+    packed = packed.copy()
+    n = len(a)
+    thresholds = np.random.default_rng(9).choice(np.float32([0.85, 0.9, 0.95]), LARGE)
+    owner = np.where(np.arange(LARGE) % 7 == 0, -1, np.arange(LARGE)).astype(np.int32)
+    bank = onnxruntime.OrtValue.ortvalue_from_numpy(packed)
+    assert _ops.index(bank, features)
+    feeds = {
+        "a": a, "span": np.ones((n, 1), np.int64), "route": np.zeros(n, np.int64), "owner": owner,
+        "thresholds": thresholds, "center": np.zeros(WIDE, np.float32),
+        "scale": np.ones(WIDE, np.float32), "permutation": np.arange(WIDE, dtype=np.int32),
+        "k": np.array([ONES]),
+    }  # fmt: skip
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in feeds.items()}
+    session = opened("Route", F, native=True)
+
+    def routed() -> tophash.Routes:
+        out = session.run_with_ort_values(None, values | {"bank": bank})
+        return tophash.Routes(*(value.numpy().copy() for value in out))
+
+    found = routed()
+    query = tophash.pack(masks)
+    truth = tophash.route(query, feeds["route"], packed, owner, thresholds, ONES)
+    assert set(np.sign(truth.route)) == {-1, 1}
+    np.testing.assert_array_equal(found.route, truth.route)
+    likely = truth.overlap >= thresholds.min()
+    np.testing.assert_array_equal(found.candidate[likely], truth.candidate[likely])
+    assert found.candidate[0] == LARGE - 1  # the newest of equals, of different blocks
+    # What is told of a prompt that nothing answers is true, if not the nearest.
+    told = tophash.overlap(query, packed, ONES)[np.arange(n), found.candidate]
+    np.testing.assert_array_equal(found.overlap, told)
+    if features == WIDE // 2:
+        assert (found.overlap < truth.overlap).any()  # or else the prefix was not used
+
+    # Another bank at the same place, once the value is gone, is not mistaken for the first.
+    del bank
+    packed[:] = np.roll(packed, 1, axis=0)
+    bank = onnxruntime.OrtValue.ortvalue_from_numpy(packed)
+    truth = tophash.route(query, feeds["route"], packed, owner, thresholds, ONES)
+    for ours, oracle in zip(routed(), truth, strict=True):
+        np.testing.assert_array_equal(ours, oracle)
+
+
+@natively
+@settings(deadline=None, max_examples=60)
+@given(case=cases())
+def test_search_by_prefix_of_any_bank_decides_as_the_oracle(by: str, case: Case) -> None:
+    runner("Route", by)
+    values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(x) for n, x in case.feeds.items()}
+    assert _ops.index(values["bank"], 8 * draw_prefix(case))
+    out = opened("Route", F, native=True).run_with_ort_values(None, values)
+    np.testing.assert_array_equal(out[0].numpy(), case.expected().route)
+
+
+def draw_prefix(case: Case) -> int:
+    return 1 + int(case.feeds["permutation"][0]) % case.feeds["bank"].shape[1]
