@@ -27,13 +27,14 @@ PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge
 REST = {
     "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
     "tests": "mirror the packages",
-    "docs": "memory format, journal, ports, editor, routing, commands, benchmarks",
+    "docs": "memory format, journal, ports, native ops, editor, routing, commands, benchmarks",
 }
 
 
 def tree() -> str:
     """Every folder and module of the packages, with what its docstring's first line says."""
     lines = [line for package in PACKAGES for line in _folder(ROOT / package, package, depth=0)]
+    lines += _native(ROOT / "runtime" / "ops")
     lines += [f"{f'{name}/':32}{note}" for name, note in REST.items()]
     return "```\n" + "\n".join(lines) + "\n```"
 
@@ -52,6 +53,16 @@ def _folder(folder: Path, name: str, depth: int) -> list[str]:
 def _line(name: str, path: Path, depth: int) -> str:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return f"{'  ' * depth + name:32}{docstring.splitlines()[0]}"
+
+
+def _native(folder: Path) -> list[str]:
+    """The C++ files with their first line, but those that only point to their header."""
+    lines = [f"{'runtime/ops/':32}The custom-op library: both ops natively, in C++."]
+    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]):
+        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("// ")
+        if not first.startswith("See "):
+            lines.append(f"{'  ' + path.name:32}{first}")
+    return lines
 
 
 def commands() -> str:
