@@ -3,9 +3,11 @@
 Needs neither torch nor transformers nor onnx, and imports none of them.
 """
 
-from memoir_edge_runtime._completion import Completion, Language, complete
+from memoir_edge_runtime._batch import Batch, complete
+from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder, State
 from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._replay import Case, Outcome, probes, recorded, replay
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
@@ -14,12 +16,15 @@ from memoir_edge_runtime._tokens import Prompt, Row, Tokenizer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
+    "Case",
     "Completion",
     "Decoder",
     "Forced",
     "Generation",
     "Language",
     "Options",
+    "Outcome",
     "Prompt",
     "Result",
     "Routing",
@@ -29,4 +34,7 @@ __all__ = [
     "Token",
     "Tokenizer",
     "complete",
+    "probes",
+    "recorded",
+    "replay",
 ]

@@ -1,16 +1,14 @@
-"""One row from its first token to its end, and the plain loop over a batch of rows.
+"""One row from its first token to its end.
 
-Knows nothing of sessions or swaps: a decoder, a generation and prompts go in, events come out. A
-scheduler of its own needs `Completion` alone: it is told each row's logits, whoever batched them.
+Knows nothing of graphs, batches or swaps: it is told its route and then its logits, token by token,
+whoever computed them.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from memoir_edge_runtime._decoder import Decoder, Floats
-from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Routing, Token
-from memoir_edge_runtime._sampling import Options, choose, generator
+from memoir_edge_runtime._sampling import Floats, Options, choose, generator, likeliest
 from memoir_edge_runtime._tokens import Prompt, Tokenizer
 from memoir_edge_runtime._writing import Writer
 
@@ -22,6 +20,11 @@ class Language:
     tokenizer: Tokenizer
     eos: frozenset[int]
     context: int | None  # most tokens of a sequence
+
+    @cached_property
+    def silent(self) -> frozenset[int]:
+        """Ids that are no text."""
+        return self.tokenizer.special | self.eos
 
 
 class Completion:
@@ -41,6 +44,7 @@ class Completion:
         self.row, self.prompt = row, prompt
         self.ids: list[int] = []
         self.finish_reason: str | None = None
+        self.routing: Routing | None = None  # as soon as its prompt is read
         self._options, self._language = options, language
         self._random = generator(seed, row)
         self._room = options.max_new_tokens
@@ -58,19 +62,25 @@ class Completion:
         """Choose the next token from logits `[V]`."""
         token = choose(logits, self._options, self._random)
         self.ids.append(token)
-        silent = token in self._language.tokenizer.special | self._language.eos
-        text = "" if silent else self._writer.push(token)
+        text = "" if token in self._language.silent else self._writer.push(token)
         if token in self._language.eos or self._writer.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._room:
             self.finish_reason = "length"
         if self.done and not self._writer.stopped:
             text += self._writer.finish()
-        return Token(self.row, token, text)
+        if self._options.logprobs is None:
+            return Token(self.row, token, text)
+        return Token(self.row, token, text, *likeliest(logits, token, self._options.logprobs))
 
-    def result(self, routing: Routing) -> Result:
+    def cancel(self) -> None:
+        """Want no further token, and no result."""
+        self.finish_reason = "cancelled"
+
+    def result(self) -> Result:
         """The finished row."""
         assert self.finish_reason is not None
+        assert self.routing is not None
         return Result(
             row=self.row,
             prompt=self.prompt.text,
@@ -78,37 +88,5 @@ class Completion:
             ids=tuple(self.ids),
             finish_reason=self.finish_reason,
             prompt_tokens=len(self.prompt.row.ids),
-            routing=routing,
+            routing=self.routing,
         )
-
-
-def complete(
-    decoder: Decoder,
-    generation: Generation,
-    completions: Sequence[Completion],
-    context: int | None = None,
-) -> Iterator[Token | Result]:
-    """Write a batch of rows to their ends: each row's tokens in order, then its result.
-
-    Args:
-        decoder: The graph.
-        generation: The memory that the whole batch is answered with.
-        completions: The rows.
-        context: Most tokens that the model can take; a batch is never wider.
-    """
-    live = list(completions)
-    state, logits = decoder.prefill([c.prompt.row for c in live], generation)
-    while True:
-        for i, row in enumerate(live):
-            if not row.done:
-                yield row.advance(logits[i])
-                if row.finish_reason is not None:
-                    yield row.result(generation.routing(state.routes, i))
-        on = [i for i, row in enumerate(live) if not row.done]
-        if not on:
-            return
-        # Dropping rows copies the others' caches, so it waits until half are done: then it pays.
-        full = context is not None and state.attention.shape[1] >= context
-        if 2 * len(on) <= len(live) or (full and len(on) < len(live)):
-            state, live = decoder.take(state, on), [live[i] for i in on]
-        state, logits = decoder.step(state, [row.ids[-1] for row in live])

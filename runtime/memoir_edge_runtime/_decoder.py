@@ -5,6 +5,7 @@ Knows nothing of text, of how tokens are chosen, or of when a row ends: any loop
     state, logits = decoder.prefill(rows, generation)      logits [B, V] of each row's next token
     state, logits = decoder.step(state, tokens)            as often as wanted
     state = decoder.take(state, [0, 2])                    rows 0 and 2 go on, the rest is dropped
+    state = decoder.join([(state, [0]), (other, [1])])     rows of several states, as one
 
 Each row's route is decided by its prompt, in prefill, and held by the state from then on. Keys and
 values stay where the graph left them and are handed back to it as they are.
@@ -129,16 +130,38 @@ class Decoder:
 
     def take(self, state: State, rows: Sequence[int]) -> State:
         """Some rows of a state, in the order given; padding that none of them needs is dropped."""
-        keep = list(rows)
-        attention = state.attention[keep]
-        pad = int(np.argmax(attention.any(axis=0)))
-        cache = {}
-        for c in self._cached:
-            axis = c.shape.index(None)
-            cut = (keep, *[slice(pad if i == axis else 0, None) for i in range(1, len(c.shape))])
-            cache[c.past] = value(state.cache[c.past].numpy()[cut], self.device)
-        routes = tophash.Routes._make(field[keep] for field in state.routes)
-        return State(cache, attention[:, pad:], routes, state.generation)
+        return self.join([(state, rows)])
+
+    def join(self, parts: Sequence[tuple[State, Sequence[int]]]) -> State:
+        """Some rows of several states of one generation as one state, in the order given.
+
+        Rows are flush right, and padding that none of them needs is dropped.
+        """
+        rows = [(state, i) for state, kept in parts for i in kept]
+        tokens = [int(state.attention[i].sum()) for state, i in rows]
+        T, first = max(tokens), parts[0][0]
+        attention = np.zeros((len(rows), T), np.int64)
+        for j, n in enumerate(tokens):
+            attention[j, T - n :] = 1
+        cache = {c.past: self._joined(c, parts, tokens) for c in self._cached}
+        fields = zip(*((field[list(kept)] for field in s.routes) for s, kept in parts), strict=True)
+        routes = tophash.Routes._make(np.concatenate(field) for field in fields)
+        return State(cache, attention, routes, first.generation)
+
+    def _joined(
+        self, cached: _Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
+    ) -> OrtValue:
+        """One tensor of the cache for `join`; each row's own tokens are copied, no more."""
+        axis = cached.shape.index(None)
+        shape = [len(tokens), *(n or max(tokens) for n in cached.shape[1:])]
+        out, j = np.zeros(shape, cached.dtype), 0
+        for state, kept in parts:
+            past = state.cache[cached.past].numpy()
+            for i in kept:
+                own = np.moveaxis(out[j], axis - 1, 0)[-tokens[j] :]
+                own[:] = np.moveaxis(past[i], axis - 1, 0)[-tokens[j] :]
+                j += 1
+        return value(out, self.device)
 
     def _empty(self, cached: _Cached, B: int) -> OrtValue:
         return value(np.zeros((B, *(n or 0 for n in cached.shape[1:])), cached.dtype), self.device)

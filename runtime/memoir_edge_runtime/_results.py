@@ -20,11 +20,17 @@ class Routing:
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token and the text that can be shown because of it, often empty."""
+    """One generated token and the text that can be shown because of it, often empty.
+
+    Where they were asked for: the token's log-probability, and the likeliest tokens with theirs,
+    before temperature and cuts.
+    """
 
     row: int
     id: int
     text: str
+    logprob: float | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

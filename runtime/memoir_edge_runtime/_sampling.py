@@ -31,6 +31,7 @@ class Options:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None  # report log-probabilities, with so many of the likeliest tokens
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
@@ -40,6 +41,7 @@ class Options:
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
         _require(all(self.stop), "stop", self.stop, "strings that are not empty")
+        _require((self.logprobs or 0) >= 0, "logprobs", self.logprobs, "at least 0")
 
 
 def _require(good: bool, name: str, found: object, expected: str) -> None:
@@ -88,6 +90,23 @@ def distribution(logits: Floats, options: Options) -> tuple[Ids, Doubles]:
         kept = int(np.count_nonzero(np.cumsum(p) - p < options.top_p))
         ids, p = ids[:kept], p[:kept] / p[:kept].sum()
     return ids, p
+
+
+def likeliest(
+    logits: Floats, token: int, count: int
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """A token's log-probability, and the likeliest tokens with theirs, the likeliest first.
+
+    Args:
+        logits: `[V]`; no temperature, no cuts.
+        token: An id.
+        count: How many of the likeliest.
+    """
+    wide = logits.astype(np.float64) - logits.max()
+    logprobs = wide - np.log(np.exp(wide).sum())
+    ids = _largest(logits, count) if count else ()
+    best = sorted(((int(i), float(logprobs[i])) for i in ids), key=lambda pair: -pair[1])
+    return float(logprobs[token]), tuple(best)
 
 
 def _largest(logits: Floats, k: int) -> Ids:

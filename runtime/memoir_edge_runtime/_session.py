@@ -23,7 +23,8 @@ from memoir_edge.errors import GraphError, InputError
 from memoir_edge.memory import Memory
 from memoir_edge.text import split_target
 from memoir_edge_runtime import _chat, _ops, _provider, _tokens
-from memoir_edge_runtime._completion import Completion, Language, complete
+from memoir_edge_runtime._batch import complete
+from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation, check_fit, place
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
@@ -215,12 +216,19 @@ class Session:
         """
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         options = Options(max_new_tokens, temperature, top_k, top_p, seed, stop)
-        drawn = fresh_seed() if seed is None else seed
-        rows = [
-            Completion(i, prompt, options, drawn, self.language)
+        return self._complete(self.completions(prompts, options), self._pin(memory))
+
+    def completions(self, prompts: Prompts, options: Options) -> list[Completion]:
+        """The rows of a request, for `stream` or for a scheduler to write.
+
+        Raises:
+            InputError: An empty or too long prompt.
+        """
+        seed = fresh_seed() if options.seed is None else options.seed
+        return [
+            Completion(i, prompt, options, seed, self.language)
             for i, prompt in enumerate(self._prompts(prompts))
         ]
-        return self._complete(rows, self._pin(memory))
 
     def _complete(
         self, rows: Sequence[Completion], generation: Generation

@@ -1,0 +1,106 @@
+"""Rows that decode together: they join and leave at token boundaries, each with its own route.
+
+Knows nothing of requests, queues or clocks. `complete` is the plain loop over one batch from its
+first token to its last; a server's scheduler calls the same two steps in its own order:
+
+    batch = Batch(decoder, generation)
+    events = batch.add(rows)            reads their prompts; their first tokens
+    events += batch.step()              one token more for every row, as long as batch.live
+"""
+
+from collections.abc import Iterator, Sequence
+
+from memoir_edge_runtime._completion import Completion
+from memoir_edge_runtime._decoder import Decoder, Floats, State
+from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._results import Result, Token
+
+
+class Batch:
+    """Rows of one generation between two tokens.
+
+    Args:
+        decoder: The graph.
+        generation: The memory that every row is answered with.
+        context: Most tokens that the model can take; the batch is never wider.
+    """
+
+    def __init__(
+        self, decoder: Decoder, generation: Generation, context: int | None = None
+    ) -> None:
+        self.generation = generation
+        self._decoder, self._context = decoder, context
+        self._rows: list[Completion] = []  # those of the state; some may be done
+        self._state: State | None = None
+
+    @property
+    def live(self) -> list[Completion]:
+        """The rows that want another token."""
+        return [row for row in self._rows if not row.done]
+
+    def add(self, rows: Sequence[Completion]) -> list[Token | Result]:
+        """Let rows join: their prompts are read, their routes decided, their first tokens chosen.
+
+        Returns:
+            Their first tokens in their order, and the result of each that is done with it.
+        """
+        state, logits = self._decoder.prefill([row.prompt.row for row in rows], self.generation)
+        for i, row in enumerate(rows):
+            row.routing = self.generation.routing(state.routes, i)
+        events = _advance(rows, logits)
+        parts = [] if self._state is None else [(self._state, self._rows)]
+        self._join([*parts, (state, rows)])
+        return events
+
+    def step(self) -> list[Token | Result]:
+        """One more token for every live row; there must be one.
+
+        Returns:
+            The tokens in the order of the rows, and the result of each row that is done.
+        """
+        assert self._state is not None
+        on, width = len(self.live), self._state.attention.shape[1]
+        # Dropping rows copies the others' caches, so it waits until half are done: then it pays.
+        full = self._context is not None and width >= self._context
+        if 2 * on <= len(self._rows) or (full and on < len(self._rows)):
+            self._join([(self._state, self._rows)])
+        self._state, logits = self._decoder.step(self._state, [r.ids[-1] for r in self._rows])
+        return _advance(self._rows, logits)
+
+    def _join(self, parts: Sequence[tuple[State, Sequence[Completion]]]) -> None:
+        """Make one state of the live rows of several."""
+        kept = [(state, [i for i, r in enumerate(rows) if not r.done]) for state, rows in parts]
+        some = [(state, on) for state, on in kept if on]
+        self._rows = [row for _, rows in parts for row in rows if not row.done]
+        whole = len(some) == 1 and len(some[0][1]) == len(some[0][0].attention)
+        self._state = (some[0][0] if whole else self._decoder.join(some)) if some else None
+
+
+def _advance(rows: Sequence[Completion], logits: Floats) -> list[Token | Result]:
+    events: list[Token | Result] = []
+    for i, row in enumerate(rows):
+        if not row.done:
+            events.append(row.advance(logits[i]))
+            if row.finish_reason is not None:
+                events.append(row.result())
+    return events
+
+
+def complete(
+    decoder: Decoder,
+    generation: Generation,
+    completions: Sequence[Completion],
+    context: int | None = None,
+) -> Iterator[Token | Result]:
+    """Write a batch of rows to their ends: each row's tokens in order, then its result.
+
+    Args:
+        decoder: The graph.
+        generation: The memory that the whole batch is answered with.
+        completions: The rows.
+        context: Most tokens that the model can take; a batch is never wider.
+    """
+    batch = Batch(decoder, generation, context)
+    yield from batch.add(completions)
+    while batch.live:
+        yield from batch.step()

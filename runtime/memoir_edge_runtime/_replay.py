@@ -1,0 +1,72 @@
+"""A memory's edits asked again on the exported graph: does each still answer?
+
+Knows nothing of files or commands: a session and a generation in, outcomes out.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from memoir_edge.memory import Memory
+from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._results import Result
+from memoir_edge_runtime._session import Session
+
+SLACK = 4  # tokens that an answer may run past its target
+
+
+class Case(NamedTuple):
+    """What a prompt must give: an edit's target, or the base model's answer where id is None."""
+
+    id: str | None
+    prompt: str
+    target: str
+
+
+class Outcome(NamedTuple):
+    """What it gave."""
+
+    case: Case
+    result: Result
+    held: bool
+
+
+def recorded(memory: Memory) -> list[Case]:
+    """Every edit that can be asked: by its record, or where that is withheld by its probes."""
+    found = [
+        Case(entry.id, str(entry.record["prompt"]), str(entry.record["target"]))
+        for entry in memory.edits
+        if entry.record and {"prompt", "target"} <= entry.record.keys()
+    ]
+    known = {case.id for case in found}
+    return found + [case for case in probes(memory) if case.id and case.id not in known]
+
+
+def probes(memory: Memory) -> list[Case]:
+    """The prompts that the memory itself brings along to be asked."""
+    return [Case(p.edit, p.prompt, p.text) for p in memory.probes]
+
+
+def replay(
+    session: Session, generation: Generation, cases: Sequence[Case], *, together: int = 32
+) -> Iterator[list[Outcome]]:
+    """Ask the cases, some of them at a time.
+
+    A case holds when its prompt reaches its edit, and no other, and the free answer is its target.
+
+    Args:
+        session: The model.
+        generation: The memory to ask.
+        cases: What must hold.
+        together: How many are asked at once.
+    """
+    encode = session.language.tokenizer.encode
+    for start in range(0, len(cases), together):
+        part = cases[start : start + together]
+        room = max(len(encode(f" {case.target}")) for case in part) + SLACK
+        results = session.generate(
+            [case.prompt for case in part], max_new_tokens=room, memory=generation
+        )
+        yield [
+            Outcome(case, result, (result.text.strip(), result.fired) == (case.target, case.id))
+            for case, result in zip(part, results, strict=True)
+        ]
