@@ -4,8 +4,8 @@ Knows nothing of requests, queues or clocks. `complete` is the plain loop over o
 first token to its last; a server's scheduler calls the same two steps in its own order:
 
     batch = Batch(decoder, generation)
-    events = batch.add(rows)            reads their prompts; their first tokens
-    events += batch.step()              one token more for every row, as long as batch.live
+    written = batch.add(rows)           reads their prompts; their first tokens
+    written += batch.step()             one token more for every row, as long as batch.live
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Token
+
+Written = tuple[Completion, Token | Result]  # a row and what came of it
 
 
 class Batch:
@@ -38,7 +40,7 @@ class Batch:
         """The rows that want another token."""
         return [row for row in self._rows if not row.done]
 
-    def add(self, rows: Sequence[Completion]) -> list[Token | Result]:
+    def add(self, rows: Sequence[Completion]) -> list[Written]:
         """Let rows join: their prompts are read, their routes decided, their first tokens chosen.
 
         Returns:
@@ -47,12 +49,12 @@ class Batch:
         state, logits = self._decoder.prefill([row.prompt.row for row in rows], self.generation)
         for i, row in enumerate(rows):
             row.routing = self.generation.routing(state.routes, i)
-        events = _advance(rows, logits)
+        written = _advance(rows, logits)
         parts = [] if self._state is None else [(self._state, self._rows)]
         self._join([*parts, (state, rows)])
-        return events
+        return written
 
-    def step(self) -> list[Token | Result]:
+    def step(self) -> list[Written]:
         """One more token for every live row; there must be one.
 
         Returns:
@@ -76,14 +78,14 @@ class Batch:
         self._state = (some[0][0] if whole else self._decoder.join(some)) if some else None
 
 
-def _advance(rows: Sequence[Completion], logits: Floats) -> list[Token | Result]:
-    events: list[Token | Result] = []
+def _advance(rows: Sequence[Completion], logits: Floats) -> list[Written]:
+    written: list[Written] = []
     for i, row in enumerate(rows):
         if not row.done:
-            events.append(row.advance(logits[i]))
+            written.append((row, row.advance(logits[i])))
             if row.finish_reason is not None:
-                events.append(row.result())
-    return events
+                written.append((row, row.result()))
+    return written
 
 
 def complete(
@@ -101,6 +103,7 @@ def complete(
         context: Most tokens that the model can take; a batch is never wider.
     """
     batch = Batch(decoder, generation, context)
-    yield from batch.add(completions)
-    while batch.live:
-        yield from batch.step()
+    written = batch.add(completions)
+    while written:
+        yield from (event for _, event in written)
+        written = batch.step() if batch.live else []

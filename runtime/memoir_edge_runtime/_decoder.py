@@ -144,8 +144,8 @@ class Decoder:
         for j, n in enumerate(tokens):
             attention[j, T - n :] = 1
         cache = {c.past: self._joined(c, parts, tokens) for c in self._cached}
-        fields = zip(*((field[list(kept)] for field in s.routes) for s, kept in parts), strict=True)
-        routes = tophash.Routes._make(np.concatenate(field) for field in fields)
+        parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
+        routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
         return State(cache, attention, routes, first.generation)
 
     def _joined(

@@ -1,0 +1,282 @@
+"""Continuous batching: many requests written at once, joining and leaving between two tokens.
+
+Knows nothing of HTTP, text or files. One thread owns the graph and repeats a tick: drop what is not
+wanted any more, let waiting rows join, write one token for every row. Rows of one generation decode
+together; generations take turns, token by token.
+
+    scheduler = Scheduler(session.decoder, context=session.language.context)
+    ticket = scheduler.submit(rows, generation, deliver)     deliver is called in that thread
+    ticket.cancel()
+    scheduler.close()                                        finishes what was taken, then ends
+
+Fairness: rows join in the order in which they came. A tick reads at most `prefill_tokens` of
+prompts, or one prompt that is longer, and then every running row gets its token: long prompts delay
+a stream by a bounded time per token, and streams never keep a prompt out.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from memoir_edge.errors import InputError, MemoirEdgeError
+from memoir_edge_runtime._batch import Batch, Written
+from memoir_edge_runtime._completion import Completion
+from memoir_edge_runtime._decoder import Decoder
+from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._results import Result, Token
+
+
+class BusyError(MemoirEdgeError):
+    """The queue is full; `retry_after` is a guess in seconds."""
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"{waiting} rows are waiting already", hint="try again later")
+        self.retry_after = retry_after
+
+
+class ClosedError(MemoirEdgeError):
+    """The scheduler takes no more requests."""
+
+
+class DeadlineError(MemoirEdgeError):
+    """The request was not finished in time."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A request that ends without its results."""
+
+    error: Exception
+
+
+Event = Token | Result | Failed
+Deliver = Callable[[Sequence[Event]], None]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request in the scheduler's hands."""
+
+    rows: Sequence[Completion]
+    generation: Generation
+    deliver: Deliver
+    deadline: float = math.inf  # of time.monotonic
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Want nothing more: its rows leave at the next token, and nothing is delivered."""
+        self.cancelled = True
+
+
+@dataclass
+class _Group:
+    """A batch and, row by row, whose it is."""
+
+    batch: Batch
+    tickets: dict[Completion, Ticket] = field(default_factory=dict)
+
+
+class Scheduler:
+    """Requests in, events out.
+
+    Args:
+        decoder: The graph.
+        context: Most tokens that the model can take.
+        max_rows: Most rows that are written at once.
+        max_queue: Most rows that wait.
+        prefill_tokens: Most prompt tokens, padding included, that are read between two tokens.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        context: int | None = None,
+        max_rows: int = 32,
+        max_queue: int = 256,
+        prefill_tokens: int = 256,
+    ) -> None:
+        sizes = {"max_rows": max_rows, "max_queue": max_queue, "prefill_tokens": prefill_tokens}
+        for name, size in sizes.items():
+            if size < 1:
+                raise InputError(f"{name} is {size}, expected at least 1")
+        self.max_queue = max_queue
+        self._decoder, self._context = decoder, context
+        self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
+        self._queue: deque[tuple[Completion, Ticket]] = deque()
+        self._groups: dict[Generation, _Group] = {}
+        self._finished: deque[float] = deque(maxlen=64)  # when rows ended, for a guess of the wait
+        self._closed, self._give_up = False, math.inf
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        self._thread.start()
+
+    # --- Called from any thread ------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Number of rows in the queue."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """Number of rows that are being written."""
+        return sum(len(group.tickets) for group in list(self._groups.values()))
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are being worked on."""
+        return self._thread.is_alive()
+
+    def submit(
+        self,
+        rows: Sequence[Completion],
+        generation: Generation,
+        deliver: Deliver,
+        *,
+        seconds: float | None = None,
+    ) -> Ticket:
+        """Take a request. It is pinned to the generation, whatever is loaded or dropped later.
+
+        Args:
+            rows: What is to be written; each row is scheduled on its own.
+            generation: The memory to answer with.
+            deliver: Told the request's events of a token's time together, in the scheduler's
+                thread: it must return quickly. A request ends with the results of all its rows, or
+                with one `Failed`.
+            seconds: Time until the request fails with `DeadlineError`, waiting included.
+
+        Raises:
+            BusyError: The queue is full.
+            ClosedError: The scheduler is closing.
+        """
+        ticket = Ticket(rows, generation, deliver)
+        if seconds is not None:
+            ticket.deadline = time.monotonic() + seconds
+        with self._changed:
+            if self._closed:
+                raise ClosedError("no more requests are taken: the server is stopping")
+            if len(self._queue) + len(rows) > self.max_queue:
+                raise BusyError(len(self._queue), self._wait())
+            self._queue.extend((row, ticket) for row in rows)
+            self._changed.notify()
+        return ticket
+
+    def close(self, *, seconds: float = math.inf) -> None:
+        """Take no more requests, finish those that were taken, and end.
+
+        Args:
+            seconds: How long that may take; what is left then fails with `ClosedError`.
+        """
+        with self._changed:
+            self._closed, self._give_up = True, time.monotonic() + seconds
+            self._changed.notify()
+        self._thread.join()
+
+    def _wait(self) -> int:
+        """Seconds until the queue may have room, from the pace of the last rows; 1 to 60."""
+        if len(self._finished) < 2:
+            return 1
+        pace = (time.monotonic() - self._finished[0]) / len(self._finished)
+        return min(60, max(1, math.ceil(pace * len(self._queue))))
+
+    # --- The scheduler's own thread --------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._queue or self._groups or self._closed):
+                    self._changed.wait()
+                if self._closed and not (self._queue or self._groups):
+                    return
+            self._drop()
+            self._admit()
+            self._write()
+
+    def _drop(self) -> None:
+        """Let go of what is not wanted any more, whether it waits or runs."""
+        with self._changed:
+            tickets = dict.fromkeys(ticket for _, ticket in self._queue)
+        for group in self._groups.values():
+            tickets |= dict.fromkeys(group.tickets.values())
+        now = time.monotonic()
+        for ticket in tickets:
+            if now > self._give_up:
+                self._fail(ticket, ClosedError("the server has stopped"))
+            elif now > ticket.deadline:
+                self._fail(ticket, DeadlineError("the request was not finished in its time"))
+            elif ticket.cancelled:
+                self._forget(ticket)
+        self._tidy()
+
+    def _admit(self) -> None:
+        """Let waiting rows join, the first that came first, as far as there is room."""
+        chosen, room, widest = list[tuple[Completion, Ticket]](), self._max_rows - self.running, 0
+        with self._changed:
+            while self._queue and len(chosen) < room:
+                widest = max(widest, len(self._queue[0][0].prompt.row.ids))
+                if chosen and widest * (len(chosen) + 1) > self._prefill_tokens:
+                    break
+                chosen.append(self._queue.popleft())
+        for generation in dict.fromkeys(ticket.generation for _, ticket in chosen):
+            rows = {row: ticket for row, ticket in chosen if ticket.generation is generation}
+            if generation not in self._groups:
+                batch = Batch(self._decoder, generation, self._context)
+                self._groups[generation] = _Group(batch)
+            group = self._groups[generation]
+            group.tickets |= rows
+            self._work(rows, partial(group.batch.add, list(rows)))
+        self._tidy()
+
+    def _write(self) -> None:
+        """One token for every row."""
+        for group in self._groups.values():
+            self._work(group.tickets, group.batch.step)
+        self._tidy()
+
+    def _work(
+        self, rows: Mapping[Completion, Ticket], work: Callable[[], Sequence[Written]]
+    ) -> None:
+        """Do a piece of work and deliver what came of it; its error is that of its rows alone."""
+        try:
+            written = work()
+        except Exception as error:  # onnxruntime's errors share no base class
+            for ticket in dict.fromkeys(rows.values()):
+                self._fail(ticket, error)
+            return
+        events: dict[Ticket, list[Event]] = {}
+        for row, event in written:
+            events.setdefault(rows[row], []).append(event)
+            if isinstance(event, Result):
+                self._finished.append(time.monotonic())
+        for ticket, its in events.items():
+            self._deliver(ticket, its)
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        self._forget(ticket)
+        self._deliver(ticket, [Failed(error)])
+
+    def _forget(self, ticket: Ticket) -> None:
+        """Take a ticket's rows out of the queue; those that run are let go at the next token."""
+        with self._changed:
+            self._queue = deque(pair for pair in self._queue if pair[1] is not ticket)
+        for row in ticket.rows:
+            if not row.done:
+                row.cancel()
+
+    def _deliver(self, ticket: Ticket, events: Sequence[Event]) -> None:
+        try:
+            ticket.deliver(events)
+        except Exception:  # whoever asked is gone; the others are not to notice
+            self._forget(ticket)
+
+    def _tidy(self) -> None:
+        """Forget rows that are done, and groups without any."""
+        for generation, group in list(self._groups.items()):
+            group.tickets = {row: t for row, t in group.tickets.items() if not row.done}
+            if not group.tickets:
+                del self._groups[generation]
