@@ -15,8 +15,8 @@ from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
 
 COMMANDS = (
-    "apply", "export", "generate", "verify", "eval", "inspect", "calibrate", "diff", "delete",
-    "rollback", "demo",
+    "apply", "export", "generate", "serve", "verify", "eval", "inspect", "calibrate", "diff",
+    "delete", "rollback", "demo",
 )  # fmt: skip
 INTERRUPTED = 130
 

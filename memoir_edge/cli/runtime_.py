@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from memoir_edge_runtime import Session
 
 
-def open_session(folder: Path, memory: Path | None = None) -> "Session":
+def open_session(
+    folder: Path, memory: Path | None = None, *, threads: int | None = None
+) -> "Session":
     """A session on an export directory.
 
     Raises:
@@ -24,7 +26,7 @@ def open_session(folder: Path, memory: Path | None = None) -> "Session":
             f"this command needs the runtime ({error.name} is missing)",
             hint='pip install "memoir-edge-runtime[cpu]"',
         ) from error
-    return Session(folder, memory=memory)
+    return Session(folder, memory=memory, threads=threads)
 
 
 class OnnxModel:

@@ -62,16 +62,21 @@ def generator(seed: int, row: int) -> np.random.Generator:
 def choose(logits: Floats, options: Options, random: np.random.Generator) -> int:
     """The next token of one row.
 
+    Tokens race, each with a waiting time of its own: a draw then turns on rounding only where two
+    of them arrive together. (One number laid on the sums of all probabilities would turn on it
+    wherever it falls near a border, and a batch mate may change the logits' last bits.)
+
     Args:
         logits: `[V]`.
         options: Temperature 0 takes the first of the largest, as torch's argmax does.
-        random: Asked for one number, and only when the temperature is above 0.
+        random: Asked for V numbers, and only when the temperature is above 0.
     """
     if options.temperature == 0:
         return int(np.argmax(logits))
     ids, p = distribution(logits, options)
-    place = int(np.searchsorted(np.cumsum(p), random.random() * p.sum(), side="right"))
-    return int(ids[min(place, len(ids) - 1)])  # rounding may point one past the end
+    # The minimum of Exp(1) / p falls to a token with probability p.
+    waits = random.standard_exponential(len(logits))[ids]
+    return int(ids[np.argmax(p / waits)])
 
 
 def distribution(logits: Floats, options: Options) -> tuple[Ids, Doubles]:

@@ -57,6 +57,10 @@ class Tokenizer:
         """Text of ids, special tokens left out."""
         return str(self.core.decode(list(ids), skip_special_tokens=True))
 
+    def show(self, id: int) -> str:
+        """Text of one id alone, special tokens included."""
+        return str(self.core.decode([id], skip_special_tokens=False))
+
     def id(self, name: str) -> int | None:
         """Id of a named special token, such as `eos_token`."""
         text = self.named.get(name)

@@ -1,0 +1,86 @@
+"""What is recorded of one request: its metrics, and one line in the log.
+
+Knows nothing of HTTP beyond a path and a status.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from memoir_edge_runtime._results import Result
+from memoir_edge_runtime.serve.logs import log
+from memoir_edge_runtime.serve.memories import Loaded
+from memoir_edge_runtime.serve.metrics import Metrics
+from memoir_edge_runtime.serve.scheduler import Event
+
+
+@dataclass
+class Account:
+    """One request from its arrival to its end.
+
+    Args:
+        metrics: Where it is counted.
+        id: The request's.
+        path: The route's.
+        prompts: Whether the log may say what was asked and answered.
+    """
+
+    metrics: Metrics
+    id: str
+    path: str
+    prompts: bool = False
+    loaded: Loaded | None = None
+    results: list[Result] = field(default_factory=list)
+    _n: int = 1
+    _began: float = field(default_factory=time.monotonic)
+    _last: float | None = None
+    _closed: bool = False
+
+    def begin(self, loaded: Loaded, rows: int, n: int) -> None:
+        """The memory is known, and how many answers are wanted, `n` of each prompt."""
+        self.loaded, self._n = loaded, n
+        self.metrics.requests.labels(loaded.name, self.path).inc(rows)
+
+    def see(self, events: Sequence[Event]) -> None:
+        """Events that arrived together."""
+        assert self.loaded is not None
+        now, name = time.monotonic(), self.loaded.name
+        if self._last is None:
+            self.metrics.first_token.labels(name).observe(now - self._began)
+        else:
+            self.metrics.token_seconds.labels(name).observe(now - self._last)
+        self._last = now
+        for event in events:
+            if isinstance(event, Result):
+                self.results.append(event)
+                self.metrics.finished(name, event, read=event.row % self._n == 0)
+
+    def end(self, status: int, error: Exception | None = None) -> None:
+        """The request is over; a second call says nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.metrics.responses.labels(self.path, str(status)).inc()
+        fields: dict[str, object] = {
+            "id": self.id,
+            "path": self.path,
+            "status": status,
+            "seconds": round(time.monotonic() - self._began, 4),
+        }
+        if self.loaded is not None:
+            fields["model"] = self.loaded.model
+        if self.results:
+            first = min(self.results, key=lambda r: r.row)
+            fields |= asdict(first.routing)
+            fields["prompt_tokens"] = sum(
+                r.prompt_tokens for r in self.results if r.row % self._n == 0
+            )
+            fields["completion_tokens"] = sum(r.completion_tokens for r in self.results)
+            fields["finish_reasons"] = [r.finish_reason for r in self.results]
+            if self.prompts:
+                fields["answers"] = [{"prompt": r.prompt, "text": r.text} for r in self.results]
+        if error is not None:
+            cause = error.__cause__ or error
+            fields["error"] = f"{type(cause).__name__}: {cause}"
+        log(logging.WARNING if status >= 500 else logging.INFO, "request", **fields)

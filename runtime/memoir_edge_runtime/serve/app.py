@@ -1,0 +1,61 @@
+"""The server as an ASGI application: routes, guard, and what is told of errors.
+
+Knows nothing of how a request is answered: that is `answers`, `status` and `admin`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from memoir_edge import __version__
+from memoir_edge.errors import MemoirEdgeError
+from memoir_edge_runtime.serve import admin, answers, errors, status
+from memoir_edge_runtime.serve.guard import Guard, response
+from memoir_edge_runtime.serve.server import Server
+
+
+def create_app(server: Server) -> FastAPI:
+    """The server as an ASGI application; at its shutdown it drains and closes the server."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(server.close)
+
+    app = FastAPI(
+        title="memoir-edge",
+        version=__version__,
+        summary="An OpenAI-compatible server whose facts are exchanged while it runs.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.server = server
+    app.include_router(answers.routes)
+    app.include_router(status.routes)
+    if server.settings.admin_key is not None:
+        app.include_router(admin.routes)
+    app.add_middleware(Guard, settings=server.settings)
+    app.add_exception_handler(MemoirEdgeError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _refused)
+    return app
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return response(errors.answer(error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return response(errors.invalid(error.errors()))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return response(errors.said(error.status_code, str(error.detail), headers=error.headers))

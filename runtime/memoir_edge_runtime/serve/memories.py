@@ -1,0 +1,266 @@
+"""The memories that a server has loaded, by name, and which of them answers by default.
+
+Knows nothing of HTTP or of running requests. What is loaded and what is active is one immutable
+table behind one reference: an exchange of that reference is the whole swap, and whoever resolved a
+name before goes on with the generation that it got.
+
+    table = Memories(session, roots=["/srv/memories"])
+    table.load(path, activate=True)         read, checked, placed and replayed first; then exchanged
+    table.resolve("base@facts").generation  what a request asks for by its model's name
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from memoir_edge import memory as memory_file
+from memoir_edge.errors import InputError, MemoirEdgeError, MismatchError
+from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._replay import probes, recorded, replay
+from memoir_edge_runtime._session import Session
+
+BASE, DEFAULT = "base", "default"  # names of models: without a memory; with the active one
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TOGETHER = 8  # probes asked at once: few, because the traffic goes on
+
+
+class UnknownModelError(MemoirEdgeError):
+    """No model or memory of that name."""
+
+
+class RootError(MemoirEdgeError):
+    """A path that is not under an allowed root."""
+
+
+class ConflictError(MemoirEdgeError):
+    """What was asked for does not go together with what is loaded."""
+
+
+class VerificationError(MemoirEdgeError):
+    """A probe of the memory is not answered as it must be."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A memory under its name; `base` is the base model."""
+
+    name: str
+    generation: Generation
+    file: Path | None = None
+    probes: int = 0  # replayed, and all of them held
+
+    @property
+    def model(self) -> str:
+        """The model's name in requests."""
+        return BASE if self.name == BASE else f"{BASE}@{self.name}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is loaded, and which name answers by default."""
+
+    loaded: Mapping[str, Loaded]
+    active: str
+
+    @property
+    def default(self) -> Loaded:
+        """The memory that answers by default."""
+        return self.loaded[self.active]
+
+
+Observe = Callable[[str, float, Exception | None], None]
+
+
+class Memories:
+    """Named memories of one session; safe to use from several threads.
+
+    Args:
+        session: The model.
+        roots: Folders that `allowed` takes files from.
+        max_loaded: Most memories that are loaded at once, the base model not counted.
+        observe: Told of every load, activation and unloading: what, its seconds, and why it failed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        roots: Sequence[str | Path] = (),
+        max_loaded: int = 16,
+        observe: Observe = lambda what, seconds, error: None,
+    ) -> None:
+        self._session, self._max_loaded, self._observe = session, max_loaded, observe
+        self._roots = [_root(Path(root)) for root in roots]
+        self.table = Table({BASE: Loaded(BASE, session.base)}, BASE)
+        self._loading = threading.Lock()  # one load at a time: each may need much memory
+        self._exchange = threading.Lock()  # held for the exchange alone
+
+    def resolve(self, model: str | None) -> Loaded:
+        """The memory that a request's model name means; None and `default` are the active one.
+
+        Raises:
+            UnknownModelError: There is none of that name.
+        """
+        table = self.table
+        if model in (None, "", DEFAULT):
+            return table.default
+        found = {loaded.model: loaded for loaded in table.loaded.values()}.get(str(model))
+        if found is None:
+            names = ", ".join(sorted(loaded.model for loaded in table.loaded.values()))
+            raise UnknownModelError(
+                f"no model {str(model)[:80]!r}; there are: {DEFAULT}, {names}",
+                hint="load a memory under that name, or ask for one of these",
+            )
+        return found
+
+    def allowed(self, given: str) -> Path:
+        """A file that lies under a root after all symbolic links are followed.
+
+        Raises:
+            RootError: It does not, or is not there; the message does not tell which.
+        """
+        for root in self._roots:
+            try:
+                found = (root / given).resolve(strict=True)
+            except (OSError, ValueError, RuntimeError):  # absent, a zero byte, a loop of links
+                continue
+            if found.is_relative_to(root):
+                return found
+        raise RootError(
+            f"no file {given[:200]!r} under a memory root",
+            hint="put the file into a folder that the server was started with (--memory-root)",
+        )
+
+    def load(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        activate: bool = True,
+        verify: bool = True,
+        digest: str | None = None,
+    ) -> Loaded:
+        """Load a memory beside the traffic, and only when all is well put it in its place.
+
+        A memory that replaces one of the same name answers for that name from then on. A file that
+        is loaded already, by its digest, costs no second copy.
+
+        Args:
+            path: The file.
+            name: What requests call it; default the file's name without its ending.
+            activate: Whether it answers by default.
+            verify: Replay its probes, or where it has none its edits, before anything changes.
+            digest: SHA-256 that the file must have.
+
+        Raises:
+            InputError: The file cannot be read, or the name cannot be used.
+            MemoryFormatError: It is no valid memory.
+            MismatchError: It belongs to another model, or is not the file that is wanted.
+            VerificationError: A probe does not hold.
+            ConflictError: Too many memories are loaded.
+        """
+        path = Path(path)
+        with self._watched("load"), self._loading:
+            name = _checked(path.name.split(".")[0] if name is None else name)
+            loaded = self._read(path, name, verify, digest)
+            with self._exchange:
+                known = {**self.table.loaded, name: loaded}
+                if len(known) - 1 > self._max_loaded:
+                    raise ConflictError(
+                        f"{self._max_loaded} memories are loaded, that is the most",
+                        hint="unload one first",
+                    )
+                self.table = Table(known, name if activate else self.table.active)
+        return loaded
+
+    def _read(self, path: Path, name: str, verify: bool, digest: str | None) -> Loaded:
+        memory = memory_file.read(path)
+        if digest is not None and memory.digest != digest:
+            raise MismatchError(f"{path} has digest {memory.digest}, wanted is {digest}")
+        for other in self.table.loaded.values():
+            if other.generation.digest == memory.digest and (other.probes or not verify):
+                return replace(other, name=name, file=path)
+        generation = self._session.load(memory)
+        return Loaded(name, generation, path, self._verify(generation) if verify else 0)
+
+    def _verify(self, generation: Generation) -> int:
+        """Number of probes, all of which hold."""
+        assert generation.memory is not None
+        cases = probes(generation.memory) or recorded(generation.memory)
+        for part in replay(self._session, generation, cases, together=_TOGETHER):
+            for case, result, held in part:
+                if not held:
+                    raise VerificationError(
+                        f"the memory does not hold here: {case.prompt!r} must reach "
+                        f"{case.id or 'no edit'} and give {case.target!r}, it reaches "
+                        f"{result.fired or 'no edit'} and gives {result.text.strip()!r}",
+                        hint="memoir-edge verify shows every edit",
+                    )
+        return len(cases)
+
+    def activate(self, name: str) -> Loaded:
+        """Answer by default with a loaded memory, or with the base model.
+
+        Raises:
+            UnknownModelError: Nothing of that name is loaded.
+        """
+        with self._watched("activate"), self._exchange:
+            self._known(name)
+            self.table = replace(self.table, active=name)
+            return self.table.default
+
+    def unload(self, name: str) -> None:
+        """Forget a memory; requests that run on it finish, and then it is gone.
+
+        Raises:
+            UnknownModelError: Nothing of that name is loaded.
+            ConflictError: It is active, or the base model.
+        """
+        with self._watched("unload"), self._exchange:
+            self._known(name)
+            if name in (BASE, self.table.active):
+                what = "the base model" if name == BASE else "active"
+                raise ConflictError(f"{name} is {what}", hint="activate another memory, or base")
+            kept = {n: loaded for n, loaded in self.table.loaded.items() if n != name}
+            self.table = replace(self.table, loaded=kept)
+
+    def _known(self, name: str) -> None:
+        if name not in self.table.loaded:
+            raise UnknownModelError(f"no memory {name[:80]!r} is loaded")
+
+    def _watched(self, what: str) -> "_Watched":
+        return _Watched(what, self._observe)
+
+
+class _Watched:
+    """Tells an observer how long something took and whether it failed."""
+
+    def __init__(self, what: str, observe: Observe) -> None:
+        self._what, self._observe = what, observe
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        failed = error if isinstance(error, Exception) else None
+        self._observe(self._what, time.perf_counter() - self._began, failed)
+
+
+def _checked(name: str) -> str:
+    if name in (BASE, DEFAULT) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"a memory cannot be called {name[:80]!r}",
+            hint=f"use up to 64 letters, digits, '.', '_' and '-', and not {BASE} or {DEFAULT}",
+        )
+    return name
+
+
+def _root(root: Path) -> Path:
+    if not root.is_dir():
+        raise InputError(f"memory root {root} is no folder")
+    return root.resolve()

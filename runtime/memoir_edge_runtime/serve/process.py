@@ -1,0 +1,90 @@
+"""The process: an app on a socket, a file that is followed, signals that end it gently.
+
+Knows nothing of requests.
+"""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from memoir_edge import __version__
+from memoir_edge.errors import InputError
+from memoir_edge_runtime._session import Session
+from memoir_edge_runtime.serve.app import create_app
+from memoir_edge_runtime.serve.logs import configure, log
+from memoir_edge_runtime.serve.server import Server
+from memoir_edge_runtime.serve.settings import Settings
+from memoir_edge_runtime.serve.watch import Signature, follow, signature
+
+
+def run(
+    session: Session,
+    settings: Settings,
+    *,
+    memories: tuple[Path, ...] = (),
+    host: str = "127.0.0.1",
+    port: int = 8000,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then no request is taken and those that run are finished.
+
+    Args:
+        session: The model.
+        settings: Limits, keys and files.
+        memories: Files that are loaded before the first request; the first one answers by default.
+        host: Address to listen on.
+        port: 0 is a free one; the log says which.
+
+    Raises:
+        MemoirEdgeError: A memory that cannot be loaded or verified.
+        InputError: The address cannot be used.
+    """
+    configure()
+    server = Server(session, settings)
+    stop = threading.Event()
+    try:
+        seen = None if settings.watch is None else signature(settings.watch)
+        files = [*memories, *([settings.watch] if settings.watch and seen else [])]
+        for i, file in enumerate(files):
+            server.memories.load(file, activate=i == 0, verify=settings.verify)
+        if settings.watch is not None:
+            _follow(server, settings.watch, stop, seen, activate=not memories)
+        _serve(server, host, port)
+    finally:
+        stop.set()
+        server.close()
+
+
+def _follow(
+    server: Server, file: Path, stop: threading.Event, seen: Signature, *, activate: bool
+) -> None:
+    def load(path: Path) -> object:
+        return server.memories.load(path, activate=activate, verify=server.settings.verify)
+
+    threading.Thread(
+        target=follow, args=(file, load, stop, seen), name="watch", daemon=True
+    ).start()
+
+
+def _serve(server: Server, host: str, port: int) -> None:
+    config = uvicorn.Config(
+        create_app(server),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(server.settings.drain) + 5,
+    )
+    try:
+        socket = config.bind_socket()
+    except SystemExit as error:  # uvicorn's way of saying that it cannot
+        raise InputError(f"cannot listen on {host} port {port}") from error
+    # uvicorn raises its signals again when it is done; an orderly end is no error.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    where = socket.getsockname()
+    log(logging.INFO, "listening", host=where[0], port=where[1], version=__version__)
+    with socket:
+        uvicorn.Server(config).run(sockets=[socket])

@@ -1,0 +1,179 @@
+"""Events of a scheduler as the documents of OpenAI's API, whole or in parts.
+
+Knows nothing of HTTP: documents are dictionaries. A `Style` holds all that completions and chats
+say differently.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from memoir_edge_runtime._results import Result, Routing, Token
+from memoir_edge_runtime._tokens import Tokenizer
+
+Document = dict[str, Any]
+
+
+class Style(NamedTuple):
+    """How one of the two APIs words an answer."""
+
+    prefix: str  # of reply ids
+    whole: str  # what a reply is called
+    part: str  # what a part of a stream is called
+    answer: Callable[[str], Document]  # a text as a field of a choice
+    opening: Document | None  # the field of a stream's first part, if it has one without text
+    delta: Callable[[str], Document]  # a piece of text as a field of a part's choice
+    logprobs: Callable[[Sequence[Token], Tokenizer], Document]
+
+
+def _completion_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Document:
+    texts, offsets = [tokenizer.show(t.id) for t in tokens], [0]
+    for text in texts:
+        offsets.append(offsets[-1] + len(text))
+    return {
+        "tokens": texts,
+        "token_logprobs": [t.logprob for t in tokens],
+        "top_logprobs": [{tokenizer.show(i): p for i, p in t.likeliest} for t in tokens],
+        "text_offset": offsets[:-1],
+    }
+
+
+def _chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Document:
+    def entry(token: int, logprob: float | None) -> Document:
+        text = tokenizer.show(token)
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    content = [
+        entry(t.id, t.logprob) | {"top_logprobs": [entry(i, p) for i, p in t.likeliest]}
+        for t in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+COMPLETION = Style(
+    prefix="cmpl",
+    whole="text_completion",
+    part="text_completion",
+    answer=lambda text: {"text": text},
+    opening=None,
+    delta=lambda text: {"text": text},
+    logprobs=_completion_logprobs,
+)
+CHAT = Style(
+    prefix="chatcmpl",
+    whole="chat.completion",
+    part="chat.completion.chunk",
+    answer=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
+    opening={"delta": {"role": "assistant", "content": ""}},
+    delta=lambda text: {"delta": {"content": text} if text else {}},
+    logprobs=_chat_logprobs,
+)
+
+
+def memory(routing: Routing) -> Document:
+    """What the router decided."""
+    return asdict(routing)
+
+
+def explanation(routing: Routing) -> str:
+    """The router's decision as a sentence."""
+    if routing.digest is None:
+        return "no memory is asked: the base model answers"
+    if routing.threshold is None:
+        return "the memory holds no edits: the base model answers"
+    near = f"overlap {routing.overlap:.3f} with {routing.candidate or 'a guard'}"
+    if routing.edit is not None:
+        return f"{near} reaches its threshold {routing.threshold:.3f}: the edit answers"
+    if routing.candidate is None:
+        return f"{near} is the best: the base model answers"
+    return f"{near} stays below its threshold {routing.threshold:.3f}: the base model answers"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One request's documents.
+
+    Args:
+        id: The request's.
+        model: The model's name as it was resolved.
+        n: Answers of each prompt.
+        logprobs: Whether they were asked for.
+        style: Which API is spoken.
+        tokenizer: The model's.
+    """
+
+    id: str
+    model: str
+    n: int
+    logprobs: bool
+    style: Style
+    tokenizer: Tokenizer
+
+    def _head(self, kind: str) -> Document:
+        return {
+            "id": f"{self.style.prefix}-{self.id}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.model,
+        }
+
+    def _logprobs(self, tokens: Sequence[Token]) -> Document | None:
+        return self.style.logprobs(tokens, self.tokenizer) if self.logprobs and tokens else None
+
+    def usage(self, results: Sequence[Result]) -> Document:
+        """Tokens read and written."""
+        read = sum(r.prompt_tokens for r in results if r.row % self.n == 0)
+        written = sum(r.completion_tokens for r in results)
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+        }
+
+    def whole(self, tokens: Sequence[Token], results: Sequence[Result]) -> Document:
+        """The reply that is not streamed."""
+        choices = [
+            {
+                "index": result.row,
+                **self.style.answer(result.text),
+                "logprobs": self._logprobs([t for t in tokens if t.row == result.row]),
+                "finish_reason": result.finish_reason,
+                "memory": memory(result.routing),
+            }
+            for result in sorted(results, key=lambda r: r.row)
+        ]
+        return self._head(self.style.whole) | {
+            "choices": choices,
+            "usage": self.usage(results),
+            "memory": choices[0]["memory"],
+        }
+
+    def _part(self, row: int, field: Document, tokens: Sequence[Token] = ()) -> Document:
+        choice = {"index": row, **field, "logprobs": self._logprobs(tokens), "finish_reason": None}
+        return self._head(self.style.part) | {"choices": [choice]}
+
+    def opening(self, rows: int) -> list[Document]:
+        """What a stream begins with."""
+        opening = self.style.opening
+        return [] if opening is None else [self._part(row, opening) for row in range(rows)]
+
+    def part(self, event: Token | Result) -> Document | None:
+        """The part of a stream that an event makes; None for a token that shows nothing."""
+        if isinstance(event, Token):
+            if not event.text and not self.logprobs:
+                return None
+            return self._part(event.row, self.style.delta(event.text), [event])
+        found = self._part(event.row, self.style.delta(""))
+        routing = memory(event.routing)
+        found["choices"][0] |= {"finish_reason": event.finish_reason, "memory": routing}
+        return found | {"memory": routing}
+
+    def last(self, results: Sequence[Result]) -> Document:
+        """The part behind all choices, where usage was asked for."""
+        first = min(results, key=lambda r: r.row)
+        return self._head(self.style.part) | {
+            "choices": [],
+            "usage": self.usage(results),
+            "memory": memory(first.routing),
+        }

@@ -1,0 +1,252 @@
+"""Requests and replies as pydantic models: what is taken, what is refused, what the docs show.
+
+Knows nothing of how a request is answered. An option that this server does not have is refused, not
+ignored: whoever sends it wants something that would not happen.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+Name = Annotated[str, StringConstraints(max_length=200)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StreamOptions(_Strict):
+    """What a stream says at its end."""
+
+    include_usage: bool = False
+
+
+class _Asked(_Strict):
+    model: Name | None = Field(
+        None, description="`base`, `base@NAME`, or `default` for the active memory"
+    )
+
+
+class _Generation(_Asked):
+    """What both ways of asking share."""
+
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    temperature: float | None = Field(1.0, ge=0, le=100, allow_inf_nan=False)
+    top_p: float | None = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    top_k: int | None = Field(0, ge=0, le=1_000_000, description="0 cuts nothing")
+    n: int | None = Field(1, ge=1, le=1024)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    deadline: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds until the request may fail"
+    )
+    # Taken where they ask for nothing.
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    user: Text | None = None
+    metadata: dict[str, Any] | None = None
+
+    def room(self) -> int | None:
+        """Most tokens of an answer, where the request says so."""
+        return self.max_tokens
+
+
+class CompletionRequest(_Generation):
+    """`POST /v1/completions`."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=4096)]
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    suffix: Literal[""] | None = None
+
+
+class Part(_Strict):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(_Strict):
+    """One turn of a conversation."""
+
+    role: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    content: Text | list[Part]
+    name: Name | None = None
+
+
+class ChatRequest(_Generation):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+    store: Literal[False] | None = None
+
+    def room(self) -> int | None:
+        """Most tokens of an answer, where the request says so."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class RouteRequest(_Asked):
+    """`POST /v1/route`: a prompt or a conversation."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=64)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+
+
+class LoadRequest(_Strict):
+    """`POST /admin/memories`."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    name: Name | None = Field(None, description="default: the file's name without its ending")
+    activate: bool = Field(True, description="answer with it by default")
+    verify: bool = Field(True, description="replay its probes before anything changes")
+    digest: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="SHA-256 that the file must have"
+    )
+
+
+# --- Replies -------------------------------------------------------------------------------------
+
+
+class MemoryReply(_Strict):
+    """What the router decided; `edit` is the one that fired, `candidate` the nearest."""
+
+    digest: str | None
+    edit: str | None
+    overlap: float
+    threshold: float | None
+    candidate: str | None
+
+
+class Usage(_Strict):
+    """Tokens of a request; a prompt counts once, however many answers it gets."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Choice(_Strict):
+    index: int
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"]
+    memory: MemoryReply
+
+
+class CompletionChoice(_Choice):
+    """One answer."""
+
+    text: str
+
+
+class ChatAnswer(_Strict):
+    """The assistant's turn."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(_Choice):
+    """One answer."""
+
+    message: ChatAnswer
+
+
+class _Reply(_Strict):
+    id: str
+    created: int
+    model: str
+    usage: Usage
+    memory: MemoryReply = Field(description="of the first choice")
+
+
+class CompletionReply(_Reply):
+    """The answer to `POST /v1/completions`."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+
+
+class ChatReply(_Reply):
+    """The answer to `POST /v1/chat/completions`."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class Route(_Strict):
+    """Where one prompt goes."""
+
+    index: int
+    prompt_tokens: int
+    memory: MemoryReply
+    explanation: str
+
+
+class RouteReply(_Strict):
+    """The answer to `POST /v1/route`."""
+
+    model: str
+    routes: list[Route]
+
+
+class ModelReply(_Strict):
+    """One model name that requests may use."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    digest: str | None
+    active: bool
+
+
+class ModelList(_Strict):
+    """The answer to `GET /v1/models`."""
+
+    object: Literal["list"]
+    data: list[ModelReply]
+
+
+class LoadedReply(_Strict):
+    """One loaded memory."""
+
+    name: str
+    model: str
+    digest: str | None
+    file: str | None
+    edits: int
+    probes: int
+    active: bool
+
+
+class LoadedList(_Strict):
+    """The answer to `GET /admin/memories`."""
+
+    memories: list[LoadedReply]
+
+
+class ErrorDetail(_Strict):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(_Strict):
+    """Every error, in OpenAI's shape."""
+
+    error: ErrorDetail

@@ -1,0 +1,62 @@
+"""What all routes work with: one model, its memories, the scheduler that writes answers, metrics.
+
+Knows nothing of HTTP.
+"""
+
+import asyncio
+import logging
+import time
+
+from memoir_edge_runtime._session import Session
+from memoir_edge_runtime.serve.logs import log
+from memoir_edge_runtime.serve.memories import Memories
+from memoir_edge_runtime.serve.metrics import Metrics
+from memoir_edge_runtime.serve.scheduler import Scheduler
+from memoir_edge_runtime.serve.settings import Settings
+
+
+class Server:
+    """One server's parts, put together.
+
+    Args:
+        session: The model.
+        settings: Limits and keys.
+    """
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self.session, self.settings = session, settings
+        self.created = int(time.time())
+        self.metrics = Metrics()
+        self.memories = Memories(
+            session,
+            roots=settings.memory_roots,
+            max_loaded=settings.max_memories,
+            observe=self._changed,
+        )
+        self.scheduler = Scheduler(
+            session.decoder,
+            context=session.language.context,
+            max_rows=settings.max_rows,
+            max_queue=settings.max_queue,
+            prefill_tokens=settings.prefill_tokens,
+        )
+        self.metrics.watch(self.scheduler, self.memories)
+        self.stopping = False
+        self.administering = asyncio.Lock()  # loads wait here, not in threads that answers need
+
+    def _changed(self, what: str, seconds: float, error: Exception | None) -> None:
+        self.metrics.changed(what, seconds, error)
+        active = self.memories.table.default
+        log(
+            logging.INFO if error is None else logging.ERROR,
+            f"memory {what}",
+            seconds=round(seconds, 6),
+            active=active.name,
+            digest=active.generation.digest,
+            **({} if error is None else {"error": f"{type(error).__name__}: {error}"}),
+        )
+
+    def close(self) -> None:
+        """Finish what was taken, and end."""
+        self.stopping = True
+        self.scheduler.close(seconds=self.settings.drain)
