@@ -63,7 +63,8 @@ class Completion:
         token = choose(logits, self._options, self._random)
         self.ids.append(token)
         text = "" if token in self._language.silent else self._writer.push(token)
-        if token in self._language.eos or self._writer.stopped:
+        ended = token in self._language.eos and not self._options.ignore_eos
+        if ended or self._writer.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._room:
             self.finish_reason = "length"

@@ -32,6 +32,7 @@ class Options:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None  # report log-probabilities, with so many of the likeliest tokens
+    ignore_eos: bool = False  # go on to the limit: answers of one length, to measure by
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")

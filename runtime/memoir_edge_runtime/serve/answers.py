@@ -195,6 +195,7 @@ def _options(
         seed=None if asked.seed is None else asked.seed % 2**64,
         stop=stop,
         logprobs=logprobs,
+        ignore_eos=bool(asked.ignore_eos),
     )
 
 

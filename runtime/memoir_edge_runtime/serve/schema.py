@@ -39,6 +39,7 @@ class _Generation(_Asked):
     n: int | None = Field(1, ge=1, le=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    ignore_eos: bool | None = Field(False, description="go on to max_tokens, to measure by")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     deadline: float | None = Field(

@@ -1,0 +1,265 @@
+"""Swap memories under a server that answers, a thousand times, and see whether anybody notices.
+
+    python tools/load_swap.py [--swaps 1000] [--rounds 10] [--streams 32] [--seconds 120]
+
+A server process on the demo model, with two memories of the same prompts and different targets, is
+asked by so many streams at once, each beginning anew when it ends. Quiet rounds and rounds of swaps
+take turns, so that the machine's drift hits both alike. One swap in twenty loads the file again
+first: read, checked, its edits replayed. Every answer is compared with what the session answers
+alone with the memory that the answer names. The last line is one JSON document:
+
+    failed       requests without a whole answer
+    mixed        answers that are not exactly those of the memory they name
+    p99_ratio    of the time between two tokens of a stream: swapping to quiet
+    pause_ms     longest activation, as the server's log tells
+    rss_ratio    resident memory of the server: last tenth of the run to its second tenth
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+from served import ADMIN_KEY, Made, Served, logged, make, serving
+
+from memoir_edge_runtime import Options, Result, Session, complete
+
+TOKENS = 24  # of an answer
+LOAD_EVERY = 20  # swaps
+BASE_EVERY = 8  # requests: one asks for the base model, the others for the active memory
+
+
+@dataclass
+class Seen:
+    """What the clients saw."""
+
+    phase: str = "warm"
+    gaps: dict[str, list[float]] = field(default_factory=dict)  # seconds between tokens, by round
+    firsts: dict[str, list[float]] = field(default_factory=dict)  # seconds until the first
+    answers: int = 0
+    failed: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    digests: set[str | None] = field(default_factory=set)
+    rss: list[int] = field(default_factory=list)
+    stop: bool = False
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--swaps", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=10, help="of each kind")
+    parser.add_argument("--seconds", type=float, default=120, help="of the whole run")
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--edits", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
+    parser.add_argument("--folder", type=Path, help="keep graph and memories there")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        made = make(given.folder or Path(name), given.edits)
+        expected = answers(made)
+        with serving(made, "--drain", 5, threads=given.threads) as served:
+            seen = asyncio.run(measure(made, served, expected, given))
+            activations = logged(served.log, "memory activate")
+            loads = logged(served.log, "memory load")
+    figures = summary(seen, given, activations, loads)
+    show(figures)
+    print(json.dumps(figures))
+
+
+def answers(made: Made) -> dict[tuple[str | None, str], str]:
+    """What the session answers alone, by the memory's digest and the prompt."""
+    session = Session(made.graph, threads=1)
+    prompts = [text for e in made.edits for text in (e.prompt, e.locality[0].prompt)]
+    options = Options(max_new_tokens=TOKENS, ignore_eos=True)
+    found = {}
+    for generation in (session.base, session.load(made.a), session.load(made.b)):
+        for prompt in prompts:
+            [row] = session.completions(prompt, options)
+            *_, result = complete(session.decoder, generation, [row])
+            assert isinstance(result, Result)
+            found[generation.digest, prompt] = result.text
+    return found
+
+
+async def measure(
+    made: Made,
+    served: Served,
+    expected: Mapping[tuple[str | None, str], str],
+    given: argparse.Namespace,
+) -> Seen:
+    """Streams on one side, swaps on the other."""
+    seen = Seen()
+    prompts = list(dict.fromkeys(prompt for _, prompt in expected))
+    turns = itertools.count()
+    streams = [
+        asyncio.create_task(stream(served.url, prompts, expected, turns, seen))
+        for _ in range(given.streams)
+    ]
+    watch = asyncio.create_task(follow(served.pid, seen))
+    await asyncio.sleep(3)  # warms up
+    each = given.seconds / given.rounds / 2
+    names = itertools.cycle(["b", "a"])
+    swaps = (next(names) for _ in range(given.swaps))
+    for round_ in range(given.rounds):
+        seen.phase = f"quiet {round_}"
+        await asyncio.sleep(each)
+        seen.phase = f"swap {round_}"
+        await swap(served.url, swaps, -(-given.swaps // given.rounds), each, made)
+    seen.phase, seen.stop = "end", True
+    await asyncio.gather(*streams)
+    watch.cancel()
+    return seen
+
+
+async def stream(
+    url: str,
+    prompts: Sequence[str],
+    expected: Mapping[tuple[str | None, str], str],
+    turns: Iterator[int],
+    seen: Seen,
+) -> None:
+    """One client that asks again and again."""
+    at = urlsplit(url)
+    while not seen.stop:
+        turn = next(turns)
+        prompt = prompts[turn % len(prompts)]
+        model = "default" if turn % BASE_EVERY else "base"
+        try:
+            text, digest = await ask(at.hostname or "", at.port or 0, prompt, model, seen)
+        except Exception as error:
+            seen.failed.append(f"{type(error).__name__}: {error}")
+            continue
+        seen.answers += 1
+        seen.digests.add(digest)
+        if expected[digest, prompt] != text:
+            seen.mixed.append(
+                f"{digest}: {prompt!r} gave {text!r}, not {expected[digest, prompt]!r}"
+            )
+
+
+async def ask(host: str, port: int, prompt: str, model: str, seen: Seen) -> tuple[str, str | None]:
+    """One streamed answer, and the digest of the memory that it names.
+
+    Written on a bare socket: the client shares the machine, and is to take little of it.
+    """
+    wanted = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+    body = json.dumps(wanted | {"ignore_eos": True, "stream": True}).encode()
+    began = last = time.perf_counter()
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        status, parts = await reader.readline(), []
+        if b" 200 " not in status:
+            raise RuntimeError((await reader.read()).decode()[-200:])
+        async for line in reader:
+            if not line.startswith(b"data: {"):
+                if line.startswith(b"data: [DONE]"):
+                    break
+                continue
+            now = time.perf_counter()
+            times = seen.gaps if parts else seen.firsts
+            times.setdefault(seen.phase, []).append(now - (last if parts else began))
+            last = now
+            parts.append(json.loads(line[6:]))
+    finally:
+        writer.close()
+    if not parts or parts[-1]["choices"][0]["finish_reason"] != "length":
+        raise RuntimeError(f"ended early: {parts[-1:]}")
+    return "".join(p["choices"][0]["text"] for p in parts), parts[-1]["memory"]["digest"]
+
+
+async def swap(url: str, names: Iterator[str], count: int, seconds: float, made: Made) -> None:
+    """So many swaps in about so many seconds."""
+    began = time.perf_counter()
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    async with httpx.AsyncClient(base_url=f"{url}/admin", headers=headers, timeout=60) as admin:
+        for i, name in enumerate(itertools.islice(names, count)):
+            if i % LOAD_EVERY == LOAD_EVERY - 1:
+                (await admin.delete(f"/memories/{name}")).raise_for_status()
+                path = {"a": made.a, "b": made.b}[name]
+                loaded = {"path": str(path.resolve()), "activate": False}
+                (await admin.post("/memories", json=loaded)).raise_for_status()
+            (await admin.post(f"/memories/{name}/activate")).raise_for_status()
+            await asyncio.sleep(max(0, began + (i + 1) * seconds / count - time.perf_counter()))
+
+
+async def follow(pid: int, seen: Seen) -> None:
+    """The server's resident memory, twice a second."""
+    process = psutil.Process(pid)
+    while True:
+        if seen.phase != "warm":
+            seen.rss.append(process.memory_info().rss)
+        await asyncio.sleep(0.5)
+
+
+def summary(
+    seen: Seen, given: argparse.Namespace, activations: list[Any], loads: list[Any]
+) -> dict[str, Any]:
+    """All figures."""
+
+    def pooled(kind: str, times: Mapping[str, list[float]]) -> list[float]:
+        return [1000 * t for phase, found in times.items() if phase.startswith(kind) for t in found]
+
+    quiet, swapping = pooled("quiet", seen.gaps), pooled("swap", seen.gaps)
+    p99s = [
+        [np.percentile(seen.gaps[f"{kind} {i}"], 99) for kind in ("quiet", "swap")]
+        for i in range(given.rounds)
+    ]
+    tenth = max(1, len(seen.rss) // 10)
+    for each in (*seen.failed[:3], *seen.mixed[:3]):
+        print(each)
+    return {
+        "streams": given.streams,
+        "threads": given.threads,
+        "answers": seen.answers,
+        "failed": len(seen.failed),
+        "mixed": len(seen.mixed),
+        "memories_seen": len(seen.digests),
+        "swaps": len(activations),
+        "loads": len(loads) - 2,  # those of the start
+        "p50_ms_quiet": float(np.percentile(quiet, 50)),
+        "p50_ms_swapping": float(np.percentile(swapping, 50)),
+        "p99_ms_quiet": float(np.percentile(quiet, 99)),
+        "p99_ms_swapping": float(np.percentile(swapping, 99)),
+        "p99_ratio": float(np.percentile(swapping, 99) / np.percentile(quiet, 99)),
+        "p99_ratio_median_of_rounds": statistics.median(float(s / q) for q, s in p99s),
+        "first_token_ms_quiet": statistics.median(pooled("quiet", seen.firsts)),
+        "first_token_ms_swapping": statistics.median(pooled("swap", seen.firsts)),
+        "max_ms_quiet": max(quiet),
+        "max_ms_swapping": max(swapping),
+        "pause_ms": max(each["seconds"] for each in activations) * 1000,
+        "pause_ms_median": statistics.median(each["seconds"] for each in activations) * 1000,
+        "load_ms_median": statistics.median(each["seconds"] for each in loads) * 1000,
+        "rss_mb": statistics.mean(seen.rss[-tenth:]) / 1e6,
+        "rss_ratio": statistics.mean(seen.rss[-tenth:])
+        / statistics.mean(seen.rss[tenth : 2 * tenth]),
+    }
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """A table for people."""
+    table = Table("what", "figure", title="swaps under load")
+    for name, figure in figures.items():
+        table.add_row(name, f"{figure:,.3f}" if isinstance(figure, float) else f"{figure:,}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

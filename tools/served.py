@@ -1,0 +1,97 @@
+"""What the server's tools share: the demo model exported, two memories of it, a server process.
+
+Memories A and B hold the same prompts with different targets, so each answer tells whose it is.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memoir_edge import memory as memory_file
+from memoir_edge.demo.edits import sample
+from memoir_edge.demo.facts import model_dir
+from memoir_edge.editor import Editor, choose, default_site, find_site, load, quiet, width
+from memoir_edge.edits import Edit
+from memoir_edge_exporter import export
+
+ADMIN_KEY = "the-admin-key"
+
+
+@dataclass(frozen=True)
+class Made:
+    """An export directory, two memory files, and what they edit."""
+
+    graph: Path
+    a: Path
+    b: Path
+    edits: Sequence[Edit]
+
+
+class Served(NamedTuple):
+    """A server process that listens."""
+
+    url: str
+    pid: int
+    log: Path
+
+
+def make(folder: Path, count: int) -> Made:
+    """Export the demo model and edit it twice; what is there already is used again."""
+    quiet()
+    edits = sample(count)
+    made = Made(folder / "onnx", folder / "a.safetensors", folder / "b.safetensors", edits)
+    if not made.graph.exists():
+        export(model=model_dir(), out=made.graph)
+    others = [replace(e, target=str(e.ground_truth)[::-1].lower(), id=f"b-{e.id}") for e in edits]
+    for path, wanted in ((made.a, edits), (made.b, others)):
+        if not path.exists():
+            memory_file.write(_edited(wanted), path)
+    return made
+
+
+def _edited(edits: Sequence[Edit]) -> memory_file.Memory:
+    base = load(str(model_dir()), device="cpu")
+    site = default_site(base.config)
+    D, _ = width(find_site(base.net, site))
+    editor = Editor(base, choose(base.config, D, site=site))
+    for each in edits:
+        list(editor.edit([each]))
+    return editor.memory()
+
+
+@contextmanager
+def serving(made: Made, *options: object, threads: int) -> Iterator[Served]:
+    """A server process with A and B loaded, A active."""
+    command = [sys.executable, "-m", "memoir_edge", "serve", made.graph, "--port", 0]
+    command += ["--threads", threads, "--memory", made.a, "--memory", made.b]
+    command += ["--memory-root", made.a.parent, *options]
+    log = made.a.parent / "server.log"
+    with log.open("w", encoding="utf-8") as written:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            env=os.environ | {"MEMOIR_EDGE_ADMIN_KEY": ADMIN_KEY},
+            stdout=subprocess.DEVNULL,
+            stderr=written,
+        )
+    try:
+        while not (found := logged(log, "listening")):
+            if process.poll() is not None:
+                raise SystemExit(f"the server did not start:\n{log.read_text(encoding='utf-8')}")
+            time.sleep(0.05)
+        yield Served(f"http://{found[0]['host']}:{found[0]['port']}", process.pid, log)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def logged(log: Path, event: str) -> list[dict[str, Any]]:
+    """The lines of a server's log that tell of one kind of event."""
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return [each for each in map(json.loads, lines) if each["event"] == event]
