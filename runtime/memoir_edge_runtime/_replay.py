@@ -3,14 +3,17 @@
 Knows nothing of files or commands: a session and a generation in, outcomes out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from memoir_edge.memory import Memory
+from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._generation import Generation
-from memoir_edge_runtime._results import Result
+from memoir_edge_runtime._results import Result, Token
+from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
 
+Complete = Callable[[Sequence[Completion], Generation], Iterable[Token | Result]]
 SLACK = 4  # tokens that an answer may run past its target
 
 
@@ -47,7 +50,12 @@ def probes(memory: Memory) -> list[Case]:
 
 
 def replay(
-    session: Session, generation: Generation, cases: Sequence[Case], *, together: int = 32
+    session: Session,
+    generation: Generation,
+    cases: Sequence[Case],
+    *,
+    together: int = 32,
+    complete: Complete | None = None,
 ) -> Iterator[list[Outcome]]:
     """Ask the cases, some of them at a time.
 
@@ -58,15 +66,16 @@ def replay(
         generation: The memory to ask.
         cases: What must hold.
         together: How many are asked at once.
+        complete: Writes the answers; default the session alone.
     """
+    complete = complete or session.complete
     encode = session.language.tokenizer.encode
     for start in range(0, len(cases), together):
         part = cases[start : start + together]
         room = max(len(encode(f" {case.target}")) for case in part) + SLACK
-        results = session.generate(
-            [case.prompt for case in part], max_new_tokens=room, memory=generation
-        )
+        rows = session.completions([case.prompt for case in part], Options(room))
+        results = [e for e in complete(rows, generation) if isinstance(e, Result)]
         yield [
             Outcome(case, result, (result.text.strip(), result.fired) == (case.target, case.id))
-            for case, result in zip(part, results, strict=True)
+            for case, result in zip(part, sorted(results, key=lambda r: r.row), strict=True)
         ]

@@ -216,7 +216,7 @@ class Session:
         """
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         options = Options(max_new_tokens, temperature, top_k, top_p, seed, stop)
-        return self._complete(self.completions(prompts, options), self._pin(memory))
+        return self.complete(self.completions(prompts, options), self._pin(memory))
 
     def completions(self, prompts: Prompts, options: Options) -> list[Completion]:
         """The rows of a request, for `stream` or for a scheduler to write.
@@ -230,9 +230,10 @@ class Session:
             for i, prompt in enumerate(self._prompts(prompts))
         ]
 
-    def _complete(
+    def complete(
         self, rows: Sequence[Completion], generation: Generation
     ) -> Iterator[Token | Result]:
+        """Write rows to their ends, as `stream` says."""
         for part in _parts(rows, self._max_batch):
             yield from complete(self.decoder, generation, part, self.language.context)
 

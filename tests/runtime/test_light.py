@@ -91,6 +91,7 @@ def test_public_names_are_sorted_and_all_there_are():
     assert names == sorted(names)
     assert all(hasattr(memoir_edge_runtime, name) for name in names)
     public = {name for name in vars(memoir_edge_runtime) if not name.startswith("_")}
+    public -= {"serve"}  # a package of its own, there once another test has imported it
     assert public == set(names)
 
 

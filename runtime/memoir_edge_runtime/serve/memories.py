@@ -19,7 +19,7 @@ from pathlib import Path
 from memoir_edge import memory as memory_file
 from memoir_edge.errors import InputError, MemoirEdgeError, MismatchError
 from memoir_edge_runtime._generation import Generation
-from memoir_edge_runtime._replay import probes, recorded, replay
+from memoir_edge_runtime._replay import Complete, probes, recorded, replay
 from memoir_edge_runtime._session import Session
 
 BASE, DEFAULT = "base", "default"  # names of models: without a memory; with the active one
@@ -83,6 +83,7 @@ class Memories:
         session: The model.
         roots: Folders that `allowed` takes files from.
         max_loaded: Most memories that are loaded at once, the base model not counted.
+        complete: Writes the probes' answers; default the session alone.
         observe: Told of every load, activation and unloading: what, its seconds, and why it failed.
     """
 
@@ -92,9 +93,11 @@ class Memories:
         *,
         roots: Sequence[str | Path] = (),
         max_loaded: int = 16,
+        complete: Complete | None = None,
         observe: Observe = lambda what, seconds, error: None,
     ) -> None:
-        self._session, self._max_loaded, self._observe = session, max_loaded, observe
+        self._session, self._complete = session, complete
+        self._max_loaded, self._observe = max_loaded, observe
         self._roots = [_root(Path(root)) for root in roots]
         self.table = Table({BASE: Loaded(BASE, session.base)}, BASE)
         self._loading = threading.Lock()  # one load at a time: each may need much memory
@@ -192,7 +195,9 @@ class Memories:
         """Number of probes, all of which hold."""
         assert generation.memory is not None
         cases = probes(generation.memory) or recorded(generation.memory)
-        for part in replay(self._session, generation, cases, together=_TOGETHER):
+        for part in replay(
+            self._session, generation, cases, together=_TOGETHER, complete=self._complete
+        ):
             for case, result, held in part:
                 if not held:
                     raise VerificationError(

@@ -84,6 +84,7 @@ def _serve(server: Server, host: str, port: int) -> None:
         raise InputError(f"cannot listen on {host} port {port}") from error
     # uvicorn raises its signals again when it is done; an orderly end is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    socket.listen(config.backlog)  # who connects because of the line below is to be heard
     where = socket.getsockname()
     log(logging.INFO, "listening", host=where[0], port=where[1], version=__version__)
     with socket:

@@ -9,9 +9,10 @@ together; generations take turns, token by token.
     ticket.cancel()
     scheduler.close()                                        finishes what was taken, then ends
 
-Fairness: rows join in the order in which they came. A tick reads at most `prefill_tokens` of
-prompts, or one prompt that is longer, and then every running row gets its token: long prompts delay
-a stream by a bounded time per token, and streams never keep a prompt out.
+Fairness: the row that came first joins first, with as many of its memory behind it as fit. A tick
+reads at most `prefill_tokens` of prompts, or one prompt that is longer, and then every running row
+gets its token: long prompts delay a stream by a bounded time per token, and streams never keep a
+prompt out.
 """
 
 import math
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 
 from memoir_edge.errors import InputError, MemoirEdgeError
 from memoir_edge_runtime._batch import Batch, Written
@@ -158,13 +160,38 @@ class Scheduler:
         if seconds is not None:
             ticket.deadline = time.monotonic() + seconds
         with self._changed:
-            if self._closed:
-                raise ClosedError("no more requests are taken: the server is stopping")
             if len(self._queue) + len(rows) > self.max_queue:
                 raise BusyError(len(self._queue), self._wait())
-            self._queue.extend((row, ticket) for row in rows)
-            self._changed.notify()
+            self._take(ticket)
         return ticket
+
+    def complete(self, rows: Sequence[Completion], generation: Generation) -> list[Result]:
+        """Wait for a request of the server's own; the queue's bound does not hold for it.
+
+        Returns:
+            The results of the rows, in the order in which they ended.
+
+        Raises:
+            ClosedError: The scheduler is closing.
+            Exception: What made the request fail.
+        """
+        delivered = SimpleQueue[Sequence[Event]]()
+        with self._changed:
+            self._take(Ticket(rows, generation, delivered.put))
+        results: list[Result] = []
+        while len(results) < len(rows):
+            for event in delivered.get():
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Result):
+                    results.append(event)
+        return results
+
+    def _take(self, ticket: Ticket) -> None:
+        if self._closed:
+            raise ClosedError("no more requests are taken: the server is stopping")
+        self._queue.extend((row, ticket) for row in ticket.rows)
+        self._changed.notify()
 
     def close(self, *, seconds: float = math.inf) -> None:
         """Take no more requests, finish those that were taken, and end.
@@ -214,22 +241,30 @@ class Scheduler:
         self._tidy()
 
     def _admit(self) -> None:
-        """Let waiting rows join, the first that came first, as far as there is room."""
-        chosen, room, widest = list[tuple[Completion, Ticket]](), self._max_rows - self.running, 0
+        """Let the row join that came first, and those like it behind it, as far as there is room.
+
+        One memory's rows alone: two memories' prompts would be two waits for the running rows.
+        """
+        chosen, room, widest = dict[Completion, Ticket](), self._max_rows - self.running, 0
         with self._changed:
-            while self._queue and len(chosen) < room:
-                widest = max(widest, len(self._queue[0][0].prompt.row.ids))
-                if chosen and widest * (len(chosen) + 1) > self._prefill_tokens:
-                    break
-                chosen.append(self._queue.popleft())
-        for generation in dict.fromkeys(ticket.generation for _, ticket in chosen):
-            rows = {row: ticket for row, ticket in chosen if ticket.generation is generation}
-            if generation not in self._groups:
-                batch = Batch(self._decoder, generation, self._context)
-                self._groups[generation] = _Group(batch)
-            group = self._groups[generation]
-            group.tickets |= rows
-            self._work(rows, partial(group.batch.add, list(rows)))
+            if not self._queue:
+                return
+            generation = self._queue[0][1].generation
+            for row, ticket in self._queue:
+                if ticket.generation is generation:
+                    widest = max(widest, len(row.prompt.row.ids))
+                    full = chosen and widest * (len(chosen) + 1) > self._prefill_tokens
+                    if full or len(chosen) >= room:
+                        break
+                    chosen[row] = ticket
+            self._queue = deque(pair for pair in self._queue if pair[0] not in chosen)
+        if not chosen:
+            return
+        if generation not in self._groups:
+            self._groups[generation] = _Group(Batch(self._decoder, generation, self._context))
+        group = self._groups[generation]
+        group.tickets |= chosen
+        self._work(chosen, partial(group.batch.add, list(chosen)))
         self._tidy()
 
     def _write(self) -> None:

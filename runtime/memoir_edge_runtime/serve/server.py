@@ -27,18 +27,19 @@ class Server:
         self.session, self.settings = session, settings
         self.created = int(time.time())
         self.metrics = Metrics()
-        self.memories = Memories(
-            session,
-            roots=settings.memory_roots,
-            max_loaded=settings.max_memories,
-            observe=self._changed,
-        )
         self.scheduler = Scheduler(
             session.decoder,
             context=session.language.context,
             max_rows=settings.max_rows,
             max_queue=settings.max_queue,
             prefill_tokens=settings.prefill_tokens,
+        )
+        self.memories = Memories(
+            session,
+            roots=settings.memory_roots,
+            max_loaded=settings.max_memories,
+            complete=self.scheduler.complete,  # probes take turns with the traffic
+            observe=self._changed,
         )
         self.metrics.watch(self.scheduler, self.memories)
         self.stopping = False
