@@ -45,13 +45,13 @@ class Tokenizer:
 
         A chat template may have written BOS into the text already: it is not doubled.
         """
-        ids: list[int] = self.core.encode(text).ids
+        ids: list[int] = self._encoding(text).ids
         bos = self.id("bos_token")
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     def encode_bare(self, text: str) -> list[int]:
         """Ids without added special tokens."""
-        return list(self.core.encode(text, add_special_tokens=False).ids)
+        return list(self._encoding(text, special=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -73,9 +73,18 @@ class Tokenizer:
 
     def counted(self, text: str, begin: int) -> Row:
         """A text's ids without added special tokens; those from a character on count."""
-        encoding = self.core.encode(text, add_special_tokens=False)
+        encoding = self._encoding(text, special=False)
         first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > begin), 0)
         return Row(tuple(encoding.ids), slice(first, None))
+
+    def _encoding(self, text: str, *, special: bool = True) -> Any:
+        try:
+            return self.core.encode(text, add_special_tokens=special)
+        except TypeError as error:  # the library's way to say so
+            raise InputError(
+                "the text holds half of a surrogate pair, which is no character",
+                hint="read it as UTF-8",
+            ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

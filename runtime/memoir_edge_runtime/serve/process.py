@@ -5,6 +5,7 @@ Knows nothing of requests.
 
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def run(
         InputError: The address cannot be used.
     """
     configure()
+    # Sending tokens is Python's work, and the scheduler's thread must not wait for all of it before
+    # each run of the graph; the default is 5 ms, which is a token's time.
+    sys.setswitchinterval(0.0005)
     server = Server(session, settings)
     stop = threading.Event()
     try:

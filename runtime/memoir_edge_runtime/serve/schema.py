@@ -238,6 +238,19 @@ class LoadedList(_Strict):
     memories: list[LoadedReply]
 
 
+class HealthReply(_Strict):
+    """The answer to `GET /health`."""
+
+    status: str
+
+
+class ReadyReply(HealthReply):
+    """The answer to `GET /ready`: also what answers by default."""
+
+    model: str
+    digest: str | None
+
+
 class ErrorDetail(_Strict):
     """What went wrong."""
 

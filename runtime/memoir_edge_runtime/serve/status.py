@@ -6,7 +6,7 @@ Knows nothing of answers; changes nothing.
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from memoir_edge_runtime.serve import schema
 from memoir_edge_runtime.serve.memories import Loaded
@@ -44,7 +44,12 @@ def _model(server: Server, loaded: Loaded, active: str) -> dict[str, Any]:
     }
 
 
-@routes.get("/health", tags=["operation"])
+@routes.get(
+    "/health",
+    response_model=schema.HealthReply,
+    responses={503: {"model": schema.HealthReply}},
+    tags=["operation"],
+)
 async def health(request: Request) -> Response:
     """Whether the process works at all."""
     if not (server_of(request).scheduler.alive or server_of(request).stopping):
@@ -52,7 +57,12 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-@routes.get("/ready", tags=["operation"])
+@routes.get(
+    "/ready",
+    response_model=schema.ReadyReply,
+    responses={503: {"model": schema.ReadyReply}},
+    tags=["operation"],
+)
 async def ready(request: Request) -> Response:
     """Whether requests are taken, and by which memory they are answered."""
     server = server_of(request)
@@ -64,7 +74,12 @@ async def ready(request: Request) -> Response:
     )
 
 
-@routes.get("/metrics", tags=["operation"])
+@routes.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {CONTENT_TYPE: {}}}},
+    tags=["operation"],
+)
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     return Response(server_of(request).metrics.text(), headers={"content-type": CONTENT_TYPE})

@@ -1,0 +1,51 @@
+"""Requests made from the OpenAPI document: no 5xx, and every reply as the document says."""
+
+import contextlib
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from memoir_edge_runtime.serve.app import create_app
+from memoir_edge_runtime.serve.server import Server
+from memoir_edge_runtime.serve.settings import Settings
+
+ADMIN = "the-admin-key"
+load_all_checks()
+SAID = CHECKS.get_by_names(
+    ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
+)
+
+
+@pytest.fixture
+def document(session, tmp_path):
+    server = Server(session, Settings(admin_key=ADMIN, memory_roots=(tmp_path,), max_new_tokens=8))
+    yield schemathesis.openapi.from_asgi("/openapi.json", create_app(server))
+    server.close()
+
+
+def test_no_request_breaks_the_server(document):
+    operations = [found.ok() for found in document.get_all_operations()]
+    assert len(operations) > 10
+    for operation in operations:
+        for mode in GenerationMode:  # as the document asks, and not so
+            with contextlib.suppress(Unsatisfiable):  # some can only be asked rightly
+                _ask(operation, mode)
+
+
+def _ask(operation, mode):
+    @settings(
+        max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask(case):
+        if isinstance(case.body, dict):
+            case.body.pop("deadline", None)  # whoever asks for an answer in no time gets a 504
+        response = case.call(headers={"authorization": f"Bearer {ADMIN}"})
+        assert response.status_code < 500, (operation.label, response.text)
+        case.validate_response(response, checks=SAID)
+
+    ask()

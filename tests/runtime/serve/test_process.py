@@ -1,0 +1,214 @@
+"""The command as operators run it: a process of its own, its log, its signals, its worst days."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from memoir_edge import memory as memories
+
+ADMIN = "the-admin-key"
+HEAVY = ("torch", "transformers", "onnx", "onnxscript", "optimum")
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+class Process:
+    """`memoir-edge serve` with a log in a file."""
+
+    def __init__(self, export_dir, log, *options, limit=None):
+        self.log, self.port = log, _free_port()
+        command = [sys.executable, "-m", "memoir_edge", "serve", export_dir, "--threads", 1]
+        with log.open("wb", buffering=0) as written:
+            self.process = subprocess.Popen(
+                [str(word) for word in (*command, "--port", self.port, *options)],
+                env=os.environ | {"MEMOIR_EDGE_ADMIN_KEY": ADMIN},
+                stdout=subprocess.DEVNULL,
+                stderr=written,
+                preexec_fn=limit,
+            )
+        self.client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            headers={"authorization": f"Bearer {ADMIN}"},
+            timeout=60,
+        )
+        self.until(lambda: self.ready() is not None)
+
+    def ready(self):
+        """What /ready says; None where nobody answers."""
+        try:
+            return self.client.get("/ready").json()
+        except httpx.TransportError:
+            assert self.process.poll() is None, self.log.read_text()
+            return None
+
+    def until(self, true):
+        while not true():
+            time.sleep(0.01)
+
+    def lines(self, event):
+        lines = map(json.loads, self.log.read_text(encoding="utf-8").splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def end(self, how=signal.SIGTERM):
+        self.client.close()
+        self.process.send_signal(how)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def start(export_dir, tmp_path):
+    """Start servers, each on a port of its own; what still runs at the end is killed."""
+    started = []
+
+    def make(*options, log=None, **rest):
+        log = log or tmp_path / f"log-{len(started)}"
+        started.append(Process(export_dir, log, *options, **rest))
+        return started[-1]
+
+    yield make
+    for each in started:
+        each.client.close()
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture
+def pair(two, tmp_path) -> tuple[Path, Path]:
+    """Two memory files in a folder of their own."""
+    (tmp_path / "root").mkdir()
+    files = tmp_path / "root" / "a.safetensors", tmp_path / "root" / "b.safetensors"
+    for memory, file in zip(two, files, strict=True):
+        memories.write(memory, file)
+    return files
+
+
+def _digest(file):
+    return memories.read(file).digest
+
+
+def test_it_listens_on_loopback_logs_json_and_ends_gently(start, pair, prompts):
+    server = start("--memory", pair[0], "--memory", pair[1])
+    asked = {"prompt": prompts[0], "max_tokens": 60, "ignore_eos": True, "stream": True}
+    with server.client.stream("POST", "/v1/completions", json=asked) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert server.end() == 0
+    [listening] = server.lines("listening")
+    assert (listening["host"], listening["port"]) == ("127.0.0.1", server.port)
+    [request] = [line for line in server.lines("request") if line["path"] == "/v1/completions"]
+    assert (request["status"], request["model"]) == (200, "base@a")
+    assert (request["digest"], request["completion_tokens"]) == (_digest(pair[0]), 60)
+    assert len(server.lines("memory load")) == 2
+    assert prompts[0] not in server.log.read_text(encoding="utf-8")
+
+
+def test_prompts_are_logged_where_they_are_asked_for(start, prompts):
+    server = start("--log-prompts")
+    asked = {"prompt": prompts[0], "max_tokens": 2}
+    text = server.client.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+    assert server.end() == 0
+    assert server.lines("request")[0]["answers"] == [{"prompt": prompts[0], "text": text}]
+
+
+def test_a_file_that_is_followed(start, pair):
+    file, other = pair
+    server = start("--watch", file)
+    assert server.ready()["digest"] == _digest(file)
+    wanted = _digest(other)
+    other.replace(file)
+    server.until(lambda: server.ready()["digest"] == wanted)
+    damaged = file.with_suffix(".tmp")
+    damaged.write_bytes(file.read_bytes()[:-100])
+    damaged.replace(file)
+    server.until(lambda: any("error" in line for line in server.lines("memory load")))
+    assert server.ready()["digest"] == wanted
+
+
+def test_kill_9_under_load_leaves_files_that_the_next_start_takes(start, pair, prompts):
+    before = [file.read_bytes() for file in pair]
+    server = start("--memory", pair[0], "--memory-root", pair[0].parent)
+    killed = threading.Event()
+
+    def ask(*request):
+        with httpx.Client(base_url=server.client.base_url, timeout=60) as client:
+            client.headers = server.client.headers
+            while not killed.is_set():
+                try:
+                    client.post(request[0], json=request[1])
+                except httpx.TransportError:
+                    return
+
+    requests = [("/v1/completions", {"prompt": prompts[0], "max_tokens": 40})] * 4
+    requests += [("/admin/memories", {"path": pair[1].name, "name": f"n{i}"}) for i in range(2)]
+    threads = [threading.Thread(target=ask, args=request) for request in requests]
+    for thread in threads:
+        thread.start()
+    server.until(lambda: len(server.lines("memory load")) > 4)
+    server.process.kill()
+    for thread in threads:
+        thread.join()
+    killed.set()
+    assert [file.read_bytes() for file in pair] == before
+    assert sorted(pair[0].parent.iterdir()) == sorted(pair)
+    again = start("--memory", pair[0])
+    assert again.ready()["digest"] == _digest(pair[0])
+
+
+def test_a_full_disk(start, pair, tmp_path):
+    """No file may grow and the log takes nothing: answers and loads need neither."""
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    options = ("--memory", pair[0], "--memory-root", pair[0].parent)
+    server = start(*options, log=Path("/dev/full"), limit=no_room)
+    loaded = server.client.post("/admin/memories", json={"path": pair[1].name})
+    assert loaded.json()["digest"] == server.ready()["digest"] == _digest(pair[1])
+    done = server.client.post("/v1/completions", json={"prompt": "a", "max_tokens": 2})
+    assert done.json()["memory"]["digest"] == _digest(pair[1])
+    # A copy that the full disk cut short is refused.
+    cut = pair[0].parent / "cut.safetensors"
+    cut.write_bytes(pair[0].read_bytes()[:4096])
+    assert server.client.post("/admin/memories", json={"path": cut.name}).status_code == 422
+    assert server.ready()["digest"] == _digest(pair[1])
+    assert server.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--memory-root", "nowhere"], "memory root nowhere is no folder"),
+        (["--memory", "nowhere"], "nowhere"),
+        (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
+    ],
+)
+def test_what_cannot_start_says_so_and_ends(export_dir, options, said):
+    command = [sys.executable, "-m", "memoir_edge", "serve", export_dir, "--port", "0", *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_serving_imports_nothing_heavy():
+    script = (
+        "import sys, memoir_edge_runtime.serve.process as p; p.create_app; "
+        f"print([n for n in {HEAVY} if n in sys.modules])"
+    )
+    found = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert found.strip() == "[]"
