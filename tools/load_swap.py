@@ -12,7 +12,8 @@ alone with the memory that the answer names. The last line is one JSON document:
     mixed        answers that are not exactly those of the memory they name
     p99_ratio    of the time between two tokens of a stream: swapping to quiet
     pause_ms     longest activation, as the server's log tells
-    rss_ratio    resident memory of the server: last tenth of the run to its second tenth
+    rss_mb       resident memory of the server in each tenth of the run
+    rss_ratio    the last tenth to the second
 """
 
 import argparse
@@ -26,14 +27,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
-from served import ADMIN_KEY, Made, Served, logged, make, serving
+from served import ADMIN_KEY, Made, Served, logged, make, serving, streamed
 
 from memoir_edge_runtime import Options, Result, Session, complete
 
@@ -133,13 +133,12 @@ async def stream(
     seen: Seen,
 ) -> None:
     """One client that asks again and again."""
-    at = urlsplit(url)
     while not seen.stop:
         turn = next(turns)
         prompt = prompts[turn % len(prompts)]
         model = "default" if turn % BASE_EVERY else "base"
         try:
-            text, digest = await ask(at.hostname or "", at.port or 0, prompt, model, seen)
+            text, digest = await ask(url, prompt, model, seen)
         except Exception as error:
             seen.failed.append(f"{type(error).__name__}: {error}")
             continue
@@ -151,35 +150,17 @@ async def stream(
             )
 
 
-async def ask(host: str, port: int, prompt: str, model: str, seen: Seen) -> tuple[str, str | None]:
-    """One streamed answer, and the digest of the memory that it names.
-
-    Written on a bare socket: the client shares the machine, and is to take little of it.
-    """
+async def ask(url: str, prompt: str, model: str, seen: Seen) -> tuple[str, str | None]:
+    """One streamed answer, and the digest of the memory that it names."""
     wanted = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
-    body = json.dumps(wanted | {"ignore_eos": True, "stream": True}).encode()
     began = last = time.perf_counter()
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(
-            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
-            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-        )
-        status, parts = await reader.readline(), []
-        if b" 200 " not in status:
-            raise RuntimeError((await reader.read()).decode()[-200:])
-        async for line in reader:
-            if not line.startswith(b"data: {"):
-                if line.startswith(b"data: [DONE]"):
-                    break
-                continue
-            now = time.perf_counter()
-            times = seen.gaps if parts else seen.firsts
-            times.setdefault(seen.phase, []).append(now - (last if parts else began))
-            last = now
-            parts.append(json.loads(line[6:]))
-    finally:
-        writer.close()
+    parts: list[Any] = []
+    async for part in streamed(url, wanted | {"ignore_eos": True}):
+        now = time.perf_counter()
+        times = seen.gaps if parts else seen.firsts
+        times.setdefault(seen.phase, []).append(now - (last if parts else began))
+        last = now
+        parts.append(part)
     if not parts or parts[-1]["choices"][0]["finish_reason"] != "length":
         raise RuntimeError(f"ended early: {parts[-1:]}")
     return "".join(p["choices"][0]["text"] for p in parts), parts[-1]["memory"]["digest"]
@@ -222,7 +203,7 @@ def summary(
         [np.percentile(seen.gaps[f"{kind} {i}"], 99) for kind in ("quiet", "swap")]
         for i in range(given.rounds)
     ]
-    tenth = max(1, len(seen.rss) // 10)
+    tenths = [statistics.mean(part) / 1e6 for part in np.array_split(seen.rss, 10)]
     for each in (*seen.failed[:3], *seen.mixed[:3]):
         print(each)
     return {
@@ -247,9 +228,8 @@ def summary(
         "pause_ms": max(each["seconds"] for each in activations) * 1000,
         "pause_ms_median": statistics.median(each["seconds"] for each in activations) * 1000,
         "load_ms_median": statistics.median(each["seconds"] for each in loads) * 1000,
-        "rss_mb": statistics.mean(seen.rss[-tenth:]) / 1e6,
-        "rss_ratio": statistics.mean(seen.rss[-tenth:])
-        / statistics.mean(seen.rss[tenth : 2 * tenth]),
+        "rss_mb": [round(each, 1) for each in tenths],
+        "rss_ratio": tenths[-1] / tenths[1],
     }
 
 
@@ -257,7 +237,7 @@ def show(figures: Mapping[str, Any]) -> None:
     """A table for people."""
     table = Table("what", "figure", title="swaps under load")
     for name, figure in figures.items():
-        table.add_row(name, f"{figure:,.3f}" if isinstance(figure, float) else f"{figure:,}")
+        table.add_row(name, f"{figure:,.3f}" if isinstance(figure, float) else str(figure))
     Console().print(table)
 
 

@@ -3,16 +3,18 @@
 Memories A and B hold the same prompts with different targets, so each answer tells whose it is.
 """
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from memoir_edge import memory as memory_file
 from memoir_edge.demo.edits import sample
@@ -89,6 +91,29 @@ def serving(made: Made, *options: object, threads: int) -> Iterator[Served]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+async def streamed(url: str, wanted: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """A completion's parts as they come.
+
+    Written on a bare socket: the client shares the machine, and is to take little of it.
+    """
+    at, body = urlsplit(url), json.dumps({**wanted, "stream": True}).encode()
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    try:
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        if b" 200 " not in await reader.readline():
+            raise RuntimeError((await reader.read()).decode()[-200:])
+        async for line in reader:
+            if line.startswith(b"data: {"):
+                yield json.loads(line[6:])
+            elif line.startswith(b"data: [DONE]"):
+                return
+    finally:
+        writer.close()
 
 
 def logged(log: Path, event: str) -> list[dict[str, Any]]:
