@@ -25,6 +25,8 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python tools/bench_end_to_end.py
 	$(BIN)/python tools/bench_editor.py
+	$(BIN)/python tools/load_swap.py
+	$(BIN)/python tools/bench_serve.py
 
 # The parts of the README that the program itself writes: command help, demo output, tree.
 docs: $(READY)

@@ -1,6 +1,8 @@
-"""What all tests share: the demo model in torch, and an isolated home."""
+"""What all tests share: the demo model in torch, what writes the docs, and an isolated home."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -22,3 +24,16 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def demo_dir() -> Path:
     return model_dir()
+
+
+@pytest.fixture(scope="session")
+def readme() -> ModuleType:
+    """tools/readme.py as a module."""
+    spec = importlib.util.spec_from_file_location(
+        "readme", Path(__file__).parents[1] / "tools/readme.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,5 @@
 """The documentation says what the program says."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
@@ -11,16 +10,6 @@ import memoir_edge
 from memoir_edge.demo.edits import showcase
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def readme() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "tools/readme.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("part", ["tree", "commands"])

@@ -4,7 +4,8 @@
     python tools/readme.py --fast     only those that need no model: tree and command help
 
 A part stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`. tests/test_docs.py compares
-the fast parts with what this script would write, and the answers of the demo with the facts.
+the fast parts with what this script would write, and the answers of the demo with the facts;
+tests/cli/test_serving_docs.py runs the clients' examples.
 """
 
 import ast
@@ -15,7 +16,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +30,7 @@ PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge
 REST = {
     "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
     "tests": "mirror the packages",
-    "docs": "memory format, journal, ports, native ops, editor, routing, commands, benchmarks",
+    "docs": "memory format, journal, ports, native ops, editor, routing, serving, commands, benchmarks",
 }
 
 
@@ -106,6 +109,64 @@ def evaluation() -> str:
     return "```\n" + "\n".join(line.rstrip() for line in text.splitlines()).strip() + "\n```"
 
 
+SERVING = ROOT / "docs/serving.md"
+INTERPRETERS = {
+    "python": [sys.executable, "-c"],
+    "bash": ["bash", "-c"],
+    "javascript": ["node", "--input-type=module", "-e"],
+}
+_ADDRESS = "http://127.0.0.1:8000"  # in the examples
+# What differs from run to run or from memory to memory.
+_VOLATILE = re.compile(r'("(?:id|created|digest|threshold|overlap)"): .*?(,?)$', re.MULTILINE)
+
+
+def example(language: str, address: str) -> str:
+    """What a client's example in docs/serving.md prints, asking the server at an address."""
+    page = SERVING.read_text(encoding="utf-8")
+    (code,) = re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
+    command = [*INTERPRETERS[language], code.replace(_ADDRESS, address)]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    stable = _VOLATILE.sub(r"\1: ...\2", printed).strip()
+    return f"```\n{stable}\n```"
+
+
+@contextmanager
+def served(graph: Path, memory: Path) -> Iterator[str]:
+    """The address of a server that answers from a memory."""
+    command = [sys.executable, "-m", "memoir_edge", "serve", graph, "--memory", memory]
+    with subprocess.Popen(
+        [*map(str, command), "--port", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            lines = map(json.loads, process.stderr)
+            at = next(line for line in lines if line["event"] == "listening")
+            yield f"http://{at['host']}:{at['port']}"
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+@cache
+def examples() -> dict[str, str]:
+    """What all clients' examples print, on three edits of the demo model."""
+    from memoir_edge.demo.edits import showcase
+    from memoir_edge.demo.facts import model_dir
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = [json.dumps(edit.full_record()) for edit in showcase()[:3]]
+        (folder / "edits.jsonl").write_text("\n".join(lines))
+        edits, memory, graph = folder / "edits.jsonl", folder / "m.safetensors", folder / "onnx"
+        _run("apply", edits, "--model", model_dir(), "--out", memory)
+        _run("export", "--model", model_dir(), "--out", graph)
+        with served(graph, memory) as address:
+            return {language: example(language, address) for language in INTERPRETERS}
+
+
 def _run(*words: object) -> str:
     command = [sys.executable, "-m", "memoir_edge", *map(str, words)]
     environment = os.environ | {"COLUMNS": WIDTH}
@@ -121,6 +182,9 @@ FAST: dict[str, tuple[str, Callable[[], str]]] = {
 SLOW: dict[str, tuple[str, Callable[[], str]]] = {
     "demo": ("README.md", demo),
     "evaluation": ("README.md", evaluation),
+    "serving-python": ("docs/serving.md", lambda: examples()["python"]),
+    "serving-bash": ("docs/serving.md", lambda: examples()["bash"]),
+    "serving-javascript": ("docs/serving.md", lambda: examples()["javascript"]),
 }
 
 
