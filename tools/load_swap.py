@@ -110,15 +110,15 @@ async def measure(
         for _ in range(given.streams)
     ]
     watch = asyncio.create_task(follow(served.pid, seen))
-    await asyncio.sleep(3)  # warms up
     each = given.seconds / given.rounds / 2
     names = itertools.cycle(["b", "a"])
-    swaps = (next(names) for _ in range(given.swaps))
+    count = -(-given.swaps // given.rounds)
+    await swap(served.url, names, count, each, made)  # warms up
     for round_ in range(given.rounds):
         seen.phase = f"quiet {round_}"
         await asyncio.sleep(each)
         seen.phase = f"swap {round_}"
-        await swap(served.url, swaps, -(-given.swaps // given.rounds), each, made)
+        await swap(served.url, names, count, each, made)
     seen.phase, seen.stop = "end", True
     await asyncio.gather(*streams)
     watch.cancel()

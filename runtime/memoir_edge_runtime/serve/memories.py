@@ -24,7 +24,7 @@ from memoir_edge_runtime._session import Session
 
 BASE, DEFAULT = "base", "default"  # names of models: without a memory; with the active one
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_TOGETHER = 4  # probes asked at once: few, because the traffic goes on
+_TOGETHER = 16  # probes asked at once: they take the places of as many answers, for a short time
 
 
 class UnknownModelError(MemoirEdgeError):

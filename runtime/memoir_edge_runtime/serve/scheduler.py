@@ -1,8 +1,8 @@
 """Continuous batching: many requests written at once, joining and leaving between two tokens.
 
 Knows nothing of HTTP, text or files. One thread owns the graph and repeats a tick: drop what is not
-wanted any more, let waiting rows join, write one token for every row. Rows of one generation decode
-together; generations take turns, token by token.
+wanted any more, write one token for every row, let waiting rows join, tell what came of it. Rows of
+one generation decode together; generations take turns, token by token.
 
     scheduler = Scheduler(session.decoder, context=session.language.context)
     ticket = scheduler.submit(rows, generation, deliver)     deliver is called in that thread
@@ -111,6 +111,7 @@ class Scheduler:
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
         self._queue: deque[tuple[Completion, Ticket]] = deque()
         self._groups: dict[Generation, _Group] = {}
+        self._events: dict[Ticket, list[Event]] = {}  # of this tick
         self._finished: deque[float] = deque(maxlen=64)  # when rows ended, for a guess of the wait
         self._closed, self._give_up = False, math.inf
         self._changed = threading.Condition()
@@ -147,7 +148,7 @@ class Scheduler:
         Args:
             rows: What is to be written; each row is scheduled on its own.
             generation: The memory to answer with.
-            deliver: Told the request's events of a token's time together, in the scheduler's
+            deliver: Told the request's events of a tick together, in the scheduler's
                 thread: it must return quickly. A request ends with the results of all its rows, or
                 with one `Failed`.
             seconds: Time until the request fails with `DeadlineError`, waiting included.
@@ -221,8 +222,9 @@ class Scheduler:
                 if self._closed and not (self._queue or self._groups):
                     return
             self._drop()
-            self._admit()
             self._write()
+            self._admit()
+            self._deliver()
 
     def _drop(self) -> None:
         """Let go of what is not wanted any more, whether it waits or runs."""
@@ -276,24 +278,21 @@ class Scheduler:
     def _work(
         self, rows: Mapping[Completion, Ticket], work: Callable[[], Sequence[Written]]
     ) -> None:
-        """Do a piece of work and deliver what came of it; its error is that of its rows alone."""
+        """Do a piece of work and keep what came of it; its error is that of its rows alone."""
         try:
             written = work()
         except Exception as error:  # onnxruntime's errors share no base class
             for ticket in dict.fromkeys(rows.values()):
                 self._fail(ticket, error)
             return
-        events: dict[Ticket, list[Event]] = {}
         for row, event in written:
-            events.setdefault(rows[row], []).append(event)
+            self._events.setdefault(rows[row], []).append(event)
             if isinstance(event, Result):
                 self._finished.append(time.monotonic())
-        for ticket, its in events.items():
-            self._deliver(ticket, its)
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         self._forget(ticket)
-        self._deliver(ticket, [Failed(error)])
+        self._events.setdefault(ticket, []).append(Failed(error))
 
     def _forget(self, ticket: Ticket) -> None:
         """Take a ticket's rows out of the queue; those that run are let go at the next token."""
@@ -303,11 +302,14 @@ class Scheduler:
             if not row.done:
                 row.cancel()
 
-    def _deliver(self, ticket: Ticket, events: Sequence[Event]) -> None:
-        try:
-            ticket.deliver(events)
-        except Exception:  # whoever asked is gone; the others are not to notice
-            self._forget(ticket)
+    def _deliver(self) -> None:
+        """Tell what the tick has brought, all at once: who is told works while the graph runs."""
+        events, self._events = self._events, {}
+        for ticket, its in events.items():
+            try:
+                ticket.deliver(its)
+            except Exception:  # whoever asked is gone; the others are not to notice
+                self._forget(ticket)
 
     def _tidy(self) -> None:
         """Forget rows that are done, and groups without any."""
