@@ -3,14 +3,16 @@
     python tools/load_swap.py [--swaps 1000] [--rounds 10] [--streams 32] [--seconds 120]
 
 A server process on the demo model, with two memories of the same prompts and different targets, is
-asked by so many streams at once, each beginning anew when it ends. Quiet rounds and rounds of swaps
-take turns, so that the machine's drift hits both alike. One swap in twenty loads the file again
-first: read, checked, its edits replayed. Every answer is compared with what the session answers
-alone with the memory that the answer names. The last line is one JSON document:
+asked by so many streams at once, each beginning anew when it ends. Quiet rounds, rounds of swaps
+and rounds of loads take turns, so that the machine's drift hits all alike. A swap activates what is
+loaded; a load reads the file again, checks it, asks all of its edits and activates it. Every answer
+is compared with what the session answers alone with the memory that the answer names. The last line
+is one JSON document:
 
     failed       requests without a whole answer
     mixed        answers that are not exactly those of the memory they name
     p99_ratio    of the time between two tokens of a stream: swapping to quiet
+    p99_ratio_loading    the same while memories are loaded
     pause_ms     longest activation, as the server's log tells
     rss_mb       resident memory of the server in each tenth of the run
     rss_ratio    the last tenth to the second
@@ -23,7 +25,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from served import ADMIN_KEY, Made, Served, logged, make, serving, streamed
 from memoir_edge_runtime import Options, Result, Session, complete
 
 TOKENS = 24  # of an answer
-LOAD_EVERY = 20  # swaps
+LOADS = 3  # of a round of loads
 BASE_EVERY = 8  # requests: one asks for the base model, the others for the active memory
 
 
@@ -110,15 +112,17 @@ async def measure(
         for _ in range(given.streams)
     ]
     watch = asyncio.create_task(follow(served.pid, seen))
-    each = given.seconds / given.rounds / 2
-    names = itertools.cycle(["b", "a"])
+    each = given.seconds / (3 * given.rounds + 1)
+    names: Iterator[str] = itertools.cycle(["b", "a"])
     count = -(-given.swaps // given.rounds)
-    await swap(served.url, names, count, each, made)  # warms up
+    await load(served.url, names, each, made)  # warms up
     for round_ in range(given.rounds):
         seen.phase = f"quiet {round_}"
         await asyncio.sleep(each)
         seen.phase = f"swap {round_}"
-        await swap(served.url, names, count, each, made)
+        await swap(served.url, names, count, each)
+        seen.phase = f"load {round_}"
+        await load(served.url, names, each, made)
     seen.phase, seen.stop = "end", True
     await asyncio.gather(*streams)
     watch.cancel()
@@ -166,19 +170,34 @@ async def ask(url: str, prompt: str, model: str, seen: Seen) -> tuple[str, str |
     return "".join(p["choices"][0]["text"] for p in parts), parts[-1]["memory"]["digest"]
 
 
-async def swap(url: str, names: Iterator[str], count: int, seconds: float, made: Made) -> None:
-    """So many swaps in about so many seconds."""
-    began = time.perf_counter()
-    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
-    async with httpx.AsyncClient(base_url=f"{url}/admin", headers=headers, timeout=60) as admin:
-        for i, name in enumerate(itertools.islice(names, count)):
-            if i % LOAD_EVERY == LOAD_EVERY - 1:
-                (await admin.delete(f"/memories/{name}")).raise_for_status()
-                path = {"a": made.a, "b": made.b}[name]
-                loaded = {"path": str(path.resolve()), "activate": False}
-                (await admin.post("/memories", json=loaded)).raise_for_status()
+async def swap(url: str, names: Iterator[str], count: int, seconds: float) -> None:
+    """So many swaps of what is loaded, in about so many seconds."""
+    async with administrator(url) as admin:
+        async for name in paced(names, count, seconds):
             (await admin.post(f"/memories/{name}/activate")).raise_for_status()
-            await asyncio.sleep(max(0, began + (i + 1) * seconds / count - time.perf_counter()))
+
+
+async def load(url: str, names: Iterator[str], seconds: float, made: Made) -> None:
+    """So many swaps that read the file first, check it and ask its edits."""
+    async with administrator(url) as admin:
+        async for name in paced(names, LOADS, seconds):
+            (await admin.delete(f"/memories/{name}")).raise_for_status()
+            path = {"a": made.a, "b": made.b}[name]
+            loaded = await admin.post("/memories", json={"path": str(path.resolve())})
+            loaded.raise_for_status()
+
+
+def administrator(url: str) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    return httpx.AsyncClient(base_url=f"{url}/admin", headers=headers, timeout=60)
+
+
+async def paced(names: Iterator[str], count: int, seconds: float) -> AsyncIterator[str]:
+    """So many names, spread over so many seconds."""
+    began = time.perf_counter()
+    for i, name in enumerate(itertools.islice(names, count)):
+        yield name
+        await asyncio.sleep(max(0, began + (i + 1) * seconds / count - time.perf_counter()))
 
 
 async def follow(pid: int, seen: Seen) -> None:
@@ -198,11 +217,13 @@ def summary(
     def pooled(kind: str, times: Mapping[str, list[float]]) -> list[float]:
         return [1000 * t for phase, found in times.items() if phase.startswith(kind) for t in found]
 
-    quiet, swapping = pooled("quiet", seen.gaps), pooled("swap", seen.gaps)
-    p99s = [
-        [np.percentile(seen.gaps[f"{kind} {i}"], 99) for kind in ("quiet", "swap")]
-        for i in range(given.rounds)
-    ]
+    def p99(kind: str, round_: int) -> float:
+        return float(np.percentile(seen.gaps[f"{kind} {round_}"], 99))
+
+    kinds = {"quiet": "quiet", "swap": "swapping", "load": "loading"}
+    gaps = {name: pooled(kind, seen.gaps) for kind, name in kinds.items()}
+    p99s = {name: float(np.percentile(its, 99)) for name, its in gaps.items()}
+    rounds = [p99("swap", i) / p99("quiet", i) for i in range(given.rounds)]
     tenths = [statistics.mean(part) / 1e6 for part in np.array_split(seen.rss, 10)]
     for each in (*seen.failed[:3], *seen.mixed[:3]):
         print(each)
@@ -215,16 +236,16 @@ def summary(
         "memories_seen": len(seen.digests),
         "swaps": len(activations),
         "loads": len(loads) - 2,  # those of the start
-        "p50_ms_quiet": float(np.percentile(quiet, 50)),
-        "p50_ms_swapping": float(np.percentile(swapping, 50)),
-        "p99_ms_quiet": float(np.percentile(quiet, 99)),
-        "p99_ms_swapping": float(np.percentile(swapping, 99)),
-        "p99_ratio": float(np.percentile(swapping, 99) / np.percentile(quiet, 99)),
-        "p99_ratio_median_of_rounds": statistics.median(float(s / q) for q, s in p99s),
-        "first_token_ms_quiet": statistics.median(pooled("quiet", seen.firsts)),
-        "first_token_ms_swapping": statistics.median(pooled("swap", seen.firsts)),
-        "max_ms_quiet": max(quiet),
-        "max_ms_swapping": max(swapping),
+        **{f"p50_ms_{name}": statistics.median(its) for name, its in gaps.items()},
+        **{f"p99_ms_{name}": its for name, its in p99s.items()},
+        **{f"max_ms_{name}": max(its) for name, its in gaps.items()},
+        "p99_ratio": p99s["swapping"] / p99s["quiet"],
+        "p99_ratio_median_of_rounds": statistics.median(rounds),
+        "p99_ratio_loading": p99s["loading"] / p99s["quiet"],
+        **{
+            f"first_token_ms_{name}": statistics.median(pooled(kind, seen.firsts))
+            for kind, name in kinds.items()
+        },
         "pause_ms": max(each["seconds"] for each in activations) * 1000,
         "pause_ms_median": statistics.median(each["seconds"] for each in activations) * 1000,
         "load_ms_median": statistics.median(each["seconds"] for each in loads) * 1000,

@@ -69,7 +69,7 @@ def _open_best(path: Path, available: Sequence[str], threads: int | None, librar
 def _open(path: Path, providers: list[str], threads: int | None, library: Library) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    # Plans of memory are kept for each shape, and every token has a new one: they cost time and grow.
+    # Plans of memory are kept for each shape, and every token has a new one: they cost time.
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
