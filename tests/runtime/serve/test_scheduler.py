@@ -285,6 +285,46 @@ def test_first_come_first_served(session, make_scheduler, monkeypatch):
     assert order == [n + 1 for n in lengths]
 
 
+def test_a_tick_reads_one_memorys_prompts_and_the_first_is_never_passed(
+    session, make_scheduler, prompts, two, slow, monkeypatch
+):
+    a, b = (session.load(memory) for memory in two)
+    calls, prefill, step = [], session.decoder.prefill, session.decoder.step
+    monkeypatch.setattr(
+        session.decoder, "prefill", lambda rows, g: calls.append((g, len(rows))) or prefill(rows, g)
+    )
+    monkeypatch.setattr(session.decoder, "step", lambda s, t: calls.append("step") or step(s, t))
+    scheduler = make_scheduler()
+    first = Asked(scheduler, session, prompts[0], max_new_tokens=9)
+    while "step" not in calls:
+        time.sleep(0.001)
+    mixed = [Asked(scheduler, session, prompts[1], g, max_new_tokens=2) for g in (a, b, a, b, a)]
+    for _ in range(30):
+        slow()
+    assert all(each.results() for each in (first, *mixed))
+    reads = [call for call in calls if call != "step"]
+    assert reads == [(session.base, 1), (a, 3), (b, 2)]
+    assert calls.index((b, 2)) > calls.index((a, 3)) + 1  # a step between them
+
+
+def test_the_servers_own_requests_wait_behind_a_full_queue(session, make_scheduler, prompts, slow):
+    scheduler = make_scheduler(max_rows=1, max_queue=1)
+    asked = [Asked(scheduler, session, prompts[0], max_new_tokens=2)]
+    while scheduler.running == 0:
+        time.sleep(0.001)
+    asked.append(Asked(scheduler, session, prompts[1], max_new_tokens=2))
+    rows, found = session.completions(prompts[:3], Options(max_new_tokens=1)), []
+    thread = threading.Thread(target=lambda: found.extend(scheduler.complete(rows, session.base)))
+    thread.start()
+    while scheduler.waiting < 4:
+        time.sleep(0.001)
+    for _ in range(9):
+        slow()
+    thread.join()
+    assert found == session.generate(prompts[:3], max_new_tokens=1)
+    assert all(each.results() for each in asked)
+
+
 def test_log_probabilities_are_those_of_the_logits(session, make_scheduler, prompts):
     rows = session.completions(prompts[0], Options(max_new_tokens=4, logprobs=3))
     events = queue.SimpleQueue()
