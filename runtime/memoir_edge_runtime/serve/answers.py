@@ -34,6 +34,7 @@ from memoir_edge_runtime.serve.server import Server
 T = TypeVar("T")
 _GONE = 499  # in logs and metrics: the client did not wait
 _DEFAULT_COMPLETION = 16  # tokens, as OpenAI's
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 routes = APIRouter(responses=ERRORS)
@@ -45,7 +46,12 @@ def _account(request: Request) -> Account:
     return Account(server.metrics, id, request.url.path, server.settings.log_prompts)
 
 
-@routes.post("/v1/completions", response_model=schema.CompletionReply, tags=["answers"])
+@routes.post(
+    "/v1/completions",
+    response_model=schema.CompletionReply,
+    responses=_STREAMED,
+    tags=["answers"],
+)
 async def completions(request: Request, asked: schema.CompletionRequest) -> Response:
     """Continue a prompt, or several."""
     texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
@@ -60,7 +66,12 @@ async def completions(request: Request, asked: schema.CompletionRequest) -> Resp
     )
 
 
-@routes.post("/v1/chat/completions", response_model=schema.ChatReply, tags=["answers"])
+@routes.post(
+    "/v1/chat/completions",
+    response_model=schema.ChatReply,
+    responses=_STREAMED,
+    tags=["answers"],
+)
 async def chat_completions(request: Request, asked: schema.ChatRequest) -> Response:
     """Answer a conversation; the last user message decides which edit is reached."""
     server, messages = server_of(request), _messages(asked.messages)
