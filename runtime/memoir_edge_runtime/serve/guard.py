@@ -42,7 +42,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
-        refused = self._refused(scope["path"], headers)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # where the app is mounted
+        refused = self._refused(path, headers)
         if refused is not None:
             await response(refused)(scope, receive, send)
             return

@@ -67,11 +67,9 @@ async def ready(request: Request) -> Response:
     """Whether requests are taken, and by which memory they are answered."""
     server = server_of(request)
     active = server.memories.table.default
-    good = server.scheduler.alive and not server.stopping
-    document = {"model": active.model, "digest": active.generation.digest}
-    return JSONResponse(
-        {"status": "ready" if good else "stopping"} | document, 200 if good else 503
-    )
+    status = "ready" if server.ready else server.pending or "stopping"
+    document = {"status": status, "model": active.model, "digest": active.generation.digest}
+    return JSONResponse(document, 200 if server.ready else 503)
 
 
 @routes.get(

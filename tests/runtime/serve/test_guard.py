@@ -8,7 +8,9 @@ import time
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from fastapi.testclient import TestClient
 
 from memoir_edge.errors import InputError
 from memoir_edge_runtime.serve.settings import Settings
@@ -199,3 +201,15 @@ def test_it_is_not_ready_while_it_stops(make_server):
         said = client.post("/v1/completions", json={"prompt": "a"})
     assert (said.status_code, said.json()["error"]["code"]) == (503, "stopping")
     assert said.headers["retry-after"]
+
+
+def test_keys_are_asked_for_below_a_prefix_too(make_server):
+    running = make_server(admin_key="the-admin-key", api_key="the-api-key")
+    outer = FastAPI()
+    outer.mount("/facts", running.app)
+    client = TestClient(outer)
+    assert client.get("/facts/ready").status_code == 200
+    assert client.get("/facts/v1/models").status_code == 401
+    api = {"authorization": "Bearer the-api-key"}
+    assert client.get("/facts/v1/models", headers=api).status_code == 200
+    assert client.get("/facts/admin/memories", headers=api).status_code in (401, 403)
