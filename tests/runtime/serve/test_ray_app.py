@@ -16,6 +16,7 @@ from memoir_edge.errors import InputError
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'memoir-edge-runtime[ray]'")
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 TOKENS, REPLICAS = 6, 2
 ANSWERED = {"prompt": "the", "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
 Deploy = Callable[[dict[str, Any]], None]
@@ -85,6 +86,10 @@ def application(dashboard: str, export_dir: Path) -> Any:
             self.deploy(user_config)
             _until(self.running, str(user_config))
 
+        def replicas(self) -> set[str]:
+            found = self.status()["deployments"]["memoir-edge"]["replicas"]
+            return {each["replica_id"] for each in found}
+
         def digests(self) -> set[str | None]:
             """Of many answers: more than one replica's."""
             with httpx.Client(base_url=self.url, timeout=60) as client:
@@ -147,6 +152,8 @@ def test_rolling_forward_and_back_fails_nothing(application, files, session):
     digests = [each["memory"]["digest"] for each in (a, b)]
     application.roll(a)
     assert application.digests() == {digests[0]}
+    replicas = application.replicas()
+    assert len(replicas) == REPLICAS
     with Load(application.url) as load:
         _until(lambda: len(load.answers) > 20, "no answers before")
         application.roll(b)
@@ -154,6 +161,7 @@ def test_rolling_forward_and_back_fails_nothing(application, files, session):
         application.roll(a)
         assert application.digests() == {digests[0]}
     assert not load.failed
+    assert application.replicas() == replicas  # none was restarted
     expected = {
         (digest, session.generate("the", max_new_tokens=TOKENS, memory=session.load(file))[0].text)
         for digest, file in zip(digests, files, strict=True)
