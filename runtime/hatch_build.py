@@ -3,7 +3,7 @@
     python runtime/hatch_build.py        builds runtime/memoir_edge_runtime/libmemoir_edge_ops.*
 
 Without CMake or a C++ compiler the package is built without them, and says so: the function bodies
-in the exported graphs serve then.
+in the exported graphs serve then. Where nvcc is there, the library has kernels for CUDA too.
 """
 
 import shutil
@@ -38,15 +38,23 @@ def build() -> bool:
     command = str(cmake) if cmake.is_file() else shutil.which("cmake")
     if command is None:
         return _without("CMake is not there")
+    if shutil.which("nvcc"):
+        if _built(command, "-DMEMOIR_EDGE_CUDA=ON"):
+            return True
+        print("nvcc cannot compile the CUDA kernels (see above); without them.", file=sys.stderr)
+    return _built(command) or _without("they cannot be compiled here (see above)")
+
+
+def _built(command: str, *options: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         for step in (
-            [command, "-S", str(HERE / "ops"), "-B", folder],
+            [command, "-S", str(HERE / "ops"), "-B", folder, *options],
             [command, "--build", folder, "--config", "Release", "--parallel"],
         ):
             done = subprocess.run(step, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(done.stdout, done.stderr, file=sys.stderr)
-                return _without("they cannot be compiled here (see above)")
+                return False
         for path in Path(folder).glob("libmemoir_edge_ops*"):
             partial = PACKAGE / f".{path.name}"
             shutil.copyfile(path, partial)

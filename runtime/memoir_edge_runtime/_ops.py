@@ -20,10 +20,10 @@ PREFIX = 2048  # features of a prefix, the most that the library takes
 
 @cache
 def library(device: str) -> Path | None:
-    """The library for "cpu" or "cuda", if it was built and this system can load it."""
-    name = "libmemoir_edge_ops" + ("" if device == "cpu" else f"_{device}")
-    for path in (Path(__file__).with_name(name + end) for end in (".so", ".dylib")):
-        if path.is_file() and _load(path) is not None:
+    """The library, if it was built for "cpu" or "cuda" and this system can load it."""
+    for path in (Path(__file__).with_name("libmemoir_edge_ops" + e) for e in (".so", ".dylib")):
+        loaded = _load(path) if path.is_file() else None
+        if loaded is not None and (device == "cpu" or loaded.memoir_edge_has_cuda()):
             return path
     return None
 

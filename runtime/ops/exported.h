@@ -17,6 +17,9 @@ EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBa
 // Name of the kernels that run; `wanted` chooses them, null leaves them. Null: not on this machine.
 EXPORTED const char* memoir_edge_kernels(const char* wanted);
 
+// 1 where there are kernels for CUDAExecutionProvider, too.
+EXPORTED int memoir_edge_has_cuda();
+
 // Derives the prefix of a bank [R, W] for Route to search by, of up to n features; 0 on success. The
 // bank must stay where and as it is until `memoir_edge_forget`.
 EXPORTED int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n);

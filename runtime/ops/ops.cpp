@@ -1,4 +1,7 @@
 // The library as ONNX Runtime sees it: two ops of one domain.
+#include <utility>
+#include <vector>
+
 #include "exported.h"
 #include "kernels.h"
 #include "tensors.h"
@@ -6,15 +9,15 @@
 namespace memoir_edge {
 namespace {
 
-template <class T, size_t N>
-constexpr size_t count(const T (&)[N]) {
-  return N;
-}
+constexpr size_t K = 9;  // Route's last input is read on the host, whatever the device
 
-constexpr int ROUTE_IN[] = {ANY, INT64, INT64, UINT8, INT32, FLOAT, FLOAT, FLOAT, INT32, INT64};
-constexpr int ROUTE_OUT[] = {INT64, FLOAT, INT64};
-constexpr int RECALL_IN[] = {ANY, INT64, UINT8, INT32, ANY};
-constexpr int RECALL_OUT[] = {FLOAT};
+struct Op : OrtCustomOp {
+  const char* name;
+  const char* provider;  // null: CPU
+  std::vector<int> inputs, outputs;
+};
+
+const Op& of(const OrtCustomOp* op) { return *static_cast<const Op*>(op); }
 
 // A kernel needs nothing but ONNX Runtime's functions: it is a pointer to them.
 OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo*, void** kernel) {
@@ -28,21 +31,27 @@ OrtStatus* run(void* kernel, OrtKernelContext* context) {
   return guarded(ort, "memoir_edge: the op failed", [&] { compute(Call(ort, context)); });
 }
 
-// An op without state: everything but its name, types and computation is the same for all.
-template <void (*compute)(const Call&), const int* in, size_t n_in, const int* out, size_t n_out>
-OrtCustomOp op(const char* (*name)(const OrtCustomOp*)) {
-  OrtCustomOp made{};
+// An op without state: everything but its name, device, types and computation is the same for all.
+template <void (*compute)(const Call&)>
+Op make(const char* name, const char* provider, std::vector<int> inputs, std::vector<int> outputs) {
+  Op made{};
+  made.name = name;
+  made.provider = provider;
+  made.inputs = std::move(inputs);
+  made.outputs = std::move(outputs);
   made.version = API_VERSION;
-  made.GetName = name;
-  made.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-  made.GetInputType = [](const OrtCustomOp*, size_t i) { return in[i]; };
-  made.GetInputTypeCount = [](const OrtCustomOp*) { return n_in; };
-  made.GetOutputType = [](const OrtCustomOp*, size_t i) { return out[i]; };
-  made.GetOutputTypeCount = [](const OrtCustomOp*) { return n_out; };
+  made.GetName = [](const OrtCustomOp* op) { return of(op).name; };
+  made.GetExecutionProviderType = [](const OrtCustomOp* op) { return of(op).provider; };
+  made.GetInputType = [](const OrtCustomOp* op, size_t i) { return of(op).inputs[i]; };
+  made.GetInputTypeCount = [](const OrtCustomOp* op) { return of(op).inputs.size(); };
+  made.GetOutputType = [](const OrtCustomOp* op, size_t i) { return of(op).outputs[i]; };
+  made.GetOutputTypeCount = [](const OrtCustomOp* op) { return of(op).outputs.size(); };
   made.KernelDestroy = [](void*) {};
   made.GetInputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return REQUIRED; };
   made.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return REQUIRED; };
-  made.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };
+  made.GetInputMemoryType = [](const OrtCustomOp*, size_t i) -> int {
+    return i == K ? CPU_INPUT : DEVICE;
+  };
   made.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
   made.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
   made.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
@@ -54,24 +63,40 @@ OrtCustomOp op(const char* (*name)(const OrtCustomOp*)) {
   return made;
 }
 
+template <void (*route)(const Call&), void (*recall)(const Call&)>
+void make_both(std::vector<Op>& ops, const char* provider) {
+  ops.push_back(make<route>("Route", provider,
+                            {ANY, INT64, INT64, UINT8, INT32, FLOAT, FLOAT, FLOAT, INT32, INT64},
+                            {INT64, FLOAT, INT64}));
+  ops.push_back(make<recall>("Recall", provider, {ANY, INT64, UINT8, INT32, ANY}, {FLOAT}));
+}
+
+std::vector<Op> make_all() {
+  std::vector<Op> ops;
+#if defined(MEMOIR_EDGE_EMULATE)
+  make_both<compute_route_cuda, compute_recall_cuda>(ops, nullptr);
+#else
+  make_both<compute_route, compute_recall>(ops, nullptr);
+#endif
+#if defined(MEMOIR_EDGE_CUDA)
+  make_both<compute_route_cuda, compute_recall_cuda>(ops, "CUDAExecutionProvider");
+#endif
+  return ops;
+}
+
 }  // namespace
 }  // namespace memoir_edge
 
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace memoir_edge;
-  static const OrtCustomOp route =
-      op<compute_route, ROUTE_IN, count(ROUTE_IN), ROUTE_OUT, count(ROUTE_OUT)>(
-          [](const OrtCustomOp*) { return "Route"; });
-  static const OrtCustomOp recall =
-      op<compute_recall, RECALL_IN, count(RECALL_IN), RECALL_OUT, count(RECALL_OUT)>(
-          [](const OrtCustomOp*) { return "Recall"; });
+  static const std::vector<Op> ops = make_all();
   const OrtApi* api = base->GetApi(API_VERSION);
   if (api == nullptr) return nullptr;  // older than all we know: its function bodies serve
   const Ort ort{api};
   OrtCustomOpDomain* domain = nullptr;
   OrtStatus* status = ort.CreateCustomOpDomain("memoir_edge", &domain);
-  if (status == nullptr) status = ort.CustomOpDomain_Add(domain, &route);
-  if (status == nullptr) status = ort.CustomOpDomain_Add(domain, &recall);
+  for (const Op& op : ops)
+    if (status == nullptr) status = ort.CustomOpDomain_Add(domain, &op);
   if (status == nullptr) status = ort.AddCustomOpDomain(options, domain);
   return status;  // the domain lives as long as the process: sessions refer to it
 }
@@ -79,4 +104,12 @@ OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base)
 const char* memoir_edge_kernels(const char* wanted) {
   const memoir_edge::Kernels* found = memoir_edge::kernels(wanted);
   return found ? found->name : nullptr;
+}
+
+int memoir_edge_has_cuda() {
+#ifdef MEMOIR_EDGE_CUDA
+  return 1;
+#else
+  return 0;
+#endif
 }

@@ -39,6 +39,7 @@ enum ElementType : int {
   BFLOAT16 = 16,
 };
 enum Characteristic : int { REQUIRED = 0, OPTIONAL = 1 };
+enum MemoryType : int { CPU_INPUT = -2, DEVICE = 0 };
 enum StatusCode : int { FAIL = 1, INVALID_ARGUMENT = 2 };
 
 struct OrtCustomOp {
@@ -117,6 +118,9 @@ struct Ort {
   }
   void ReleaseTensorTypeAndShapeInfo(OrtTensorTypeAndShapeInfo* info) const {
     at<void(OrtTensorTypeAndShapeInfo*)>(99)(info);
+  }
+  OrtStatus* KernelContext_GetGPUComputeStream(const OrtKernelContext* context, void** out) const {
+    return at<OrtStatus*(const OrtKernelContext*, void**)>(193)(context, out);
   }
   OrtStatus* KernelContext_ParallelFor(const OrtKernelContext* context, void (*fn)(void*, size_t),
                                        size_t total, size_t batches, void* data) const {

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "inputs.h"
 #include "kernels.h"
-#include "tensors.h"
 
 namespace memoir_edge {
 namespace {
@@ -45,15 +45,10 @@ Active gather(const Tensor& a, size_t row, const uint8_t* key, const Tensor& col
 }  // namespace
 
 void compute_recall(const Call& call) {
-  const Tensor a = call.input(0, "a", 3, {FLOAT, FLOAT16, BFLOAT16});
-  const Tensor route = call.input(1, "route_out", 1, {INT64});
-  const Tensor bank = call.input(2, "bank", 2, {UINT8});
-  const Tensor columns = call.input(3, "columns", 1, {INT32});
-  const Tensor values = call.input(4, "values", 2, {FLOAT, FLOAT16, BFLOAT16});
-  const size_t B = a.size[0], T = a.size[1], D = a.size[2], R = bank.size[0], d = values.size[1];
-  expect_shape(route, "route_out", {B});
-  expect_shape(bank, "bank", {R, (D + 7) / 8});
-  expect_shape(values, "values", {columns.size[0], d});
+  const RecallInputs in = read_recall(call);
+  const Tensor &a = in.a, &route = in.route, &bank = in.bank, &columns = in.columns,
+               &values = in.values;
+  const size_t B = in.B(), T = in.T(), D = in.D(), R = bank.size[0], d = in.d();
   float* delta = call.output<float>(0, {B, T, d});
   std::memset(delta, 0, B * T * d * sizeof(float));
   std::vector<size_t> routed;

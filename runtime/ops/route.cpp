@@ -9,56 +9,20 @@
 #include <vector>
 
 #include "index.h"
+#include "inputs.h"
 #include "kernels.h"
-#include "tensors.h"
 
 namespace memoir_edge {
 namespace {
 
 constexpr size_t CHUNK_BYTES = 256 * 1024;  // of the bank, read by one thread for all queries
 
-struct Inputs {
-  Tensor a, span, route, bank, owner, thresholds, center, scale, permutation;
-  size_t B, T, D, R, W, k;
-};
-
-Inputs checked(const Call& call) {
-  Inputs in;
-  in.a = call.input(0, "a", 3, {FLOAT, FLOAT16, BFLOAT16});
-  in.span = call.input(1, "span", 2, {INT64});
-  in.route = call.input(2, "route", 1, {INT64});
-  in.bank = call.input(3, "bank", 2, {UINT8});
-  in.owner = call.input(4, "owner", 1, {INT32});
-  in.thresholds = call.input(5, "thresholds", 1, {FLOAT});
-  in.center = call.input(6, "center", 1, {FLOAT});
-  in.scale = call.input(7, "scale", 1, {FLOAT});
-  in.permutation = call.input(8, "permutation", 1, {INT32});
-  const Tensor k = call.input(9, "k", 1, {INT64});
-  in.B = in.a.size[0], in.T = in.a.size[1], in.D = in.a.size[2];
-  in.R = in.bank.size[0], in.W = in.bank.size[1];
-  expect_shape(in.span, "span", {in.B, in.T});
-  expect_shape(in.route, "route", {in.B});
-  expect_shape(in.bank, "bank", {in.R, (in.D + 7) / 8});
-  expect_shape(in.owner, "owner", {in.R});
-  if (in.thresholds.size[0] != 1) expect_shape(in.thresholds, "thresholds", {in.R});
-  expect_shape(in.center, "center", {in.D});
-  expect_shape(in.scale, "scale", {in.D});
-  expect_shape(in.permutation, "permutation", {in.D});
-  expect_shape(k, "k", {1});
-  if (in.R == 0) throw Refusal("the bank has no keys, expected at least 1");
-  const int64_t ones = *k.as<int64_t>();
-  if (ones < 1 || static_cast<uint64_t>(ones) > in.D)
-    throw Refusal("k is " + std::to_string(ones) + ", expected 1 to " + std::to_string(in.D));
-  in.k = static_cast<size_t>(ones);
-  return in;
-}
-
-void check_permutation(const Inputs& in) {
+void check_permutation(const RouteInputs& in) {
   const int32_t* permutation = in.permutation.as<int32_t>();
-  for (size_t i = 0; i < in.D; i++)
-    if (permutation[i] < 0 || static_cast<size_t>(permutation[i]) >= in.D)
+  for (size_t i = 0; i < in.D(); i++)
+    if (permutation[i] < 0 || static_cast<size_t>(permutation[i]) >= in.D())
       throw Refusal("permutation holds " + std::to_string(permutation[i]) + ", expected 0 to " +
-                    std::to_string(in.D - 1));
+                    std::to_string(in.D() - 1));
 }
 
 struct Limit {
@@ -84,27 +48,28 @@ Limit kth_largest(const std::vector<uint32_t>& numbers, size_t k) {
 }
 
 // Feature and mask of one row; `query` is [W] zeros.
-void make_mask(const Inputs& in, size_t row, uint8_t* query) {
-  std::vector<float> f(in.D);
-  const char* tokens = static_cast<const char*>(in.a.data) + row * in.T * in.D * size_of(in.a.type);
-  const int64_t* span = in.span.as<int64_t>() + row * in.T;
+void make_mask(const RouteInputs& in, size_t row, uint8_t* query) {
+  std::vector<float> f(in.D());
+  const size_t bytes = in.D() * size_of(in.a.type);  // of a token
+  const char* tokens = static_cast<const char*>(in.a.data) + row * in.T() * bytes;
+  const int64_t* span = in.span.as<int64_t>() + row * in.T();
   size_t counted = 0;
-  for (size_t t = 0; t < in.T; t++) {
+  for (size_t t = 0; t < in.T(); t++) {
     if (span[t] <= 0) continue;
-    kernels()->add_token(tokens + t * in.D * size_of(in.a.type), in.a.type, in.D, f.data());
+    kernels()->add_token(tokens + t * bytes, in.a.type, in.D(), f.data());
     counted++;
   }
   const float number = static_cast<float>(std::max<size_t>(counted, 1));
   const float *center = in.center.as<float>(), *scale = in.scale.as<float>();
-  std::vector<uint32_t> magnitude(in.D);  // bits of a float without its sign: ordered as it is
-  for (size_t i = 0; i < in.D; i++) {
+  std::vector<uint32_t> magnitude(in.D());  // bits of a float without its sign: ordered as it is
+  for (size_t i = 0; i < in.D(); i++) {
     const float value = std::fabs((f[i] / number - center[i]) * scale[i]);
     std::memcpy(&magnitude[i], &value, sizeof value);
   }
   const Limit limit = kth_largest(magnitude, in.k);
   size_t equal = limit.equal;
   const int32_t* permutation = in.permutation.as<int32_t>();
-  for (size_t i = 0; i < in.D; i++) {
+  for (size_t i = 0; i < in.D(); i++) {
     if (magnitude[i] < limit.value || (magnitude[i] == limit.value && equal == 0)) continue;
     if (magnitude[i] == limit.value) equal--;  // among equals the lower index first
     query[permutation[i] / 8] |= static_cast<uint8_t>(1u << permutation[i] % 8);
@@ -112,17 +77,18 @@ void make_mask(const Inputs& in, size_t row, uint8_t* query) {
 }
 
 // The best key of each query, by reading the whole bank once.
-std::vector<Best> scan(const Call& call, const Inputs& in, const std::vector<uint8_t>& queries) {
-  const size_t n = queries.size() / in.W;
+std::vector<Best> scan(const Call& call, const RouteInputs& in,
+                       const std::vector<uint8_t>& queries) {
+  const size_t n = queries.size() / in.W();
   const uint8_t* bank = in.bank.as<uint8_t>();
-  const size_t step = std::max<size_t>(CHUNK_BYTES / in.W, 1), chunks = (in.R + step - 1) / step;
+  const size_t step = std::max<size_t>(CHUNK_BYTES / in.W(), 1), chunks = (in.R() + step - 1) / step;
   std::vector<Best> found(chunks * n);
   call.each(chunks, [&](size_t chunk) {
-    const size_t first = chunk * step, keys = std::min(step, in.R - first);
+    const size_t first = chunk * step, keys = std::min(step, in.R() - first);
     for (size_t q = 0; q < n; q++) {
       uint32_t shared;
       size_t row;
-      kernels()->best_key(bank + first * in.W, keys, in.W, &queries[q * in.W], &shared, &row);
+      kernels()->best_key(bank + first * in.W(), keys, in.W(), &queries[q * in.W()], &shared, &row);
       found[chunk * n + q].take(shared, first + row);
     }
   });
@@ -133,16 +99,16 @@ std::vector<Best> scan(const Call& call, const Inputs& in, const std::vector<uin
 
 // The same by the bank's prefix, for a query that some key may answer; for any other query a key
 // that is near it, with its true overlap.
-std::vector<Best> search(const Call& call, const Inputs& in, const Index& index,
+std::vector<Best> search(const Call& call, const RouteInputs& in, const Index& index,
                          const std::vector<uint8_t>& queries) {
-  const size_t n = queries.size() / in.W, blocks = (in.R + BLOCK_KEYS - 1) / BLOCK_KEYS;
+  const size_t n = queries.size() / in.W(), blocks = (in.R() + BLOCK_KEYS - 1) / BLOCK_KEYS;
   const uint8_t* bank = in.bank.as<uint8_t>();
   const uint32_t k = static_cast<uint32_t>(in.k);
   const uint32_t shared = least_shared(in.thresholds.as<float>(), in.thresholds.size[0], k);
   std::vector<std::vector<uint32_t>> ones(n);
   std::vector<Search> searches(n);
   for (size_t q = 0; q < n; q++) {
-    const uint8_t* query = &queries[q * in.W];
+    const uint8_t* query = &queries[q * in.W()];
     for (uint32_t i = 0; i < index.n; i++)
       if (query[i / 8] >> (i % 8) & 1) ones[q].push_back(i);
     const uint32_t seen = static_cast<uint32_t>(ones[q].size());
@@ -152,7 +118,7 @@ std::vector<Best> search(const Call& call, const Inputs& in, const Index& index,
   std::vector<Best> best(blocks * n), near(blocks * n);
   call.each(blocks, [&](size_t block) {
     for (size_t q = 0; q < n; q++)
-      search_block(searches[q], index.prefix.get(), bank, in.R, in.W, index.n, block,
+      search_block(searches[q], index.prefix.get(), bank, in.R(), in.W(), index.n, block,
                    &best[block * n + q], &near[block * n + q]);
   });
   for (size_t q = 0; q < n; q++) {
@@ -162,7 +128,7 @@ std::vector<Best> search(const Call& call, const Inputs& in, const Index& index,
     }
     if (best[q].found) continue;
     const size_t row = near[q].row;
-    best[q].take(kernels()->shared_ones(bank + row * in.W, searches[q].query, in.W), row);
+    best[q].take(kernels()->shared_ones(bank + row * in.W(), searches[q].query, in.W()), row);
   }
   best.resize(n);
   return best;
@@ -171,13 +137,13 @@ std::vector<Best> search(const Call& call, const Inputs& in, const Index& index,
 }  // namespace
 
 void compute_route(const Call& call) {
-  const Inputs in = checked(call);
-  int64_t* route_out = call.output<int64_t>(0, {in.B});
-  float* overlap = call.output<float>(1, {in.B});
-  int64_t* candidate = call.output<int64_t>(2, {in.B});
+  const RouteInputs in = read_route(call);
+  int64_t* route_out = call.output<int64_t>(0, {in.B()});
+  float* overlap = call.output<float>(1, {in.B()});
+  int64_t* candidate = call.output<int64_t>(2, {in.B()});
   const int64_t* route = in.route.as<int64_t>();
   std::vector<size_t> undecided;
-  for (size_t row = 0; row < in.B; row++) {
+  for (size_t row = 0; row < in.B(); row++) {
     route_out[row] = route[row];
     overlap[row] = 0;
     candidate[row] = -1;
@@ -185,9 +151,9 @@ void compute_route(const Call& call) {
   }
   if (undecided.empty()) return;
   check_permutation(in);
-  std::vector<uint8_t> queries(undecided.size() * in.W);
-  call.each(undecided.size(), [&](size_t q) { make_mask(in, undecided[q], &queries[q * in.W]); });
-  const auto index = index_of(in.bank.as<uint8_t>(), in.R, in.W);
+  std::vector<uint8_t> queries(undecided.size() * in.W());
+  call.each(undecided.size(), [&](size_t q) { make_mask(in, undecided[q], &queries[q * in.W()]); });
+  const auto index = index_of(in.bank.as<uint8_t>(), in.R(), in.W());
   const std::vector<Best> best =
       index ? search(call, in, *index, queries) : scan(call, in, queries);
   for (size_t q = 0; q < undecided.size(); q++) {

@@ -30,16 +30,13 @@ size_t size_of(int type) {
   }
 }
 
-Tensor Call::input(size_t i, const char* name, size_t rank, std::initializer_list<int> types,
-                   bool optional) const {
+Tensor Call::input(size_t i, const char* name, size_t rank,
+                   std::initializer_list<int> types) const {
   const OrtValue* value = nullptr;
   size_t given = 0;
   check(ort_.KernelContext_GetInputCount(context_, &given));
   if (i < given) check(ort_.KernelContext_GetInput(context_, i, &value));
-  if (value == nullptr) {
-    if (optional) return {};
-    throw Refusal(std::string(name) + " is missing");
-  }
+  if (value == nullptr) throw Refusal(std::string(name) + " is missing");
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(ort_.GetTensorTypeAndShape(value, &info));
   auto release = [this](OrtTensorTypeAndShapeInfo* held) {

@@ -30,22 +30,31 @@ struct Tensor {
   const T* as() const {
     return static_cast<const T*>(data);
   }
-  explicit operator bool() const { return data != nullptr || rank != 0; }  // optional, and given
 };
 
 size_t size_of(int type);  // bytes of an element
+
+inline void check(OrtStatus* status) {
+  if (status != nullptr) throw Failure{status};
+}
 
 class Call {
  public:
   Call(Ort ort, OrtKernelContext* context) : ort_(ort), context_(context) {}
 
-  // Input i, of one of the types and of the given rank. Optional: an empty Tensor where not given.
-  Tensor input(size_t i, const char* name, size_t rank, std::initializer_list<int> types,
-               bool optional = false) const;
+  // Input i, of one of the types and of the given rank.
+  Tensor input(size_t i, const char* name, size_t rank, std::initializer_list<int> types) const;
 
   template <class T>
   T* output(size_t i, std::initializer_list<size_t> sizes) const {
     return static_cast<T*>(output(i, sizes));
+  }
+
+  // The CUDA stream that the session runs on.
+  void* stream() const {
+    void* out = nullptr;
+    check(ort_.KernelContext_GetGPUComputeStream(context_, &out));
+    return out;
   }
 
   // work(i) for i < n, on the session's threads. The work must not throw.
@@ -64,9 +73,6 @@ class Call {
   }
 
  private:
-  void check(OrtStatus* status) const {
-    if (status != nullptr) throw Failure{status};
-  }
   void* output(size_t i, std::initializer_list<size_t> sizes) const;
 
   Ort ort_;
@@ -95,5 +101,7 @@ void expect_shape(const Tensor& tensor, const char* name, std::initializer_list<
 
 void compute_route(const Call& call);
 void compute_recall(const Call& call);
+void compute_route_cuda(const Call& call);
+void compute_recall_cuda(const Call& call);
 
 }  // namespace memoir_edge

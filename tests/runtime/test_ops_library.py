@@ -58,6 +58,28 @@ def test_valgrind_finds_nothing(fuzzer: Path) -> None:
     _fuzz(["valgrind", *options, str(fuzzer), "400", "2"])
 
 
+@compiled
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+def test_a_library_with_cuda_serves_where_there_is_none(
+    export_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["-DMEMOIR_EDGE_CUDA=ON"]
+    for step in (["-S", str(ROOT / "runtime" / "ops"), "-B", str(tmp_path), *options],
+                 ["--build", str(tmp_path), "--parallel", "2"]):  # fmt: skip
+        done = subprocess.run([str(CMAKE), *step], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning" not in done.stderr, done.stderr
+    monkeypatch.setattr(_ops, "__file__", str(tmp_path / "_ops.py"))
+    _ops.library.cache_clear()
+    [built] = tmp_path.glob("libmemoir_edge_ops.*")
+    assert _ops.library("cpu") == _ops.library("cuda") == built
+    answers = Session(export_dir).generate("a", max_new_tokens=4)
+    monkeypatch.undo()
+    _ops.library.cache_clear()
+    assert answers == Session(export_dir).generate("a", max_new_tokens=4)
+
+
 def test_a_session_says_what_runs(export_dir: Path) -> None:
     assert Session(export_dir, native=False).ops == "function bodies"
     if _ops.library("cpu") is None:
