@@ -15,7 +15,7 @@ from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime._provider import OrtValue
 
 MANY = 64 * 2**20  # bytes of a bank from which on a search by prefix pays
-PREFIX = 2048  # features of a prefix, the most that the library takes
+PREFIX = 2560  # features of a prefix, the most that the library takes
 
 
 @cache

@@ -15,7 +15,7 @@ namespace memoir_edge {
 // for each key.
 constexpr size_t BLOCK_BYTES = 4096;             // of one feature in one block
 constexpr size_t BLOCK_KEYS = BLOCK_BYTES * 8;  // keys of a block
-constexpr size_t MAX_PREFIX = 2048;             // features that a prefix may hold
+constexpr size_t MAX_PREFIX = 2560;              // features that a prefix may hold
 constexpr size_t PLANES = 12;                   // bits of a count up to MAX_PREFIX
 
 // Bit p of key i's count is bit i of planes[p], bit order little.

@@ -122,34 +122,67 @@ uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
   return low;
 }
 
+Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const uint8_t* bank, size_t R,
+            size_t W, size_t n) {
+  constexpr size_t SAMPLE = 512, LENGTHS = 10;
+  constexpr double LOOK = 4000;  // features that are counted while one key is looked at
+  std::vector<uint32_t> ones;
+  for (uint32_t i = 0; i < n; i++)
+    if (bit(query, i)) ones.push_back(i);
+  Search best{query, n, ones, shared > k ? static_cast<uint32_t>(ones.size()) + 1
+                                         : least_in_prefix(k, shared, ones.size())};
+  if (R < 2 * SAMPLE || shared > k) return best;
+  const size_t step = R / SAMPLE;
+  double least_cost = INFINITY;
+  for (size_t length = 1; length <= LENGTHS; length++) {
+    const size_t read = n * length / LENGTHS / 8 * 8;
+    const auto end = std::lower_bound(ones.begin(), ones.end(), read);
+    const uint32_t seen = static_cast<uint32_t>(end - ones.begin());
+    const uint32_t least = least_in_prefix(k, shared, seen);
+    size_t left = 0;
+    for (size_t key = 0; key < SAMPLE; key++)
+      left += kernels()->shared_ones(bank + key * step * W, query, read / 8) >= least;
+    const double cost = seen + LOOK * static_cast<double>(left) / SAMPLE;
+    if (cost >= least_cost) continue;
+    least_cost = cost;
+    best = {query, read, {ones.begin(), end}, least};
+  }
+  return best;
+}
+
 void search_block(const Search& search, const uint8_t* prefix, const uint8_t* bank, size_t R,
                   size_t W, size_t n, size_t block, Best* best, Best* fallback) {
   const Kernels& run = *kernels();
   const uint8_t* here = prefix + block * n * BLOCK_BYTES;
   const uint8_t* features[MAX_PREFIX + 16];
   size_t used = 0;
-  for (; used < search.n_ones; used++) features[used] = here + search.ones[used] * BLOCK_BYTES;
+  for (const uint32_t one : search.ones) features[used++] = here + one * BLOCK_BYTES;
   while (used % 16 != 0) features[used++] = NO_FEATURE;
   Counts counts;
   run.count_block(features, used, &counts);
 
   const size_t first = block * BLOCK_KEYS, keys = std::min(BLOCK_KEYS, R - first);
-  const uint8_t* rest = search.query + n / 8;
-  auto rest_of = [&](size_t key) { return bank + (first + key) * W + n / 8; };
+  const size_t seen = search.read / 8, unseen = W - seen;
+  auto rest_of = [&](size_t key) { return bank + (first + key) * W + seen; };
   auto shared = [&](size_t key) {
-    return count_of(counts, key) + run.shared_ones(rest_of(key), rest, W - n / 8);
+    return count_of(counts, key) + run.shared_ones(rest_of(key), search.query + seen, unseen);
   };
-  uint16_t left[BLOCK_KEYS];
-  size_t n_left = 0;
-  for (size_t w = 0; w < BLOCK_BYTES / 8; w++)
-    for (uint64_t bits = reaching(counts, w, search.least); bits != 0; bits &= bits - 1)
-      left[n_left++] = static_cast<uint16_t>(64 * w + __builtin_ctzll(bits));
-  constexpr size_t AHEAD = 12;  // keys that are on their way from memory
-  for (size_t i = 0; i < n_left && left[i] < keys; i++) {
-    if (i + AHEAD < n_left && left[i + AHEAD] < keys)
-      for (size_t at = 0; at < W - n / 8; at += 64)
-        __builtin_prefetch(rest_of(left[i + AHEAD]) + at);
-    best->take(shared(left[i]), first + left[i]);
+  constexpr size_t AHEAD = 12;   // keys that are on their way from memory
+  constexpr size_t WORDS = 256;  // of the counts, whose keys are looked at together
+  for (size_t begin = 0; begin < BLOCK_BYTES / 8; begin += WORDS) {
+    uint32_t left[WORDS * 64];
+    size_t n_left = 0;
+    for (size_t w = begin; w < std::min(begin + WORDS, BLOCK_BYTES / 8); w++)
+      for (uint64_t bits = reaching(counts, w, search.least); bits != 0; bits &= bits - 1) {
+        const size_t key = 64 * w + static_cast<size_t>(__builtin_ctzll(bits));
+        if (key < keys) left[n_left++] = static_cast<uint32_t>(key);
+      }
+    for (size_t i = 0; i < n_left; i++) {
+      if (i + AHEAD < n_left)
+        for (size_t at = 0; at < unseen; at += 64)
+          __builtin_prefetch(rest_of(left[i + AHEAD]) + at);
+      best->take(shared(left[i]), first + left[i]);
+    }
   }
   if (best->found) return;
   const uint32_t most = highest(counts);

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace memoir_edge {
 
@@ -41,13 +42,18 @@ struct Best {
   }
 };
 
-// What one query wants of a block of the prefix.
+// What one query reads of a prefix, and what it wants there.
 struct Search {
-  const uint8_t* query;                        // [W]
-  const uint32_t* ones;                        // features of the prefix that the query has
-  size_t n_ones;
-  uint32_t least;                              // of them, for a key that may win
+  const uint8_t* query;        // [W]
+  size_t read;                 // the first features of the prefix, a multiple of 8
+  std::vector<uint32_t> ones;  // those of them that the query has
+  uint32_t least;              // of these, for a key that may win
 };
+
+// A search for keys that share at least `shared` of the query's k ones. It reads as much of the
+// prefix as pays: the more, the fewer keys are left to be looked at, which a sample of them tells.
+Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const uint8_t* bank, size_t R,
+            size_t W, size_t n);
 
 // The best of one block's keys that may win. `fallback` is the key with the best prefix, for a
 // query that no key may win: then what is said of it is at least true.

@@ -105,16 +105,10 @@ std::vector<Best> search(const Call& call, const RouteInputs& in, const Index& i
   const uint8_t* bank = in.bank.as<uint8_t>();
   const uint32_t k = static_cast<uint32_t>(in.k);
   const uint32_t shared = least_shared(in.thresholds.as<float>(), in.thresholds.size[0], k);
-  std::vector<std::vector<uint32_t>> ones(n);
   std::vector<Search> searches(n);
-  for (size_t q = 0; q < n; q++) {
-    const uint8_t* query = &queries[q * in.W()];
-    for (uint32_t i = 0; i < index.n; i++)
-      if (query[i / 8] >> (i % 8) & 1) ones[q].push_back(i);
-    const uint32_t seen = static_cast<uint32_t>(ones[q].size());
-    const uint32_t least = shared > k ? seen + 1 : least_in_prefix(k, shared, seen);
-    searches[q] = {query, ones[q].data(), seen, least};
-  }
+  call.each(n, [&](size_t q) {
+    searches[q] = plan(&queries[q * in.W()], k, shared, bank, in.R(), in.W(), index.n);
+  });
   std::vector<Best> best(blocks * n), near(blocks * n);
   call.each(blocks, [&](size_t block) {
     for (size_t q = 0; q < n; q++)
