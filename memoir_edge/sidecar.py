@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from memoir_edge.errors import GraphError
+from memoir_edge.errors import GraphError, MismatchError
+from memoir_edge.memory import Memory
 
 NAME = "memoir_edge.json"
 FORMAT = 1  # of this file
@@ -75,6 +76,32 @@ def _check_version(path: Path, raw: dict[str, Any]) -> None:
             f"format {FORMAT} and ports {PORTS}",
             hint="update memoir-edge, or export again",
         )
+
+
+def check_fit(memory: Memory, graph: Sidecar) -> None:
+    """A memory fits the graph whose site, widths and base model are its own.
+
+    Raises:
+        MismatchError: It does not; the message names both sides.
+    """
+    pairs = {
+        "site": (memory.site, graph.site),
+        "D, d": ((memory.D, memory.d), (graph.D, graph.d)),
+        "base model": (_base(memory.base), _base((graph.model_id, graph.digest))),
+    }
+    if not (memory.base.digest and graph.digest) or memory.base.digest == graph.digest:
+        del pairs["base model"]  # the same weights may be known by two names
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            raise MismatchError(
+                f"the memory's {name} is {found}, the graph's is {expected}",
+                hint="use the memory made for this model, or export the model it was made for",
+            )
+
+
+def _base(base: tuple[str, str | None]) -> str:
+    model_id, digest = base
+    return f"{model_id} ({digest[:16] if digest else 'no digest'})"
 
 
 def _is_text(value: object) -> bool:

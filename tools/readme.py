@@ -30,7 +30,7 @@ PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge
 REST = {
     "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
     "tests": "mirror the packages",
-    "docs": "memory format, journal, ports, ops, editor, routing, serving, commands, benchmarks",
+    "docs": "memory format, journal, ports, ops, editor, routing, serving, deploying, and more",
 }
 
 

@@ -3,13 +3,22 @@
     export(out=Path("onnx"), model=Path("model"))
 
 One transformation a file: `_base_graph` (transformers to ONNX), `_site` (which MatMul), `_bodies`
-and `_settle` (the two ops), `_ports` (the ops at the site), `_write` (the directory). docs/ports.md
-is the contract of what comes out.
+and `_settle` (the two ops), `_ports` (the ops at the site), `_write` (the directory), `_triton`
+(another server's layout). docs/ports.md is the contract of what comes out.
 """
 
 from memoir_edge_exporter._export import Exported, export
 from memoir_edge_exporter._ports import add_ports
 from memoir_edge_exporter._site import Site, find_site
+from memoir_edge_exporter._triton import Packaged, package_triton
 
-__all__ = ["Exported", "Site", "add_ports", "export", "find_site"]
+__all__ = [
+    "Exported",
+    "Packaged",
+    "Site",
+    "add_ports",
+    "export",
+    "find_site",
+    "package_triton",
+]
 __version__ = "0.1.0"

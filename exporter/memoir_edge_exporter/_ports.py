@@ -17,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from memoir_edge import ports
+from memoir_edge.memory import Memory
 from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
 from memoir_edge_exporter._site import Site
 
@@ -52,6 +53,58 @@ def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
     model.opset_import.append(helper.make_opsetid(ports.DOMAIN, VERSION))
     model.ir_version = max(model.ir_version, _IR_VERSION)
     return model
+
+
+def hold(model: onnx.ModelProto, memory: Memory) -> onnx.ModelProto:
+    """Let the ports of a graph hold a memory where nothing is fed, in place of the empty one.
+
+    The default span becomes that of the memory's routing feature.
+
+    Args:
+        model: A graph with ports.
+        memory: One that fits it.
+    """
+    tensors = ports.feeds(memory)
+    for initializer in model.graph.initializer:
+        if initializer.name in tensors:
+            value = numpy_helper.from_array(tensors[initializer.name], initializer.name)
+            initializer.CopyFrom(value)
+    if limit := _LIMITS[memory.feature]:
+        nodes = model.graph.node
+        at = next(i for i, node in enumerate(nodes) if node.output[:] == ["memory/attended"])
+        nodes[at].output[0] = "memory/every"
+        for offset, node in enumerate(_last_tokens(*limit), start=1):
+            nodes.insert(at + offset, node)
+    return model
+
+
+# (times, share, more): the tokens that count for a feature are those with
+# times * (tokens from here on) <= share * (all tokens) + more. None: all of them.
+_LIMITS: dict[str, tuple[int, int, int] | None] = {
+    "mean": None,
+    "last": (1, 0, 1),
+    "last-two": (1, 0, 2),
+    "later-half": (2, 1, 1),
+    "mean-scaled": None,
+    "last-scaled": (1, 0, 1),
+}
+
+
+def _last_tokens(times: int, share: int, more: int) -> list[onnx.NodeProto]:
+    """`memory/attended` of `memory/every`."""
+    return [
+        _ints("memory/times", [times]),
+        _ints("memory/share_times", [share]),
+        _ints("memory/more", [more]),
+        _node("CumSum", ["memory/every", "memory/axis"], ["memory/from_here"], reverse=1),
+        _node("Mul", ["memory/from_here", "memory/times"], ["memory/left"]),
+        _node("ReduceSum", ["memory/every", "memory/axis"], ["memory/tokens"], keepdims=1),
+        _node("Mul", ["memory/tokens", "memory/share_times"], ["memory/share"]),
+        _node("Add", ["memory/share", "memory/more"], ["memory/limit"]),
+        _node("LessOrEqual", ["memory/left", "memory/limit"], ["memory/late"]),
+        _node("Cast", ["memory/late"], ["memory/late_ints"], to=onnx.TensorProto.INT64),
+        _node("Mul", ["memory/every", "memory/late_ints"], ["memory/attended"]),
+    ]
 
 
 def opset(model: onnx.ModelProto) -> int:

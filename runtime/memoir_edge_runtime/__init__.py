@@ -7,6 +7,7 @@ from memoir_edge_runtime._batch import Batch, complete
 from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder, State
 from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._ops import library as ops_library
 from memoir_edge_runtime._replay import Case, Outcome, probes, recorded, replay
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._sampling import Options
@@ -34,6 +35,7 @@ __all__ = [
     "Token",
     "Tokenizer",
     "complete",
+    "ops_library",
     "probes",
     "recorded",
     "replay",

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memoir_edge import ports, tophash
-from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Memory, to_bytes
-from memoir_edge.sidecar import Sidecar
 from memoir_edge_runtime._provider import OrtValue, value
 from memoir_edge_runtime._results import Routing
 
@@ -63,29 +61,3 @@ def place(memory: Memory, number: int, device: str) -> Generation:
     # Copies: on the CPU a value is a view, and the caller may go on to change what it was made of.
     feeds = {n: value(array.copy(), home[n]) for n, array in ports.feeds(memory).items()}
     return Generation(number, memory, digest, feeds, {e.row: e.id for e in memory.edits})
-
-
-def check_fit(memory: Memory, graph: Sidecar) -> None:
-    """A memory fits the graph whose site, widths and base model are its own.
-
-    Raises:
-        MismatchError: It does not; the message names both sides.
-    """
-    pairs = {
-        "site": (memory.site, graph.site),
-        "D, d": ((memory.D, memory.d), (graph.D, graph.d)),
-        "base model": (_base(memory.base), _base((graph.model_id, graph.digest))),
-    }
-    if not (memory.base.digest and graph.digest) or memory.base.digest == graph.digest:
-        del pairs["base model"]  # the same weights may be known by two names
-    for name, (found, expected) in pairs.items():
-        if found != expected:
-            raise MismatchError(
-                f"the memory's {name} is {found}, the graph's is {expected}",
-                hint="use the memory made for this model, or export the model it was made for",
-            )
-
-
-def _base(base: tuple[str, str | None]) -> str:
-    model_id, digest = base
-    return f"{model_id} ({digest[:16] if digest else 'no digest'})"

@@ -26,7 +26,7 @@ from memoir_edge_runtime import _chat, _ops, _provider, _tokens
 from memoir_edge_runtime._batch import complete
 from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder
-from memoir_edge_runtime._generation import Generation, check_fit, place
+from memoir_edge_runtime._generation import Generation, place
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._sampling import Options, fresh_seed
 from memoir_edge_runtime._tokens import Prompt, Row
@@ -107,7 +107,7 @@ class Session:
         """
         if not isinstance(memory, Memory):
             memory = memories.read(Path(memory))
-        check_fit(memory, self.sidecar)
+        sidecar.check_fit(memory, self.sidecar)
         generation = place(memory, next(self._numbers), self.decoder.device)
         if self._native and self.decoder.device == "cpu" and memory.bank.nbytes >= _ops.MANY:
             _ops.index(generation.feeds["memory.bank"])
@@ -128,7 +128,7 @@ class Session:
 
     def _check(self, generation: Generation) -> None:
         if generation.memory is not None:
-            check_fit(generation.memory, self.sidecar)
+            sidecar.check_fit(generation.memory, self.sidecar)
 
     def _pin(self, memory: Generation | None) -> Generation:
         if memory is not None:

@@ -49,8 +49,8 @@ def one_node(op: str, *, a: int = F, opset: int = MIN_OPSET) -> onnx.ModelProto:
 
 BODIES, CUDA = "bodies", "cuda"  # the latter emulated
 KERNELS = ("baseline", "avx2", "avx512")
-each = pytest.mark.parametrize("by", (BODIES, *KERNELS, pytest.param(CUDA, marks=pytest.mark.slow)))
-refusing = pytest.mark.parametrize("by", (BODIES, *KERNELS))
+each = pytest.mark.parametrize("by", [BODIES, *KERNELS, pytest.param(CUDA, marks=pytest.mark.slow)])
+refusing = pytest.mark.parametrize("by", [BODIES, *KERNELS])
 natively = pytest.mark.parametrize("by", KERNELS)
 
 
@@ -85,8 +85,9 @@ def emulated() -> Path:
         pytest.skip("needs CMake and a C++ compiler")
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     _kept.append(folder)
+    target = ["--target", "memoir_edge_ops"]
     for step in (["-S", str(OPS), "-B", folder.name, "-DMEMOIR_EDGE_EMULATE=ON"],
-                 ["--build", folder.name, "--target", "memoir_edge_ops", "--parallel", "2"]):  # fmt: skip
+                 ["--build", folder.name, "--parallel", "2", *target]):  # fmt: skip
         done = subprocess.run([cmake, *step], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning" not in done.stderr, done.stderr

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ from onnx import TensorProto
 
 from memoir_edge import ports, tophash
 from memoir_edge_exporter import add_ports, find_site
-from memoir_edge_exporter._ports import obstacle
+from memoir_edge_exporter._ports import hold, obstacle
 
 Build = Callable[..., onnx.ModelProto]
 SITE = "model.layers.0.mlp.down_proj"
@@ -101,6 +102,26 @@ def test_the_empty_memory_changes_nothing(
     after, route, overlap, candidate = open_graph(with_ports(model)).run(None, ids_and_mask())
     np.testing.assert_array_equal(after, before)
     assert (route.tolist(), overlap.tolist(), candidate.tolist()) == ([-1] * 3, [0] * 3, [0] * 3)
+
+
+@pytest.mark.parametrize("feature", tophash.FEATURES)
+def test_a_memory_held_by_the_graph_is_as_one_that_is_fed(
+    three_nodes: Build, open_graph, memory, feature: str
+) -> None:
+    rng = np.random.default_rng(3)
+    held = replace(memory(rng.random((9, 12)).argsort(axis=1) < 4, 5), feature=feature)
+    held = replace(held, thresholds=np.full(9, 0.5, np.float32))
+    model = with_ports(three_nodes())
+    fed, baked = open_graph(model), open_graph(hold(with_ports(three_nodes()), held))
+    lengths = rng.integers(1, 8, 20)
+    attention = (np.arange(7) >= 7 - lengths[:, None]).astype(np.int64)
+    attention[10:] = attention[10:, ::-1]  # padding on the right, too
+    feeds = {"input_ids": rng.integers(0, 9, (20, 7)), "attention_mask": attention}
+    span = {"memory.span": tophash.span(feature, attention)}
+    expected = fed.run(None, feeds | ports.feeds(held) | span)
+    assert len(set(expected[1].tolist())) > 2  # several edits fire, and some row is the base's
+    for ours, oracle in zip(baked.run(None, feeds), expected, strict=True):
+        np.testing.assert_array_equal(ours, oracle)
 
 
 @pytest.mark.parametrize("kind", ["MatMul", "transposed", "Gemm"])

@@ -1,6 +1,7 @@
 """A local Ray with two replicas: memories rolled forward and back while requests come in."""
 
 import hashlib
+import re
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from memoir_edge import memory as memories
 from memoir_edge.errors import InputError
@@ -188,3 +190,19 @@ def test_settings_that_are_not_the_applications_to_take(export_dir):
     for settings, said in (({"admin_key": "12345678"}, "admin_key cannot"), ({"x": 1}, "'x'")):
         with pytest.raises(InputError, match=said):
             app(Arguments(model=export_dir, settings=settings))
+
+
+def test_the_documented_configuration_is_one_that_ray_and_we_take():
+    from ray.serve.schema import ServeDeploySchema
+
+    from memoir_edge_runtime.serve import wanted
+    from memoir_edge_runtime.serve.ray_app import NAME, Arguments, _settings
+
+    page = (Path(__file__).parents[3] / "docs/deploying.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    [application] = ServeDeploySchema.model_validate(yaml.safe_load(shown)).applications
+    assert application.import_path == "memoir_edge_runtime.serve.ray_app:app"
+    _settings(Arguments(**application.args))
+    [deployment] = application.deployments
+    assert deployment.name == NAME
+    assert wanted.parse(deployment.user_config).name == "monday"
