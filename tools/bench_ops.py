@@ -33,6 +33,7 @@ from memoir_edge_exporter import export
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
 from memoir_edge_runtime import Session, _ops
+from memoir_edge_runtime._provider import open_graph
 
 Row = dict[str, Any]
 Calls = Mapping[str, Callable[[], object]]
@@ -315,9 +316,7 @@ def _billion(folder: Path) -> Path:
 
 
 def _tokens(folder: Path, given: argparse.Namespace, threads: int) -> list[Row]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    plain = ort.InferenceSession(str(folder / "plain" / "model.onnx"), options)
+    plain = open_graph(folder / "plain" / "model.onnx", ["CPUExecutionProvider"], threads)
     calls: dict[str, tuple[Any, Mapping[str, Any]]] = {"no ports": (plain, {})}
     rng = np.random.default_rng(3)
     for name, native in (("native", True), ("bodies", False)):
