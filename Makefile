@@ -25,6 +25,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python tools/bench_end_to_end.py
 	$(BIN)/python tools/bench_editor.py
+	for part in scan million model; do $(BIN)/python tools/bench_ops.py $$part || exit 1; done
 	$(BIN)/python tools/load_swap.py
 	$(BIN)/python tools/bench_serve.py
 

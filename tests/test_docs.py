@@ -12,7 +12,7 @@ from memoir_edge.demo.edits import showcase
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("part", ["tree", "commands"])
+@pytest.mark.parametrize("part", ["tree", "commands", "register"])
 def test_generated_parts_are_fresh(readme: ModuleType, part: str) -> None:
     file, write = readme.FAST[part]
     text = (ROOT / file).read_text(encoding="utf-8")

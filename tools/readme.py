@@ -58,10 +58,17 @@ def _line(name: str, path: Path, depth: int) -> str:
     return f"{'  ' * depth + name:32}{docstring.splitlines()[0]}"
 
 
+def register() -> str:
+    """How other programs use the native ops."""
+    from memoir_edge_exporter._readme import REGISTER
+
+    return REGISTER.rstrip()
+
+
 def _native(folder: Path) -> list[str]:
     """The C++ files with their first line, but those that only point to their header."""
     lines = [f"{'runtime/ops/':32}The custom-op library: both ops natively, in C++."]
-    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".cpp", ".cu", ".h")):
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("// ")
         if not first.startswith("See "):
             lines.append(f"{'  ' + path.name:32}{first}")
@@ -179,6 +186,7 @@ def _run(*words: object) -> str:
 FAST: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("README.md", tree),
     "commands": ("docs/commands.md", commands),
+    "register": ("docs/ops.md", register),
 }
 SLOW: dict[str, tuple[str, Callable[[], str]]] = {
     "demo": ("README.md", demo),

@@ -10,6 +10,7 @@ from memoir_edge import sidecar
 from memoir_edge.base import read_config, weights_digest
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.sites import default_site
+from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._site import Site, find_site
@@ -96,6 +97,7 @@ def export(
             exporter=_version(),
         )
         sidecar.write(folder, made)
+        (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return Exported(out, made, len(graph.graph.node), size, time.monotonic() - start)
 

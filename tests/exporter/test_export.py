@@ -1,6 +1,7 @@
 """`export` from end to end: what it makes, and each way it refuses."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -39,6 +40,16 @@ def test_an_export_holds_what_a_runtime_needs(made) -> None:
     assert exported.nodes == len(onnx.load(made.out / "model.onnx").graph.node)
     assert exported.bytes == sum(path.stat().st_size for path in made.out.iterdir())
     assert exported.seconds > 0
+
+
+def test_its_readme_says_what_it_is_and_how_to_run_it(made) -> None:
+    text = (made.out / "README.md").read_text(encoding="utf-8")
+    assert f"# {made.exported.sidecar.model_id}, with ports" in text
+    assert f"`{made.exported.sidecar.site}` (D = {made.exported.sidecar.D}" in text
+    for called in ("RegisterCustomOpsLibrary", "RegisterCustomOpLibrary", "op_library_filename"):
+        assert called in text
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    compile(code, "README.md", "exec")
 
 
 def test_site_and_dtype_are_what_was_asked(llama, llama_fp16, gpt2) -> None:
