@@ -1,7 +1,7 @@
 """The native ops against what else could do their work.
 
     python tools/bench_ops.py scan             Route over 15,000 and 100,000 keys
-    python tools/bench_ops.py million          over a million keys: search by prefix
+    python tools/bench_ops.py million          over a million keys: an index against a scan
     python tools/bench_ops.py model [--model DIR | --billion]    whole tokens of an exported model
 
 Needs no more than the project; `scan` compares with faiss where it can be imported. Contenders run
@@ -54,8 +54,8 @@ def main() -> None:
     table = Table(*rows[0], title=f"{given.part}, kernels {_ops.kernels()}")
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int)
-                        else str(v) for v in row.values()))  # fmt: skip
-    Console(width=130).print(table)
+                        else v or "-" for v in row.values()))  # fmt: skip
+    Console(width=160).print(table)
     print(json.dumps({"part": given.part, "kernels": _ops.kernels(), "rows": rows}))
 
 
@@ -118,7 +118,7 @@ def masks(rng: np.random.Generator, n: int, D: int, k: int) -> np.ndarray:
 
 
 def scan(given: argparse.Namespace) -> list[Row]:
-    """Route over banks that are read whole."""
+    """Route over banks that an index holds whole."""
     sizes = [R for R in (15_000, 100_000) if (given.keys or R) >= R]
     return [_scan(R, threads, given.rounds) for R in sizes for threads in (1, 2)]
 
@@ -133,9 +133,12 @@ def _scan(R: int, threads: int, rounds: int) -> Row:
     fed = values(bank, D, k, 0.65, query)
     held = fed | {"route": _value(np.array([-1]))}
     words, own = bank.view(np.uint64), tophash.pack(query).view(np.uint64)
+    indexed = fed | {"bank": _value(bank.copy())}
+    assert _ops.index(indexed["bank"])
     native, body = (route_alone(threads, native=is_native) for is_native in (True, False))
     calls: dict[str, Callable[[], object]] = {
-        "native": lambda: native.run_with_ort_values(None, fed),
+        "native": lambda: native.run_with_ort_values(None, indexed),
+        "scan": lambda: native.run_with_ort_values(None, fed),  # without the index
         "call": lambda: native.run_with_ort_values(None, held),  # decides nothing
         "numpy": lambda: np.bitwise_count(words & own).sum(1).argmax(),
         "read": lambda: words.max(),
@@ -143,11 +146,13 @@ def _scan(R: int, threads: int, rounds: int) -> Row:
     if R <= 15_000:
         calls["body"] = lambda: body.run_with_ort_values(None, fed)
     found = medians(calls | dict(faiss(bank, own.view(np.uint8), threads)), rounds)
-    times = {n: found.get(n, float("nan")) for n in ("native", "call", "body", "faiss", "numpy")}
-    ratios = {n: times[n] / found["native"] for n in ("body", "faiss", "numpy")}
+    names = ("native", "scan", "call", "body", "faiss", "numpy", "read")
+    times = {n: found.get(n) for n in names}
+    others = ("scan", "body", "faiss", "numpy")
+    ratios = {n: found[n] / found["native"] if n in found else None for n in others}
     return (
         {"keys": R, "threads": threads}
-        | {f"{name}, ms": ms for name, ms in (times | {"read": found["read"]}).items()}
+        | {f"{name}, ms": ms for name, ms in times.items()}
         | {f"{name} / native": ratio for name, ratio in ratios.items()}
         | {"native / read": found["native"] / found["read"]}
     )
@@ -169,7 +174,7 @@ def faiss(bank: np.ndarray, query: np.ndarray, threads: int) -> Calls:
 
 
 def million(given: argparse.Namespace) -> list[Row]:
-    """Search by prefix against reading every key, and whether they decide alike."""
+    """Search by an index of some features against reading every key; do they decide alike?"""
     R = given.keys or 1_000_000
     kinds = (("as real ones are", 0.65), ("uniformly random", 0.4))
     return [row for kind, threshold in kinds for row in _million(given, R, kind, threshold)]

@@ -1,9 +1,8 @@
 """The native kernels of Route and Recall, where this package was built with them.
 
 Where it was not, the function bodies that every exported graph carries serve: same answers, slower
-in a large bank. A very large bank is searched by a prefix of each key, which is derived here when
-the bank is placed. runtime/ops/prefix.h says how; it misses a key that would answer with a
-probability below 1e-9. Knows nothing of graphs, or of what a bank is for.
+in a bank of any size. A bank is not scanned but searched, by an index that is derived here when the
+bank is placed; runtime/ops/prefix.h says how. Knows nothing of graphs, or of what a bank is for.
 """
 
 import ctypes
@@ -14,8 +13,9 @@ from pathlib import Path
 from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime._provider import OrtValue
 
-MANY = 64 * 2**20  # bytes of a bank from which on a search by prefix pays
-PREFIX = 2560  # features of a prefix, the most that the library takes
+SMALL = 8 * 2**20  # bytes of a bank up to which a scan is as fast
+LARGE = 256 * 2**20  # from which on not all features are indexed
+PREFIX = 2560  # features that are, then
 
 
 @cache
@@ -66,20 +66,29 @@ def kernels(wanted: str | None = None) -> str | None:
     return None if found is None else str(found, "ascii")
 
 
-def index(bank: OrtValue, features: int = PREFIX) -> bool:
-    """Search a bank on the CPU by a prefix from now on, for as long as the value lives.
+def index(bank: OrtValue, features: int | None = None) -> bool:
+    """Search a bank on the CPU by an index from now on, for as long as the value lives.
+
+    Up to `LARGE` bytes the index is a second copy of the bank, and finds what a scan finds. Beyond,
+    it holds the first features of each key only, and misses a key that would answer with a
+    probability below 1e-9; where none would, some near key is reported rather than the nearest.
 
     Args:
         bank: `[R, W]` uint8; neither moved nor changed any more.
-        features: Of the prefix. It takes `features * R / 8` bytes.
+        features: That the index holds, if not as above. It takes `features * R / 8` bytes.
 
     Returns:
-        False where there was no room for it; the bank is then scanned whole.
+        False where a bank is so small that a scan is as fast, or where there was no room for the
+        index; the bank is then scanned.
 
     Raises:
         MemoirEdgeError: The native ops were not built.
     """
     R, W = bank.shape()
+    if features is None:
+        if R * W < SMALL:
+            return False
+        features = 8 * W if R * W < LARGE else PREFIX
     where = bank.data_ptr()
     if _functions().memoir_edge_index(where, R, W, features):
         return False

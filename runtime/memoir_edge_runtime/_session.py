@@ -109,7 +109,7 @@ class Session:
             memory = memories.read(Path(memory))
         sidecar.check_fit(memory, self.sidecar)
         generation = place(memory, next(self._numbers), self.decoder.device)
-        if self._native and self.decoder.device == "cpu" and memory.bank.nbytes >= _ops.MANY:
+        if self._native and self.decoder.device == "cpu":
             _ops.index(generation.feeds["memory.bank"])
         return generation
 

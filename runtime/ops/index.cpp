@@ -48,9 +48,10 @@ int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n) {
   if (bank == nullptr || R == 0 || n == 0) return 1;
   try {
     Index index{bank, R, W, n, {}};
-    index.prefix.reset(memoir_edge::allocate(memoir_edge::prefix_bytes(R, n)));
+    const memoir_edge::Bank of{bank, R, W, n, nullptr};
+    index.prefix.reset(memoir_edge::allocate(of.prefix_bytes()));
     if (!index.prefix) return 1;
-    memoir_edge::make_prefix(bank, R, W, n, index.prefix.get());
+    memoir_edge::make_prefix(of, index.prefix.get());
     auto made = std::make_shared<const Index>(std::move(index));
     std::lock_guard<std::mutex> lock(memoir_edge::exchange);
     memoir_edge::indexed()[bank] = std::move(made);

@@ -139,22 +139,32 @@ INLINE Bits add(Bits a, Bits b, Bits c, Bits& high) {
   return either ^ c;
 }
 
-constexpr size_t AHEAD = 128;  // bytes that are on their way from memory
+alignas(64) const uint8_t NO_FEATURE[BLOCK_BYTES] = {};
 
-void count_block(const uint8_t* const* features, size_t n, Counts* counts) {
-  __builtin_memset(counts, 0, sizeof *counts);
+void count_block(const uint8_t* block, size_t width, const uint32_t* features, size_t n,
+                 Counts* counts) {
+  size_t used = 4;
+  while (n >> used != 0) used++;
+  counts->used = used;
+  for (size_t p = 0; p < used; p++) __builtin_memset(counts->planes[p], 0, width);
+  auto bits_of = [&](size_t i) { return i < n ? block + features[i] * width : NO_FEATURE; };
+  const uint8_t* group[16];
+  const uint8_t* next[16];
+  for (size_t i = 0; i < 16; i++) next[i] = bits_of(i);
+  size_t top = 4;  // planes that can be set so far
   for (size_t g = 0; g < n; g += 16) {
-    const uint8_t* const* group = features + g;
-    size_t top = 4;  // planes that can be set so far
-    while (top < PLANES && (g >> top) != 0) top++;
-    top = top < PLANES ? top + 1 : top;
-    for (size_t at = 0; at < BLOCK_BYTES; at += 64) {
-      // A little ahead in each of the sixteen, and at their ends in the next sixteen.
-      const size_t ahead = at + AHEAD;
-      if (ahead < BLOCK_BYTES)
-        for (size_t i = 0; i < 16; i++) __builtin_prefetch(group[i] + ahead);
-      else if (g + 16 < n)
-        for (size_t i = 0; i < 16; i++) __builtin_prefetch(group[16 + i] + ahead - BLOCK_BYTES);
+    for (size_t i = 0; i < 16; i++) group[i] = next[i];
+    for (size_t i = 0; i < 16; i++) next[i] = bits_of(g + 16 + i);
+    while (top < used && (g + 16) >> top != 0) top++;
+    size_t coming = 0, place = 0;
+    for (size_t at = 0; at < width; at += 64) {
+      // The next sixteen come to the second cache meanwhile, one after the other: memory is slower
+      // at many places at a time.
+      for (size_t i = 0; i < 16; i++) {
+        __builtin_prefetch(next[coming] + place, 0, 2);
+        place += 64;
+        if (place == width) coming++, place = 0;
+      }
       auto bits = [&](size_t i) { return load<Bits>(group[i] + at); };
       auto plane = [&](size_t p) { return counts->planes[p] + at; };
       // Sixteen ones and the four low planes: what overflows counts sixteen.

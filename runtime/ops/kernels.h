@@ -13,14 +13,14 @@ namespace memoir_edge {
 
 // The prefix layout of a bank (see prefix.h): in each block of keys, feature by feature, one bit
 // for each key.
-constexpr size_t BLOCK_BYTES = 4096;             // of one feature in one block
-constexpr size_t BLOCK_KEYS = BLOCK_BYTES * 8;  // keys of a block
-constexpr size_t MAX_PREFIX = 2560;              // features that a prefix may hold
-constexpr size_t PLANES = 12;                   // bits of a count up to MAX_PREFIX
+constexpr size_t BLOCK_BYTES = 2048;  // of one feature in one block, at most
+constexpr size_t PLANES = 16;         // bits of a count, at most
+constexpr size_t MAX_PREFIX = 65528;  // features that a prefix may hold, for that reason
 
-// Bit p of key i's count is bit i of planes[p], bit order little.
+// Bit p of key i's count is bit i of planes[p], bit order little; planes from `used` on hold nothing.
 struct alignas(64) Counts {
   uint8_t planes[PLANES][BLOCK_BYTES];
+  size_t used;
 };
 
 struct Kernels {
@@ -33,9 +33,10 @@ struct Kernels {
   void (*best_key)(const uint8_t* keys, size_t rows, size_t n, const uint8_t* query,
                    uint32_t* count, size_t* row);
 
-  // Counts, for every key of a block, its ones among the features whose bits are at the n
-  // addresses; n is a multiple of 16.
-  void (*count_block)(const uint8_t* const* features, size_t n, Counts* counts);
+  // Counts, for every key of a block, its ones among the n features; each takes `width` bytes of the
+  // block, a multiple of 64.
+  void (*count_block)(const uint8_t* block, size_t width, const uint32_t* features, size_t n,
+                      Counts* counts);
 
   // sum[i] += a[i] for n features of one token, in float32; `type` is a's element type.
   void (*add_token)(const void* a, int type, size_t n, float* sum);

@@ -21,16 +21,8 @@ uint64_t turn(uint64_t x) {
   return x ^ t ^ (t << 28);
 }
 
-alignas(64) const uint8_t NO_FEATURE[BLOCK_BYTES] = {};
-
 // Bit i of the bytes, order little.
 bool bit(const uint8_t* bytes, size_t i) { return bytes[i / 8] >> (i % 8) & 1; }
-
-uint32_t count_of(const Counts& counts, size_t key) {
-  uint32_t count = 0;
-  for (size_t p = 0; p < PLANES; p++) count |= uint32_t{bit(counts.planes[p], key)} << p;
-  return count;
-}
 
 uint64_t word(const uint8_t* bytes, size_t i) {
   uint64_t value;
@@ -40,68 +32,72 @@ uint64_t word(const uint8_t* bytes, size_t i) {
 
 // Keys 64 w .. 64 w + 63 whose count is at least `least`, as bits.
 uint64_t reaching(const Counts& counts, size_t w, uint32_t least) {
-  uint64_t reached = ~0ull;
-  for (size_t p = 0; p < PLANES; p++) {
+  uint64_t reached = least >> counts.used == 0 ? ~0ull : 0;
+  for (size_t p = 0; p < counts.used; p++) {
     const uint64_t plane = word(counts.planes[p], w);
     reached = least >> p & 1 ? plane & reached : plane | reached;
   }
   return reached;
 }
 
-// The highest count of any key.
-uint32_t highest(const Counts& counts) {
+// The last of the first `keys` keys of a block with the highest count.
+Best highest(const Counts& counts, size_t keys) {
+  const size_t words = (keys + 63) / 64;
   uint64_t among[BLOCK_BYTES / 8];
-  std::fill(std::begin(among), std::end(among), ~0ull);
+  std::fill_n(among, words, ~0ull);
+  if (keys % 64 != 0) among[words - 1] = (1ull << keys % 64) - 1;
   uint32_t count = 0;
-  for (size_t p = PLANES; p-- > 0;) {
+  for (size_t p = counts.used; p-- > 0;) {
     uint64_t any = 0;
-    for (size_t w = 0; w < BLOCK_BYTES / 8; w++) any |= among[w] & word(counts.planes[p], w);
+    for (size_t w = 0; w < words; w++) any |= among[w] & word(counts.planes[p], w);
     if (any == 0) continue;
     count |= 1u << p;
-    for (size_t w = 0; w < BLOCK_BYTES / 8; w++) among[w] &= word(counts.planes[p], w);
+    for (size_t w = 0; w < words; w++) among[w] &= word(counts.planes[p], w);
   }
-  return count;
+  size_t w = words - 1;
+  while (among[w] == 0) w--;
+  return {count, 64 * w + 63 - __builtin_clzll(among[w]), true};
 }
 
 }  // namespace
 
-size_t prefix_bytes(size_t R, size_t n) {
-  return (R + BLOCK_KEYS - 1) / BLOCK_KEYS * n * BLOCK_BYTES;
-}
-
-void make_prefix(const uint8_t* bank, size_t R, size_t W, size_t n, uint8_t* prefix) {
-  for (size_t first = 0; first < R; first += BLOCK_KEYS, prefix += n * BLOCK_BYTES) {
-    const size_t keys = std::min(BLOCK_KEYS, R - first);
-    std::memset(prefix, 0, n * BLOCK_BYTES);
-    for (size_t byte = 0; byte < n / 8; byte++) {
-      for (size_t group = 0; group < keys; group += 8) {
-        uint64_t square = 0;
-        for (size_t key = group; key < std::min(group + 8, keys); key++)
-          square |= uint64_t{bank[(first + key) * W + byte]} << 8 * (key - group);
-        square = turn(square);
-        for (size_t j = 0; j < 8; j++)
-          prefix[(8 * byte + j) * BLOCK_BYTES + group / 8] = static_cast<uint8_t>(square >> 8 * j);
-      }
-    }
+void make_prefix(const Bank& bank, uint8_t* prefix) {
+  constexpr size_t KEYS = 512, BYTES = 64;  // of a tile that stays in the cache, read and written
+  const Blocks blocks(bank.R);
+  std::memset(prefix, 0, bank.prefix_bytes());
+  for (size_t tile = 0; tile < bank.R; tile += KEYS) {
+    uint8_t* to = prefix + tile / blocks.keys * bank.n * blocks.width + tile % blocks.keys / 8;
+    const size_t keys = std::min(KEYS, bank.R - tile);
+    for (size_t begin = 0; begin < bank.n / 8; begin += BYTES)
+      for (size_t byte = begin; byte < std::min(begin + BYTES, bank.n / 8); byte++)
+        for (size_t eight = 0; eight < keys; eight += 8) {
+          uint64_t square = 0;
+          for (size_t key = eight; key < std::min(eight + 8, keys); key++)
+            square |= uint64_t{bank.keys[(tile + key) * bank.W + byte]} << 8 * (key - eight);
+          square = turn(square);
+          for (size_t j = 0; j < 8; j++, square >>= 8)
+            to[(8 * byte + j) * blocks.width + eight / 8] = static_cast<uint8_t>(square);
+        }
   }
 }
 
 uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
-  // P(c) = choose(shared, c) choose(k - shared, seen - c) / choose(k, seen), in logarithms.
+  // P(c) = choose(shared, c) choose(k - shared, seen - c) / choose(k, seen), from its peak downwards
+  // to where it no longer matters.
   auto log_choose = [](double n, double c) {
     return std::lgamma(n + 1) - std::lgamma(c + 1) - std::lgamma(n - c + 1);
   };
-  const uint32_t others = k - shared;
-  uint32_t c = seen > others ? seen - others : 0;
-  double log_p = log_choose(shared, c) + log_choose(others, seen - c) - log_choose(k, seen);
-  double below = 0;  // P(fewer than c)
-  for (; c < std::min(shared, seen); c++) {
-    below += std::exp(log_p);
-    if (below >= MISS) return c;
-    log_p += std::log(double(shared - c) * double(seen - c)) -
-             std::log((c + 1.0) * (double(others) - seen + c + 1.0));
+  const double others = k - shared;
+  double c = std::floor((seen + 1.0) * (shared + 1.0) / (k + 2.0));
+  std::vector<double> p{std::exp(log_choose(shared, c) + log_choose(others, seen - c) -
+                                 log_choose(k, seen))};
+  for (; c > 0 && others - seen + c > 0 && p.back() > MISS * 1e-9; c--)
+    p.push_back(p.back() * c * (others - seen + c) / ((shared - c + 1) * (seen - c + 1)));
+  double below = 0;  // P(c or fewer)
+  for (;; c++, p.pop_back()) {
+    below += p.back();
+    if (below >= MISS || p.size() == 1) return static_cast<uint32_t>(c);
   }
-  return c;
 }
 
 uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
@@ -122,77 +118,61 @@ uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
   return low;
 }
 
-Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const uint8_t* bank, size_t R,
-            size_t W, size_t n) {
-  constexpr size_t SAMPLE = 512, LENGTHS = 10;
-  constexpr double LOOK = 4000;  // features that are counted while one key is looked at
+Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const Bank& bank) {
+  constexpr size_t SAMPLE = 512, LENGTHS = 16;
+  constexpr double LOOK = 8000;  // features that are counted while one key is looked at
   std::vector<uint32_t> ones;
-  for (uint32_t i = 0; i < n; i++)
+  for (uint32_t i = 0; i < bank.n; i++)
     if (bit(query, i)) ones.push_back(i);
-  Search best{query, n, ones, shared > k ? static_cast<uint32_t>(ones.size()) + 1
-                                         : least_in_prefix(k, shared, ones.size())};
-  if (R < 2 * SAMPLE || shared > k) return best;
-  const size_t step = R / SAMPLE;
-  double least_cost = INFINITY;
-  for (size_t length = 1; length <= LENGTHS; length++) {
-    const size_t read = n * length / LENGTHS / 8 * 8;
+  if (shared > k) return {query, bank.n, ones, k + 1};  // no key may win
+  auto of_length = [&](size_t read) {
     const auto end = std::lower_bound(ones.begin(), ones.end(), read);
     const uint32_t seen = static_cast<uint32_t>(end - ones.begin());
-    const uint32_t least = least_in_prefix(k, shared, seen);
+    return Search{query, read, {ones.begin(), end}, least_in_prefix(k, shared, seen)};
+  };
+  if (bank.n == 8 * bank.W || bank.R < 2 * SAMPLE) return of_length(bank.n);
+  Search best;
+  double least_cost = INFINITY;
+  for (size_t length = 1; length <= LENGTHS; length++) {
+    Search made = of_length(bank.n * length / LENGTHS / 8 * 8);
     size_t left = 0;
-    for (size_t key = 0; key < SAMPLE; key++)
-      left += kernels()->shared_ones(bank + key * step * W, query, read / 8) >= least;
-    const double cost = seen + LOOK * static_cast<double>(left) / SAMPLE;
+    for (size_t i = 0; i < SAMPLE; i++) {
+      const uint8_t* key = bank.keys + i * (bank.R / SAMPLE) * bank.W;
+      left += kernels()->shared_ones(key, query, made.read / 8) >= made.least;
+    }
+    const double cost = made.ones.size() + LOOK * static_cast<double>(left) / SAMPLE;
     if (cost >= least_cost) continue;
     least_cost = cost;
-    best = {query, read, {ones.begin(), end}, least};
+    best = std::move(made);
   }
   return best;
 }
 
-void search_block(const Search& search, const uint8_t* prefix, const uint8_t* bank, size_t R,
-                  size_t W, size_t n, size_t block, Best* best, Best* fallback) {
+void search_block(const Search& search, const Bank& bank, size_t block, Best* best,
+                  Best* fallback) {
   const Kernels& run = *kernels();
-  const uint8_t* here = prefix + block * n * BLOCK_BYTES;
-  const uint8_t* features[MAX_PREFIX + 16];
-  size_t used = 0;
-  for (const uint32_t one : search.ones) features[used++] = here + one * BLOCK_BYTES;
-  while (used % 16 != 0) features[used++] = NO_FEATURE;
+  const Blocks blocks(bank.R);
+  const size_t first = block * blocks.keys, keys = std::min(blocks.keys, bank.R - first);
   Counts counts;
-  run.count_block(features, used, &counts);
+  run.count_block(bank.prefix + block * bank.n * blocks.width, blocks.width, search.ones.data(),
+                  search.ones.size(), &counts);
+  const Best most = highest(counts, keys);
+  if (search.read == 8 * bank.W) return best->take(most.shared, first + most.row);
+  fallback->take(most.shared, first + most.row);
+  if (most.shared < search.least) return;
 
-  const size_t first = block * BLOCK_KEYS, keys = std::min(BLOCK_KEYS, R - first);
-  const size_t seen = search.read / 8, unseen = W - seen;
-  auto rest_of = [&](size_t key) { return bank + (first + key) * W + seen; };
-  auto shared = [&](size_t key) {
-    return count_of(counts, key) + run.shared_ones(rest_of(key), search.query + seen, unseen);
-  };
-  constexpr size_t AHEAD = 12;   // keys that are on their way from memory
-  constexpr size_t WORDS = 256;  // of the counts, whose keys are looked at together
-  for (size_t begin = 0; begin < BLOCK_BYTES / 8; begin += WORDS) {
-    uint32_t left[WORDS * 64];
-    size_t n_left = 0;
-    for (size_t w = begin; w < std::min(begin + WORDS, BLOCK_BYTES / 8); w++)
-      for (uint64_t bits = reaching(counts, w, search.least); bits != 0; bits &= bits - 1) {
-        const size_t key = 64 * w + static_cast<size_t>(__builtin_ctzll(bits));
-        if (key < keys) left[n_left++] = static_cast<uint32_t>(key);
-      }
-    for (size_t i = 0; i < n_left; i++) {
-      if (i + AHEAD < n_left)
-        for (size_t at = 0; at < unseen; at += 64)
-          __builtin_prefetch(rest_of(left[i + AHEAD]) + at);
-      best->take(shared(left[i]), first + left[i]);
+  std::vector<size_t> left;
+  for (size_t w = 0; w < (keys + 63) / 64; w++)
+    for (uint64_t bits = reaching(counts, w, search.least); bits != 0; bits &= bits - 1) {
+      const size_t key = 64 * w + static_cast<size_t>(__builtin_ctzll(bits));
+      if (key < keys) left.push_back(first + key);
     }
-  }
-  if (best->found) return;
-  const uint32_t most = highest(counts);
-  for (size_t w = BLOCK_BYTES / 8; w-- > 0;) {
-    uint64_t bits = reaching(counts, w, most);
-    if (w == keys / 64) bits &= (1ull << keys % 64) - 1;
-    if (64 * w >= keys || bits == 0) continue;
-    const size_t key = 64 * w + 63 - __builtin_clzll(bits);
-    fallback->take(most, first + key);
-    return;
+  constexpr size_t AHEAD = 12;  // keys that are on their way from memory
+  for (size_t i = 0; i < left.size(); i++) {
+    if (i + AHEAD < left.size())
+      for (size_t at = 0; at < bank.W; at += 64)
+        __builtin_prefetch(bank.keys + left[i + AHEAD] * bank.W + at);
+    best->take(run.shared_ones(bank.keys + left[i] * bank.W, search.query, bank.W), left[i]);
   }
 }
 

@@ -1,27 +1,46 @@
-// Search in a large bank: most keys are dismissed after a short prefix of their mask.
+// Search in a bank by a prefix of its keys, so that most of it is not read.
 //
-// The prefix of a bank is its first n features, turned round: block by block of BLOCK_KEYS keys,
-// feature by feature, one bit a key; [blocks][n][BLOCK_BYTES], keys beyond the bank 0. A query reads
+// The prefix of a bank is the first n features of its keys, turned round: block by block of keys,
+// feature by feature, one bit a key; [blocks][n][width bytes], keys beyond the bank 0. A query reads
 // only the features that it has itself, and counts 512 keys with one instruction.
 //
-// A key whose overlap reaches the bank's lowest threshold is dismissed with a probability below
-// MISS. The memory's permutation is random, so of the features that a key shares with the query, the
-// number that falls into the prefix is hypergeometric: `least_in_prefix` is where its tail begins.
+// Where the prefix holds all features, that count is the overlap. Where it does not, a key whose
+// overlap reaches the bank's lowest threshold is dismissed with a probability below MISS. The
+// memory's permutation is random, so of the features that a key shares with the query, the number
+// that falls into the prefix is hypergeometric: `least_in_prefix` is where its tail begins.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "kernels.h"
+
 namespace memoir_edge {
 
 constexpr double MISS = 1e-9;
 
-// Bytes of the prefix of a bank of R keys.
-size_t prefix_bytes(size_t R, size_t n);
+// How the R keys of a bank are divided: into as few blocks as may be, all of one width, none empty.
+struct Blocks {
+  size_t number, width, keys;  // keys of one block: 8 width
 
-// Writes it. bank is [R][W], n <= 8 W a multiple of 8.
-void make_prefix(const uint8_t* bank, size_t R, size_t W, size_t n, uint8_t* prefix);
+  explicit Blocks(size_t R)
+      : number((R + 8 * BLOCK_BYTES - 1) / (8 * BLOCK_BYTES)),
+        width((R + 512 * number - 1) / (512 * number) * 64),
+        keys(8 * width) {}
+};
+
+// A bank [R][W] and its prefix of n features, a multiple of 8.
+struct Bank {
+  const uint8_t* keys;
+  size_t R, W, n;
+  const uint8_t* prefix;
+
+  size_t prefix_bytes() const { return Blocks(R).number * n * Blocks(R).width; }
+};
+
+// Writes bank.prefix_bytes() bytes.
+void make_prefix(const Bank& bank, uint8_t* prefix);
 
 // The largest t for which a key that shares `shared` of the query's k ones has fewer than t of them
 // among the first `seen` with a probability below MISS.
@@ -52,12 +71,11 @@ struct Search {
 
 // A search for keys that share at least `shared` of the query's k ones. It reads as much of the
 // prefix as pays: the more, the fewer keys are left to be looked at, which a sample of them tells.
-Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const uint8_t* bank, size_t R,
-            size_t W, size_t n);
+// A prefix of all features is read whole.
+Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const Bank& bank);
 
 // The best of one block's keys that may win. `fallback` is the key with the best prefix, for a
 // query that no key may win: then what is said of it is at least true.
-void search_block(const Search& search, const uint8_t* prefix, const uint8_t* bank, size_t R,
-                  size_t W, size_t n, size_t block, Best* best, Best* fallback);
+void search_block(const Search& search, const Bank& bank, size_t block, Best* best, Best* fallback);
 
 }  // namespace memoir_edge

@@ -69,10 +69,11 @@ void make_mask(const RouteInputs& in, size_t row, uint8_t* query) {
   const Limit limit = kth_largest(magnitude, in.k);
   size_t equal = limit.equal;
   const int32_t* permutation = in.permutation.as<int32_t>();
-  for (size_t i = 0; i < in.D(); i++) {
-    if (magnitude[i] < limit.value || (magnitude[i] == limit.value && equal == 0)) continue;
-    if (magnitude[i] == limit.value) equal--;  // among equals the lower index first
-    query[permutation[i] / 8] |= static_cast<uint8_t>(1u << permutation[i] % 8);
+  for (size_t i = 0; i < in.D(); i++) {  // without a branch: no machine could tell its way
+    const bool tied = magnitude[i] == limit.value && equal > 0;  // the lower index first
+    equal -= tied;
+    const bool active = magnitude[i] > limit.value || tied;
+    query[permutation[i] / 8] |= static_cast<uint8_t>(active << permutation[i] % 8);
   }
 }
 
@@ -101,19 +102,15 @@ std::vector<Best> scan(const Call& call, const RouteInputs& in,
 // that is near it, with its true overlap.
 std::vector<Best> search(const Call& call, const RouteInputs& in, const Index& index,
                          const std::vector<uint8_t>& queries) {
-  const size_t n = queries.size() / in.W(), blocks = (in.R() + BLOCK_KEYS - 1) / BLOCK_KEYS;
-  const uint8_t* bank = in.bank.as<uint8_t>();
+  const size_t n = queries.size() / in.W(), blocks = Blocks(in.R()).number;
+  const Bank bank{in.bank.as<uint8_t>(), in.R(), in.W(), index.n, index.prefix.get()};
   const uint32_t k = static_cast<uint32_t>(in.k);
   const uint32_t shared = least_shared(in.thresholds.as<float>(), in.thresholds.size[0], k);
   std::vector<Search> searches(n);
-  call.each(n, [&](size_t q) {
-    searches[q] = plan(&queries[q * in.W()], k, shared, bank, in.R(), in.W(), index.n);
-  });
+  call.each(n, [&](size_t q) { searches[q] = plan(&queries[q * in.W()], k, shared, bank); });
   std::vector<Best> best(blocks * n), near(blocks * n);
-  call.each(blocks, [&](size_t block) {
-    for (size_t q = 0; q < n; q++)
-      search_block(searches[q], index.prefix.get(), bank, in.R(), in.W(), index.n, block,
-                   &best[block * n + q], &near[block * n + q]);
+  call.each(blocks * n, [&](size_t i) {
+    search_block(searches[i % n], bank, i / n, &best[i], &near[i]);
   });
   for (size_t q = 0; q < n; q++) {
     for (size_t i = q; i < best.size(); i += n) {
@@ -121,8 +118,8 @@ std::vector<Best> search(const Call& call, const RouteInputs& in, const Index& i
       if (near[i].found) near[q].take(near[i].shared, near[i].row);
     }
     if (best[q].found) continue;
-    const size_t row = near[q].row;
-    best[q].take(kernels()->shared_ones(bank + row * in.W(), searches[q].query, in.W()), row);
+    const uint8_t* key = bank.keys + near[q].row * in.W();
+    best[q].take(kernels()->shared_ones(key, searches[q].query, in.W()), near[q].row);
   }
   best.resize(n);
   return best;

@@ -410,9 +410,9 @@ def test_values_are_used_as_they_are_stored(by: str, dtype: type) -> None:
     np.testing.assert_array_equal(delta, recall(np.float64, **case))
 
 
-# --- Search by prefix ----------------------------------------------------------------------------
+# --- Search by an index --------------------------------------------------------------------------
 
-LARGE, WIDE, ONES = 70_000, 256, 73  # two whole blocks of keys and a part of one
+LARGE, WIDE, ONES = 70_000, 256, 73  # several blocks of keys, the last not full
 
 
 @cache
@@ -433,7 +433,7 @@ def near_and_far(queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @natively
 @pytest.mark.parametrize("features", [256, 128, 8])
-def test_search_by_prefix_decides_as_a_whole_scan(by: str, features: int) -> None:
+def test_search_by_an_index_decides_as_a_scan(by: str, features: int) -> None:
     runner("Route", by)
     packed, a, masks = near_and_far(64)
     packed = packed.copy()
@@ -467,7 +467,9 @@ def test_search_by_prefix_decides_as_a_whole_scan(by: str, features: int) -> Non
     told = tophash.overlap(query, packed, ONES)[np.arange(n), found.candidate]
     np.testing.assert_array_equal(found.overlap, told)
     if features == WIDE // 2:
-        assert (found.overlap < truth.overlap).any()  # or else the prefix was not used
+        assert (found.overlap < truth.overlap).any()  # or else the index was not used
+    if features == WIDE:
+        np.testing.assert_array_equal(found.candidate, truth.candidate)
 
     # Another bank at the same place, once the value is gone, is not mistaken for the first.
     del bank
@@ -481,12 +483,25 @@ def test_search_by_prefix_decides_as_a_whole_scan(by: str, features: int) -> Non
 @natively
 @settings(deadline=None, max_examples=60)
 @given(case=cases())
-def test_search_by_prefix_of_any_bank_decides_as_the_oracle(by: str, case: Case) -> None:
+def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Case) -> None:
     runner("Route", by)
     values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(x) for n, x in case.feeds.items()}
-    assert _ops.index(values["bank"], 8 * draw_prefix(case))
+    features = 8 * draw_prefix(case)
+    assert _ops.index(values["bank"], features)
     out = opened("Route", F, _ops.library("cpu")).run_with_ort_values(None, values)
+    if features == 8 * case.feeds["bank"].shape[1]:
+        for found, oracle in zip(out, case.expected(), strict=True):
+            np.testing.assert_array_equal(found.numpy(), oracle)
     np.testing.assert_array_equal(out[0].numpy(), case.expected().route)
+
+
+@pytest.mark.skipif(not _ops.library("cpu"), reason="the native ops were not built")
+def test_a_bank_is_indexed_where_a_scan_is_slower() -> None:
+    W = 1792
+    few, many = (onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((R, W), np.uint8))
+                 for R in (_ops.SMALL // W, _ops.SMALL // W + 1))  # fmt: skip
+    assert not _ops.index(few)
+    assert _ops.index(many)
 
 
 def draw_prefix(case: Case) -> int:
