@@ -24,3 +24,7 @@ EXPORTED int memoir_edge_has_cuda();
 // bank must stay where and as it is until `memoir_edge_forget`.
 EXPORTED int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n);
 EXPORTED void memoir_edge_forget(const uint8_t* bank);
+
+// Of `seen` of a query's k ones, how many a key that shares `shared` of the k has at least; fewer
+// with a probability below 1e-9. What a search by prefix dismisses by.
+EXPORTED uint32_t memoir_edge_least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen);

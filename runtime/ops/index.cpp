@@ -65,3 +65,7 @@ void memoir_edge_forget(const uint8_t* bank) {
   std::lock_guard<std::mutex> lock(memoir_edge::exchange);
   memoir_edge::indexed().erase(bank);
 }
+
+uint32_t memoir_edge_least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
+  return memoir_edge::least_in_prefix(k, shared, seen);
+}

@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import comb
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -493,6 +495,18 @@ def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Cas
         for found, oracle in zip(out, case.expected(), strict=True):
             np.testing.assert_array_equal(found.numpy(), oracle)
     np.testing.assert_array_equal(out[0].numpy(), case.expected().route)
+
+
+@pytest.mark.skipif(not _ops.library("cpu"), reason="the native ops were not built")
+@given(data=st.data(), k=st.integers(1, 1200))
+def test_a_key_that_may_win_is_dismissed_with_a_probability_below_1e_9(data: Any, k: int) -> None:
+    shared, seen = data.draw(st.integers(0, k)), data.draw(st.integers(0, k))
+    least = _ops._functions().memoir_edge_least_in_prefix(k, shared, seen)
+
+    def ways(counts: range) -> int:  # to see so many of the shared ones, of choose(k, seen)
+        return sum(comb(shared, c) * comb(k - shared, seen - c) for c in counts if c <= seen)
+
+    assert ways(range(least)) * 10**9 < comb(k, seen) <= ways(range(least + 1)) * 10**9
 
 
 @pytest.mark.skipif(not _ops.library("cpu"), reason="the native ops were not built")
