@@ -5,8 +5,8 @@
     python tools/bench_ops.py model [--model DIR | --billion]    whole tokens of an exported model
 
 Needs no more than the project; `scan` compares with faiss where it can be imported. Contenders run
-round after round, in an order drawn anew each time; medians. docs/ops.md shows runs. The last line
-is one JSON document.
+round after round, in an order drawn anew each time; medians of times and of each round's ratios.
+docs/ops.md shows runs. The last line is one JSON document.
 """
 
 import argparse
@@ -59,17 +59,28 @@ def main() -> None:
     print(json.dumps({"part": given.part, "kernels": _ops.kernels(), "rows": rows}))
 
 
-def medians(calls: Calls, rounds: int) -> dict[str, float]:
-    """Median milliseconds of each."""
+def timed(calls: Calls, rounds: int, *, settle: bool = False) -> dict[str, list[float]]:
+    """Milliseconds of each in each round.
+
+    To settle, each runs once unseen just before: an idle session's threads wait busily for a while,
+    and would take their cores from the next.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = random.Random(0)
     for turn in range(rounds + 1):
         for name in order.sample(list(calls), len(calls)):
+            if settle:
+                calls[name]()
             start = time.perf_counter()
             calls[name]()
             if turn:  # the first warms up
                 times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
+    return times
+
+
+def ratio(times: list[float], others: list[float]) -> float:
+    """Median of the rounds' ratios: what slows a whole round down is in both."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 # --- One op --------------------------------------------------------------------------------------
@@ -145,16 +156,16 @@ def _scan(R: int, threads: int, rounds: int) -> Row:
     }
     if R <= 15_000:
         calls["body"] = lambda: body.run_with_ort_values(None, fed)
-    found = medians(calls | dict(faiss(bank, own.view(np.uint8), threads)), rounds)
+    found = timed(calls | dict(faiss(bank, own.view(np.uint8), threads)), rounds)
     names = ("native", "scan", "call", "body", "faiss", "numpy", "read")
-    times = {n: found.get(n) for n in names}
+    times = {n: statistics.median(found[n]) if n in found else None for n in names}
     others = ("scan", "body", "faiss", "numpy")
-    ratios = {n: found[n] / found["native"] if n in found else None for n in others}
+    ratios = {n: ratio(found[n], found["native"]) if n in found else None for n in others}
     return (
         {"keys": R, "threads": threads}
         | {f"{name}, ms": ms for name, ms in times.items()}
         | {f"{name} / native": ratio for name, ratio in ratios.items()}
-        | {"native / read": found["native"] / found["read"]}
+        | {"native / read": ratio(found["native"], found["read"])}
     )
 
 
@@ -196,7 +207,7 @@ def _million(given: argparse.Namespace, R: int, kind: str, threshold: float) -> 
     rows: list[Row] = []
     for threads in (1, 2):
         session = route_alone(threads, native=True)
-        found = medians(
+        found = timed(
             {
                 name: lambda bank=bank_value, run=session: run.run_with_ort_values(
                     None, whole | {"bank": bank, "a": next(asked)}
@@ -208,8 +219,9 @@ def _million(given: argparse.Namespace, R: int, kind: str, threshold: float) -> 
         rows.append({
             "masks": kind, "keys": R, "threshold": threshold,
             "unrelated overlap": float(met.mean()), "spread": float(met.std()),
-            "threads": threads, "scan, ms": found["scan"], "search, ms": found["search"],
-            "scan / search": found["scan"] / found["search"], "index, s": seconds,
+            "threads": threads, "scan, ms": statistics.median(found["scan"]),
+            "search, ms": statistics.median(found["search"]),
+            "scan / search": ratio(found["scan"], found["search"]), "index, s": seconds,
         })  # fmt: skip
     decided = agreement(given, rng, bank, indexed, whole, k, threshold, unpacked)
     return [row | decided for row in rows]
@@ -336,17 +348,19 @@ def _tokens(folder: Path, given: argparse.Namespace, threads: int) -> list[Row]:
     for what, feeds in (("prefill of 128", prefill), ("token", step)):
         # At a token the route is known: the prompt decided it.
         known = {} if what != "token" else {"memory.route": _value(np.array([-1]))}
-        found = medians(
+        found = timed(
             {
                 name: lambda g=graph, f=feeds, m={**(known if m else {}), **m}:
                     g.run_with_ort_values(None, f | m)
                 for name, (graph, m) in calls.items()
             },
             given.rounds * (8 if what == "token" else 1),
+            settle=True,
         )  # fmt: skip
-        for name, ms in found.items():
-            rows.append({"threads": threads, "run": what, "graph": name, "ms": ms,
-                         "overhead": ms / found["no ports"] - 1})  # fmt: skip
+        for name, times in found.items():
+            rows.append({"threads": threads, "run": what, "graph": name,
+                         "ms": statistics.median(times),
+                         "overhead": ratio(times, found["no ports"]) - 1})  # fmt: skip
     return rows
 
 
