@@ -164,7 +164,7 @@ def _scan(R: int, threads: int, rounds: int) -> Row:
     return (
         {"keys": R, "threads": threads}
         | {f"{name}, ms": ms for name, ms in times.items()}
-        | {f"{name} / native": ratio for name, ratio in ratios.items()}
+        | {f"{name} / native": times_as_long for name, times_as_long in ratios.items()}
         | {"native / read": ratio(found["native"], found["read"])}
     )
 

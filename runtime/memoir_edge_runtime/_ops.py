@@ -1,8 +1,8 @@
 """The native kernels of Route and Recall, where this package was built with them.
 
 Where it was not, the function bodies that every exported graph carries serve: same answers, slower
-in a bank of any size. A bank is not scanned but searched, by an index that is derived here when the
-bank is placed; runtime/ops/prefix.h says how. Knows nothing of graphs, or of what a bank is for.
+in a bank of any size. A bank of some megabytes is searched by an index, which is derived here when
+it is placed; runtime/ops/prefix.h says how. Knows nothing of graphs, or of what a bank is for.
 """
 
 import ctypes

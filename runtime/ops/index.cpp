@@ -35,7 +35,9 @@ uint8_t* allocate(size_t n) {
 std::shared_ptr<const Index> index_of(const uint8_t* bank, size_t R, size_t W) {
   std::lock_guard<std::mutex> lock(exchange);
   const auto found = indexed().find(bank);
-  if (found == indexed().end() || found->second->R != R || found->second->W != W) return nullptr;
+  if (found == indexed().end() || found->second->bank.R != R ||
+      found->second->bank.W != W)
+    return nullptr;
   return found->second;
 }
 
@@ -47,11 +49,11 @@ int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n) {
   n = std::min<uint64_t>({n, memoir_edge::MAX_PREFIX, W * 8}) / 8 * 8;
   if (bank == nullptr || R == 0 || n == 0) return 1;
   try {
-    Index index{bank, R, W, n, {}};
-    const memoir_edge::Bank of{bank, R, W, n, nullptr};
-    index.prefix.reset(memoir_edge::allocate(of.prefix_bytes()));
+    Index index{{bank, R, W, n, nullptr}, {}};
+    index.prefix.reset(memoir_edge::allocate(index.bank.prefix_bytes()));
     if (!index.prefix) return 1;
-    memoir_edge::make_prefix(of, index.prefix.get());
+    memoir_edge::make_prefix(index.bank, index.prefix.get());
+    index.bank.prefix = index.prefix.get();
     auto made = std::make_shared<const Index>(std::move(index));
     std::lock_guard<std::mutex> lock(memoir_edge::exchange);
     memoir_edge::indexed()[bank] = std::move(made);

@@ -16,10 +16,8 @@ struct Freed {
 };
 
 struct Index {
-  const uint8_t* bank;
-  size_t R, W;
-  size_t n;  // features of the prefix
-  std::unique_ptr<uint8_t, Freed> prefix;
+  Bank bank;
+  std::unique_ptr<uint8_t, Freed> prefix;  // what the bank points to
 };
 
 // The index of a bank, null where it has none.

@@ -100,10 +100,9 @@ std::vector<Best> scan(const Call& call, const RouteInputs& in,
 
 // The same by the bank's prefix, for a query that some key may answer; for any other query a key
 // that is near it, with its true overlap.
-std::vector<Best> search(const Call& call, const RouteInputs& in, const Index& index,
+std::vector<Best> search(const Call& call, const RouteInputs& in, const Bank& bank,
                          const std::vector<uint8_t>& queries) {
   const size_t n = queries.size() / in.W(), blocks = Blocks(in.R()).number;
-  const Bank bank{in.bank.as<uint8_t>(), in.R(), in.W(), index.n, index.prefix.get()};
   const uint32_t k = static_cast<uint32_t>(in.k);
   const uint32_t shared = least_shared(in.thresholds.as<float>(), in.thresholds.size[0], k);
   std::vector<Search> searches(n);
@@ -146,7 +145,7 @@ void compute_route(const Call& call) {
   call.each(undecided.size(), [&](size_t q) { make_mask(in, undecided[q], &queries[q * in.W()]); });
   const auto index = index_of(in.bank.as<uint8_t>(), in.R(), in.W());
   const std::vector<Best> best =
-      index ? search(call, in, *index, queries) : scan(call, in, queries);
+      index ? search(call, in, index->bank, queries) : scan(call, in, queries);
   for (size_t q = 0; q < undecided.size(); q++) {
     const size_t row = undecided[q], key = best[q].row;
     const float found = static_cast<float>(best[q].shared) / static_cast<float>(in.k);

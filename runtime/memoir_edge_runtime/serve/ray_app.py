@@ -84,7 +84,7 @@ class Replica:
         self._server = Server(
             Session(arguments.model, threads=arguments.threads), _settings(arguments)
         )
-        self._server.pending = 'no memory is named; user_config {"memory": null} is the base model'
+        self._server.unready = 'no memory is named; user_config {"memory": null} is the base model'
         self._most = arguments.max_memory_bytes
         self._folder = tempfile.TemporaryDirectory(prefix="memoir-edge-")
 
@@ -109,4 +109,4 @@ class Replica:
             RuntimeError: It may not.
         """
         if not self._server.ready:
-            raise RuntimeError(self._server.pending or "the scheduler has ended")
+            raise RuntimeError(self._server.unready or "the scheduler has ended")

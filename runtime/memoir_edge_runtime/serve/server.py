@@ -43,13 +43,13 @@ class Server:
         )
         self.metrics.watch(self.scheduler, self.memories)
         self.stopping = False
-        self.pending: str | None = None  # why requests should go elsewhere for now, if so
+        self.unready: str | None = None  # why requests should go elsewhere, while they should
         self.administering = asyncio.Lock()  # loads wait here, not in threads that answers need
 
     @property
     def ready(self) -> bool:
         """Whether requests are taken, and answered by what they should be."""
-        return self.scheduler.alive and not self.stopping and self.pending is None
+        return self.scheduler.alive and not self.stopping and self.unready is None
 
     def _changed(self, what: str, seconds: float, error: Exception | None) -> None:
         self.metrics.changed(what, seconds, error)

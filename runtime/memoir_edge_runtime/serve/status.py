@@ -67,7 +67,7 @@ async def ready(request: Request) -> Response:
     """Whether requests are taken, and by which memory they are answered."""
     server = server_of(request)
     active = server.memories.table.default
-    status = "ready" if server.ready else server.pending or "stopping"
+    status = "ready" if server.ready else server.unready or "stopping"
     document = {"status": status, "model": active.model, "digest": active.generation.digest}
     return JSONResponse(document, 200 if server.ready else 503)
 

@@ -127,7 +127,7 @@ def follow(server: Server, config: object, folder: Path, most: int = MAX_BYTES) 
     name, file = BASE, None
     try:
         wanted = parse(config)
-        server.pending = f"loading {'the base model' if wanted is None else wanted.digest}"
+        server.unready = f"loading {'the base model' if wanted is None else wanted.digest}"
         if wanted is None:
             server.memories.activate(BASE)
         else:
@@ -135,7 +135,7 @@ def follow(server: Server, config: object, folder: Path, most: int = MAX_BYTES) 
             verify = server.settings.verify
             server.memories.load(file, name=name, verify=verify, digest=wanted.digest)
     except MemoirEdgeError as error:
-        server.pending = str(error)
+        server.unready = str(error)
         log(logging.ERROR, "wanted memory refused", error=f"{type(error).__name__}: {error}")
         raise
     for former in server.memories.table.loaded:
@@ -144,4 +144,4 @@ def follow(server: Server, config: object, folder: Path, most: int = MAX_BYTES) 
     for each in folder.iterdir():
         if each != file:
             each.unlink()
-    server.pending = None
+    server.unready = None

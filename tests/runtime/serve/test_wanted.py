@@ -172,6 +172,6 @@ def test_what_fails_leaves_the_former_answering_and_says_why(running, ready, fil
             follow(running.server, config, folder)
         status, document = ready()
         assert (status, document["digest"]) == (503, digest)
-        assert document["status"] == running.server.pending
+        assert document["status"] == running.server.unready
     follow(running.server, _config(files[0]), folder)
     assert ready()[0] == 200
