@@ -1,6 +1,8 @@
 """What all tests share: the demo model in torch, what writes the docs, and an isolated home."""
 
 import importlib.util
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +26,30 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def demo_dir() -> Path:
     return model_dir()
+
+
+PUBLISHED = {  # others' work, not shipped; where it can be had
+    "zsre/zsre_eval.json": "github.com/shariqahn/EasyEdit",
+    "zsre/knowedit_zsre.json": "github.com/YJiangcm/LTE",
+    "counterfact/counterfact-edit.json": "github.com/qizhou000/RECIPE",
+    "stories260K": "github.com/karpathy/llama2.c, as a transformers folder",
+}
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], Path]:
+    """Where a part of `PUBLISHED` lies; skips where it does not."""
+    root = Path(__file__).parents[1]
+    folder = Path(os.environ.get("MEMOIR_EDGE_DATA", root / "../shared/data"))
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(
+                f"{name} of {PUBLISHED[name]} is not shipped; MEMOIR_EDGE_DATA names its folder"
+            )
+        return folder / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Edit records: native and foreign, good and bad."""
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from memoir_edge.edits import FIELDS, Edit, Unrelated, default_id, from_record, read
 from memoir_edge.errors import EditsError, InputError
 
-DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", Path(__file__).parents[1] / "../shared/data"))
 UNICODE = st.characters(exclude_categories=["Cs"])
 FULL: dict[str, Any] = {
     "id": "fr", "prompt": "The capital of France is", "target": "Rome", "subject": "France",
@@ -151,10 +150,8 @@ def test_foreign_records(name: str) -> None:
     [("zsre/zsre_eval.json", 1037), ("zsre/knowedit_zsre.json", 1304),
      ("counterfact/counterfact-edit.json", 10000)],
 )  # fmt: skip
-def test_published_files(name: str, count: int) -> None:
-    if not (DATA / name).exists():
-        pytest.skip(f"the dataset {name} is not there; MEMOIR_EDGE_DATA names its folder")
-    edits, problems = read(DATA / name, skip_bad=True)
+def test_published_files(name: str, count: int, published: Callable[[str], Path]) -> None:
+    edits, problems = read(published(name), skip_bad=True)
     assert len(edits) + len(problems) == count
     assert len(edits) > 0.98 * count  # the rest repeats a prompt and target
     assert all("already used" in problem.reason for problem in problems)

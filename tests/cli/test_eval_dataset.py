@@ -1,7 +1,7 @@
 """`memoir-edge eval --dataset`: the paper's table, made in memories of its own, resumable."""
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.dataset import edits_of, jobs, mean
-
-DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", Path(__file__).parents[2] / "../shared/data"))
 
 
 @pytest.fixture
@@ -101,10 +99,9 @@ def test_a_share_that_no_memory_has_is_none() -> None:
         ("counterfact", "counterfact/counterfact-edit.json", 9000),
     ],
 )
-def test_the_published_files_hold_enough(dataset: str, name: str, least: int) -> None:
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"the dataset {name} is not there; MEMOIR_EDGE_DATA names its folder")
-    edits = edits_of(dataset, path)
+def test_the_published_files_hold_enough(
+    dataset: str, name: str, least: int, published: Callable[[str], Path]
+) -> None:
+    edits = edits_of(dataset, published(name))
     assert len(edits) >= least
     assert len({edit.prompt for edit in edits}) == len(edits)

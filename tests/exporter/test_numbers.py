@@ -1,7 +1,6 @@
 """Exported models against torch: no memory, one that does not fire, one that does."""
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,11 +192,8 @@ def test_float16_is_as_good_as_float16(llama_fp16, Graph, memory, port_feeds) ->
 # --- A trained model -----------------------------------------------------------------------------
 
 
-def test_a_trained_model(tmp_path: Path, Graph, memory, port_feeds) -> None:
-    data = Path(os.environ.get("MEMOIR_EDGE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    folder = data / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no trained model at {folder}; set MEMOIR_EDGE_DATA")
+def test_a_trained_model(tmp_path: Path, Graph, memory, port_feeds, published) -> None:
+    folder = published("stories260K")
     from transformers import AutoModelForCausalLM
 
     from memoir_edge_exporter import export

@@ -1,9 +1,8 @@
 """A tiny random Llama, exported once, and its twin in torch: the oracle of the runtime's tests."""
 
 import json
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,12 +216,9 @@ def prompts() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model's export; skips where the data is absent."""
-    root = Path(__file__).parents[2]
-    data = Path(os.environ.get("MEMOIR_EDGE_DATA", root / "../shared/data")) / "stories260K"
-    if not data.is_dir():
-        pytest.skip(f"no {data}: set MEMOIR_EDGE_DATA")
+def stories(tmp_path_factory: pytest.TempPathFactory, published: Callable[[str], Path]) -> Path:
+    """A trained model's export; skips where the model is absent."""
+    data = published("stories260K")
     out = tmp_path_factory.mktemp("stories") / "onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
