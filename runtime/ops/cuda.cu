@@ -86,7 +86,7 @@ __global__ void feature(const void* a, int type, const int64_t* span, const int6
   bits[static_cast<size_t>(b) * D + i] = f == f ? __float_as_uint(f) : 0x7FC00000u;
 }
 
-// The mask of one row, as words; one block a row. As write_mask of route.cpp.
+// The mask of one row, as words; one block a row. As make_mask of route.cpp.
 __global__ void write_masks(const uint32_t* all_bits, const int64_t* route,
                             const int32_t* permutation, int D, int k, int words, uint32_t* masks) {
   using Scan = cub::BlockScan<int, BLOCK>;
