@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoir_edge import tophash
-from memoir_edge.bank import Bank, bank_of
+from memoir_edge.history.bank import Bank, bank_of
 from memoir_edge.memory import Base, from_dense
 
 D, K = 20, 6

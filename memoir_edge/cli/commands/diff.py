@@ -11,7 +11,7 @@ from memoir_edge.memory import Entry, Memory
 from memoir_edge.tophash import unpack
 
 
-def diff_(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 - frozen
+def command(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 - frozen
     """Show which edits came, went and changed from one memory file to another, and their bytes.
 
     An edit's own bytes are its keys, its record, and the columns that no other edit reads; columns

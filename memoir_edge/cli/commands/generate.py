@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memoir_edge.cli.output import Output
-from memoir_edge.cli.runtime_ import open_session
+from memoir_edge.cli.sessions import open_session
 
 if TYPE_CHECKING:
     from memoir_edge_runtime import Result
 
 
-def generate_(
+def command(
     directory: Path,
     /,
     *,

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from memoir_edge.cli.output import Output
-from memoir_edge.cli.runtime_ import open_session
+from memoir_edge.cli.sessions import open_session
 
 
-def verify_(
+def command(
     directory: Path,
     /,
     *,

@@ -10,21 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoir_edge import journal as module
 from memoir_edge import tophash
 from memoir_edge.errors import InputError
-from memoir_edge.journal import (
-    HEAD,
-    MAGIC,
-    Audit,
-    Change,
-    Journal,
-    JournalError,
-    Made,
-    begin,
-    load,
-    path_of,
-)
+from memoir_edge.history import Audit, Change, Journal, JournalError, Made, begin, load, path_of
+from memoir_edge.history import frames as module
+from memoir_edge.history.frames import HEAD, MAGIC
 from memoir_edge.memory import Base, Entry, Memory, Probe, from_dense, to_bytes, to_dense, write
 
 D, d, K = 20, 3, 6
@@ -372,7 +362,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("memoir_edge.journal.os.fsync", full)
+            patch.setattr("memoir_edge.history.frames.os.fsync", full)
             with pytest.raises(InputError, match="No space left"):
                 journal.made([made("b")])
         assert journal.path.stat().st_size == size

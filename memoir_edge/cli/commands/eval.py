@@ -2,39 +2,66 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
 from memoir_edge.answers import Model
+from memoir_edge.cli.extras import Torch, needs
 from memoir_edge.cli.output import Output
-from memoir_edge.cli.runtime_ import OnnxModel, open_session
-from memoir_edge.cli.torch_ import editor_package
+from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import Report, evaluate, prompt_count
+from memoir_edge.settings import Wishes
 
 
-def eval_(
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The paper's table: memories of several sizes, made of a dataset's edits."""
+
+    dataset: str | None = None
+    """zsre or counterfact."""
+
+    data: Path | None = None
+    """The dataset's file."""
+
+    out: Path | None = None
+    """A folder for the memories that are made of it, and for their reports."""
+
+    sizes: str = "1,10,100,1000"
+    """How many edits at a time."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked, and how long an answer may be."""
+
+    edits: Path | None = None
+    """The edits with their rephrase, locality and hard_negatives fields."""
+
+    skip_bad: bool = False
+    """Leave unusable records out instead of refusing the file."""
+
+    max_new_tokens: int = 16
+    """Most tokens of a free answer."""
+
+
+def command(
     directory: Path | None = None,
     /,
     *,
     memory: Path | None = None,
-    edits: Path | None = None,
+    asked: Asked = Asked(),
     model: str | None = None,
     device: str | None = None,
-    max_new_tokens: int = 16,
-    skip_bad: bool = False,
-    dataset: str | None = None,
-    data: Path | None = None,
-    out: Path | None = None,
-    sizes: str = "1,10,100,1000",
-    site: str | None = None,
-    k: int | None = None,
-    threshold: float | None = None,
-    feature: str | None = None,
-    steps: int | None = None,
-    parity: bool = False,
+    table: Table = Table(),
+    wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
     """Measure an edited model on ONNX Runtime (a directory) or in PyTorch (--model).
@@ -46,56 +73,44 @@ def eval_(
     Args:
         directory: An export directory.
         memory: The memory to measure.
-        edits: The edits with their rephrase, locality and hard_negatives fields.
         model: A transformers folder or hub id, to measure in PyTorch instead.
         device: Device of --model.
-        max_new_tokens: Most tokens of a free answer.
-        skip_bad: Leave unusable records out instead of refusing the file.
-        dataset: zsre or counterfact.
-        data: The dataset's file.
-        out: A folder for the memories that are made of it, and for their reports.
-        sizes: How many edits at a time.
-        site: Module path of the layer to edit; this and the rest as in apply.
-        k: Active features of a mask.
-        threshold: Overlap from which an edit answers.
-        feature: Routing feature.
-        steps: Most gradient steps of one edit.
-        parity: The arithmetic of the paper's released code.
     """
-    if dataset is not None:
-        if data is None or model is None or out is None or directory or memory or edits:
+    if table.dataset is not None:
+        if table.data is None or model is None or table.out is None or directory or memory:
             raise InputError(
                 "--dataset makes its own memories",
                 hint="give --data FILE, --model DIR and --out FOLDER, and no other file",
             )
-        options = {"threshold": threshold, "steps": steps, "parity": parity}
-        routing = {"site": site, "k": k, "feature": feature}
+        work = Work(table.dataset, table.data, table.out, _counts(table.sizes))
         return _dataset(
-            dataset, data, model, out, sizes, device, routing | options, max_new_tokens, output
+            work, Torch(model=model, device=device), wishes, asked.max_new_tokens, output
         )
-    if memory is None or edits is None:
+    if memory is None or asked.edits is None:
         raise InputError("what to measure?", hint="give --memory FILE and --edits FILE")
-    asked, _ = read(edits, skip_bad=skip_bad)
+    edits, _ = read(asked.edits, skip_bad=asked.skip_bad)
     if (directory is None) == (model is None):
         raise InputError("what to measure?", hint="give an export directory, or --model DIR")
     target: Model
     if directory is not None:
         target = OnnxModel(open_session(directory, memory))
     else:
-        target = _torch_model(str(model), memory, device)
-    with output.progress("asking", prompt_count(asked)) as bar:
-        report = evaluate(target, asked, max_new_tokens=max_new_tokens, on_progress=bar.advance)
+        target = _torch_model(Torch(model=str(model), device=device), memory)
+    with output.progress("asking", prompt_count(edits)) as bar:
+        report = evaluate(
+            target, edits, max_new_tokens=asked.max_new_tokens, on_progress=bar.advance
+        )
     show(report, output)
     output.result(report.as_json())
     return 0
 
 
-def _torch_model(model: str, path: Path, device: str | None) -> Model:
-    ed = editor_package()
+def _torch_model(torch: Torch, path: Path) -> Model:
     memory = memory_file.read(path)
-    base = ed.load(model, device=device)
-    found: Model = ed.edited(base, memory)
-    return found
+    base = torch.load()
+    from memoir_edge.editor import edited
+
+    return edited(base, memory)
 
 
 def show(report: Report, output: Output) -> None:
@@ -127,46 +142,43 @@ def show(report: Report, output: Output) -> None:
 # --- The paper's table ---------------------------------------------------------------------------
 
 
-def _dataset(
-    dataset: str,
-    data: Path,
-    model: str,
-    out: Path,
-    sizes: str,
-    device: str | None,
-    chosen: dict[str, Any],
-    max_new_tokens: int,
-    output: Output,
-) -> int:
-    ed = editor_package()
-    from memoir_edge.evaluate import dataset as work
+class Work(NamedTuple):
+    """A dataset, and where its memories are kept."""
 
-    counts = _counts(sizes)
-    edits = work.edits_of(dataset, data)
-    jobs = work.jobs(dataset, edits, counts)
-    base = ed.load(model, device=device)
-    site = chosen["site"] or ed.choose_site(base.net, base.config)
-    D, _ = ed.width(ed.find_site(base.net, site))
-    settings = ed.choose(base.config, D, **chosen | {"site": site})
-    work.claim(out, base, settings, edits)
+    dataset: str
+    data: Path
+    out: Path
+    sizes: list[int]
+
+
+def _dataset(work: Work, torch: Torch, wishes: Wishes, max_new_tokens: int, output: Output) -> int:
+    with needs("PyTorch and transformers", "edit"):
+        from memoir_edge.evaluate import dataset as jobs
+
+    edits = jobs.edits_of(work.dataset, work.data)
+    parts_of = jobs.jobs(work.dataset, edits, work.sizes)
+    base = torch.load()
+    from memoir_edge.editor import Watch, choose
+
+    settings = choose(base, wishes)
+    jobs.claim(work.out, base, settings, edits)
     rows = []
-    for size, parts in jobs.items():
+    for size, parts in parts_of.items():
         reports = []
         started = time.monotonic()
         for job in parts:
-            asked = prompt_count(job.edits)
-            with output.progress(job.name, len(job.edits) + asked) as bar:
+            with output.progress(job.name, len(job.edits) + prompt_count(job.edits)) as bar:
                 reports.append(
-                    work.measured(
-                        job, base, settings, out, watch=ed.Watch(made=bar.advance),
+                    jobs.measured(
+                        job, base, settings, work.out, watch=Watch(made=bar.advance),
                         on_asked=bar.advance, max_new_tokens=max_new_tokens,
                     )
                 )  # fmt: skip
         seconds = time.monotonic() - started
-        rows.append({"edits": size, "memories": len(parts), **work.mean(reports)})
+        rows.append({"edits": size, "memories": len(parts), **jobs.mean(reports)})
         output.say(f"{len(parts)} x {size} edits measured in {seconds:.0f} s")
-    _show_dataset(dataset, model, rows, output)
-    output.result({"dataset": dataset, "site": site, "k": settings.k, "rows": rows})
+    _show_dataset(work.dataset, torch.model, rows, output)
+    output.result({"dataset": work.dataset, "site": settings.site, "k": settings.k, "rows": rows})
     return 0
 
 

@@ -10,7 +10,7 @@ from memoir_edge.cli.output import Output, size
 from memoir_edge.memory import Memory
 
 
-def inspect_(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 - frozen
+def command(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 - frozen
     """Show a memory's site, sizes, edits, and how much the edits' masks overlap.
 
     Args:

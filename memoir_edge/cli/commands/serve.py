@@ -3,14 +3,12 @@
 import os
 from pathlib import Path
 
+from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output
-from memoir_edge.cli.runtime_ import open_session
-from memoir_edge.errors import InputError
-
-ADMIN_KEY, API_KEY = "MEMOIR_EDGE_ADMIN_KEY", "MEMOIR_EDGE_API_KEY"
+from memoir_edge.cli.sessions import open_session
 
 
-def serve_(
+def command(
     directory: Path,
     /,
     *,
@@ -66,14 +64,9 @@ def serve_(
         log_prompts: Put prompts and answers into the log.
     """
     session = open_session(directory, threads=threads)
-    try:
+    with needs("more than the runtime", "run,serve"):
         from memoir_edge_runtime.serve.process import run
-    except ImportError as error:
-        raise InputError(
-            f"serving needs more than the runtime ({error.name} is missing)",
-            hint='pip install "memoir-edge-runtime[cpu,serve]"',
-        ) from error
-    from memoir_edge_runtime.serve.settings import Settings
+    from memoir_edge_runtime.serve.settings import ADMIN_KEY, API_KEY, Settings
 
     settings = Settings(
         memory_roots=tuple(memory_root or ()),

@@ -6,29 +6,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memoir_edge.cli.journal_ import opened
+from memoir_edge import memory as memory_file
+from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
-from memoir_edge.edits import read
+from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
+from memoir_edge.settings import Wishes
 
 if TYPE_CHECKING:
-    from memoir_edge.editor import Editor
+    from memoir_edge.editor import BaseModel, Trial
 
 SHOWN = 12
 
 
-def calibrate_(
+def command(
     edits: Path | None = None,
     /,
     *,
-    model: str,
+    torch: Torch,
     out: Path | None = None,
     memory: Path | None = None,
     site: str | None = None,
     layers: str | None = None,
     false_fires: float = 0.01,
     unrelated: Path | None = None,
-    device: str | None = None,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
     """Measure which layer, feature and k tell edits from near misses, or set a memory's thresholds.
@@ -44,70 +46,64 @@ def calibrate_(
 
     Args:
         edits: JSON lines: {"prompt": ..., "target": ..., "subject": ...}.
-        model: A transformers folder or hub id.
         out: Where to write the chosen routing, as an empty memory.
         memory: A memory with its journal, to be given new thresholds.
         site: Module path of the layer to edit; default by architecture.
         layers: The only layers to try, such as 20,24,27.
         false_fires: Share of near misses that may reach an edit.
         unrelated: A text file of prompts, one a line, to centre on instead of the built-in ones.
-        device: cpu, cuda, cuda:1 ...; default CUDA where there is one.
     """
     if (edits is None) == (memory is None):
         raise InputError("what to calibrate?", hint="give a file of edits, or --memory FILE")
     if not 0 < false_fires < 1:
         raise InputError(f"false fires are {false_fires}, expected above 0 and below 1")
     if memory is not None:
-        return _thresholds(memory, model, false_fires, device, output)
+        return _thresholds(memory, torch, false_fires, output)
     assert edits is not None
-    numbers = _numbers(layers) if layers else None
-    return _choose(edits, model, out, site, numbers, false_fires, unrelated, device, output)
-
-
-def _choose(
-    edits: Path,
-    model: str,
-    out: Path | None,
-    site: str | None,
-    layers: Sequence[int] | None,
-    bound: float,
-    unrelated: Path | None,
-    device: str | None,
-    output: Output,
-) -> int:
-    from memoir_edge import memory as memory_file
-    from memoir_edge.cli.torch_ import editor_package
-
-    ed = editor_package()
     if out is not None and out.exists():
         raise InputError(f"{out} exists", hint="give another --out")
-    wanted, _ = read(edits)
+    numbers = _numbers(layers) if layers else None
     prompts = _lines(unrelated) if unrelated else None
-    base = ed.load(model, device=device)
-    site = site or ed.choose_site(base.net, base.config)
-    sites = ed.sites_near(base, site, layers)
-    with output.progress("layers", len(sites)) as bar:
-        found = ed.trials(
-            base, wanted, sites, bound=bound, unrelated=prompts, on_site=lambda _: bar.advance()
-        )
-    columns = ["site", "feature", "k", "reach their edit", "nearest", "threshold"]
-    output.table(
-        f"{len(wanted)} edits, at most {bound:.1%} of near misses fire; the best of {len(found)}",
-        columns,
-        [list(trial) for trial in found[:SHOWN]],
-    )
+    wanted, _ = read(edits)
+    base = torch.load()
+    found = _trials(base, wanted, site, numbers, false_fires, prompts, output)
     best = found[0]
     output.say(f"apply with: --site {best.site} --feature {best.feature} --k {best.k}")
     if out is not None:
-        D, _ = ed.width(ed.find_site(base.net, best.site))
-        settings = ed.choose(base.config, D, site=best.site, k=best.k, feature=best.feature)
-        empty = ed.Editor(base, settings, unrelated=prompts).memory()
-        memory_file.write(empty, out)
+        from memoir_edge.editor import choose, nothing
+
+        wishes = Wishes(site=best.site, k=best.k, feature=best.feature)
+        memory_file.write(nothing(base, choose(base, wishes), prompts), out)
         output.say(f"{out}: no edits yet; memoir-edge apply EDITS --memory {out} --out FILE")
     trials = [trial._asdict() for trial in found]
-    document: dict[str, Any] = {"edits": len(wanted), "false_fires": bound, "trials": trials}
+    document: dict[str, Any] = {"edits": len(wanted), "false_fires": false_fires, "trials": trials}
     output.result(document | {"best": best._asdict(), "memory": str(out) if out else None})
     return 0
+
+
+def _trials(
+    base: "BaseModel",
+    edits: Sequence[Edit],
+    site: str | None,
+    layers: Sequence[int] | None,
+    bound: float,
+    unrelated: Sequence[str] | None,
+    output: Output,
+) -> "list[Trial]":
+    """Every layer with every feature and k, the best first, with a bar and a table."""
+    from memoir_edge.editor import choose_site, sites_near, trials
+
+    sites = sites_near(base, site or choose_site(base.net, base.config), layers)
+    with output.progress("layers", len(sites)) as bar:
+        found = trials(
+            base, edits, sites, bound=bound, unrelated=unrelated, on_site=lambda _: bar.advance()
+        )
+    output.table(
+        f"{len(edits)} edits, at most {bound:.1%} of near misses fire; the best of {len(found)}",
+        ["site", "feature", "k", "reach their edit", "nearest", "threshold"],
+        [list(trial) for trial in found[:SHOWN]],
+    )
+    return found
 
 
 def _numbers(text: str) -> list[int]:
@@ -127,22 +123,17 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _thresholds(file: Path, model: str, bound: float, device: str | None, output: Output) -> int:
-    from memoir_edge.cli.torch_ import editor_package
-
-    ed = editor_package()
+def _thresholds(file: Path, torch: Torch, bound: float, output: Output) -> int:
     with opened(file, output) as journal:
-        former = journal.compile()
-        base = ed.load(model, device=device)
-        settings = ed.choose(
-            base.config, former.D, site=former.site, k=former.k, feature=former.feature,
-            false_fires=bound,
-        )  # fmt: skip
-        editor: Editor = ed.Editor(base, settings, former, journal=journal)
+        base = torch.load()
+        from memoir_edge.editor import Editor, choose
+
+        settings = choose(base, Wishes(false_fires=bound), journal.origin)
+        editor = Editor(base, settings, journal=journal)
         found = editor.calibrate()
         if found is None:
             raise InputError(
-                f"too few near misses can be made from the {len(former.edits)} edits of {file}",
+                f"too few near misses can be made from the {len(editor.edits)} edits of {file}",
                 hint="more edits, records that name their subject, or a larger --false-fires",
             )
         made = journal.write(file)

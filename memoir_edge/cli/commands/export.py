@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from memoir_edge.base import locate
+from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output, size
-from memoir_edge.errors import InputError
 
 
-def export_(
+def command(
     *,
     out: Path,
     model: str | None = None,
@@ -30,13 +30,8 @@ def export_(
         site: Module path of the edited layer; default by architecture.
         dtype: Type of the weights; a given graph keeps its own.
     """
-    try:
+    with needs("the exporter", "export"):
         from memoir_edge_exporter import export
-    except ImportError as error:
-        raise InputError(
-            f"this command needs the exporter ({error.name} is missing)",
-            hint='pip install "memoir-edge-exporter[optimum]"',
-        ) from error
     folder = locate(model) if model else None
     made = export(
         out=out,

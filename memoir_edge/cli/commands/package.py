@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
+from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output
-from memoir_edge.errors import InputError
 
 
-def package_(
+def command(
     server: Literal["triton"],
     directory: Path,
     /,
@@ -31,13 +31,8 @@ def package_(
         name: Name of the model; default the export directory's.
         root: Where the server finds the repository, if not at --out: in a container, for instance.
     """
-    try:
+    with needs("the exporter", "export"):
         from memoir_edge_exporter import package_triton
-    except ImportError as error:
-        raise InputError(
-            f"this command needs the exporter ({error.name} is missing)",
-            hint='pip install "memoir-edge-exporter"',
-        ) from error
     made = package_triton(directory, out, memory=memory, name=name, library=_library(), root=root)
     ops = made.library or "none here: the graph's function bodies serve, slower in a large memory"
     output.say(f"{made.model}: version {made.version}, memory {made.digest or 'none'}")

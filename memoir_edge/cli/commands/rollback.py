@@ -5,13 +5,13 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
-from memoir_edge.cli.journal_ import opened
+from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.errors import InputError
-from memoir_edge.journal import Frame
+from memoir_edge.history import Frame
 
 
-def rollback_(
+def command(
     file: Path,
     /,
     *,

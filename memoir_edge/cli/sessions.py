@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.errors import InputError
+from memoir_edge.cli.extras import needs
 
 if TYPE_CHECKING:
     from memoir_edge_runtime import Session
@@ -19,13 +19,8 @@ def open_session(
     Raises:
         InputError: The runtime is not installed.
     """
-    try:
+    with needs("the runtime", "run"):
         from memoir_edge_runtime import Session
-    except ImportError as error:
-        raise InputError(
-            f"this command needs the runtime ({error.name} is missing)",
-            hint='pip install "memoir-edge-runtime[cpu]"',
-        ) from error
     return Session(folder, memory=memory, threads=threads)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memoir_edge.cli.output import Output, size
-from memoir_edge.cli.runtime_ import open_session
+from memoir_edge.cli.sessions import open_session
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.edits import Edit
@@ -25,7 +25,7 @@ ROOM = 12  # tokens of an answer
 HEAVY = ("torch", "transformers", "onnx")
 
 
-def demo_(
+def command(
     *,
     keep: Path | None = None,
     output: Output = Output(),  # noqa: B008 - frozen

@@ -3,20 +3,24 @@
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.output import Output, size
-from memoir_edge.cli.plan_ import look_at, plan_of, show_findings
+from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.output import Bar, Output, size
+from memoir_edge.cli.plan import look_at, plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, read
 from memoir_edge.errors import InputError
-from memoir_edge.journal import Journal, State, begin, load, path_of
+from memoir_edge.history import Journal, begin, load, path_of
 from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
+from memoir_edge.settings import Wishes
 
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor, Outcome, Watch
@@ -24,28 +28,14 @@ if TYPE_CHECKING:
 LISTED = 30  # more edits than this are not listed one by one, only those that did not take
 
 
-def apply_(
+def command(
     edits: Path,
     /,
     *,
-    model: str,
+    torch: Torch,
     out: Path,
     memory: Path | None = None,
-    site: str | None = None,
-    k: int | None = None,
-    threshold: float | None = None,
-    feature: str | None = None,
-    steps: int | None = None,
-    prefixes: int | None = None,
-    thinned: int | None = None,
-    spare: float | None = None,
-    passes: int | None = None,
-    repairs: int | None = None,
-    made_keys: int | None = None,
-    false_fires: float | None = None,
-    batch_edits: int = 1,
-    parity: bool = False,
-    device: str | None = None,
+    wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     skip_bad: bool = False,
     plan: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
@@ -58,28 +48,8 @@ def apply_(
 
     Args:
         edits: JSON lines: {"prompt": ..., "target": ...}.
-        model: A transformers folder or hub id.
         out: The memory file to write; one that is there already is gone on from.
         memory: A memory to go on from instead.
-        site: Module path of the layer to edit; default by architecture.
-        k: Active features of a mask; default by architecture.
-        threshold: Overlap from which an edit answers; default by architecture.
-        feature: Routing feature, mean or last; default by architecture.
-        steps: Most gradient steps of one edit.
-        prefixes: Training rows behind texts that the model wrote itself.
-        thinned: Training rows that read only part of the mask, for paraphrases' sake.
-        spare: How strongly a change avoids what other edits read; 0 is not at all.
-        passes: How often the edits are trained, one after the other: a second pass mends what later
-            ones have worn down.
-        repairs: Rounds in which edits that later ones have worn down are trained again.
-        made_keys: Most keys of an edit that are made from its prompt: typed without care, as a
-            chat, behind other text.
-        false_fires: Share of near misses that may reach an edit: each key gets the threshold for
-            it. 0 keeps one threshold for all; so does --threshold.
-        batch_edits: Edits trained together.
-        parity: The arithmetic of the paper's released code, quirks included.
-        device: cpu, cuda, cuda:1 ..., or auto to spread a model over several; default CUDA where
-            there is one.
         skip_bad: Leave unusable records out instead of refusing the file.
         plan: Show what is doubtful about the edits, and the expected time and size; touch nothing.
     """
@@ -90,41 +60,42 @@ def apply_(
         journal, former = _former(out, memory, output, opened, write=not plan)
         held = {entry.id for entry in former.edits} if former else set()
         new = [edit for edit in wanted if edit.id not in held]
-        state = journal.state() if journal else None
-        if former and not new and not (state and state.changed):
+        if former and not new and not (journal and journal.state().changed):
             return _nothing_new(former, out, len(wanted), journal, output)
-        options = {"threshold": threshold, "steps": steps, "prefixes": prefixes,
-                   "thinned": thinned, "spare": spare, "passes": passes,
-                   "repairs": repairs, "made_keys": made_keys, "false_fires": false_fires,
-                   "batch_edits": batch_edits, "parity": parity}  # fmt: skip
-        editor = _editor(model, former, device, site, k, feature, options)
-        settings = editor.settings
-        output.say(
-            f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, "
-            f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
-            f"at most {settings.steps} steps, rows: 1 plain, {len(editor.prefixes)} prefixed, "
-            f"{settings.thinned} thinned, spare {settings.spare:g}"
-        )
+        base = torch.load()
+        from memoir_edge.editor import Editor, choose, nothing, refuse_too_long
+
+        settings = choose(base, wishes, former)
         for edit in new if not plan else ():
-            editor.refuse_too_long(edit)
+            refuse_too_long(base, edit)
+        if journal is None and not plan:
+            origin = former or nothing(base, settings)
+            journal = begin(path_of(out), origin, {"model": _named(torch.model)})
+            opened.enter_context(journal)
+        editor = Editor(base, settings, former, journal=None if plan else journal)
+        _say_settings(editor, output)
         findings = look_at(editor, new) if new else []
         show_findings(findings, output)
         if plan:
             return plan_of(editor, new, findings, problems, output)
-        if journal is None:
-            about = {"model": _named(model)}
-            began = former or editor.memory()
-            journal = begin(path_of(out), began, about)
-            opened.enter_context(journal)
-        editor.journal = journal
         start = time.monotonic()
-        outcomes = _train(editor, new, journal, state, out, output)
+        outcomes = _train(editor, new, out, output)
         seconds = time.monotonic() - start
-        made = journal.write(out)
-        failed = journal.state().broken or []
+        made = editor.journal.write(out)
+        failed = editor.journal.state().broken or []
     skipped = len(wanted) - len(new)
     _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
     return 1 if failed else 0
+
+
+def _say_settings(editor: "Editor", output: Output) -> None:
+    settings = editor.settings
+    output.say(
+        f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, "
+        f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
+        f"at most {settings.steps} steps, rows: 1 plain, {len(editor.prefixes)} prefixed, "
+        f"{settings.thinned} thinned, spare {settings.spare:g}"
+    )
 
 
 # --- What there is already -----------------------------------------------------------------------
@@ -190,30 +161,6 @@ def _nothing_new(
     return 1 if failed else 0
 
 
-def _editor(
-    model: str,
-    former: Memory | None,
-    device: str | None,
-    site: str | None,
-    k: int | None,
-    feature: str | None,
-    options: dict[str, Any],
-) -> "Editor":
-    """Load the model and choose the settings: the user's, else the memory's, else the preset's."""
-    from memoir_edge.cli.torch_ import editor_package
-
-    ed = editor_package()
-    base = ed.load(model, device=device)
-    site = site or (former.site if former else ed.choose_site(base.net, base.config))
-    D, _ = ed.width(ed.find_site(base.net, site))
-    if former:
-        k = former.k if k is None else k
-        feature = feature or former.feature
-    settings = ed.choose(base.config, D, site=site, k=k, feature=feature, **options)
-    editor: Editor = ed.Editor(base, settings, former)
-    return editor
-
-
 def _named(model: str) -> str:
     """How the journal names the model: a hub id as it is, a folder in full."""
     return str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
@@ -222,30 +169,22 @@ def _named(model: str) -> str:
 # --- Training ------------------------------------------------------------------------------------
 
 
-def _train(
-    editor: "Editor",
-    new: Sequence[Edit],
-    journal: Journal,
-    state: State | None,
-    out: Path,
-    output: Output,
-) -> "list[Outcome]":
+def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> "list[Outcome]":
     """Train with a bar; when interrupted, what is done is in the memory file too."""
     with output.progress("editing", len(new)) as bar:
-        watch = _watch(bar, output)
         try:
-            return editor.apply(new, watch, state)
+            return editor.apply(new, _watch(bar, output))
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
-            journal.write(out, finished=False)
+            editor.journal.write(out, finished=False)
             output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
             raise
 
 
-def _watch(bar: Any, output: Output) -> "Watch":
+def _watch(bar: Bar, output: Output) -> "Watch":
     from memoir_edge.editor import Watch
 
-    def begun(group: Sequence[Edit]) -> Any:
+    def begun(group: Sequence[Edit]) -> Callable[[int, float], None]:
         return lambda step, loss: bar.note(
             f"loss {loss:.3f} after {step} steps: {group[0].prompt[:40]}"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from memoir_edge.cli.output import Output
 from memoir_edge.errors import InputError
-from memoir_edge.journal import Journal, load, path_of
+from memoir_edge.history import Journal, load, path_of
 
 
 @contextmanager

@@ -22,16 +22,20 @@ TRIED = 3  # edits that a plan times
 
 def look_at(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
     """What is doubtful about the edits, beside what the memory holds."""
+    from memoir_edge.editor import length
+
     fit = _fitting(editor, new)
     masks = editor.masks([edit.prompt for edit in fit])
     return [
-        *too_long(new, [editor.length(edit) for edit in new], editor.base.context),
+        *too_long(new, [length(editor.base, edit) for edit in new], editor.base.context),
         *doubtful(fit, masks, editor.live.bank, editor.settings.threshold),
     ]
 
 
 def _fitting(editor: "Editor", new: Sequence[Edit]) -> list[Edit]:
-    return [edit for edit in new if editor.length(edit) <= editor.base.context]
+    from memoir_edge.editor import length
+
+    return [edit for edit in new if length(editor.base, edit) <= editor.base.context]
 
 
 def show_findings(findings: Sequence[Finding], output: Output) -> None:

@@ -4,18 +4,21 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from memoir_edge import __version__
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.journal_ import opened
+from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import InputError
-from memoir_edge.journal import Journal
+from memoir_edge.history import Again, Deleted, Journal
+from memoir_edge.memory import Memory
+from memoir_edge.settings import Wishes
 
 
-def delete_(
+def command(
     file: Path,
     /,
     *ids: str,
@@ -47,10 +50,10 @@ def delete_(
         before = memory_file.read(file)
         gone = _records(journal, ids)
         named = model or str(journal.frames[0].data.get("model", ""))
-        replay = None if no_replay else _Replay(named, device, repairs, gone, before)
+        asked = None if no_replay else _Asked(Torch(model=named, device=device), gone, before)
         journal.deleted(ids)
         journal.write(file)
-        found = replay.after(journal, file) if replay else None
+        replay = asked.again(journal, file, repairs) if asked else None
         after = memory_file.read(file)
         number = len(journal.frames) - 1
     document = {
@@ -61,75 +64,80 @@ def delete_(
         "tool": f"memoir-edge {__version__}",
         "model": named if replay else None,
         "deleted": [
-            {"id": e.id, "prompt": e.prompt, "target": e.target} | (found[e.id] if found else {})
-            for e in gone
+            {"id": e.id, "prompt": e.prompt, "target": e.target}
+            | (replay.deleted[i] if replay else {})
+            for i, e in enumerate(gone)
         ],
-        "remaining": found["remaining"] if found else {"edits": len(after.edits)},
+        "remaining": replay.remaining if replay else {"edits": len(after.edits)},
     }
     path = receipt or file.with_name(f"{file.name}.deleted-{number}.json")
     path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     _show(document, path, replay is not None, output)
     output.result(document | {"receipt": str(path)})
-    return 0 if not found or found["held"] else 1
+    return 0 if replay is None or replay.held else 1
 
 
 def _records(journal: Journal, ids: Sequence[str]) -> list[Edit]:
     """The edits to be deleted; refuses what cannot be, before anything is done."""
-    journal.check_deletable(ids)
-    records = journal.state().bank.records
-    return [from_record(records[id]) for id in dict.fromkeys(ids)]
+    state = journal.state()
+    Deleted(list(ids)).check(state.bank.records, state.fixed)
+    return [from_record(state.bank.records[id]) for id in dict.fromkeys(ids)]
 
 
-class _Replay:
-    """The model, asked before the deletion and after it."""
+class Replay(NamedTuple):
+    """What the model says after a deletion."""
 
-    def __init__(
-        self, model: str, device: str | None, repairs: int | None, gone: list[Edit], before: Any
-    ) -> None:
-        from memoir_edge.cli.torch_ import editor_package
+    deleted: list[dict[str, Any]]  # of each deleted edit, in their order
+    remaining: dict[str, Any]  # how many, which of them fail, which were trained again
+    held: bool  # the base model's answers are back, and every other edit holds
 
-        self.ed = editor_package()
-        self.gone, self.repairs = gone, repairs
+
+class _Asked:
+    """The model, asked before a deletion and after it."""
+
+    def __init__(self, torch: Torch, gone: Sequence[Edit], before: Memory) -> None:
         try:
-            self.base = self.ed.load(model, device=device)
+            self.base = torch.load()
         except InputError as error:
             raise InputError(
                 f"cannot ask the model before and after: {error}",
                 hint="give it with --model, or pass --no-replay to delete unchecked",
             ) from error
-        editor = self._editor(before)
+        from memoir_edge.editor import Editor, choose
+
+        self.gone, self.before = gone, before
+        editor = Editor(self.base, choose(self.base, former=before), before)
         self.was = editor.answers(gone, memory=True)
         self.wanted = editor.answers(gone, memory=False)
 
-    def _editor(self, memory: Any, journal: Journal | None = None) -> Any:
-        D = memory.D
-        settings = self.ed.choose(
-            self.base.config, D, site=memory.site, k=memory.k, feature=memory.feature,
-            repairs=self.repairs,
-        )  # fmt: skip
-        return self.ed.Editor(self.base, settings, memory, journal=journal)
-
-    def after(self, journal: Journal, file: Path) -> dict[str, Any]:
+    def again(self, journal: Journal, file: Path, repairs: int | None) -> Replay:
         """Ask again, and train again what leant on the deleted edits."""
-        editor = self._editor(memory_file.read(file), journal)
+        from memoir_edge.editor import Editor, choose
+
+        settings = choose(self.base, Wishes(repairs=repairs), self.before)
+        editor = Editor(self.base, settings, journal=journal)
         steps = len(journal.frames)
-        audit = editor.settle()
+        state = editor.settle()
         journal.write(file)
-        again = [f.data["edit"] for f in journal.frames[steps:] if f.kind == "again"]
+        again = [f.data["edit"] for f in journal.frames[steps:] if f.kind == Again.kind]
         now = editor.answers(self.gone, memory=True)
-        found: dict[str, Any] = {
-            edit.id: {
+        deleted = [
+            {
                 "before": was.text,
                 "base": wanted.text,
                 "after": is_.text,
                 "edit": is_.edit,
                 "base_is_back": is_.text == wanted.text,
             }
-            for edit, was, wanted, is_ in zip(self.gone, self.was, self.wanted, now, strict=True)
+            for was, wanted, is_ in zip(self.was, self.wanted, now, strict=True)
+        ]
+        remaining = {
+            "edits": len(editor.edits),
+            "failed": state.broken or [],
+            "trained_again": again,
         }
-        back = all(row["base_is_back"] for row in found.values())
-        remaining = {"edits": audit.checked, "failed": audit.failed, "trained_again": again}
-        return found | {"remaining": remaining, "held": back and not audit.failed}
+        back = all(row["base_is_back"] for row in deleted)
+        return Replay(deleted, remaining, back and not state.broken)
 
 
 def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) -> None:
