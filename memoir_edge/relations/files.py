@@ -19,7 +19,7 @@ _HINT = 'write [KIND.NAME], then phrasings = ["The NAME of {} is", ...]; nothing
 
 
 def load(path: Path | None = None) -> tuple[Relation, ...]:
-    """The built-in relations, then those of a file; of the same id, the file's alone.
+    """The built-in relations, kind by kind, then those of a file; of the same id, the file's alone.
 
     Args:
         path: A file of relations (TOML).
@@ -28,9 +28,9 @@ def load(path: Path | None = None) -> tuple[Relation, ...]:
         InputError: The file cannot be read, or one of its entries cannot be used.
     """
     found: dict[str, Relation] = {}
-    for file in resources.files("memoir_edge.relations").joinpath("data").iterdir():
+    data = resources.files("memoir_edge.relations").joinpath("data")
+    for file in sorted(data.iterdir(), key=lambda file: file.name):
         found |= _parse(file.read_text("utf-8"), file.name)
-    found = dict(sorted(found.items()))
     if path is not None:
         found |= _parse(_text(path), str(path))
         _check_distinct(found, path)
