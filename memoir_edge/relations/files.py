@@ -5,11 +5,12 @@ A file is read whole or not at all.
 
 import re
 import tomllib
+import unicodedata
 from importlib import resources
 from pathlib import Path
 
 from memoir_edge.errors import InputError
-from memoir_edge.relations.relation import HOLE, WIKIDATA, Relation
+from memoir_edge.relations.relation import FULL_STOPS, HOLE, QUESTION_MARKS, WIKIDATA, Relation
 
 FEWEST = 2  # statements, and questions or requests, that a relation has
 
@@ -106,10 +107,12 @@ def _check_phrasing(name: str, phrasing: str) -> None:
         raise ValueError(f"{name} has {holes} holes, expected one {HOLE} for the subject")
     if phrasing != " ".join(phrasing.split()):
         raise ValueError(f"{name} has spaces at an end, doubled, or line breaks")
-    if phrasing.endswith((":", ";", "!", HOLE)):
+    if phrasing.endswith(QUESTION_MARKS + FULL_STOPS):
+        return
+    if unicodedata.category(phrasing[-1]).startswith("P"):
         raise ValueError(
-            f"{name}: expected a question (?), a request (.), or a statement that "
-            "ends in the word before its answer"
+            f"{name} ends in {phrasing[-1]!r}, expected a question (?), a request (.), or a "
+            "statement whose last word stands before its answer"
         )
 
 

@@ -9,7 +9,7 @@ from memoir_edge.errors import InputError
 HOLE = "{}"  # where a phrasing's subject stands
 
 QUESTION_MARKS = ("?", "？", "؟")
-FULL_STOPS = (".", "。")
+FULL_STOPS = (".", "。", "।")
 
 WIKIDATA = re.compile(r"P[1-9]\d*")  # the id of a Wikidata property
 

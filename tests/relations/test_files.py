@@ -65,7 +65,9 @@ BAD = {
     "a number": ("[a.b]\nphrasings = [1]", r"phrasings is \[1\], expected a list of strings"),
     "no hole": ('[a.b]\nphrasings = ["It is"]', r"phrasings\[0\] 'It is' has 0 holes"),
     "two holes": ('[a.b]\nphrasings = ["{} of {} is"]', "has 2 holes, expected one {}"),
-    "colon": ('[a.b]\nphrasings = ["Name the b of {}:"]', "ends in the word before its answer"),
+    "colon": ('[a.b]\nphrasings = ["Name the b of {}:"]', r"\[0\] 'Name the b of {}:' ends in ':'"),
+    "comma": ('[a.b]\nphrasings = ["{} has its b,"]', "ends in ',', expected a question"),
+    "hole last": ('[a.b]\nphrasings = ["The b of {}"]', "ends in '}', expected a question"),
     "spaces": ('[a.b]\nphrasings = ["The b of {} is "]', "spaces at an end, doubled, or line"),
     "property": (
         f'[a.b]\nwikidata = ["Q36"]\nphrasings = {GOOD}',
