@@ -121,7 +121,7 @@ def _check_counts(relation: Relation) -> None:
     asked = len(relation.phrasings) - statements
     if min(statements, asked) < FEWEST:
         raise ValueError(
-            f"{statements} statements and {asked} questions or requests, expected at least "
+            f"statements: {statements}, questions and requests: {asked}; expected at least "
             f"{FEWEST} of each"
         )
 

@@ -56,10 +56,10 @@ BAD = {
     "top level": ("mast = 1", r"'mast' is int, expected tables \[mast.NAME\]"),
     "name": (f'[ship."a.b"]\nphrasings = {GOOD}', "letters, digits, - and _"),
     "unknown field": (f"[a.b]\nphrases = {GOOD}", r"\[a.b\]: unknown field 'phrases'; known: phr"),
-    "no phrasings": ("[a.b]\nwikidata = []", "0 statements and 0 questions or requests"),
+    "no phrasings": ("[a.b]\nwikidata = []", "statements: 0, questions and requests: 0"),
     "one statement": (
         '[a.b]\nphrasings = ["The b of {} is", "What is {}?", "Name {}."]',
-        "1 statements and 2 questions or requests, expected at least 2 of each",
+        "statements: 1, questions and requests: 2; expected at least 2 of each",
     ),
     "a string": ('[a.b]\nphrasings = "{} is"', "phrasings is '{} is', expected a list of strings"),
     "a number": ("[a.b]\nphrasings = [1]", r"phrasings is \[1\], expected a list of strings"),
