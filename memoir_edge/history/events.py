@@ -63,11 +63,12 @@ class Made(NamedTuple):
 
     id: str
     record: Record
-    primary: Bytes  # [ceil(D/8)]
-    others: list[Bytes]  # masks of its further keys
+    primary: Bytes  # [ceil(D/8)] the mask of its own prompt
+    others: list[Bytes]  # its further keys
     guards: list[Bytes]
     threshold: float
     change: Change
+    key: Bytes | None = None  # the code of its own prompt; None: the mask is the key
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,14 @@ class Together:
         tensors: dict[str, np.ndarray[Any, Any]] = {}
         items = []
         for i, made in enumerate(self.edits):
+            own = made.primary if made.key is None else made.key
             tensors |= {
-                f"{i}.keys": np.stack([made.primary, *made.others, *made.guards]),
+                f"{i}.keys": np.stack([own, *made.others, *made.guards]),
                 f"{i}.V": made.change.V,
                 f"{i}.U": made.change.U,
             }
+            if made.key is not None:
+                tensors[f"{i}.mask"] = made.primary
             items.append(
                 {
                     "id": made.id,
@@ -105,10 +109,12 @@ class Together:
 
 
 def _made(i: int, item: dict[str, Any], tensors: Tensors) -> Made:
-    primary, *rest = tensors[f"{i}.keys"]
+    own, *rest = tensors[f"{i}.keys"]
     others, guards = rest[: item["others"]], rest[item["others"] :]
     change = change_of(item, tensors, i)
-    return Made(item["id"], item["record"], primary, others, guards, item["threshold"], change)
+    mask = tensors.get(f"{i}.mask")
+    primary, key = (own, None) if mask is None else (mask, own)
+    return Made(item["id"], item["record"], primary, others, guards, item["threshold"], change, key)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _(event: Together, state: State, frame: int) -> None:
     state.broken, state.audits, state.calibrated = None, 0, False
     for i, made in enumerate(event.edits):
         former = state.bank.add(
-            made.id, made.record, made.primary, made.others, made.guards, made.threshold
+            made.id, made.record, made.primary, made.others, made.guards, made.threshold, made.key
         )
         if former is not None:  # what was changed for it is the new edit's from now on
             state.changes = [
