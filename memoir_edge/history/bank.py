@@ -89,10 +89,16 @@ class Bank:
 
         Returns:
             The id of the edit that was taken over.
+
+        Raises:
+            ValueError: There is no code and the bank has a router, or the other way round.
         """
+        if (key is None) != (self.router is None):
+            raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
+        own = primary if key is None else key
         former = self.asked_by(primary)
         if former is None:
-            self.keys.append(Key(primary if key is None else key, edit, threshold, edit))
+            self.keys.append(Key(own, edit, threshold, edit))
         else:
             self._hand_over(former, edit, threshold)
         if self.router:
@@ -100,7 +106,7 @@ class Bank:
         self.records[edit] = record
         self._asked[primary.tobytes()] = edit
         held = {key.mask.tobytes() for key in self.keys if key.edit == edit}
-        fresh = (mask for mask in others if mask.tobytes() not in held)
+        fresh = (mask for mask in (own, *others) if mask.tobytes() not in held)
         self.keys += [Key(mask, edit, threshold, edit) for mask in fresh]
         self.keys += [Key(mask, None, threshold, edit) for mask in guards]
         return former

@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
 
 
 def test_a_frame_is_what_the_page_says(fresh: Any) -> None:
-    """The literal bytes of docs/journal.md's example."""
+    """A safetensors payload whose one metadata entry is the document of docs/journal.md."""
     with fresh() as journal:
         journal.append("deleted", {"edits": ["a"]}, {})
         frame = journal.frames[-1]

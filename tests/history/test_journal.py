@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memoir_edge import tophash
 from memoir_edge.errors import InputError
 from memoir_edge.history import Change, JournalError, Made, begin, load, path_of
-from memoir_edge.memory import Entry, to_bytes, to_dense, write
+from memoir_edge.memory import Codes, Entry, Memory, Router, from_bytes, to_bytes, to_dense, write
 
 D, d = 20, 3
 
@@ -138,10 +138,12 @@ ACTS = st.lists(st.tuples(st.sampled_from(["made", "again", "delete", "rollback"
 
 
 @settings(max_examples=60, deadline=None)
-@given(acts=ACTS)
+@given(acts=ACTS, coded=st.booleans())
 def test_what_is_read_again_is_what_was_done(
     tmp_path_factory: pytest.TempPathFactory,
     acts: list[tuple[str, int]],
+    coded: bool,
+    router: Router,
     made: Any,
     change: Any,
     origin: Any,
@@ -151,12 +153,12 @@ def test_what_is_read_again_is_what_was_done(
     folder = tmp_path_factory.mktemp("any")
     alive: dict[str, list[tuple[int, Made, Change]]] = {}
     history = [alive]
-    with begin(folder / "j", origin(), {}) as journal:
+    with begin(folder / "j", origin(router if coded else None), {}) as journal:
         for clock, (act, n) in enumerate(acts):
             name = sorted(alive)[n % len(alive)] if alive else ""
             rng = np.random.default_rng([clock, n])
             if act == "made":
-                new = made(f"e{clock}", keys=n % 2, guards=n % 3)
+                new = made(f"e{clock}", keys=n % 2, guards=n % 3, router=router if coded else None)
                 journal.made([new])
                 alive = alive | {new.id: [(clock, new, new.change)]}
             elif act == "again" and name:
@@ -223,3 +225,112 @@ def test_kin(fresh: Any, tmp_path: Path, made: Any, origin: Any) -> None:
         write(origin(tool="else"), out)
         with pytest.raises(JournalError, match="is not the journal of"):
             journal.check_kin(out)
+
+
+# --- With a router -------------------------------------------------------------------------------
+
+
+def codes_of(memory: Memory) -> Codes:
+    assert memory.codes
+    return memory.codes
+
+
+def test_a_memory_with_a_router_has_codes_for_keys(fresh: Any, made: Any, router: Router) -> None:
+    a, b = made("a", keys=1, router=router), made("b", guards=1, router=router)
+    with fresh(router) as journal:
+        journal.made([a, b])
+        memory = journal.compile()
+    codes = codes_of(memory)
+    assert codes.router == router
+    assert np.array_equal(codes.keys, [a.key, *a.others, b.key, *b.guards])
+    assert codes.owner.tolist() == [0, 0, 1, -1]
+    assert codes.thresholds.tolist() == [0.5] * 4
+    assert np.array_equal(memory.bank, [a.primary, b.primary])
+    assert memory.edits == (Entry("a", 0, a.record), Entry("b", 1, b.record))
+    Wm = np.zeros((d, D), np.float32)
+    for edit in (a, b):
+        Wm[:, columns(edit.primary)] += edit.change.delta().T
+    assert np.array_equal(to_dense(memory), Wm)
+
+
+def test_only_a_memory_with_a_router_is_format_2(origin: Any, made: Any, router: Router) -> None:
+    for own, version in ((router, "2"), (None, "1")):
+        with begin(None, origin(own), {}) as journal:
+            journal.made([made("a", router=own)])
+            assert f'"memoir_edge.format":"{version}"'.encode() in to_bytes(journal.compile())
+
+
+def test_a_router_s_journal_is_opened_again(
+    fresh: Any, made: Any, change: Any, router: Router, reopened: Any
+) -> None:
+    """Also its codes' thresholds and later changes; and it is gone on with."""
+    with fresh(router) as journal:
+        journal.made([made("a", keys=2, router=router)])
+        journal.again("a", change(np.random.default_rng(9)))
+        journal.calibrated(np.array([0.6, 0.7, 0.8], np.float32))
+        before = to_bytes(journal.compile())
+    with reopened(journal, write=True) as again:
+        assert again.state().bank.router == router
+        assert to_bytes(again.compile()) == before
+        again.made([made("b", guards=1, router=router)])
+        found = codes_of(from_bytes(to_bytes(again.compile())))
+        assert found.owner.tolist() == [0, 0, 0, 1, -1]
+        assert found.thresholds.tolist() == [np.float32(x) for x in (0.6, 0.7, 0.8, 0.5, 0.5)]
+
+
+def test_a_deleted_edit_leaves_no_code_behind(
+    fresh: Any, tmp_path: Path, made: Any, origin: Any, router: Router
+) -> None:
+    with fresh(router) as journal:
+        journal.made([made("a", keys=2, guards=1, router=router)])
+        journal.made([made("b", router=router), made("c", router=router)])
+        before = to_bytes(journal.compile())
+        journal.deleted(["a", "c"])
+        found = to_bytes(journal.compile())
+        journal.rolled_back(2)
+        assert to_bytes(journal.compile()) == before
+    with begin(tmp_path / "other.journal", origin(router), {}) as other:
+        other.made([made("b", router=router)])
+        assert to_bytes(other.compile()) == found
+
+
+def test_a_later_edit_of_a_prompt_takes_the_former_s_codes(
+    fresh: Any, made: Any, router: Router
+) -> None:
+    first = made("a", keys=1, guards=1, router=router)
+    later = made("b", router=router)._replace(primary=first.primary, key=first.key)
+    with fresh(router) as journal:
+        journal.made([first])
+        before = to_bytes(journal.compile())
+        journal.made([later])
+        both = journal.compile()
+        assert both.edits == (Entry("b", 0, later.record),)
+        assert codes_of(both).owner.tolist() == [0, 0, -1]
+        journal.deleted(["b"])
+        assert len(codes_of(journal.compile()).keys) == len(journal.compile().columns) == 0
+        journal.rolled_back(1)
+        assert to_bytes(journal.compile()) == before
+
+
+def test_a_memory_with_a_router_is_continued_without_its_journal(
+    fresh: Any, tmp_path: Path, made: Any, router: Router
+) -> None:
+    with fresh(router) as journal:
+        journal.made([made("a", keys=1, guards=1, router=router)])
+        filled = write(journal.compile(), tmp_path / "m.safetensors")
+    with begin(tmp_path / "next.journal", filled, {}) as journal:
+        journal.made([made("b", router=router)])
+        memory = journal.compile()
+        assert [entry.id for entry in memory.edits] == ["a", "b"]
+        assert codes_of(memory).owner.tolist() == [0, 0, -1, 1]
+        with pytest.raises(InputError, match="was in the memory that the journal began from"):
+            journal.deleted(["a"])
+
+
+def test_an_edit_of_the_other_kind_is_refused(origin: Any, made: Any, router: Router) -> None:
+    """A mask among codes, or a code among masks, would be told from nothing."""
+    for own, other in ((router, None), (None, router)):
+        with begin(None, origin(own), {}) as journal:
+            journal.made([made("a", router=other)])
+            with pytest.raises(JournalError, match=r"step 1 is malformed: .*edit 'a' has"):
+                journal.compile()
