@@ -19,12 +19,12 @@ from torch import Tensor
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
-from memoir_edge.calibrate import GUARD, UNKNOWN, Keys, Misses, thresholds
-from memoir_edge.editor.answers import Edited, check_fit
+from memoir_edge.calibrate import UNKNOWN, Keys, Misses, thresholds
 from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import find_site, input_of, width
 from memoir_edge.editor.live import Hashing, LiveMemory, empty, thaw
 from memoir_edge.editor.model import BaseModel, collate, device_of
+from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
 from memoir_edge.editor.ways import ways
@@ -34,7 +34,7 @@ from memoir_edge.journal import Audit, Change, Journal, Made, State, begin, load
 from memoir_edge.memory import Base, Memory, Probe
 from memoir_edge.nearmiss import misses as near_misses
 from memoir_edge.nearmiss import subjects
-from memoir_edge.tophash import SCALED
+from memoir_edge.tophash import GUARD, SCALED
 
 # Tokens that a check lets the model say beyond the target, to see whether it stops.
 SLACK = 4

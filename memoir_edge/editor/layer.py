@@ -15,7 +15,7 @@ from memoir_edge.sites import Config, default_site, folded, listed, preset
 
 # Given a, the layer's input: what to add to its output, [B, T, d]; None adds nothing. `a` is
 # [B, T, D], or [B * T, D] where an architecture folds its tokens (OPT).
-Change = Callable[[Tensor], Tensor | None]
+Delta = Callable[[Tensor], Tensor | None]
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, not an error
@@ -23,12 +23,12 @@ class _Stop(Exception):  # noqa: N818 - control flow, not an error
 
 
 @contextmanager
-def changed(site: nn.Module, change: Change) -> Iterator[None]:
-    """While open, every run of `site` gives its own output plus `change(a)`."""
+def changed(site: nn.Module, delta: Delta) -> Iterator[None]:
+    """While open, every run of `site` gives its own output plus `delta(a)`."""
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        delta = change(args[0])
-        return y if delta is None else y + delta.to(y.dtype).reshape(y.shape)
+        added = delta(args[0])
+        return y if added is None else y + added.to(y.dtype).reshape(y.shape)
 
     handle = site.register_forward_hook(hook)
     try:

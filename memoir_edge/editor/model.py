@@ -1,6 +1,6 @@
-"""A base model in PyTorch: loaded, frozen, and able to answer with or without a memory's delta.
+"""A base model in PyTorch: loaded, frozen, and able to answer.
 
-Knows nothing of edits or memories: who answers what is decided by the `Change` it is given.
+Knows nothing of edits or memories: a memory answers through a hook on the site (editor/recall.py).
 """
 
 import functools
