@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from memoir_edge import tophash
-from memoir_edge.bank import Bank
 from memoir_edge.edits import Edit
+from memoir_edge.history.bank import Bank
 from memoir_edge.tophash import Bytes
 
 DUPLICATE = "duplicate"  # the same prompt and target under another id

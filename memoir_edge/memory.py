@@ -208,17 +208,24 @@ class Memory:
         return {entry.row: entry for entry in self.edits}
 
 
-def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
-    """A memory of the columns of `Wm` that some mask touches and that are not all zero.
+def sparse(Wm: Floats, bank: Bytes) -> tuple[npt.NDArray[np.int32], Floats]:
+    """The columns of `Wm` that some mask touches and that are not all zero.
 
     Args:
         Wm: `[d, D]` float32, the change of the site's weight.
         bank: `[R, ceil(D/8)]` packed masks.
-        rest: The other fields of `Memory`.
+
+    Returns:
+        `Memory.columns` `[C]` and `Memory.values` `[C, d]`.
     """
     touched = unpack(np.bitwise_or.reduce(bank, axis=0, initial=0), Wm.shape[1])
     columns = np.flatnonzero(touched & Wm.any(axis=0)).astype(np.int32)
-    values = np.ascontiguousarray(Wm[:, columns].T, dtype=np.float32)
+    return columns, np.ascontiguousarray(Wm[:, columns].T, dtype=np.float32)
+
+
+def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
+    """A memory of a dense change `[d, D]`; `rest` are the other fields of `Memory`."""
+    columns, values = sparse(Wm, bank)
     return Memory(columns=columns, values=values, bank=bank, **rest)
 
 

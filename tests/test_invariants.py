@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from memoir_edge.answers import Answer
-from memoir_edge.cli.runtime_ import OnnxModel
+from memoir_edge.cli.sessions import OnnxModel
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, model_dir, prompt
-from memoir_edge.editor import Edited, Editor, choose, default_site, edited, load
+from memoir_edge.editor import Edited, Editor, Wishes, choose, edited, load
 from memoir_edge.memory import Memory, from_bytes, to_bytes
 from memoir_edge_exporter import export
 from memoir_edge_runtime import Session
@@ -22,8 +22,7 @@ EDITS = sample(8)
 @pytest.fixture(scope="module")
 def memory() -> Memory:
     base = load(str(model_dir()), device="cpu")
-    settings = choose(base.config, 768, site=default_site(base.config), steps=40)
-    editor = Editor(base, settings)
+    editor = Editor(base, choose(base, Wishes(steps=40)))
     editor.apply(EDITS)
     return from_bytes(to_bytes(editor.memory()))
 

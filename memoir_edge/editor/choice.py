@@ -15,11 +15,9 @@ import torch
 
 from memoir_edge import tophash
 from memoir_edge.calibrate import Keys, Misses, thresholds
-from memoir_edge.editor.editor import unrelated_prompts
 from memoir_edge.editor.layer import find_site, input_of
 from memoir_edge.editor.model import BaseModel, collate
-from memoir_edge.editor.train import own_texts
-from memoir_edge.editor.ways import ways
+from memoir_edge.editor.prompts import own_texts, unrelated_prompts, ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.nearmiss import misses, subjects

@@ -12,16 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import changed, head_reads, resumed_at
-from memoir_edge.editor.model import BaseModel, collate, greedy
+from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.errors import InputError
-from memoir_edge.journal import RELATIVE_ERROR, Change
+from memoir_edge.history.events import RELATIVE_ERROR, Change
+from memoir_edge.settings import Settings
 from memoir_edge.text import split_target
 
-# The paper's seeds for texts that the model writes itself, and their lengths in tokens.
-SEEDS = ("I", "You", "Because", "Yes", "Q: ")
-LENGTHS = (5, 10)
 # The released code's: shrinks all of Wm at every step, and when its training stops.
 PARITY_DECAY = 1e-5
 PARITY_STALLED = 1e-4
@@ -42,16 +39,6 @@ class Job(NamedTuple):
     columns: Tensor  # [k] indices of its mask's ones, rising
     rows: list[Row]  # the plain prompt's first; all use the same mask
     avoid: Tensor | None = None  # [k, k] to multiply gradients with (editor/spare.py)
-
-
-def own_texts(base: BaseModel, count: int) -> list[str]:
-    """Up to `count` short texts written greedily by the model, of each length from each seed."""
-    rows = [base.encode(seed) for seed in SEEDS]
-    texts: list[str] = []
-    for length in LENGTHS:
-        grown = greedy(base, rows, length, stop=False)
-        texts += [seed + base.decode(ids) for seed, ids in zip(SEEDS, grown, strict=True)]
-    return texts[:count]
 
 
 def rows(

@@ -136,7 +136,7 @@ def test_the_library_is_named_as_the_server_sees_it(
 def test_without_the_library_the_function_bodies_serve(
     done: Any, tmp_path: Path, run_json: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memoir_edge.cli.package_._library", lambda: None)
+    monkeypatch.setattr("memoir_edge.cli.commands.package._library", lambda: None)
     words = ("package", "triton", done.graph, "--out", tmp_path, "--memory", done.memory)
     _, made = run_json(*words)
     assert made["library"] is None

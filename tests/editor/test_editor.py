@@ -13,15 +13,15 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, prompt
-from memoir_edge.editor import BaseModel, Editor, Settings, Watch, choose, edited
+from memoir_edge.editor import BaseModel, Editor, Settings, Watch, Wishes, choose, edited
 from memoir_edge.editor.layer import changed, resumed_at
 from memoir_edge.editor.model import collate, greedy
+from memoir_edge.editor.prompts import ways
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.train import Job, rows, thin, train
-from memoir_edge.editor.ways import ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
-from memoir_edge.journal import RELATIVE_ERROR
+from memoir_edge.history.events import RELATIVE_ERROR
 from memoir_edge.memory import from_bytes, to_bytes
 
 spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
@@ -121,12 +121,12 @@ def test_parity_is_the_released_codes_arithmetic(
 
 
 def test_parity_is_the_papers_alone(tiny: BaseModel) -> None:
-    chosen = choose(tiny.config, 44, site=SITE, parity=True)
+    chosen = choose(tiny, Wishes(site=SITE, parity=True))
     assert (chosen.prefixes, chosen.thinned, chosen.spare, chosen.repairs) == (10, 0, 0, 0)
     assert not chosen.eos
     for name, value in (("thinned", 1), ("spare", 1.0), ("batch_edits", 2)):
         with pytest.raises(InputError, match="parity with the released code"):
-            choose(tiny.config, 44, site=SITE, parity=True, **{name: value})
+            choose(tiny, Wishes(site=SITE, parity=True, **{name: value}))  # type: ignore[arg-type]
 
 
 def test_edits_trained_together_share_one_wm(tiny: BaseModel, settings: Settings) -> None:
@@ -366,9 +366,9 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match="context is 64"):
         make_editor().apply([an_edit("word " * 80, "x")])
     with pytest.raises(InputError, match="k is 99"):
-        choose(tiny.config, 44, site=settings.site, k=99)
+        choose(tiny, Wishes(site=settings.site, k=99))
     with pytest.raises(InputError, match="unknown feature"):
-        choose(tiny.config, 44, site=settings.site, feature="median")
+        choose(tiny, Wishes(site=settings.site, feature="median"))
 
 
 @pytest.mark.slow
@@ -378,12 +378,11 @@ def test_a_hundred_and_fifty_edits_of_the_demo_model(demo: BaseModel) -> None:
 
     edits = sample(150)
     site = "model.layers.6.mlp.down_proj"
-    editor = Editor(demo, choose(demo.config, 768, site=site))
+    editor = Editor(demo, choose(demo, Wishes(site=site)))
     outcomes = editor.apply(edits)
     report = evaluate(edited(demo, from_bytes(to_bytes(editor.memory()))), edits)
     print(report)
-    assert editor.audit
-    assert editor.audit.failed == [o.edit.id for o in outcomes if not o.took]
+    assert editor.journal.state().broken == [o.edit.id for o in outcomes if not o.took]
     assert (report.free.reliability or 0) >= 0.995
     assert (report.free.generalization or 0) >= 0.95
     everyday = [f"{who} forgot to bring the" for who in ("My uncle", "The cook", "Nobody")]
@@ -398,7 +397,7 @@ def test_edits_are_reached_by_their_paraphrases_and_not_by_near_misses(
 ) -> None:
     """The routing at 150 edits and 1 % of false fires, with thresholds from near misses alone."""
     site = "model.layers.6.mlp.down_proj"
-    editor = Editor(demo, choose(demo.config, 768, site=site))
+    editor = Editor(demo, choose(demo, Wishes(site=site)))
     edits = sample(150)
     bank = editor.live.bank
     for edit in edits:
@@ -427,7 +426,7 @@ def test_a_second_pass_trains_each_edit_of_the_run_once_more(
 def test_a_worn_edit_is_found_and_trained_again(demo: BaseModel) -> None:
     """An edit whose change something has undone is the one that the check names and mends."""
     site = "model.layers.6.mlp.down_proj"
-    editor = Editor(demo, choose(demo.config, 768, site=site))
+    editor = Editor(demo, choose(demo, Wishes(site=site)))
     edits = sample(3)
     editor.apply(edits)
     columns = editor.live.columns(editor.masks([edits[1].prompt])[0])
@@ -438,12 +437,12 @@ def test_a_worn_edit_is_found_and_trained_again(demo: BaseModel) -> None:
         again=lambda edit: again.append(edit.id) or (lambda step, loss: None),  # type: ignore[func-returns-value]
         audited=lambda checked, failed: seen.append((checked, failed)),
     )
-    audit = editor.settle(watch)
+    state = editor.settle(watch)
     assert edits[1].id in again
     assert seen[0][1] == len(set(again)) > 0
     assert seen[-1] == (3, 0)
-    assert audit.failed == []
-    assert [probe.edit for probe in audit.probes] == [edit.id for edit in edits]
+    assert state.broken == []
+    assert [probe.edit for probe in state.probes] == [edit.id for edit in edits]
 
 
 def test_what_cannot_be_mended_is_named(tiny: BaseModel, settings: Settings) -> None:
@@ -453,8 +452,7 @@ def test_what_cannot_be_mended_is_named(tiny: BaseModel, settings: Settings) -> 
     failures: list[int] = []
     editor.apply(edits, Watch(audited=lambda _, failed: failures.append(failed)))
     assert failures == [2, 2, 2]
-    assert editor.audit
-    assert editor.audit.failed == [edit.id for edit in edits]
+    assert editor.journal.state().broken == [edit.id for edit in edits]
 
 
 def test_a_change_avoids_what_others_read() -> None:

@@ -11,13 +11,12 @@ from memoir_edge.demo.facts import load_facts, model_dir, prompt
 from memoir_edge.editor import (
     BaseModel,
     Editor,
+    Wishes,
     choose,
     choose_site,
     default_site,
-    find_site,
     load,
     structural_site,
-    width,
 )
 from memoir_edge.edits import Edit
 from memoir_edge.errors import SiteError
@@ -76,9 +75,7 @@ def model(folder: Path, family: str, sizes: dict[str, Any]) -> BaseModel:
 
 def edited(base: BaseModel) -> Editor:
     """Two edits, trained for a little."""
-    site = choose_site(base.net, base.config)
-    D, _ = width(find_site(base.net, site))
-    editor = Editor(base, choose(base.config, D, site=site, steps=20))
+    editor = Editor(base, choose(base, Wishes(steps=20)))
     trained = [change for edit in EDITS for change in editor.edit([edit])]
     assert all(change.steps > 0 and change.loss < 7.5 for change in trained)  # ln 1500 is 7.3
     return editor
