@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge import __version__, tophash
-from memoir_edge.answers import Answer
+from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.layer import find_site, input_of, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, collate, device_of
@@ -52,8 +52,6 @@ from memoir_edge.memory import Base, Memory, Probe
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED, Bytes, Floats
 
-# Tokens that a check lets the model say beyond the target, to see whether it stops.
-SLACK = 4
 MAX_PROBES = 16
 
 
@@ -75,12 +73,7 @@ class Outcome:
     @property
     def took(self) -> bool:
         """The edit's own prompt reaches it, and the free answer is the target."""
-        return took(self.edit, self.after)
-
-
-def took(edit: Edit, answer: Answer) -> bool:
-    """Whether a free answer to an edit's own prompt is its target, and given by that edit."""
-    return answer.text == edit.target and answer.edit == edit.id
+        return holds(self.after, self.edit.target, self.edit.id)
 
 
 @dataclass
@@ -309,7 +302,7 @@ class Editor:
         edits = self.edits
         answers = self.answers(edits, memory=True)
         self._asked = {edit.id: answer for edit, answer in zip(edits, answers, strict=True)}
-        good = [edit for edit in edits if took(edit, self._asked[edit.id])]
+        good = [edit for edit in edits if holds(self._asked[edit.id], edit.target, edit.id)]
         held = {edit.id for edit in good}
         failed = [edit.id for edit in edits if edit.id not in held]
         probes = [Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]]
@@ -348,8 +341,8 @@ class Editor:
 
     def answers(self, edits: Sequence[Edit], *, memory: bool) -> list[Answer]:
         """Free answers to the edits' prompts, stripped, with room to run past the target."""
-        room = max((len(self.base.encode_bare(f" {e.target}")) for e in edits), default=0) + SLACK
-        asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
+        most = room(self.base.encode_bare, [edit.target for edit in edits])
+        asked = self.model.answer([edit.prompt for edit in edits], most, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
     def memory(self) -> Memory:
