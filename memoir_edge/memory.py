@@ -185,6 +185,16 @@ class Codes:
     texts: tuple[str, ...] = ()  # [K] what each key is the code of; empty: withheld
 
 
+def no_codes(router: Router) -> Codes:
+    """Of a memory without edits."""
+    return Codes(
+        router=router,
+        keys=np.zeros((0, -(-router.bits // 8)), np.uint8),
+        owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32),
+    )
+
+
 KINDS = ("encoder",)
 UNREACHABLE = 2.0  # no overlap reaches it: the threshold of a mask that codes route to
 

@@ -25,10 +25,10 @@ def look_at(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
     from memoir_edge.editor import length
 
     fit = _fitting(editor, new)
-    masks = editor.masks([edit.prompt for edit in fit])
+    keys = editor.keys([edit.prompt for edit in fit])
     return [
         *too_long(new, [length(editor.base, edit) for edit in new], editor.base.context),
-        *doubtful(fit, masks, editor.live.bank, editor.settings.threshold),
+        *doubtful(fit, keys, editor.live.bank, editor.settings.threshold),
     ]
 
 
@@ -69,11 +69,12 @@ def plan_of(
             bar.advance()
     each = statistics.median(seconds) if seconds else 0.0
     d, D = editor.live.Wm.shape
-    masks = [*editor.live.bank.packed(), *editor.masks([edit.prompt for edit in fit])]
-    keys = [text for edit in editor.keyed(fit) for text in (*edit.keys, *edit.guards)]
+    bank, keyed = editor.live.bank, editor.keyed(fit)
+    masks = [*bank.arrays().bank, *editor.masks([edit.prompt for edit in fit])]
     columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum() if masks else 0
-    records = [json.dumps(edit.record()) for edit in editor.keyed(new)]
-    rows = (len(masks) + len(keys)) * -(-D // 8)
+    records = [json.dumps(edit.record()) for edit in keyed]
+    keys = len(bank.keys) + sum(1 + len(edit.keys) + len(edit.guards) for edit in keyed)
+    rows = keys * -(-bank.bits // 8) + (len(masks) * -(-D // 8) if bank.router else 0)
     bytes_ = int(columns * d * 4 + rows + sum(map(len, records)) + 12 * D)
     grows = len(new) * max(rank) * (editor.settings.k + d) * 4
     document = {

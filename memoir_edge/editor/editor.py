@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge import __version__, tophash
-from memoir_edge.answers import Answer
-from memoir_edge.editor.answers import Edited, check_fit
+from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.layer import find_site, input_of, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, collate, device_of
@@ -27,6 +26,7 @@ from memoir_edge.editor.prompts import (
     refuse_too_long,
     unrelated_prompts,
 )
+from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated
 from memoir_edge.editor.train import Job, OnStep, rows, train
@@ -48,12 +48,11 @@ from memoir_edge.history import (
     next_step,
     path_of,
 )
-from memoir_edge.memory import Base, Memory, Probe
+from memoir_edge.memory import Base, Memory, Probe, no_codes
+from memoir_edge.router.coder import Coder, check_router
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED, Bytes, Floats
 
-# Tokens that a check lets the model say beyond the target, to see whether it stops.
-SLACK = 4
 MAX_PROBES = 16
 
 
@@ -75,12 +74,7 @@ class Outcome:
     @property
     def took(self) -> bool:
         """The edit's own prompt reaches it, and the free answer is the target."""
-        return took(self.edit, self.after)
-
-
-def took(edit: Edit, answer: Answer) -> bool:
-    """Whether a free answer to an edit's own prompt is its target, and given by that edit."""
-    return answer.text == edit.target and answer.edit == edit.id
+        return holds(self.after, self.edit.target, self.edit.id)
 
 
 @dataclass
@@ -104,10 +98,11 @@ class Editor:
             it counts. Where none is given, one is kept in memory.
         unrelated: Prompts to centre the routing feature of an empty memory on; default
             `unrelated_prompts()`.
+        coder: What prompts are routed by, instead of the site's activations.
 
     Raises:
         SiteError: The model has no such site.
-        MismatchError: The memory is of another model, site or k.
+        MismatchError: The memory is of another model, site, k or router.
 
     Example:
         >>> editor = Editor(base, choose(base))  # doctest: +SKIP
@@ -123,18 +118,21 @@ class Editor:
         *,
         journal: Journal | None = None,
         unrelated: Sequence[str] | None = None,
+        coder: Coder | None = None,
     ) -> None:
         site = find_site(base.net, settings.site)
         if journal is None:
-            journal = begin(None, memory or nothing(base, settings, unrelated), {})
+            journal = begin(None, memory or nothing(base, settings, unrelated, coder), {})
         check_fit(journal.origin, base, width(site))
         check_settings(journal.origin, settings)
+        check_router(journal.origin, coder)
         self.base = base
         self.settings = settings
         self.journal = journal
         self.device = device_of(site)
         self.live = live(journal, self.device)
-        self.model = Edited(base, site, self.live, settings.batch)
+        self.coder = coder
+        self.model = Edited(base, site, self.live, settings.batch, coder)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
         self._texts = own_texts(base, 1) if settings.made_keys else []  # to stand before a prompt
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
@@ -156,14 +154,13 @@ class Editor:
         return [self._masks[text] for text in prompts]
 
     def hashed(self, texts: Sequence[str]) -> Bytes:
-        """Packed masks `[n, ceil(D/8)]` of texts that are asked, not stored; batched by length."""
+        """Packed keys of texts that are asked, not stored; batched by length."""
         unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
         if not unique:
-            return np.zeros((0, -(-self.live.bank.D // 8)), np.uint8)
-        hashing = self.live.hashing
-        masks = hashing.mask(self.model.features(unique, hashing.feature))
+            return np.zeros((0, -(-self.live.bank.bits // 8)), np.uint8)
+        keys = self.model.keys(unique)
         place = {text: i for i, text in enumerate(unique)}
-        return masks[[place[text] for text in texts]]
+        return keys[[place[text] for text in texts]]
 
     # --- One edit --------------------------------------------------------------------------------
 
@@ -182,8 +179,8 @@ class Editor:
         Raises:
             InputError: Training diverged; the memory is as it was.
         """
-        masks = [self.masks([e.prompt, *e.keys, *e.guards]) for e in edits]
-        jobs = [self._job(edit, own[0], held=False) for edit, own in zip(edits, masks, strict=True)]
+        masks = self.masks([edit.prompt for edit in edits])
+        jobs = [self._job(edit, own, held=False) for edit, own in zip(edits, masks, strict=True)]
         changes = train(self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step)
         made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
         held = len(self.live.bank.records)
@@ -205,11 +202,16 @@ class Editor:
         self.live.change(primary, change)
         return change
 
-    def _made(self, edit: Edit, masks: Sequence[Bytes], change: Change) -> Made:
-        primary, *rest = masks
+    def keys(self, texts: Sequence[str]) -> list[Bytes]:
+        """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
+        return self.masks(texts) if self.coder is None else list(self.coder.codes(texts))
+
+    def _made(self, edit: Edit, primary: Bytes, change: Change) -> Made:
+        own, *rest = self.keys([edit.prompt, *edit.keys, *edit.guards])
         others, guards = rest[: len(edit.keys)], rest[len(edit.keys) :]
         threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
-        return Made(edit.id, edit.record(), primary, others, guards, threshold, change)
+        code = None if self.coder is None else own
+        return Made(edit.id, edit.record(), primary, others, guards, threshold, change, code)
 
     def _record(self, event: Event) -> State:
         """Tell the journal; what it then amounts to, the keys of the live memory included."""
@@ -225,7 +227,7 @@ class Editor:
         return Job(columns, made, self._gathered().avoided(columns, own, self.settings.spare))
 
     def _primary(self, edit: Edit) -> Bytes:
-        return self.live.bank.keys[self.live.bank.rows()[edit.id]].mask
+        return self.live.bank.recalled()[edit.id]
 
     def _gathered(self) -> Reads:
         if self._reads is None:
@@ -309,7 +311,7 @@ class Editor:
         edits = self.edits
         answers = self.answers(edits, memory=True)
         self._asked = {edit.id: answer for edit, answer in zip(edits, answers, strict=True)}
-        good = [edit for edit in edits if took(edit, self._asked[edit.id])]
+        good = [edit for edit in edits if holds(self._asked[edit.id], edit.target, edit.id)]
         held = {edit.id for edit in good}
         failed = [edit.id for edit in edits if edit.id not in held]
         probes = [Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]]
@@ -348,8 +350,8 @@ class Editor:
 
     def answers(self, edits: Sequence[Edit], *, memory: bool) -> list[Answer]:
         """Free answers to the edits' prompts, stripped, with room to run past the target."""
-        room = max((len(self.base.encode_bare(f" {e.target}")) for e in edits), default=0) + SLACK
-        asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
+        most = room(self.base.encode_bare, [edit.target for edit in edits])
+        asked = self.model.answer([edit.prompt for edit in edits], most, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
     def memory(self) -> Memory:
@@ -360,13 +362,19 @@ class Editor:
 # --- What an editor begins from ------------------------------------------------------------------
 
 
-def nothing(base: BaseModel, settings: Settings, unrelated: Sequence[str] | None = None) -> Memory:
+def nothing(
+    base: BaseModel,
+    settings: Settings,
+    unrelated: Sequence[str] | None = None,
+    coder: Coder | None = None,
+) -> Memory:
     """A memory without edits: its permutation drawn, its routing feature centred.
 
     Args:
         base: The model.
         settings: Site, k, feature and seed.
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
+        coder: What its prompts will be routed by, instead of the site's activations.
 
     Raises:
         SiteError: The model has no such site.
@@ -390,6 +398,7 @@ def nothing(base: BaseModel, settings: Settings, unrelated: Sequence[str] | None
         scale=tophash.scale(f) if settings.feature in SCALED else np.ones(D, np.float32),
         permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
         edits=(),
+        codes=no_codes(coder.router) if coder else None,
         tool=f"memoir-edge {__version__}",
     )
 
