@@ -28,7 +28,7 @@ from memoir_edge.editor.prompts import (
 )
 from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
-from memoir_edge.editor.thresholds import calibrated
+from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import Job, OnStep, rows, train
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import MismatchError
@@ -49,7 +49,8 @@ from memoir_edge.history import (
     path_of,
 )
 from memoir_edge.memory import Base, Memory, Probe, no_codes
-from memoir_edge.router.coder import Coder, check_router
+from memoir_edge.relations import Relation
+from memoir_edge.router import Router, check_router, identity
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED, Bytes, Floats
 
@@ -98,7 +99,8 @@ class Editor:
             it counts. Where none is given, one is kept in memory.
         unrelated: Prompts to centre the routing feature of an empty memory on; default
             `unrelated_prompts()`.
-        coder: What prompts are routed by, instead of the site's activations.
+        router: What prompts are routed by, instead of the site's activations.
+        relations: What a router's keys and guards are made of.
 
     Raises:
         SiteError: The model has no such site.
@@ -118,23 +120,27 @@ class Editor:
         *,
         journal: Journal | None = None,
         unrelated: Sequence[str] | None = None,
-        coder: Coder | None = None,
+        router: Router | None = None,
+        relations: Sequence[Relation] = (),
     ) -> None:
         site = find_site(base.net, settings.site)
         if journal is None:
-            journal = begin(None, memory or nothing(base, settings, unrelated, coder), {})
+            journal = begin(None, memory or nothing(base, settings, unrelated, router), {})
         check_fit(journal.origin, base, width(site))
         check_settings(journal.origin, settings)
-        check_router(journal.origin, coder)
+        check_router(journal.origin, router)
         self.base = base
         self.settings = settings
         self.journal = journal
         self.device = device_of(site)
         self.live = live(journal, self.device)
-        self.coder = coder
-        self.model = Edited(base, site, self.live, settings.batch, coder)
+        self.router = router
+        self.relations = relations
+        self.model = Edited(base, site, self.live, settings.batch, router)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
-        self._texts = own_texts(base, 1) if settings.made_keys else []  # to stand before a prompt
+        self._texts = (
+            own_texts(base, 1) if settings.made_keys and not router else []
+        )  # to stand before a prompt
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
@@ -204,13 +210,13 @@ class Editor:
 
     def keys(self, texts: Sequence[str]) -> list[Bytes]:
         """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
-        return self.masks(texts) if self.coder is None else list(self.coder.codes(texts))
+        return self.masks(texts) if self.router is None else list(self.router.codes(texts))
 
     def _made(self, edit: Edit, primary: Bytes, change: Change) -> Made:
         own, *rest = self.keys([edit.prompt, *edit.keys, *edit.guards])
         others, guards = rest[: len(edit.keys)], rest[len(edit.keys) :]
         threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
-        code = None if self.coder is None else own
+        code = None if self.router is None else own
         return Made(edit.id, edit.record(), primary, others, guards, threshold, change, code)
 
     def _record(self, event: Event) -> State:
@@ -327,13 +333,18 @@ class Editor:
     def calibrate(self) -> Floats | None:
         """Give each key the threshold that its near misses ask for.
 
-        Where the settings' bound is 0, or too few records name their subject to make near misses
-        from, or an edit brought its own threshold, all stays as it is.
+        Where a router's codes are the keys, all keys and guards are made anew first. Where the
+        settings' bound is 0, or too few records name their subject to make near misses from, or an
+        edit brought its own threshold, thresholds stay as they are.
 
         Returns:
             The thresholds `[R]`, if any were set.
         """
         bank, bound = self.live.bank, self.settings.false_fires
+        if self.router is not None and self.edits:
+            table = tabled(self.edits, self.relations, self.router, self.settings)
+            self._record(table)
+            return table.thresholds
         if not bound or not bank.keys:
             return None
         found = calibrated(bank, self.edits, self.hashed, bound)
@@ -342,8 +353,8 @@ class Editor:
         return found
 
     def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
-        """Edits with the further keys that the settings ask the tool to make."""
-        if not self.settings.made_keys:
+        """Edits with the further keys that the settings ask the tool to make of activations."""
+        if not self.settings.made_keys or self.router is not None:
             return list(edits)
         held = [edit.prompt for edit in self.edits]
         return keyed(self.base, edits, held, self._texts, self.settings.made_keys)
@@ -366,7 +377,7 @@ def nothing(
     base: BaseModel,
     settings: Settings,
     unrelated: Sequence[str] | None = None,
-    coder: Coder | None = None,
+    router: Router | None = None,
 ) -> Memory:
     """A memory without edits: its permutation drawn, its routing feature centred.
 
@@ -374,7 +385,7 @@ def nothing(
         base: The model.
         settings: Site, k, feature and seed.
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
-        coder: What its prompts will be routed by, instead of the site's activations.
+        router: What its prompts will be routed by, instead of the site's activations.
 
     Raises:
         SiteError: The model has no such site.
@@ -398,7 +409,7 @@ def nothing(
         scale=tophash.scale(f) if settings.feature in SCALED else np.ones(D, np.float32),
         permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
         edits=(),
-        codes=no_codes(coder.router) if coder else None,
+        codes=no_codes(identity(router)) if router else None,
         tool=f"memoir-edge {__version__}",
     )
 

@@ -19,7 +19,7 @@ from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, collate, device_of, greedy
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Memory
-from memoir_edge.router.coder import Coder, check_router
+from memoir_edge.router import Router, check_router
 from memoir_edge.text import split_target
 from memoir_edge.tophash import Bytes
 
@@ -34,7 +34,7 @@ class Edited:
     site: nn.Module
     live: LiveMemory | None
     batch: int = 32
-    coder: Coder | None = None  # what the live memory's keys are codes of; None: masks
+    router: Router | None = None  # what the live memory's keys are codes of; None: masks
 
     def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
         """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
@@ -55,8 +55,8 @@ class Edited:
     def keys(self, texts: Sequence[str]) -> Bytes:
         """What the texts are routed by, packed: codes `[n, ceil(P/8)]`, or masks."""
         assert self.live is not None
-        if self.coder is not None:
-            return self.coder.codes(texts)
+        if self.router is not None:
+            return self.router.codes(texts)
         f = self.features(texts, self.live.hashing.feature)
         return self.live.hashing.mask(f)
 
@@ -163,8 +163,8 @@ def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
             )
 
 
-def edited(base: BaseModel, memory: Memory, coder: Coder | None = None) -> Edited:
-    """A base model that answers with a memory; `coder` made its keys, where they are codes.
+def edited(base: BaseModel, memory: Memory, router: Router | None = None) -> Edited:
+    """A base model that answers with a memory; `router` made its keys, where they are codes.
 
     Raises:
         SiteError: The model has no such site.
@@ -172,5 +172,5 @@ def edited(base: BaseModel, memory: Memory, coder: Coder | None = None) -> Edite
     """
     site = find_site(base.net, memory.site)
     check_fit(memory, base, width(site))
-    check_router(memory, coder)
-    return Edited(base, site, thaw(memory, device_of(site)), coder=coder)
+    check_router(memory, router)
+    return Edited(base, site, thaw(memory, device_of(site)), router=router)

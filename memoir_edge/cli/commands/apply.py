@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.extras import Routed, Torch, named
 from memoir_edge.cli.output import Bar, Output, size
 from memoir_edge.cli.plan import look_at, plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, read
@@ -35,6 +35,7 @@ def command(
     torch: Torch,
     out: Path,
     memory: Path | None = None,
+    routed: Routed = Routed(),  # noqa: B008 - frozen
     wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     skip_bad: bool = False,
     plan: bool = False,
@@ -62,17 +63,21 @@ def command(
         new = [edit for edit in wanted if edit.id not in held]
         if former and not new and not (journal and journal.state().changed):
             return _nothing_new(former, out, len(wanted), journal, output)
+        router = routed.load(journal)
         base = torch.load()
         from memoir_edge.editor import Editor, choose, nothing, refuse_too_long
 
-        settings = choose(base, wishes, former)
+        settings = choose(base, wishes, former, coded=router is not None)
         for edit in new if not plan else ():
             refuse_too_long(base, edit)
         if journal is None and not plan:
-            origin = former or nothing(base, settings)
-            journal = begin(path_of(out), origin, {"model": _named(torch.model)})
-            opened.enter_context(journal)
-        editor = Editor(base, settings, former, journal=None if plan else journal)
+            origin = former or nothing(base, settings, router=router)
+            about = {"model": named(torch.model), **routed.about(router)}
+            journal = opened.enter_context(begin(path_of(out), origin, about))
+        editor = Editor(
+            base, settings, former, journal=None if plan else journal,
+            router=router, relations=routed.known() if router else (),
+        )  # fmt: skip
         _say_settings(editor, output)
         findings = look_at(editor, new) if new else []
         show_findings(findings, output)
@@ -159,11 +164,6 @@ def _nothing_new(
     document = {"memory": str(out), "digest": digest, "skipped": count}
     output.result(document | {"failed": failed, "edits": []})
     return 1 if failed else 0
-
-
-def _named(model: str) -> str:
-    """How the journal names the model: a hub id as it is, a folder in full."""
-    return str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
 
 
 # --- Training ------------------------------------------------------------------------------------
