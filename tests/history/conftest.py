@@ -9,7 +9,7 @@ import pytest
 
 from memoir_edge import tophash
 from memoir_edge.history import Change, Journal, Made, begin, load
-from memoir_edge.memory import Base, Codes, Memory, Router, by_codes, from_dense
+from memoir_edge.memory import Base, Memory, Router, by_codes, from_dense, no_codes
 
 D, d, K = 20, 3, 6
 
@@ -23,11 +23,7 @@ def _origin(router: Router | None = None, **changes: Any) -> Memory:
         "scale": np.ones(D, np.float32), "permutation": np.arange(D, dtype=np.int32), "edits": (),
     }  # fmt: skip
     if router:
-        keys = np.zeros((0, -(-router.bits // 8)), np.uint8)
-        codes = Codes(
-            router=router, keys=keys, owner=given["owner"], thresholds=given["thresholds"]
-        )
-        given |= {"codes": codes, **by_codes(given["bank"])}
+        given |= {"codes": no_codes(router), **by_codes(given["bank"])}
     return from_dense(np.zeros((d, D), np.float32), **given | changes)
 
 
