@@ -17,6 +17,7 @@ from memoir_edge.history import (
     Event,
     Made,
     RolledBack,
+    Tabled,
     Together,
     Written,
 )
@@ -119,6 +120,17 @@ def test_thresholds() -> None:
     found = read(event)
     assert isinstance(found, Calibrated)
     assert plain(found.thresholds) == plain(event.thresholds)
+
+
+def test_keys_made_anew() -> None:
+    event = Tabled(
+        ["a", "b"], ["Où ?", "p", "q"], np.arange(6, dtype=np.uint8).reshape(3, 2),
+        np.array([0, 0, 1], np.int32), np.array([0, 1, 0], np.uint8),
+        np.array([0.5, 0.75, 1], np.float32),
+    )  # fmt: skip
+    found = read(event)
+    assert isinstance(found, Tabled)
+    assert plain(list(vars(found).values())) == plain(list(vars(event).values()))
 
 
 def test_an_edit_is_deleted_once() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from memoir_edge.history import (
     RolledBack,
     State,
     Step,
+    Tabled,
     Together,
     Train,
     Written,
@@ -247,6 +249,52 @@ def test_thresholds_of_other_keys_cannot_have_been_set(origin: Any, made: Any, c
     fold(found, Together((made("a"),)), 1)
     with pytest.raises(ValueError, match="argument 2 is"):
         fold(found, Calibrated(np.ones(count, np.float32)), 2)
+
+
+def coded(router: Router, *rows: tuple[int, int, str]) -> Tabled:
+    """Keys made anew for edits a and b: (edit, guard, text) of each row."""
+    rng = np.random.default_rng(0)
+    masks = np.tile(np.arange(router.bits) < router.weight, (len(rows), 1))
+    edit, guard, texts = zip(*rows, strict=True)
+    return Tabled(
+        ["a", "b"], list(texts), tophash.pack(rng.permuted(masks, axis=1)),
+        np.array(edit, np.int32), np.array(guard, np.uint8),
+        np.linspace(0.6, 0.9, len(rows), dtype=np.float32),
+    )  # fmt: skip
+
+
+def test_keys_made_anew_take_the_place_of_all_others(
+    origin: Any, made: Any, router: Router
+) -> None:
+    """Those of a third edit stay; guards of nobody known, as a memory without a journal has, go."""
+    first = begun(origin(router), None)
+    edits = tuple(made(name, keys=1, guards=1, router=router) for name in "abc")
+    fold(first, Together(edits), 1)
+    memory = replace(origin(router), **first.bank.arrays()._asdict())
+    for found in (first, begun(memory, DIGEST)):
+        assert not found.calibrated
+        fold(found, coded(router, (0, 0, "p"), (0, 1, "g"), (1, 0, "q"), (1, 0, "r")), 2)
+        assert found.calibrated
+        new = [(key.edit, key.source, key.text) for key in found.bank.keys if key.text]
+        assert new == [("a", "a", "p"), (None, "a", "g"), ("b", "b", "q"), ("b", "b", "r")]
+        assert [k.edit for k in found.bank.keys if not k.text and k.edit] == ["c", "c"]
+    fold(first, Deleted(["c"]), 3)
+    codes = first.bank.arrays().codes
+    assert codes is not None
+    assert codes.texts == ("p", "g", "q", "r")
+    assert codes.owner.tolist() == [0, -1, 1, 1]
+
+
+@pytest.mark.parametrize("rows", [[(0, 0, "p")], [(0, 1, "g"), (1, 0, "q")]])
+def test_keys_of_nobody_cannot_have_been_made(
+    origin: Any, made: Any, router: Router, rows: list[tuple[int, int, str]]
+) -> None:
+    """Of an edit that is not held, or guards alone."""
+    found = begun(origin(router), None)
+    held = "ab" if len(rows) == 2 else "b"
+    fold(found, Together(tuple(made(name, router=router) for name in held)), 1)
+    with pytest.raises(ValueError, match="not held, or edits without a key"):
+        fold(found, coded(router, *rows), 2)
 
 
 def test_a_rollback_is_not_folded(origin: Any) -> None:
