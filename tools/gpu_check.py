@@ -216,7 +216,7 @@ def small(rng: np.random.Generator, dtype: type = np.float32, *, ties: bool = Tr
     }  # fmt: skip
 
 
-def wide(rng: np.random.Generator, dtype: type, B: int, R: int = 2000) -> Feeds:
+def wide(rng: np.random.Generator, dtype: type, B: int, R: int = 500) -> Feeds:
     """The paper's width with real numbers; each row has a key of its own, met by half of them."""
     D, k, T, C, d = 14336, 4096, 9, 8000, 512
     a = rng.normal(size=(B, T, D)).astype(dtype)
