@@ -34,7 +34,8 @@ through the optional inputs `memory.*`, and changes what `{site}` (D = {D}, d = 
 prompts that its edits answer.
 
 ```python
-from memoir_edge_runtime import Session  # pip install "memoir-edge-runtime[cpu]"
+# in a checkout of memoir-edge: pip install -c constraints.txt . "./runtime[cpu]"
+from memoir_edge_runtime import Session
 
 session = Session(".", memory="facts.safetensors")
 print(session.generate("...", max_new_tokens=16)[0].text, session.ops)

@@ -104,3 +104,20 @@ def files(session, ends, two, prompts, tmp_path) -> tuple[Path, Path]:
         out.append(root / f"{name}.safetensors")
         memories.write(probed(session, memory, prompts[:30]), out[-1])
     return out[0], out[1]
+
+
+@pytest.fixture(scope="session")
+def slow_steps() -> Callable[..., list[int]]:
+    """Makes each step of a session take a while, and counts them."""
+
+    def make(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        counts: list[int] = []
+        step = session.decoder.step
+        monkeypatch.setattr(
+            session.decoder,
+            "step",
+            lambda s, t: counts.append(len(t)) or time.sleep(0.01) or step(s, t),
+        )
+        return counts
+
+    return make

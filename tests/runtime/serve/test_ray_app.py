@@ -16,7 +16,7 @@ import yaml
 from memoir_edge import memory as memories
 from memoir_edge.errors import InputError
 
-pytest.importorskip("ray", reason="ray is not installed: pip install 'memoir-edge-runtime[ray]'")
+pytest.importorskip("ray", reason="ray is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 TOKENS, REPLICAS = 6, 2
