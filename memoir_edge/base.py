@@ -1,10 +1,12 @@
-"""The base model as files: where they lie and which model they are.
+"""The base model as files: where they lie, which model they are, and what they say about it.
 
 Knows nothing of what the weights mean; needs neither torch nor transformers.
 """
 
 import hashlib
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ from memoir_edge.errors import InputError
 
 _CHUNK = 1 << 22
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything counts
+# Names of the longest sequence in `config.json`: most families, GPT-2 and its kin, MPT and DBRX.
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+
+UNBOUNDED = sys.maxsize  # context of a model that states none, as ALiBi models need not
 
 
 def locate(model: str) -> Path:
@@ -51,19 +57,60 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: It is missing or no JSON object.
     """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not (folder / "config.json").is_file():
         raise InputError(
-            f"{folder} is no model folder: config.json: {error.strerror}",
+            f"{folder} is no model folder: it holds no config.json",
             hint="give a folder written by save_pretrained",
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds {type(config).__name__}, expected an object")
-    return config
+        )
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; empty where there is no such file.
+
+    Raises:
+        InputError: The file cannot be read, or is no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {type(found).__name__}, expected an object")
+    return found
+
+
+def context(config: Mapping[str, Any]) -> int:
+    """Most tokens of a sequence, by the parsed `config.json`.
+
+    >>> context({"max_position_embeddings": 4096})
+    4096
+    >>> context({"model_type": "bloom"}) == UNBOUNDED
+    True
+    """
+    return next((int(config[name]) for name in _CONTEXT if config.get(name)), UNBOUNDED)
+
+
+def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
+    """Token ids that end a text.
+
+    They are generation_config.json's, else config.json's, else the tokenizer's.
+
+    Args:
+        folder: A model folder or an export directory.
+        own: The tokenizer's end-of-text id.
+
+    Raises:
+        InputError: A file is no JSON object, or names something else than token ids.
+    """
+    for name in ("generation_config.json", "config.json"):
+        found = read_json(folder / name).get("eos_token_id")
+        if found is not None:
+            ids = found if isinstance(found, list) else [found]
+            if not all(type(id) is int for id in ids):
+                raise InputError(f"{folder / name} has eos_token_id {found!r}, expected token ids")
+            return tuple(ids)
+    return () if own is None else (own,)
 
 
 def weights_digest(folder: Path) -> str | None:

@@ -22,16 +22,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memoir_edge.tophash import Bytes, Floats, Ints, overlap
+from memoir_edge.tophash import GUARD, Bytes, Floats, Ints, overlap
 
 # A key's own prompt overlaps it fully, up to rounding between runtimes; it must answer.
 HIGHEST = 0.95
 # A miss with a key's own subject that overlaps it as much as this may be its paraphrase.
 PARAPHRASE = 0.75
 DEGREES = (0.0, 0.5, 1.0)  # w
-NOBODY = -1
-UNKNOWN = -2  # a key's edit that no record tells of
-GUARD = -3  # a key that says "base model": a miss that comes nearest to it fires nothing
+# In place of the number of an edit or a subject; a guard's edit is `GUARD`, as in a bank.
+NOBODY = -2  # a miss that was made for no edit of its own
+UNKNOWN = -3  # a key whose edit no record tells of
 
 
 class Keys(NamedTuple):
@@ -109,5 +109,5 @@ def _meet(keys: Keys, k: int, misses: Misses) -> _Met:
         base = np.maximum(base, R)
         best = int(R.argmax())
         rows.append(best)
-        found.append(0.0 if keys.edit[best] == GUARD else R[best])
+        found.append(0.0 if keys.edit[best] == GUARD else R[best])  # a guard fires nothing
     return _Met(np.array(found, np.float32), np.array(rows), base, nearest, second)

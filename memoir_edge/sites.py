@@ -1,9 +1,9 @@
 """Where and how to edit a model when the user does not say: data, not branches.
 
-Knows a model by its parsed `config.json` alone.
+Knows a model by its parsed `config.json` and its layers' paths alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,3 +120,31 @@ def default_site(config: Config) -> str:
     chosen = preset(config)
     layer = chosen.layer if chosen.layer is not None else int(chosen.depth * depth)
     return SITES[kind].format(layer=layer)
+
+
+def folded(paths: Iterable[str]) -> list[str]:
+    """Layers' paths for a message: those that differ in their numbers alone as one.
+
+    >>> folded(["layers.0.mlp.up", "layers.0.experts.0", "layers.1.experts.1", "head"])
+    ['layers.0.mlp.up', 'layers.{0..1}.experts.{0..1}', 'head']
+    """
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    for path in paths:
+        parts = path.split(".")
+        shape = tuple("" if part.isdecimal() else part for part in parts)
+        alike.setdefault(shape, []).append(parts)
+    return [".".join(map(_span, zip(*found, strict=True))) for found in alike.values()]
+
+
+def _span(parts: Sequence[str]) -> str:
+    """Parts at one place of alike paths: all the same, or numbers."""
+    if len(set(parts)) == 1:
+        return parts[0]
+    numbers = [int(part) for part in parts]
+    return f"{{{min(numbers)}..{max(numbers)}}}"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message, the first ones where there are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -21,8 +21,10 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+# Routes that are no edit's.
 UNDECIDED = 0
 BASE = -1
+GUARD = -1  # the owner of a key that says "base model"
 
 
 def _every_token(attention: Ints) -> Ints:

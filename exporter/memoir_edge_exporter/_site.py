@@ -18,6 +18,7 @@ from typing import NamedTuple
 import onnx
 
 from memoir_edge.errors import SiteError
+from memoir_edge.sites import folded, listed
 
 
 class Site(NamedTuple):
@@ -40,13 +41,15 @@ def find_site(graph: onnx.GraphProto, path: str) -> Site:
     found = found or [site for site in products if site.path.endswith(f".{path}")]
     found = found or [s._replace(path=path) for s in products if path.endswith(f".{s.path}")]
     if not found:
+        has = folded(site.path for site in products if site.path)
         raise SiteError(
-            f"the graph has no matrix product of site {path!r}", hint=f"it has: {_folded(products)}"
+            f"the graph has no matrix product of site {path!r}",
+            hint=f"it has: {listed(has) or 'no named product with a weight at all'}",
         )
     if len(found) > 1:
         raise SiteError(
             f"the graph has {len(found)} matrix products of site {path!r}, expected one",
-            hint=f"they are: {_some([site.node.name for site in found])}",
+            hint=f"they are: {listed([site.node.name for site in found])}",
         )
     return found[0]
 
@@ -107,23 +110,3 @@ _WIDTHS: dict[str, Callable[[onnx.NodeProto, _Shapes], _Widths]] = {
     "Gemm": _gemm,
     "MatMulNBits": _matmul_nbits,
 }
-
-# --- What there is, in few words -----------------------------------------------------------------
-
-
-def _folded(products: list[Site]) -> str:
-    """The module paths, those that differ in the block number alone as one."""
-    blocks: dict[str, list[int]] = {}
-    for site in products:
-        parts = site.path.split(".")
-        block = next((int(part) for part in parts if part.isdigit()), 0)
-        name = ".".join("{}" if part.isdigit() else part for part in parts)
-        blocks.setdefault(name, []).append(block)
-    return _some(
-        [name.replace("{}", f"{{{min(n)}..{max(n)}}}", 1) for name, n in blocks.items() if name]
-    )
-
-
-def _some(names: list[str], most: int = 20) -> str:
-    listed = ", ".join(names[:most]) or "no named product with a weight at all"
-    return listed + (f" and {len(names) - most} more" if len(names) > most else "")

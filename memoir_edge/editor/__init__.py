@@ -6,7 +6,6 @@ outcomes = editor.apply(edits)
 memory = editor.memory()
 """
 
-from memoir_edge.editor.answers import Edited, edited
 from memoir_edge.editor.choice import Trial, sites_near, trials
 from memoir_edge.editor.config import choose
 from memoir_edge.editor.editor import Editor, Outcome, Watch, journaled, nothing
@@ -14,6 +13,7 @@ from memoir_edge.editor.layer import choose_site, find_site, structural_site, wi
 from memoir_edge.editor.live import thaw
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.editor.prompts import length, refuse_too_long, unrelated_prompts
+from memoir_edge.editor.recall import Edited, edited
 from memoir_edge.settings import Settings, Wishes
 from memoir_edge.sites import default_site
 

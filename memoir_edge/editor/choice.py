@@ -21,6 +21,7 @@ from memoir_edge.editor.prompts import own_texts, unrelated_prompts, ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.nearmiss import misses, subjects
+from memoir_edge.sites import layers
 from memoir_edge.tophash import FEATURES, SCALED
 
 SHARES = (1 / 8, 2 / 7, 1 / 2)  # of k / D
@@ -38,17 +39,17 @@ class Trial(NamedTuple):
     threshold: float  # median
 
 
-def sites_near(base: BaseModel, site: str, layers: Sequence[int] | None) -> list[str]:
+def sites_near(base: BaseModel, site: str, chosen: Sequence[int] | None) -> list[str]:
     """The same layer of other blocks: the given ones, else those from half of the depth upwards."""
-    blocks = base.config.get("num_hidden_layers") or base.config.get("n_layer") or 0
-    wanted = layers if layers is not None else range(int(blocks) // 2, int(blocks))
+    blocks = layers(base.config) or 0
+    wanted = chosen if chosen is not None else range(blocks // 2, blocks)
     paths = [re.sub(r"\.\d+\.", f".{layer}.", site, count=1) for layer in wanted]
     found = []
-    for path in dict.fromkeys([site, *paths] if layers is None else paths):
+    for path in dict.fromkeys([site, *paths] if chosen is None else paths):
         try:
             find_site(base.net, path)
         except SiteError:
-            if layers is not None:
+            if chosen is not None:
                 raise
             continue
         found.append(path)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer
-from memoir_edge.editor.answers import Edited, check_fit
 from memoir_edge.editor.layer import find_site, input_of, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, collate, device_of
@@ -27,6 +26,7 @@ from memoir_edge.editor.prompts import (
     refuse_too_long,
     unrelated_prompts,
 )
+from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated
 from memoir_edge.editor.train import Job, OnStep, rows, train

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge.errors import SiteError
-from memoir_edge.sites import Config, default_site, preset
+from memoir_edge.sites import Config, default_site, folded, listed, preset
 
 # Given a, the layer's input: what to add to its output, [B, T, d]; None adds nothing. `a` is
 # [B, T, D], or [B * T, D] where an architecture folds its tokens (OPT).
-Change = Callable[[Tensor], Tensor | None]
+Delta = Callable[[Tensor], Tensor | None]
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, not an error
@@ -23,12 +23,12 @@ class _Stop(Exception):  # noqa: N818 - control flow, not an error
 
 
 @contextmanager
-def changed(site: nn.Module, change: Change) -> Iterator[None]:
-    """While open, every run of `site` gives its own output plus `change(a)`."""
+def changed(site: nn.Module, delta: Delta) -> Iterator[None]:
+    """While open, every run of `site` gives its own output plus `delta(a)`."""
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        delta = change(args[0])
-        return y if delta is None else y + delta.to(y.dtype).reshape(y.shape)
+        added = delta(args[0])
+        return y if added is None else y + added.to(y.dtype).reshape(y.shape)
 
     handle = site.register_forward_hook(hook)
     try:
@@ -225,15 +225,6 @@ def _weight(module: nn.Module) -> Tensor | None:
 
 
 def _summary(model: nn.Module) -> str:
-    """The linear layers' paths, block numbers folded: `model.layers.{0..7}.mlp.down_proj`."""
-    folded: dict[str, list[int]] = {}
-    for path, module in model.named_modules():
-        if _weight(module) is not None:
-            parts = path.split(".")
-            number = next((int(part) for part in parts if part.isdigit()), 0)
-            name = ".".join("*" if part.isdigit() else part for part in parts)
-            folded.setdefault(name, []).append(number)
-    return ", ".join(
-        name.replace("*", f"{{{min(n)}..{max(n)}}}", 1) if "*" in name else name
-        for name, n in folded.items()
-    )
+    """The linear layers' paths in few words, such as `model.layers.{0..7}.mlp.down_proj`."""
+    linear = (path for path, module in model.named_modules() if _weight(module) is not None)
+    return listed(folded(linear))

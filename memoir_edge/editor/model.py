@@ -1,11 +1,10 @@
-"""A base model in PyTorch: loaded, frozen, and able to answer with or without a memory's delta.
+"""A base model in PyTorch: loaded, frozen, and able to answer.
 
-Knows nothing of edits or memories: who answers what is decided by the `Change` it is given.
+Knows nothing of edits or memories: a memory answers through a hook on the site (editor/recall.py).
 """
 
 import functools
 import inspect
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from memoir_edge.base import locate, read_config, weights_digest
+from memoir_edge.base import context, end_of_text, locate, read_config, weights_digest
 from memoir_edge.errors import InputError
 
 
@@ -74,11 +73,12 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
             memory is float32 in any case.
 
     Raises:
-        InputError: No such model, no tokenizer, or a device that is not there.
+        InputError: No such model, no tokenizer, a spoiled file, or a device that is not there.
     """
     folder = locate(model)
     config = read_config(folder)
     tokenizer = _tokenizer(folder)
+    eos = end_of_text(folder, tokenizer.eos_token_id)
     if device == "auto" and find_spec("accelerate") is None:
         raise InputError(
             "spreading a model over devices needs accelerate",
@@ -112,8 +112,8 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         config=config,
         id=model if "/" in model and folder != Path(model) else folder.resolve().name,
         digest=weights_digest(folder),
-        context=int(config.get("max_position_embeddings") or config.get("n_positions") or 2048),
-        eos=_eos(folder, config, tokenizer),
+        context=context(config),
+        eos=eos,
     )
 
 
@@ -130,20 +130,6 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {folder}: {error}") from error
     return tokenizer
-
-
-def _eos(
-    folder: Path, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
-) -> tuple[int, ...]:
-    """End-of-text ids: generation_config.json's, else config.json's, else the tokenizer's.
-
-    The runtime reads them in the same order.
-    """
-    path = folder / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    named = (generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer.eos_token_id)
-    found = next((ids for ids in named if ids is not None), None)
-    return () if found is None else tuple(found) if isinstance(found, list) else (int(found),)
 
 
 def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dict[str, Tensor]:

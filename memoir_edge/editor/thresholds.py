@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from memoir_edge.calibrate import GUARD, UNKNOWN, Keys, Misses, thresholds
+from memoir_edge.calibrate import UNKNOWN, Keys, Misses, thresholds
 from memoir_edge.editor.prompts import unrelated_prompts
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
 from memoir_edge.nearmiss import misses as near_misses
 from memoir_edge.nearmiss import subjects
-from memoir_edge.tophash import Bytes, Floats
+from memoir_edge.tophash import GUARD, Bytes, Floats
 
 Hashed = Callable[[Sequence[str]], Bytes]  # packed masks [n, ceil(D/8)] of n texts
 

@@ -10,6 +10,7 @@ first token to its last; a server's scheduler calls the same two steps in its ow
 
 from collections.abc import Iterator, Sequence
 
+from memoir_edge.base import UNBOUNDED
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
@@ -27,9 +28,7 @@ class Batch:
         context: Most tokens that the model can take; the batch is never wider.
     """
 
-    def __init__(
-        self, decoder: Decoder, generation: Generation, context: int | None = None
-    ) -> None:
+    def __init__(self, decoder: Decoder, generation: Generation, context: int = UNBOUNDED) -> None:
         self.generation = generation
         self._decoder, self._context = decoder, context
         self._rows: list[Completion] = []  # those of the state; some may be done
@@ -63,7 +62,7 @@ class Batch:
         assert self._state is not None
         on, width = len(self.live), self._state.attention.shape[1]
         # Dropping rows copies the others' caches, so it waits until half are done: then it pays.
-        full = self._context is not None and width >= self._context
+        full = width >= self._context
         if 2 * on <= len(self._rows) or (full and on < len(self._rows)):
             self._join([(self._state, self._rows)])
         self._state, logits = self._decoder.step(self._state, [r.ids[-1] for r in self._rows])
@@ -92,7 +91,7 @@ def complete(
     decoder: Decoder,
     generation: Generation,
     completions: Sequence[Completion],
-    context: int | None = None,
+    context: int = UNBOUNDED,
 ) -> Iterator[Token | Result]:
     """Write a batch of rows to their ends: each row's tokens in order, then its result.
 

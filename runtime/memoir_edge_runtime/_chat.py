@@ -15,8 +15,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
-from memoir_edge_runtime._tokens import read_json
 
 Message = Mapping[str, Any]
 

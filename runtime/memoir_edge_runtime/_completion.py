@@ -19,7 +19,7 @@ class Language:
 
     tokenizer: Tokenizer
     eos: frozenset[int]
-    context: int | None  # most tokens of a sequence
+    context: int  # most tokens of a sequence
 
     @cached_property
     def silent(self) -> frozenset[int]:
@@ -47,9 +47,7 @@ class Completion:
         self.routing: Routing | None = None  # as soon as its prompt is read
         self._options, self._language = options, language
         self._random = generator(seed, row)
-        self._room = options.max_new_tokens
-        if language.context is not None:
-            self._room = min(self._room, language.context - len(prompt.row.ids))
+        self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
         tokenizer = language.tokenizer
         self._writer = Writer(tokenizer.decode, tokenizer.is_byte, options.stop)
 

@@ -6,6 +6,7 @@ Knows nothing of files or commands: a session and a generation in, outcomes out.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from memoir_edge.answers import Answer, holds, room
 from memoir_edge.memory import Memory
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._generation import Generation
@@ -14,7 +15,6 @@ from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
 
 Complete = Callable[[Sequence[Completion], Generation], Iterable[Token | Result]]
-SLACK = 4  # tokens that an answer may run past its target
 
 
 class Case(NamedTuple):
@@ -69,13 +69,13 @@ def replay(
         complete: Writes the answers; default the session alone.
     """
     complete = complete or session.complete
-    encode = session.language.tokenizer.encode
+    encode = session.language.tokenizer.encode_bare
     for start in range(0, len(cases), together):
         part = cases[start : start + together]
-        room = max(len(encode(f" {case.target}")) for case in part) + SLACK
-        rows = session.completions([case.prompt for case in part], Options(room))
+        most = room(encode, [case.target for case in part])
+        rows = session.completions([case.prompt for case in part], Options(most))
         results = [e for e in complete(rows, generation) if isinstance(e, Result)]
         yield [
-            Outcome(case, result, (result.text.strip(), result.fired) == (case.target, case.id))
+            Outcome(case, result, holds(Answer(result.text, result.fired), case.target, case.id))
             for case, result in zip(part, sorted(results, key=lambda r: r.row), strict=True)
         ]

@@ -34,8 +34,6 @@ from memoir_edge_runtime._tokens import Prompt, Row
 T = TypeVar("T")
 Prompts = str | Prompt | Sequence[str | Prompt]
 
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
-
 
 class Session:
     """An export directory, loaded.
@@ -69,8 +67,8 @@ class Session:
         folder = Path(model_dir)
         self.sidecar = sidecar.read(folder)
         tokenizer = _tokens.load(folder)
-        eos = _tokens.eos_ids(folder, tokenizer)
-        self.language = Language(tokenizer, eos, _context(folder))
+        eos = frozenset(base.end_of_text(folder, tokenizer.id("eos_token")))
+        self.language = Language(tokenizer, eos, base.context(base.read_config(folder)))
         self.decoder = Decoder(_open(folder, providers, threads, native=native))
         self._native = native and _ops.library(self.decoder.device) is not None
         self.base = Generation(0)
@@ -176,11 +174,10 @@ class Session:
         return prompt
 
     def _check_length(self, what: str, length: int, reserve: int) -> None:
-        context = self.language.context
-        if context is not None and length > context - reserve:
+        room = self.language.context - reserve
+        if length > room:
             raise InputError(
-                f"{what} is {length} tokens long, the model's context leaves room for "
-                f"{context - reserve}",
+                f"{what} is {length} tokens long, the model's context leaves room for {room}",
                 hint="shorten it",
             )
 
@@ -311,13 +308,6 @@ def _open(
         raise GraphError(f"{folder} is no export directory: it holds no model.onnx")
     library = _ops.library if native else lambda device: None
     return _provider.open_graph(path, providers, threads, library)
-
-
-def _context(folder: Path) -> int | None:
-    """Most tokens of a sequence, by config.json."""
-    config = base.read_config(folder)
-    found = next((config[name] for name in _CONTEXT_NAMES if config.get(name)), None)
-    return None if found is None else int(found)
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -3,7 +3,6 @@
 Knows nothing of models or memories. Needs `tokenizers` alone, no transformers.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
@@ -87,21 +87,6 @@ class Tokenizer:
             ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file.
-
-    Raises:
-        InputError: The file is no JSON object.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds {type(found).__name__}, expected an object")
-    return found
-
-
 def load(folder: Path) -> Tokenizer:
     """The tokenizer of an export directory.
 
@@ -130,13 +115,3 @@ def _named(folder: Path) -> dict[str, str]:
     found |= read_json(folder / "tokenizer_config.json")
     texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items()}
     return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
-
-
-def eos_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """Ids that end a text: generation_config.json's, else config.json's, else the tokenizer's."""
-    for name in ("generation_config.json", "config.json"):
-        found = read_json(folder / name).get("eos_token_id")
-        if found is not None:
-            return frozenset(found if isinstance(found, list) else [found])
-    eos = tokenizer.id("eos_token")
-    return frozenset() if eos is None else frozenset([eos])

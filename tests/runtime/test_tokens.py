@@ -53,16 +53,6 @@ def test_named_tokens_come_from_either_file(folder):
     assert tokenizer.id("unk_token") is None
 
 
-@pytest.mark.parametrize(
-    ("generation", "config", "expected"),
-    [(5, 6, {5}), ([5, 7], 6, {5, 7}), (None, 6, {6}), (None, None, {1})],
-)
-def test_where_end_of_text_comes_from(folder, generation, config, expected):
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
-    (folder / "config.json").write_text(json.dumps({"eos_token_id": config}))
-    assert _tokens.eos_ids(folder, _tokens.load(folder)) == expected
-
-
 def test_no_tokenizer(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"no tokenizer: tokenizer\.json") as caught:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
+from memoir_edge.base import UNBOUNDED
 from memoir_edge.errors import InputError, MemoirEdgeError
 from memoir_edge_runtime._batch import Batch, Written
 from memoir_edge_runtime._completion import Completion
@@ -97,7 +98,7 @@ class Scheduler:
         self,
         decoder: Decoder,
         *,
-        context: int | None = None,
+        context: int = UNBOUNDED,
         max_rows: int = 32,
         max_queue: int = 256,
         prefill_tokens: int = 256,

@@ -294,7 +294,7 @@ async def _parts(
         yield b"data: [DONE]\n\n"
         account.end(200)
     except Exception as error:
-        told = errors.answer(error)
+        told = errors.refusal(error)
         account.end(told.status, error)
         yield _sse(told.document)
 
@@ -341,7 +341,7 @@ class _Ended:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, _GoneError):
-            self._account.end(errors.answer(error).status, error)
+            self._account.end(errors.refusal(error).status, error)
         elif not self.later:
             self._account.end(self.status)
 

@@ -13,23 +13,23 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from memoir_edge_runtime.serve.errors import Answer, said
+from memoir_edge_runtime.serve.errors import Refusal, said
 from memoir_edge_runtime.serve.settings import Settings
 
 OPEN = frozenset({"/health", "/ready"})
 _SLACK = 60.0  # seconds beyond the deadline for reading a request and sending its answer
 
 
-def response(answer: Answer) -> JSONResponse:
+def response(refusal: Refusal) -> JSONResponse:
     """An error as a response."""
-    return JSONResponse(answer.document, answer.status, headers=dict(answer.headers))
+    return JSONResponse(refusal.document, refusal.status, headers=dict(refusal.headers))
 
 
-class Guard:
+class Access:
     """ASGI middleware.
 
     Args:
-        app: What is guarded.
+        app: What is behind it.
         settings: Keys and limits.
     """
 
@@ -53,7 +53,7 @@ class Guard:
         except TimeoutError:  # a client that neither sends nor reads; its connection is closed
             return
 
-    def _refused(self, path: str, headers: dict[str, bytes]) -> Answer | None:
+    def _refused(self, path: str, headers: dict[str, bytes]) -> Refusal | None:
         settings = self._settings
         if path == "/admin" or path.startswith("/admin/"):
             key, name = settings.admin_key, "admin"
@@ -96,5 +96,5 @@ def _holds(headers: dict[str, bytes], key: str) -> bool:
     return same and scheme.lower() == b"bearer"
 
 
-def _too_large(limit: int) -> Answer:
+def _too_large(limit: int) -> Refusal:
     return said(413, f"the body is larger than {limit} bytes", code="body_too_large")
