@@ -9,16 +9,19 @@ from types import ModuleType
 import pytest
 import torch
 
+from memoir_edge import cache
 from memoir_edge.demo.facts import model_dir
 
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
 torch.set_num_threads(1)
+CACHE = cache.folder()
 
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own files, and none reaches for a model hub."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    monkeypatch.setenv("MEMOIR_EDGE_CACHE", str(CACHE))  # but models that were fetched once stay
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -53,13 +56,36 @@ def published() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def readme() -> ModuleType:
+def tool() -> Callable[[str], ModuleType]:
+    """A program of tools/ as a module, by its name."""
+    folder = Path(__file__).parents[1] / "tools"
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def readme(tool: Callable[[str], ModuleType]) -> ModuleType:
     """tools/readme.py as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "readme", Path(__file__).parents[1] / "tools/readme.py"
-    )
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("readme")
+
+
+@pytest.fixture(scope="session")
+def real_model(tool: Callable[[str], ModuleType]) -> Callable[[str], Path]:
+    """Where a model of tools/models.py lies; skips where no source gives it."""
+    models = tool("models")
+
+    def find(name: str) -> Path:
+        try:
+            return Path(models.path(name))
+        except models.UnavailableError as error:
+            pytest.skip(str(error))
+
+    return find
