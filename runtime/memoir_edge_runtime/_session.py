@@ -183,10 +183,15 @@ class Session:
     def _fitting(self, prompt: Prompt) -> Prompt:
         if not prompt.row.ids:
             raise InputError("the prompt is empty, and the tokenizer adds no token to begin with")
-        if self.router is not None and not prompt.asked.strip():
-            raise InputError("the prompt is empty: nothing says which edit it asks for")
+        self._check_asked(prompt.asked)
         self._check_length("the prompt", len(prompt.row.ids), reserve=1)
         return prompt
+
+    def _check_asked(self, text: str) -> None:
+        if self.router is not None and not text.strip():
+            raise InputError(
+                "the prompt is empty: nothing says which edit it asks for", hint="give it some text"
+            )
 
     def _check_length(self, what: str, length: int, reserve: int) -> None:
         room = self.language.context - reserve
@@ -313,6 +318,7 @@ class Session:
     def _split(self, prompt: str, target: str) -> tuple[list[int], list[int]]:
         tokenizer = self.language.tokenizer
         read, follow = split_target(tokenizer.encode, tokenizer.encode_bare, prompt, target)
+        self._check_asked(prompt)
         if not target or not read or not follow:
             raise InputError(f"prompt {prompt!r} and target {target!r} need at least a token each")
         self._check_length("the prompt with its target", len(read) + len(follow), reserve=0)
