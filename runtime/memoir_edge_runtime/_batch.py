@@ -15,6 +15,7 @@ from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Token
+from memoir_edge_runtime._router import Decided
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
 
@@ -45,9 +46,12 @@ class Batch:
         Returns:
             Their first tokens in their order, and the result of each that is done with it.
         """
-        state, logits = self._decoder.prefill([row.prompt.row for row in rows], self.generation)
-        for i, row in enumerate(rows):
-            row.routing = self.generation.routing(state.routes, i)
+        found = self.generation.decide([row.prompt.asked for row in rows])
+        prompts = [row.prompt.row for row in rows]
+        state, logits = self._decoder.prefill(prompts, self.generation, found and found.routes)
+        routings = self.generation.routings(found or Decided(state.routes))
+        for row, routing in zip(rows, routings, strict=True):
+            row.routing = routing
         written = _advance(rows, logits)
         parts = [] if self._state is None else [(self._state, self._rows)]
         self._join([*parts, (state, rows)])
