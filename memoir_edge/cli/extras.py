@@ -15,7 +15,7 @@ from memoir_edge.relations import load as load_relations
 
 if TYPE_CHECKING:
     from memoir_edge.editor import BaseModel
-    from memoir_edge.router import Encoder
+    from memoir_edge.router import Encoder, Router
 
 
 @contextmanager
@@ -92,7 +92,7 @@ class Routed:
         if name is None:
             return None
         with needs("sentence-transformers", "router"):
-            from memoir_edge.router import Encoder
+            from memoir_edge.router import Encoder, Router
         return Encoder(str(name))
 
     def known(self) -> tuple[Relation, ...]:
@@ -104,9 +104,9 @@ class Routed:
         left_out = [part.strip() for part in (self.without or "").split(",") if part.strip()]
         return without(load_relations(self.relations), left_out)
 
-    def about(self, encoder: "Encoder | None") -> dict[str, str]:
+    def about(self, router: "Router | None") -> dict[str, str]:
         """What a journal notes: a hub id as it is, a folder in full."""
-        return {"encoder": named(str(self.encoder))} if encoder else {}
+        return {"encoder": named(str(self.encoder))} if router else {}
 
 
 def named(model: str) -> str:

@@ -131,12 +131,11 @@ class Editor:
         check_router(journal.origin, router)
         self.base = base
         self.settings = settings
-        self.journal = journal
         self.device = device_of(site)
-        self.live = live(journal, self.device)
         self.router = router
         self.relations = relations
-        self.model = Edited(base, site, self.live, settings.batch, router)
+        self.model = Edited(base, site, None, settings.batch, router)
+        self.go_on_with(journal)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
         self._texts = (
             own_texts(base, 1) if settings.made_keys and not router else []
@@ -144,6 +143,12 @@ class Editor:
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
+
+    def go_on_with(self, journal: Journal) -> None:
+        """From now on add to this journal, which begins from what the former one began from."""
+        self.journal = journal
+        self.live = live(journal, self.device)
+        self.model.live = self.live
 
     def masks(self, prompts: Sequence[str]) -> list[Bytes]:
         """Packed masks, each `[ceil(D/8)]`.

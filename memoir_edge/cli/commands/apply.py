@@ -63,21 +63,12 @@ def command(
         new = [edit for edit in wanted if edit.id not in held]
         if former and not new and not (journal and journal.state().changed):
             return _nothing_new(former, out, len(wanted), journal, output)
-        router = routed.load(journal)
-        base = torch.load()
-        from memoir_edge.editor import Editor, choose, nothing, refuse_too_long
-
-        settings = choose(base, wishes, former, coded=router is not None)
-        for edit in new if not plan else ():
-            refuse_too_long(base, edit)
+        editor = _editor([] if plan else new, torch, routed, wishes, former, journal)
         if journal is None and not plan:
-            origin = former or nothing(base, settings, router=router)
-            about = {"model": named(torch.model), **routed.about(router)}
-            journal = opened.enter_context(begin(path_of(out), origin, about))
-        editor = Editor(
-            base, settings, former, journal=None if plan else journal,
-            router=router, relations=routed.known() if router else (),
-        )  # fmt: skip
+            about = {"model": named(torch.model), **routed.about(editor.router)}
+            journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
+        if journal is not None and not plan:
+            editor.go_on_with(journal)
         _say_settings(editor, output)
         findings = look_at(editor, new) if new else []
         show_findings(findings, output)
@@ -91,6 +82,26 @@ def command(
     skipped = len(wanted) - len(new)
     _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
     return 1 if failed else 0
+
+
+def _editor(
+    new: Sequence[Edit],
+    torch: Torch,
+    routed: Routed,
+    wishes: Wishes,
+    former: Memory | None,
+    journal: Journal | None,
+) -> "Editor":
+    """The editor, with everything that can be refused refused; its journal is in memory yet."""
+    relations = routed.known()
+    router = routed.load(journal)
+    base = torch.load()
+    from memoir_edge.editor import Editor, choose, refuse_too_long
+
+    settings = choose(base, wishes, former, coded=router is not None)
+    for edit in new:
+        refuse_too_long(base, edit)
+    return Editor(base, settings, former, router=router, relations=relations)
 
 
 def _say_settings(editor: "Editor", output: Output) -> None:
