@@ -92,7 +92,7 @@ class Routed:
         if name is None:
             return None
         with needs("sentence-transformers", "router"):
-            from memoir_edge.router import Encoder, Router
+            from memoir_edge.router import Encoder
         return Encoder(str(name))
 
     def known(self) -> tuple[Relation, ...]:
