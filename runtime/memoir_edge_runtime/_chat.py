@@ -67,7 +67,7 @@ def render(template: str | None, messages: Sequence[Message], special: Mapping[s
 
 
 def last_user(text: str, messages: Sequence[Message]) -> int | None:
-    """Where the last user message begins in the rendered text; None where it cannot be found."""
+    """Where the last user message begins in the rendered text; None if it cannot be found."""
     said = [m.get("content") for m in messages if m.get("role") == "user"]
     if not said or not isinstance(said[-1], str):
         return None
