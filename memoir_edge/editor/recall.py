@@ -1,6 +1,6 @@
 """The edited model in PyTorch: which edit a prompt reaches, and what is answered.
 
-The route is decided on the prompt and held for the whole answer, row by row (MEMOIR section 3.3).
+Each row's route is decided on its prompt and kept for its whole answer (MEMOIR section 3.3).
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ class Edited:
     def forced(
         self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
     ) -> list[Forced]:
-        """Teacher-forced predictions at every target token; the route is the plain prompt's."""
+        """Teacher-forced predictions at every target token, on the route of the prompt alone."""
         split = [
             split_target(self.base.encode, self.base.encode_bare, prompt, target)
             for prompt, target in zip(prompts, targets, strict=True)
@@ -123,7 +123,7 @@ class Edited:
     def _recall(
         self, routes: tophash.Routes | None, part: Sequence[int]
     ) -> AbstractContextManager[None]:
-        """Open: rows of this part that are routed get Wm (M * a) added, the others exactly 0."""
+        """While open, routed rows of this part get Wm (M * a) added, the others exactly 0."""
         if routes is None:
             return nullcontext()
         assert self.live is not None
@@ -149,7 +149,11 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
-    """Raise MismatchError unless the memory belongs to this model; `size` is its site's (D, d)."""
+    """Check that a memory belongs to a model; `size` is (D, d) of the model's site.
+
+    Raises:
+        MismatchError: It does not.
+    """
     pairs = (
         ("base model", memory.base.digest, base.digest),
         ("width (D, d)", (memory.D, memory.d), size),
