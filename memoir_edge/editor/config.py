@@ -19,7 +19,7 @@ def choose(base: BaseModel, wishes: Wishes | None = None, former: Memory | None 
         InputError: A wish is out of range.
 
     Example:
-        >>> settings = choose(base, Wishes(steps=40))  # doctest: +SKIP
+        >>> settings = choose(base, Wishes(steps=40))
     """
     wishes = wishes or Wishes()
     if former:

@@ -110,7 +110,7 @@ class Editor:
         MismatchError: The memory is of another model, site or k.
 
     Example:
-        >>> editor = Editor(base, choose(base))  # doctest: +SKIP
+        >>> editor = Editor(base, choose(base))
         >>> outcomes = editor.apply(edits)
         >>> memory = editor.memory()
     """
