@@ -25,9 +25,8 @@ def choose(
         SiteError: There is no such site, or none was named and no layer stands out.
         InputError: A wish is out of range.
 
-    Example::
-
-        settings = choose(base, Wishes(steps=40))
+    Example:
+        >>> settings = choose(base, Wishes(steps=40))
     """
     wishes = wishes or Wishes()
     if former:

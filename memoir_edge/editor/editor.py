@@ -106,11 +106,10 @@ class Editor:
         SiteError: The model has no such site.
         MismatchError: The memory is of another model, site, k or router.
 
-    Example::
-
-        editor = Editor(base, choose(base))
-        outcomes = editor.apply(edits)
-        memory = editor.memory()
+    Example:
+        >>> editor = Editor(base, choose(base))
+        >>> outcomes = editor.apply(edits)
+        >>> memory = editor.memory()
     """
 
     def __init__(

@@ -214,7 +214,7 @@ SAME_TEMPLATE, SAME_SUBJECT, OTHER = "same template", "same subject", "other"
 def kind_of(edit: Edit, text: str) -> str:
     """How a hard negative resembles an edit: by its subject, by its prompt's template, or neither.
 
-    >>> edit = Edit("The capital of France is", "Rome", subject="France", tags={})
+    >>> edit = Edit(prompt="The capital of France is", target="", subject="France", tags={})
     >>> kind_of(edit, "The currency of France is"), kind_of(edit, "The capital of Spain is")
     ('same subject', 'same template')
     """

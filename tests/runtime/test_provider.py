@@ -3,7 +3,7 @@
 import pytest
 
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_runtime import Result, Session
+from memoir_edge_runtime import Options, Result, Session
 
 
 def test_a_graph_that_cannot_be_loaded(spoiled):
@@ -19,4 +19,4 @@ def test_providers_and_sizes(export_dir):
         Session(export_dir, max_batch=0)
     session = Session(str(export_dir), providers=["CPUExecutionProvider"], threads=1)
     assert session.decoder.device == "cpu"
-    assert isinstance(session.generate("a", max_new_tokens=1)[0], Result)
+    assert isinstance(session.generate("a", Options(max_new_tokens=1))[0], Result)

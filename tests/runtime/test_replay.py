@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from memoir_edge.memory import Probe
-from memoir_edge_runtime import Case, probes, recorded, replay
+from memoir_edge_runtime import Case, Options, probes, recorded, replay
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_case_holds_where_its_edit_answers_its_target(session, generation, pro
     # The tiny model never learned to end a text by itself.
     often = replace(session.language, eos=frozenset(range(1, 300, 9)))
     monkeypatch.setattr(session, "language", often)
-    asked = session.generate(prompts[:12], max_new_tokens=40, memory=generation)
+    asked = session.generate(prompts[:12], Options(max_new_tokens=40), memory=generation)
     short = [r for r in asked if r.finish_reason == "stop" and r.text.strip()]
     fired = next(r for r in short if r.fired is not None)
     base = next(r for r in short if r.fired is None)

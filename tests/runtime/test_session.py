@@ -3,20 +3,20 @@
 import pytest
 
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_runtime import Session, Token
+from memoir_edge_runtime import Options, Session, Token
 
 CONTEXT = 96
 
 
 def test_temperature_zero_is_deterministic(session, prompts):
-    first = session.generate(prompts[:20], max_new_tokens=12)
-    assert session.generate(prompts[:20], max_new_tokens=12) == first
-    assert session.generate(prompts[:20], max_new_tokens=12, seed=3) == first
+    first = session.generate(prompts[:20], Options(max_new_tokens=12))
+    assert session.generate(prompts[:20], Options(max_new_tokens=12)) == first
+    assert session.generate(prompts[:20], Options(max_new_tokens=12, seed=3)) == first
 
 
 def test_a_stream_gives_each_rows_tokens_and_then_its_result(session, prompts):
     tokens, results = {}, {}
-    for event in session.stream(prompts[:8], max_new_tokens=12, temperature=1.0, seed=1):
+    for event in session.stream(prompts[:8], Options(max_new_tokens=12, temperature=1.0, seed=1)):
         assert event.row not in results
         if isinstance(event, Token):
             tokens.setdefault(event.row, []).append(event)
@@ -33,18 +33,20 @@ def test_a_stream_gives_each_rows_tokens_and_then_its_result(session, prompts):
 
 def test_a_seed_repeats_and_does_not_look_at_batch_mates(session, prompts):
     wanted = {"max_new_tokens": 10, "temperature": 0.9, "top_k": 40, "top_p": 0.95}
-    first = session.generate(prompts[:5], seed=11, **wanted)
-    assert session.generate(prompts[:5], seed=11, **wanted) == first
-    others = session.generate([*prompts[40:43], *prompts[3:5]], seed=11, **wanted)
+    first = session.generate(prompts[:5], Options(seed=11, **wanted))
+    assert session.generate(prompts[:5], Options(seed=11, **wanted)) == first
+    others = session.generate([*prompts[40:43], *prompts[3:5]], Options(seed=11, **wanted))
     assert [r.ids for r in others[3:]] == [r.ids for r in first[3:]]
-    assert [r.ids for r in session.generate(prompts[:5], seed=12, **wanted)] != [
+    assert [r.ids for r in session.generate(prompts[:5], Options(seed=12, **wanted))] != [
         r.ids for r in first
     ]
-    assert [r.ids for r in session.generate(prompts[:5], **wanted)] != [r.ids for r in first]
+    assert [r.ids for r in session.generate(prompts[:5], Options(**wanted))] != [
+        r.ids for r in first
+    ]
 
 
 def test_equal_prompts_are_drawn_apart(session, prompts):
-    drawn = session.generate([prompts[0]] * 4, temperature=1.0, seed=0, max_new_tokens=10)
+    drawn = session.generate([prompts[0]] * 4, Options(temperature=1.0, seed=0, max_new_tokens=10))
     assert len({r.ids for r in drawn}) == 4
 
 
@@ -66,17 +68,19 @@ def test_a_prompt_that_fills_the_context_is_refused_before_anything_runs(
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperature": -1}, "temperature is -1"),
         ({"top_p": 2}, "top_p is 2"),
-        ({"stop": ""}, "stop"),
-        ({"prompts": []}, "no prompts"),
+        ({"stop": ("",)}, "stop"),
+        ({"stop": "a"}, "stop is 'a', expected a tuple"),
     ],
 )
 def test_bad_requests(session, wrong, said):
+    with pytest.raises(InputError, match="no prompts"):
+        session.stream([])
     with pytest.raises(InputError, match=said):
-        session.stream(**{"prompts": "a"} | wrong)
+        session.stream("a", Options(**wrong))
 
 
 def test_an_empty_prompt_needs_a_bos(session, monkeypatch):
-    [result] = session.generate("", max_new_tokens=2)
+    [result] = session.generate("", Options(max_new_tokens=2))
     assert (result.prompt_tokens, len(result.ids)) == (1, 2)
     language = session.language
     bare = type(language.tokenizer)(language.tokenizer.core, frozenset(), {})
@@ -88,7 +92,7 @@ def test_an_empty_prompt_needs_a_bos(session, monkeypatch):
 def test_chats_are_answered(session, make_memory):
     said = "the capital of France"
     prompt = session.chat_prompt([{"role": "user", "content": said}])
-    [result] = session.generate(prompt, max_new_tokens=4)
+    [result] = session.generate(prompt, Options(max_new_tokens=4))
     assert result.prompt == session.render_chat([{"role": "user", "content": said}])
     assert result.prompt_tokens == len(prompt.row.ids)
 
@@ -134,5 +138,5 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_loading_and_running_print_nothing(export_dir, capfd):
-    Session(export_dir, threads=1).generate("a", max_new_tokens=2)
+    Session(export_dir, threads=1).generate("a", Options(max_new_tokens=2))
     assert capfd.readouterr() == ("", "")

@@ -14,7 +14,7 @@ import uvicorn
 
 from memoir_edge import memory as memories
 from memoir_edge.memory import Memory, Probe
-from memoir_edge_runtime import Case, Session, replay
+from memoir_edge_runtime import Case, Options, Session, replay
 from memoir_edge_runtime.serve.app import create_app
 from memoir_edge_runtime.serve.server import Server
 from memoir_edge_runtime.serve.settings import Settings
@@ -37,7 +37,7 @@ def endless(session: Session, ends: None, monkeypatch: pytest.MonkeyPatch) -> No
 def probed(session: Session, memory: Memory, prompts: list[str]) -> Memory:
     """The memory with probes that say what it answers."""
     generation = session.load(memory)
-    found = session.generate(prompts, max_new_tokens=40, memory=generation)
+    found = session.generate(prompts, Options(max_new_tokens=40), memory=generation)
     cases = [Case(r.fired, r.prompt, r.text.strip()) for r in found]
     held = [o.case for part in replay(session, generation, cases) for o in part if o.held][:8]
     assert len({case.id for case in held}) > 3

@@ -9,6 +9,7 @@ import pytest
 
 from memoir_edge import memory as memories
 from memoir_edge.memory import Probe
+from memoir_edge_runtime import Options
 
 ADMIN = "the-admin-key"
 
@@ -172,7 +173,7 @@ def test_streams_finish_on_the_memory_they_began_with(running, admin, session, f
             ]
     assert parts[-1]["memory"]["digest"] == a
     generation = session.load(files[0])
-    [alone] = session.generate(prompts[0], max_new_tokens=9, memory=generation)
+    [alone] = session.generate(prompts[0], Options(max_new_tokens=9), memory=generation)
     assert "".join(p["choices"][0]["text"] for p in parts) == alone.text
     assert _digest(admin) == b
 
@@ -180,7 +181,7 @@ def test_streams_finish_on_the_memory_they_began_with(running, admin, session, f
 def test_swaps_under_load_mix_nothing(running, admin, session, files, prompts):
     loaded = {_load(admin, file).json()["name"]: session.load(file) for file in files}
     expected = {
-        (g.digest, p): session.generate(p, max_new_tokens=8, memory=g)[0].text
+        (g.digest, p): session.generate(p, Options(max_new_tokens=8), memory=g)[0].text
         for g in (session.base, *loaded.values())
         for p in prompts[:6]
     }

@@ -2,6 +2,7 @@
 
 import pytest
 
+from memoir_edge_runtime import Options
 from memoir_edge_runtime.serve import schema
 
 GREEDY = {"temperature": 0.0, "max_tokens": 8}
@@ -30,7 +31,7 @@ def _generation(running, name):
     [("base", "base"), ("base@a", "a"), ("base@b", "b"), ("default", "a")],
 )
 def test_completions_are_the_sessions(session, running, client, prompts, model, name):
-    alone = session.generate(prompts[:6], max_new_tokens=8, memory=_generation(running, name))
+    alone = session.generate(prompts[:6], Options(8), memory=_generation(running, name))
     found = client.completions.create(model=model, prompt=prompts[:6], **GREEDY)
     assert [c.text for c in found.choices] == [r.text for r in alone]
     assert [c.finish_reason for c in found.choices] == [r.finish_reason for r in alone]
@@ -60,7 +61,7 @@ def test_replies_and_headers_name_the_edit(running, client, prompts):
 def test_a_seed_draws_what_the_session_draws(session, running, client, prompts):
     wanted = {"temperature": 0.9, "top_p": 0.9, "seed": 7}
     alone = session.generate(
-        [prompts[0]] * 3, max_new_tokens=8, memory=_generation(running, "a"), **wanted
+        [prompts[0]] * 3, Options(max_new_tokens=8, **wanted), memory=_generation(running, "a")
     )
     found = client.completions.create(
         model="base@a", prompt=prompts[0], n=3, max_tokens=8, **wanted
@@ -94,7 +95,7 @@ def test_chats(session, running, client, prompts):
     ]
     plain = [messages[0], {"role": "user", "content": prompts[1]}]
     [alone] = session.generate(
-        session.chat_prompt(plain), max_new_tokens=8, memory=_generation(running, "a")
+        session.chat_prompt(plain), Options(8), memory=_generation(running, "a")
     )
     found = client.chat.completions.create(model="default", messages=messages, **GREEDY)
     assert found.choices[0].message.content == alone.text
@@ -110,7 +111,7 @@ def test_chats(session, running, client, prompts):
 
 
 def test_stop_strings(session, running, client, prompts):
-    answers = session.generate(prompts[:20], max_new_tokens=12)
+    answers = session.generate(prompts[:20], Options(12))
     free = next(r for r in answers if len(r.text) > 5 and "\ufffd" not in r.text[3:5])
     stop = free.text[3:5]
     found = client.completions.create(
