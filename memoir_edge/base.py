@@ -6,7 +6,7 @@ Knows nothing of what the weights mean; needs neither torch nor transformers.
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,31 @@ UNBOUNDED = sys.maxsize  # context of a model that states none, as ALiBi models 
 def locate(model: str) -> Path:
     """The folder of a model: a local path, or a hub id that is fetched or found in the cache.
 
+    A `.gguf` file, local or `org/name:FILE.gguf` of the hub, is converted to a folder once.
+
     Raises:
         InputError: Neither a folder nor a model that the hub or its cache can give.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
+    if model.endswith(".gguf"):
+        return _converted(model)
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(
             f"no model folder at {model}",
-            hint="give a transformers folder or a hub id like org/name",
+            hint="give a transformers folder, a .gguf file or a hub id like org/name",
         )
-    try:
-        from huggingface_hub import snapshot_download
+    ignored = ["*.gguf", "*.onnx*", "original/*"]
+    return _fetched(model, lambda hub: hub.snapshot_download(model, ignore_patterns=ignored))
 
-        return Path(snapshot_download(model, ignore_patterns=["*.gguf", "*.onnx*", "original/*"]))
+
+def _fetched(model: str, fetch: Callable[[Any], str]) -> Path:
+    """What the hub gives of a model."""
+    try:
+        import huggingface_hub
+
+        return Path(fetch(huggingface_hub))
     except ImportError as error:
         raise InputError(f"no folder {model}", hint=install("edit")) from error
     except Exception as error:  # the hub client raises a dozen unrelated types
@@ -45,6 +55,25 @@ def locate(model: str) -> Path:
             f"{model} is no folder here, and the hub did not give it: {_first_line(error)}",
             hint="check the name, the network and your access, or give a local folder",
         ) from error
+
+
+def _converted(model: str) -> Path:
+    """The transformers folder made of a `.gguf` file, local or of the hub."""
+    file = Path(model).expanduser()
+    if not file.is_file():
+        name, _, inside = model.partition(":")
+        if name.count("/") != 1 or not inside:
+            raise InputError(
+                f"no .gguf file at {model}", hint="give its path, or org/name:FILE.gguf of the hub"
+            )
+        file = _fetched(model, lambda hub: hub.hf_hub_download(name, inside))
+    try:
+        from memoir_edge.editor.gguf import converted
+    except ImportError as error:
+        raise InputError(
+            "reading a .gguf file needs PyTorch", hint='pip install "memoir-edge[edit]"'
+        ) from error
+    return converted(file)
 
 
 def _first_line(error: Exception) -> str:

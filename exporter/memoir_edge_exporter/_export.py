@@ -13,6 +13,7 @@ from memoir_edge.sites import default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._ports import add_ports, obstacle
+from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._write import (
     MAX_PROTOBUF,
@@ -46,6 +47,9 @@ def export(
     site: str | None = None,
     dtype: str = "fp32",
     model_id: str | None = None,
+    encoder: str | None = None,
+    adapter: str | Path | None = None,
+    precision: Precision = "int8",
     max_protobuf: int = MAX_PROTOBUF,
 ) -> Exported:
     """Make a graph with ports, and what the runtime reads beside it.
@@ -58,10 +62,15 @@ def export(
         site: Module path of the edited layer; default by architecture.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
         model_id: Name of the base model; default the folder's.
+        encoder: Folder or hub id of a sentence encoder: the directory also gets a router, for
+            memories whose keys are its codes.
+        adapter: Of the encoder; default the one shipped for it, if any.
+        precision: Of the encoder's weights: "int8" or "fp32".
         max_protobuf: Bytes above which weights are stored beside the graph.
 
     Raises:
-        InputError: No model, no tokenizer, an unknown dtype, or something in the way at `out`.
+        InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
+            or something in the way at `out`.
         SiteError: The site is not in the graph; says which layers are.
         GraphError: A given graph is no decoder that can take ports.
 
@@ -88,6 +97,9 @@ def export(
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
         save(add_ports(graph, found), folder, max_protobuf)
+        router = None
+        if encoder is not None:
+            router = export_router(encoder, folder, adapter=adapter, precision=precision)
         made = sidecar.Sidecar(
             site=found.path,
             D=found.D,
@@ -97,6 +109,7 @@ def export(
             model_id=model_id or given[-1].resolve().name,
             digest=weights_digest(model) if model else None,
             exporter=_version(),
+            router=router,
         )
         sidecar.write(folder, made)
         (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")

@@ -64,7 +64,8 @@ def package_triton(
 
     Raises:
         GraphError: `folder` is no export directory.
-        InputError: A name that Triton would not take, or a file that cannot be read or written.
+        InputError: A name that Triton would not take, a memory whose keys are codes, or a file that
+            cannot be read or written.
         MemoryFormatError: The memory is none.
         MismatchError: The memory belongs to another model.
     """
@@ -76,6 +77,11 @@ def package_triton(
     if memory is not None:
         held = memories.read(memory)
         sidecar.check_fit(held, made)
+        if held.codes is not None:
+            raise InputError(
+                f"{memory} is routed by an encoder beside the graph, which Triton does not run",
+                hint="package a memory made without --encoder, or serve: memoir-edge serve",
+            )
         hold(graph, held)
     model = repository.expanduser().resolve() / name
     version = max((int(p.name) for p in model.glob("[1-9]*") if p.name.isdigit()), default=0) + 1

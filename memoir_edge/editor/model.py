@@ -63,10 +63,10 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
-    """Load a transformers folder or hub id.
+    """Load a transformers folder, a `.gguf` file or a hub id.
 
     Args:
-        model: Path or hub id.
+        model: Path, hub id, or `org/name:FILE.gguf`.
         device: A torch device; default CUDA if there is a GPU. "auto" lets accelerate spread the
             model over all devices.
         dtype: Of the base weights; default float32 on a CPU, else the checkpoint's own. The memory
@@ -110,11 +110,18 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         net=net,
         tokenizer=tokenizer,
         config=config,
-        id=model if "/" in model and folder != Path(model) else folder.resolve().name,
+        id=_name(model, folder),
         digest=weights_digest(folder),
         context=context(config),
         eos=eos,
     )
+
+
+def _name(model: str, folder: Path) -> str:
+    """What a model is called: its hub id, else the name of its folder or file."""
+    if (given := Path(model).expanduser()).is_file():
+        return given.stem
+    return folder.resolve().name if folder == given else model
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

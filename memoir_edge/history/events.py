@@ -5,6 +5,7 @@
     again       Again        an edit trained once more
     audit       Audit        every edit asked for
     thresholds  Calibrated   every key given a threshold
+    keys        Tabled       keys and guards made anew, where a router's codes are the keys
     written     Written      a memory about to be written
     deleted     Deleted      edits taken out
     rollback    RolledBack   all as it was after an earlier step
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from memoir_edge.errors import InputError
 from memoir_edge.history.bank import Record
@@ -63,11 +65,12 @@ class Made(NamedTuple):
 
     id: str
     record: Record
-    primary: Bytes  # [ceil(D/8)]
-    others: list[Bytes]  # masks of its further keys
+    primary: Bytes  # [ceil(D/8)] the mask of its own prompt
+    others: list[Bytes]  # its further keys
     guards: list[Bytes]
     threshold: float
     change: Change
+    key: Bytes | None = None  # the code of its own prompt; None: the mask is the key
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,14 @@ class Together:
         tensors: dict[str, np.ndarray[Any, Any]] = {}
         items = []
         for i, made in enumerate(self.edits):
+            own = made.primary if made.key is None else made.key
             tensors |= {
-                f"{i}.keys": np.stack([made.primary, *made.others, *made.guards]),
+                f"{i}.keys": np.stack([own, *made.others, *made.guards]),
                 f"{i}.V": made.change.V,
                 f"{i}.U": made.change.U,
             }
+            if made.key is not None:
+                tensors[f"{i}.mask"] = made.primary
             items.append(
                 {
                     "id": made.id,
@@ -105,10 +111,12 @@ class Together:
 
 
 def _made(i: int, item: dict[str, Any], tensors: Tensors) -> Made:
-    primary, *rest = tensors[f"{i}.keys"]
+    own, *rest = tensors[f"{i}.keys"]
     others, guards = rest[: item["others"]], rest[item["others"] :]
     change = change_of(item, tensors, i)
-    return Made(item["id"], item["record"], primary, others, guards, item["threshold"], change)
+    mask = tensors.get(f"{i}.mask")
+    primary, key = (own, None) if mask is None else (mask, own)
+    return Made(item["id"], item["record"], primary, others, guards, item["threshold"], change, key)
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,30 @@ class Calibrated:
     def of(cls, _data: dict[str, Any], tensors: Tensors) -> "Calibrated":
         """From a frame's content."""
         return cls(tensors["thresholds"])
+
+
+@dataclass(frozen=True)
+class Tabled:
+    """The keys and guards of edits were made anew, with their thresholds."""
+
+    kind: ClassVar[str] = "keys"
+    edits: list[str]  # ids
+    texts: list[str]  # [R] what each key is the code of
+    codes: Bytes  # [R, ceil(P/8)]; of each edit its own prompt's first
+    edit: npt.NDArray[np.int32]  # [R] place of the edit that the key came with
+    guard: npt.NDArray[np.uint8]  # [R] 1 for a guard
+    thresholds: Floats  # [R]
+
+    def content(self) -> Content:
+        """Ids and texts; a tensor each for the rest."""
+        arrays = {name: getattr(self, name) for name in ("codes", "edit", "guard", "thresholds")}
+        return {"edits": self.edits, "texts": self.texts}, arrays
+
+    @classmethod
+    def of(cls, data: dict[str, Any], tensors: Tensors) -> "Tabled":
+        """From a frame's content."""
+        arrays = {name: tensors[name] for name in ("codes", "edit", "guard", "thresholds")}
+        return cls(list(data["edits"]), list(data["texts"]), **arrays)
 
 
 @dataclass(frozen=True)
@@ -249,9 +281,9 @@ class RolledBack:
         return cls(data["to"])
 
 
-Event = Together | Again | Audit | Calibrated | Written | Deleted | RolledBack
+Event = Together | Again | Audit | Calibrated | Tabled | Written | Deleted | RolledBack
 
 KINDS: dict[str, type[Event]] = {
     event.kind: event
-    for event in (Together, Again, Audit, Calibrated, Written, Deleted, RolledBack)
+    for event in (Together, Again, Audit, Calibrated, Tabled, Written, Deleted, RolledBack)
 }

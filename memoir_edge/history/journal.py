@@ -207,7 +207,7 @@ class Journal:
         Exactly the Wm that the editor trained on, bit for bit.
         """
         Wm = np.ascontiguousarray(to_dense(self.origin).T)  # [D, d]: a mask reads rows
-        rows = state.bank.rows()
+        masks = state.bank.recalled()
         read: tuple[int, Tensors] = (-1, {})
         for edit, number, i in state.changes:
             frame = self.frames[number]
@@ -215,7 +215,7 @@ class Journal:
                 if read[0] != number:
                     read = number, self.tensors(frame)
                 data = frame.data["edits"][i] if frame.kind == Together.kind else frame.data
-                add(Wm, state.bank.keys[rows[edit]].mask, change_of(data, read[1], i))
+                add(Wm, masks[edit], change_of(data, read[1], i))
         return Wm.T
 
     def compile(self, at: int | None = None) -> Memory:

@@ -15,6 +15,7 @@ from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Token
+from memoir_edge_runtime._router import Decided
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
 
@@ -46,9 +47,12 @@ class Batch:
             The first tokens in the order of the rows, each followed by the row's result if the row
             is done with it.
         """
-        state, logits = self._decoder.prefill([row.prompt.row for row in rows], self.generation)
-        for i, row in enumerate(rows):
-            row.routing = self.generation.routing(state.routes, i)
+        found = self.generation.decide([row.prompt.asked for row in rows])
+        prompts = [row.prompt.row for row in rows]
+        state, logits = self._decoder.prefill(prompts, self.generation, found and found.routes)
+        routings = self.generation.routings(found or Decided(state.routes))
+        for row, routing in zip(rows, routings, strict=True):
+            row.routing = routing
         written = _advance(rows, logits)
         parts = [] if self._state is None else [(self._state, self._rows)]
         self._join([*parts, (state, rows)])

@@ -66,12 +66,15 @@ def render(template: str | None, messages: Sequence[Message], special: Mapping[s
         raise InputError(f"the chat template refuses these messages: {error}") from error
 
 
+def asked(messages: Sequence[Message]) -> str:
+    """The last user message, stripped as most templates do; empty where there is none."""
+    said = [m.get("content") for m in messages if m.get("role") == "user"]
+    return said[-1].strip() if said and isinstance(said[-1], str) else ""
+
+
 def last_user(text: str, messages: Sequence[Message]) -> int | None:
     """Where the last user message begins in the rendered text; None if it cannot be found."""
-    said = [m.get("content") for m in messages if m.get("role") == "user"]
-    if not said or not isinstance(said[-1], str):
-        return None
-    content = said[-1].strip()  # most templates strip it
+    content = asked(messages)
     begin = text.rfind(content) if content else -1
     return None if begin < 0 else begin
 

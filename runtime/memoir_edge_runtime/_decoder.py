@@ -43,7 +43,7 @@ class State:
 
     cache: Mapping[str, OrtValue]  # by input name; on the device
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
-    routes: tophash.Routes  # decided on the prompts, [B] each
+    routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
 
 
@@ -78,25 +78,31 @@ class Decoder:
         self._cached = [_cached(i) for i in graph.get_inputs() if i.name.startswith(_PAST)]
         self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
 
-    def prefill(self, rows: Sequence[Row], generation: Generation) -> tuple[State, Floats]:
+    def prefill(
+        self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
+    ) -> tuple[State, Floats]:
         """Read the prompts and decide their routes.
 
         Args:
             rows: B prompts, each at least one token.
             generation: The memory to route with; the state keeps it.
+            given: What `generation.decide` says of the prompts.
 
         Returns:
             The state, and logits `[B, V]` of the tokens to come.
         """
-        state, logits = self.read(rows, generation)
+        state, logits = self.read(rows, generation, given)
         return state, logits[:, -1].astype(np.float32)  # a copy frees the other positions' logits
 
-    def read(self, rows: Sequence[Row], generation: Generation) -> tuple[State, Array]:
+    def read(
+        self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
+    ) -> tuple[State, Array]:
         """As `prefill`, with the logits of every position: `[B, T, V]`, rows ending together."""
         ids, attention, counted = _pad_left(rows)
         feeds = {c.past: self._empty(c, len(rows)) for c in self._cached}
-        if generation.memory is not None and generation.routes:
-            feeds |= generation.feeds
+        if given is not None:
+            run = {"memory.route": given.route}
+        elif generation.memory is not None and generation.routes:
             run = {
                 "memory.route": np.full(len(rows), tophash.UNDECIDED),
                 "memory.span": tophash.span(generation.memory.feature, counted),
@@ -105,8 +111,12 @@ class Decoder:
             # A fed base route saves the graph the routing. With the empty memory it would hash
             # every prompt only to find nothing.
             run = {"memory.route": np.full(len(rows), tophash.BASE)}
+        if (run["memory.route"] >= tophash.UNDECIDED).any():
+            feeds |= generation.feeds
         outputs = self._run(feeds, ids, attention, run)
-        routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
+        routes = given
+        if routes is None:
+            routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
         return self._state(outputs, attention, routes, generation), outputs["logits"].numpy()
 
     def step(self, state: State, tokens: Sequence[int]) -> tuple[State, Floats]:

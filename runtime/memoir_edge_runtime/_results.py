@@ -16,6 +16,9 @@ class Routing:
     threshold: float | None = None
     candidate: str | None = None
     digest: str | None = None  # of the memory; None: no memory
+    guard: bool = False  # the best-matching key is a guard
+    key: str | None = None  # its text, where the memory holds texts
+    cut: bool = False  # the prompt was longer than the router reads: its last part decided
 
 
 @dataclass(frozen=True)

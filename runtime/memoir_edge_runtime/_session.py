@@ -12,6 +12,7 @@ several threads: `swap` exchanges one reference, and a request keeps the generat
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation, place
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
+from memoir_edge_runtime._router import FOLDER, Decided, Router
 from memoir_edge_runtime._sampling import Options, fresh_seed
 from memoir_edge_runtime._tokens import Prompt, Row
 
@@ -72,6 +74,9 @@ class Session:
         self.language = Language(tokenizer, eos, base.context(base.read_config(folder)))
         self.decoder = Decoder(_open(folder, providers, threads, native=native))
         self._native = native and _ops.library(self.decoder.device) is not None
+        self.router = None
+        if self.sidecar.router is not None:
+            self.router = Router(folder / FOLDER, threads=threads, native=native)
         self.base = Generation(0)
         self._template = _chat.read_template(folder)
         self._max_batch = max_batch
@@ -107,7 +112,7 @@ class Session:
         if not isinstance(memory, Memory):
             memory = memories.read(Path(memory))
         sidecar.check_fit(memory, self.sidecar)
-        generation = place(memory, next(self._numbers), self.decoder.device)
+        generation = place(memory, next(self._numbers), self.decoder.device, self.router)
         if self._native and self.decoder.device == "cpu":
             _ops.index(generation.feeds["memory.bank"])
         return generation
@@ -147,7 +152,7 @@ class Session:
         Raises:
             InputError: It is empty, or too long to be continued.
         """
-        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text)))))
+        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text))), text))
 
     def render_chat(self, messages: Sequence[_chat.Message]) -> str:
         """The text that the model's chat template makes of messages (`role`, `content`)."""
@@ -158,26 +163,41 @@ class Session:
 
         Earlier turns and a system prompt do not count. What the template puts behind the message
         does, because the answer begins there and the feature `last` reads the very last token. If
-        the message cannot be found in the text, the whole prompt counts.
+        the message cannot be found in the text, the whole prompt counts. A router beside
+        the graph reads the message alone.
 
         Raises:
             InputError: No template, messages that it refuses, or too long a chat.
         """
         text = self.render_chat(messages)
         begin = _chat.last_user(text, messages) or 0
-        return self._fitting(Prompt(text, self.language.tokenizer.counted(text, begin)))
+        row = self.language.tokenizer.counted(text, begin)
+        return self._fitting(Prompt(text, row, _chat.asked(messages) or text))
 
     def _prompts(self, prompts: Prompts) -> list[Prompt]:
         given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
         if not given:
             raise InputError("no prompts", hint="give at least one")
-        return [p if isinstance(p, Prompt) else self.prompt(p) for p in given]
+        return [self._asking(p) if isinstance(p, Prompt) else self.prompt(p) for p in given]
+
+    def _asking(self, prompt: Prompt) -> Prompt:
+        if prompt.asked:
+            return prompt
+        asked = prompt.text or self.language.tokenizer.decode(prompt.row.ids)
+        return self._fitting(replace(prompt, asked=asked))
 
     def _fitting(self, prompt: Prompt) -> Prompt:
         if not prompt.row.ids:
             raise InputError("the prompt is empty, and the tokenizer adds no token to begin with")
+        self._check_asked(prompt.asked)
         self._check_length("the prompt", len(prompt.row.ids), reserve=1)
         return prompt
+
+    def _check_asked(self, text: str) -> None:
+        if self.router is not None and not text.strip():
+            raise InputError(
+                "the prompt is empty: nothing says which edit it asks for", hint="give it some text"
+            )
 
     def _check_length(self, what: str, length: int, reserve: int) -> None:
         room = self.language.context - reserve
@@ -263,8 +283,11 @@ class Session:
         """
         generation, out = self._pin(memory), list[Routing]()
         for part in _parts(self._prompts(prompts), self._max_batch):
-            state, _ = self.decoder.prefill([p.row for p in part], generation)
-            out += [generation.routing(state.routes, i) for i in range(len(part))]
+            found = generation.decide([p.asked for p in part])
+            if found is None:
+                state, _ = self.decoder.prefill([p.row for p in part], generation)
+                found = Decided(state.routes)
+            out += generation.routings(found)
         return out
 
     def teacher_forced(
@@ -287,19 +310,21 @@ class Session:
             raise InputError(f"{len(prompts)} prompts and {len(targets)} targets")
         pairs = [self._split(p, t) for p, t in zip(prompts, targets, strict=True)]
         generation, out = self._pin(memory), list[Forced]()
-        for part in _parts(pairs, self._max_batch):
-            rows = [Row((*read, *follow), slice(0, len(read))) for read, follow in part]
-            state, logits = self.decoder.read(rows, generation)
-            for i, (_, follow) in enumerate(part):
+        for part in _parts(list(zip(prompts, pairs, strict=True)), self._max_batch):
+            rows = [Row((*read, *follow), slice(0, len(read))) for _, (read, follow) in part]
+            found = generation.decide([prompt for prompt, _ in part])
+            state, logits = self.decoder.read(rows, generation, found and found.routes)
+            routings = generation.routings(found or Decided(state.routes))
+            for i, (routing, (_, (_, follow))) in enumerate(zip(routings, part, strict=True)):
                 # Rows are flush right, and each position predicts the one after it.
                 predicted = np.argmax(logits[i, -len(follow) - 1 : -1], axis=-1).tolist()
-                routing = generation.routing(state.routes, i)
                 out.append(Forced(tuple(follow), tuple(predicted), routing))
         return out
 
     def _split(self, prompt: str, target: str) -> tuple[list[int], list[int]]:
         tokenizer = self.language.tokenizer
         read, follow = split_target(tokenizer.encode, tokenizer.encode_bare, prompt, target)
+        self._check_asked(prompt)
         if not target or not read or not follow:
             raise InputError(f"prompt {prompt!r} and target {target!r} need at least a token each")
         self._check_length("the prompt with its target", len(read) + len(follow), reserve=0)

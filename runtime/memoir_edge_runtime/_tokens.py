@@ -26,10 +26,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text ready to be continued."""
+    """A text ready to be continued.
+
+    `asked` is what a router beside the graph reads of it; a session fills it in where it is empty,
+    with the text, or with what the token ids say.
+    """
 
     text: str
     row: Row
+    asked: str = ""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,9 @@ def _fired(result: "Result") -> str:
     if routing.threshold is None:
         return "[base model; no memory]"
     which = f"edit {routing.edit}" if routing.edit else "base model"
-    return f"[{which}; overlap {routing.overlap:.3f}, threshold {routing.threshold:g}]"
+    near = f" with {'guard' if routing.guard else 'key'} {routing.key!r}" if routing.key else ""
+    cut = "; too long for the router: its last part decided" if routing.cut else ""
+    return f"[{which}; overlap {routing.overlap:.3f}{near}, threshold {routing.threshold:g}{cut}]"
 
 
 def _document(result: "Result") -> dict[str, object]:

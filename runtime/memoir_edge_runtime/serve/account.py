@@ -73,6 +73,8 @@ class Account:
         if self.results:
             first = min(self.results, key=lambda r: r.row)
             fields |= asdict(first.routing)
+            if not self.prompts:
+                del fields["key"]  # it may say nearly what was asked
             fields["prompt_tokens"] = sum(
                 r.prompt_tokens for r in self.results if r.row % self._n == 0
             )

@@ -378,10 +378,15 @@ def _first(results: Sequence[Result]) -> Result:
 
 
 def _headers(id: str, routing: Routing) -> dict[str, str]:
-    """The request's id, and what the router decided for its first answer."""
-    found = {f"x-memory-{k}": v for k, v in asdict(routing).items() if v is not None}
-    return {"x-request-id": id} | {
-        # An edit's id may be any text, a header may not.
-        name: quote(value) if isinstance(value, str) else f"{value:.4f}"
-        for name, value in found.items()
-    }
+    """The request's id, and what was decided for its first answer; a key's text is in the body."""
+    said = asdict(routing)
+    del said["key"]
+    told = {k: _header(v) for k, v in said.items() if v is not None and v is not False}
+    return {"x-request-id": id} | {f"x-memory-{k}": v for k, v in told.items()}
+
+
+def _header(value: str | float | bool) -> str:
+    if value is True:
+        return "true"
+    # Ids of edits may be any text, headers may not.
+    return quote(value) if isinstance(value, str) else f"{value:.4f}"
