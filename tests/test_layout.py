@@ -14,11 +14,8 @@ TESTS = {
 # Modules whose behaviour is one with another's, or shows in a process or graph of its own only.
 ELSEWHERE = {
     "exporter/memoir_edge_exporter/_bodies.py": "tests/exporter/test_ops.py",  # beside the kernels
+    "exporter/memoir_edge_exporter/_code.py": "tests/exporter/test_router.py",
     "exporter/memoir_edge_exporter/_triton.py": "tests/cli/test_package.py",
-    "memoir_edge/history/events.py": "tests/history/test_journal.py",
-    "memoir_edge/history/frames.py": "tests/history/test_journal.py",
-    "memoir_edge/history/state.py": "tests/history/test_journal.py",
-    "memoir_edge/settings.py": "tests/editor/test_config.py",
     "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",
     "runtime/memoir_edge_runtime/_ops.py": "tests/runtime/test_ops_library.py",
     "runtime/memoir_edge_runtime/_results.py": "tests/runtime/test_session.py",
