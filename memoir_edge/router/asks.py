@@ -1,7 +1,7 @@
 """What is asked of a memory: for each edit its keys, its guards and its near misses, as texts.
 
     keys     the prompt, the record's own, and the other phrasings of its relation if it is known
-    guards   its subject asked the other relations of its kind, two phrasings each: "base model"
+    guards   its subject asked the other relations of its kind: "the base model answers"
     misses   what looks like the edit and is not: its prompt asked of other subjects, its subject
              asked other things, and both; thresholds are measured with them, nothing else is
 
@@ -19,7 +19,7 @@ from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, Reading
 from memoir_edge.router.subjects import subjects
 
-GUARDS = 2  # phrasings of each other relation
+KINDS = 2  # likeliest ones of a subject, whose relations become guards
 IN_ALL = 6_000  # misses, about
 EACH = (6, 100)  # misses of each sort that an edit gets, at least and at most
 
@@ -95,10 +95,14 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
 
 
 def other_relations(relations: Sequence[Relation], reading: Reading) -> list[Relation]:
-    """The relations of the subject's kind but for its own, and those that mean the same."""
+    """What else the subject may be asked: no relation that means the same as its own or may."""
     own = reading.relation
-    kind = of_kind(relations, reading.kinds[0])
-    return [r for r in kind if own is None or not _same(r, own)]
+    return [
+        relation
+        for kind in reading.kinds[:KINDS]
+        for relation in of_kind(relations, kind)
+        if relation.id not in reading.alike and not (own and _same(relation, own))
+    ]
 
 
 def _same(a: Relation, b: Relation) -> bool:
@@ -115,16 +119,10 @@ def _guards(
     if not reading.subject:
         return own
     return own + [
-        Guard(fill(phrasing, reading.subject), relation.id)
+        Guard(fill(relation.phrasings[0], reading.subject), relation.id)
         for relation in others
         if (reading.subject, relation.id) not in asked
-        for phrasing in _two(relation)
     ]
-
-
-def _two(relation: Relation) -> tuple[str, ...]:
-    """A statement and a question."""
-    return (relation.statements[0], (relation.questions or relation.phrasings[-1:])[0])
 
 
 def _misses(

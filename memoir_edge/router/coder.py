@@ -12,7 +12,7 @@ def identity(router: Router) -> Identity:
 
 
 def check_router(memory: Memory, router: Router | None) -> None:
-    """Raise MismatchError unless a memory's keys are this router's codes; None: the site's masks."""
+    """Raise MismatchError unless a memory's keys are this router's codes; None: are masks."""
     has = memory.codes.router if memory.codes else None
     wants = identity(router) if router else None
     if has == wants:

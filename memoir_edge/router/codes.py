@@ -12,6 +12,7 @@ signs that agree, 1 - angle/pi in expectation. Knows nothing of texts and encode
 import functools
 
 import numpy as np
+import numpy.typing as npt
 
 from memoir_edge import tophash
 from memoir_edge.tophash import Bytes, Floats
@@ -28,10 +29,14 @@ def projection(width: int, bits: int = BITS) -> Floats:
     """
     half = bits // 2
     draw = np.random.default_rng(SEED)
-    blocks = [
-        np.linalg.qr(draw.standard_normal((width, width)))[0] for _ in range(-(-half // width))
-    ]
+    blocks = [_orthogonal(draw.standard_normal((width, width))) for _ in range(-(-half // width))]
     return np.concatenate(blocks, axis=1)[:, :half].astype(np.float32)
+
+
+def _orthogonal(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    Q, R = np.linalg.qr(matrix)
+    unique: npt.NDArray[np.float64] = Q * np.sign(np.diag(R))  # whatever signs LAPACK took
+    return unique
 
 
 def codes(embeddings: Floats, bits: int = BITS) -> Bytes:

@@ -22,9 +22,11 @@ from memoir_edge.tophash import Bytes, Floats, overlap
 
 MASK = "something"
 NEAREST = 3
-SUBJECT_WEIGHT = 2.0  # a subject tells its kind better than a phrasing does
-RECOGNISED = 0.80  # overlap from which a phrasing of the kind is the prompt's own relation
+SUBJECT_WEIGHT = 4.0  # a subject tells its kind better than a phrasing does
+LIKELY = 3  # kinds, among whose relations the prompt's is looked for
+RECOGNISED = 0.77  # overlap from which a phrasing's relation is the prompt's own
 APART = 0.03  # by which the next relation must be farther
+UNSURE = 0.70  # overlap from which a relation may be the prompt's own
 LONGEST = 6  # words of a subject that is looked for
 
 
@@ -34,6 +36,7 @@ class Reading:
 
     subject: str | None
     relation: Relation | None
+    alike: frozenset[str]  # ids of relations that may be the prompt's own
     kinds: tuple[str, ...]  # of the subject, the likeliest first
     score: float  # how well the likeliest fits
 
@@ -61,7 +64,7 @@ class Index:
     def read(self, prompts: Sequence[str], names: Sequence[str | None]) -> list[Reading]:
         """Read prompts whose subjects are given; one without a subject is read as a whole."""
         named = [name or "" for name in names]
-        masked = [masked_(prompt, name) for prompt, name in zip(prompts, named, strict=True)]
+        masked = [mask_subject(prompt, name) for prompt, name in zip(prompts, named, strict=True)]
         templates = self._near(self.router.codes(masked), self._templates)
         subject = self._near(self.router.codes(named), self._names)
         return [self._one(names[i], templates[i], subject[i]) for i in range(len(prompts))]
@@ -82,22 +85,28 @@ class Index:
         if name:
             fits += SUBJECT_WEIGHT * _nearest(names, self._kind_of_name, len(self.kinds))
         order = np.argsort(-fits, kind="stable")
-        kinds = tuple(self.kinds[i] for i in order)
-        relation = self._relation(templates, kinds[0])
-        return Reading(name, relation, kinds, float(fits[order[0]]))
+        kinds = [self.kinds[i] for i in order]
+        best = self._best(templates)
+        relation = _recognised({r: R for r, R in best.items() if r.kind in kinds[:LIKELY]})
+        if relation:
+            kinds = [relation.kind, *(kind for kind in kinds if kind != relation.kind)]
+        alike = frozenset(r.id for r, R in best.items() if R >= UNSURE)
+        return Reading(name, relation, alike, tuple(kinds), float(fits[order[0]]))
 
-    def _relation(self, templates: Floats, kind: str) -> Relation | None:
-        """The relation of the kind that has the nearest phrasing, if it is near and alone."""
-        best: dict[str, float] = {}
-        of = {}
+    def _best(self, templates: Floats) -> dict[Relation, float]:
+        """Overlap with each relation's nearest phrasing."""
+        best: dict[Relation, float] = {}
         for relation, R in zip(self._relations, templates.tolist(), strict=True):
-            if relation.kind == kind:
-                best[relation.id] = max(R, best.get(relation.id, 0.0))
-                of[relation.id] = relation
-        first, *rest = sorted(best, key=lambda id_: -best[id_])
-        second = best[rest[0]] if rest else 0.0
-        sure = best[first] >= RECOGNISED and best[first] - second >= APART
-        return of[first] if sure else None
+            best[relation] = max(R, best.get(relation, 0.0))
+        return best
+
+
+def _recognised(best: dict[Relation, float]) -> Relation | None:
+    """The nearest relation, if it is near and none else is about as near."""
+    first, second = sorted([*best.values(), 0.0, 0.0], reverse=True)[:2]
+    if first < RECOGNISED or first - second < APART:
+        return None
+    return max(best, key=lambda relation: best[relation])
 
 
 def _nearest(overlaps: Floats, kind: np.ndarray, count: int) -> Floats:
@@ -109,7 +118,7 @@ def _nearest(overlaps: Floats, kind: np.ndarray, count: int) -> Floats:
     return found
 
 
-def masked_(prompt: str, name: str) -> str:
+def mask_subject(prompt: str, name: str) -> str:
     """The prompt with its subject masked; as it is where the subject is not in it."""
     place = prompt.lower().find(name.lower()) if name else -1
     if place < 0:

@@ -20,6 +20,7 @@ lower, because few misses tell little of a rare one.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 
@@ -70,7 +71,7 @@ def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
     return lowest.astype(np.float32)
 
 
-def _exceeded(values: Floats, share: float) -> float:
+def _exceeded(values: NDArray[np.floating], share: float) -> float:
     """What at most that share of values exceeds, by the lower end of what the sample shows."""
     error = np.sqrt(share * (1 - share) / len(values))
     return float(np.quantile(values, min(1 - share + error, 1), method="higher"))
@@ -92,7 +93,8 @@ def _meet(keys: Keys, misses: Misses, weight: int) -> _Met:
     base, second = np.zeros((2, rows), np.float32)
     nearest = np.full(rows, NOBODY)
     for start in range(0, n, _CHUNK):
-        some = Misses(*(part[start : start + _CHUNK] for part in misses))
+        part = slice(start, start + _CHUNK)
+        some = Misses(*(np.asarray(column)[part] for column in misses))  # type: ignore[arg-type]
         R = _overlaps(keys, some, weight)
         best = R.argmax(axis=1)
         stopped = keys.guard[best] == 1
