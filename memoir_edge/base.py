@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, install
 
 _CHUNK = 1 << 22
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything counts
@@ -49,7 +49,7 @@ def _fetched(model: str, fetch: Callable[[Any], str]) -> Path:
 
         return Path(fetch(huggingface_hub))
     except ImportError as error:
-        raise InputError(f"no folder {model}", hint='pip install "memoir-edge[edit]"') from error
+        raise InputError(f"no folder {model}", hint=install("edit")) from error
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise InputError(
             f"{model} is no folder here, and the hub did not give it: {_first_line(error)}",

@@ -18,8 +18,8 @@ untrusted input: everything is checked before use, and each refusal has its own 
     ├── DtypeError              a tensor of the wrong type
     ├── ShapeError              a tensor of the wrong shape
     ├── ColumnsError            columns out of range or not strictly increasing
-    ├── MaskError               a mask whose weight is not k, or with bits beyond D
-    ├── OwnerError              an owner that is no primary key's row
+    ├── MaskError               a mask or key of another weight, or with bits beyond its width
+    ├── OwnerError              an owner that is no edit's row, or an edit without a key
     ├── RouterError             codes that no router of this version makes
     ├── PermutationError        the permutation is not one
     ├── NotFiniteError          NaN or infinity
@@ -111,11 +111,11 @@ class ColumnsError(MemoryFormatError):
 
 
 class MaskError(MemoryFormatError):
-    """A mask whose weight is not k, or with bits beyond D."""
+    """A mask or key of another weight, or with bits beyond its width."""
 
 
 class OwnerError(MemoryFormatError):
-    """An owner that is no primary key's row."""
+    """An owner that is no edit's row, or an edit without a key."""
 
 
 class RouterError(MemoryFormatError):
@@ -183,6 +183,16 @@ class Codes:
     owner: npt.NDArray[np.int32]  # [K] row of the edit's mask in the bank, -1 for a guard
     thresholds: Floats  # [K]
     texts: tuple[str, ...] = ()  # [K] what each key is the code of; empty: withheld
+
+
+def no_codes(router: Router) -> Codes:
+    """Of a memory without edits."""
+    return Codes(
+        router=router,
+        keys=np.zeros((0, -(-router.bits // 8)), np.uint8),
+        owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32),
+    )
 
 
 KINDS = ("encoder",)
@@ -732,11 +742,13 @@ def _check_content(memory: Memory) -> None:
         )
     _check_finite(memory)
     _check_columns(memory)
-    _check_weights("bank", memory.bank, memory.D, memory.k)
-    _check_owners(memory)
-    _check_edits(memory)
-    if memory.codes is not None:
+    if memory.codes is None:
+        _check_weights("bank", memory.bank, memory.D, memory.k)
+        _check_owners(memory)
+    else:
+        _check_weights("masks", memory.bank, memory.D, memory.k)
         _check_codes(memory, memory.codes)
+    _check_edits(memory)
 
 
 def _check_finite(memory: Memory) -> None:
@@ -782,10 +794,13 @@ def _check_codes(memory: Memory, codes: Codes) -> None:
         raise DisagreementError(f"keys have {codes.keys.shape[1]} bytes, P is {router.bits}")
     _check_weights("keys", codes.keys, router.bits, router.weight)
     E = len(memory.bank)
-    if (memory.owner != np.arange(E)).any() or (memory.thresholds != UNREACHABLE).any():
+    expected = by_codes(memory.bank)
+    if not all(np.array_equal(getattr(memory, n), expected[n]) for n in ("owner", "thresholds")):
         raise OwnerError("with codes, each mask of the bank is one edit's, and none is reached")
     for row in np.flatnonzero((codes.owner < -1) | (codes.owner >= E))[:1]:
         raise OwnerError(f"key {row} has owner {codes.owner[row]}, expected -1 or a row of masks")
+    for row in np.setdiff1d(np.arange(E), codes.owner)[:1]:
+        raise OwnerError(f"masks row {row} owns no key, expected at least one")
     if len(codes.texts) not in (0, K):
         raise DisagreementError(f"{len(codes.texts)} texts of {K} keys")
 
@@ -805,7 +820,8 @@ def _check_edits(memory: Memory) -> None:
     primary = np.flatnonzero(memory.owner == np.arange(len(memory.owner))).tolist()
     if sorted(entry.row for entry in memory.edits) != primary:
         raise DisagreementError(
-            f"{len(memory.edits)} edits and {len(primary)} primary keys, not on the same rows"
+            f"{len(memory.edits)} edits and {len(primary)} "
+            f"{'primary keys' if memory.codes is None else 'masks'}, not on the same rows"
         )
     ids = {entry.id for entry in memory.edits}
     if len(ids) < len(memory.edits):

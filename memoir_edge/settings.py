@@ -128,7 +128,7 @@ class Settings:
             )
 
 
-def settle(config: Config, site: str, D: int, wishes: Wishes) -> Settings:
+def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = False) -> Settings:
     """The settings for a site: the preset's, with the wishes in their place.
 
     Args:
@@ -137,6 +137,8 @@ def settle(config: Config, site: str, D: int, wishes: Wishes) -> Settings:
         D: Its input width.
         wishes: What the user asks for; with a threshold for all, no key gets one of its own unless
             that is wished too.
+        coded: Prompts are routed by codes; until near misses say otherwise, an edit then answers
+            to its own prompt alone.
 
     Raises:
         InputError: A wish is out of range.
@@ -155,7 +157,7 @@ def settle(config: Config, site: str, D: int, wishes: Wishes) -> Settings:
         "site": site,
         "k": round(chosen.k_share * D),
         "feature": feature,
-        "threshold": chosen.threshold.get(feature, 0.65),
+        "threshold": CODED_THRESHOLD if coded else chosen.threshold.get(feature, 0.65),
     }
     if wishes.parity:
         values |= PARITY
@@ -165,6 +167,7 @@ def settle(config: Config, site: str, D: int, wishes: Wishes) -> Settings:
     return Settings(**values)
 
 
+CODED_THRESHOLD = 0.95
 # What a preset says of training.
 TRAINED = ("steps", "prefixes", "thinned", "spare", "lr", "momentum", "passes", "repairs",
            "false_fires", "made_keys")  # fmt: skip

@@ -101,7 +101,7 @@ def _router(path: Path, raw: object, again: str) -> Router:
 
 
 def _check_version(path: Path, raw: dict[str, Any]) -> None:
-    """Before anything else: another version may have other fields."""
+    """Checked before anything else, because another version may have other fields."""
     found = raw.get("format"), raw.get("ports")
     if found != (FORMAT, PORTS) or not all(map(_is_size, found)):
         raise GraphError(
@@ -112,12 +112,12 @@ def _check_version(path: Path, raw: dict[str, Any]) -> None:
 
 
 def check_fit(memory: Memory, graph: Sidecar) -> None:
-    """A memory fits the graph whose site, widths and base model are its own.
+    """Check that a memory was made for the site, the widths and the base model of a graph.
 
     A memory with codes also needs the very router that made them.
 
     Raises:
-        MismatchError: It does not; the message names both sides.
+        MismatchError: It was not; the message names both sides.
     """
     pairs = {
         "site": (memory.site, graph.site),
@@ -125,7 +125,7 @@ def check_fit(memory: Memory, graph: Sidecar) -> None:
         "base model": (_base(memory.base), _base((graph.model_id, graph.digest))),
     }
     if not (memory.base.digest and graph.digest) or memory.base.digest == graph.digest:
-        del pairs["base model"]  # the same weights may be known by two names
+        del pairs["base model"]  # the same weights may go by two names
     for name, (found, expected) in pairs.items():
         if found != expected:
             raise MismatchError(

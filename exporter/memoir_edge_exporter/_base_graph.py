@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, install
 
 OPSET = 18
 ELSEWHERE = "export the decoder with another tool and give its folder with --onnx DIR"
-EXTRA = f'pip install "memoir-edge-exporter[optimum]", or {ELSEWHERE}'
+EXTRA = f"{install('export')}; or {ELSEWHERE}"
 
 
 def base_graph(model: Path, out: Path, dtype: str) -> None:
@@ -54,7 +54,7 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Tracing warns about what it cannot know; whether the graph is right, the tests say."""
+    """Silence the warnings of tracing: the tests check whether the graph is right."""
     before, handlers = logging.root.manager.disable, logging.root.handlers[:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

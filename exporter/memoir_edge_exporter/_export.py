@@ -56,8 +56,8 @@ def export(
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder. With `onnx_dir` it only gives tokenizer, configuration and
-            digest.
+        model: A transformers folder. Given together with `onnx_dir`, only its tokenizer, its
+            configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
@@ -74,7 +74,9 @@ def export(
         GraphError: A given graph is no decoder that can take ports.
 
     Example:
-        export(model=Path("model"), out=Path("onnx"), site="model.layers.6.mlp.down_proj")
+        >>> made = export(model=Path("model"), out=Path("again"), site="layers.6.mlp.down_proj")
+        >>> made.sidecar.site, made.sidecar.D
+        ('model.layers.6.mlp.down_proj', 768)
     """
     start = time.monotonic()
     given = [folder for folder in (onnx_dir, model) if folder is not None]

@@ -5,10 +5,11 @@ Rules:
    `/model/layers.6/mlp/down_proj/MatMul` belongs to `model.layers.6.mlp.down_proj`.
 2. It must multiply by a weight of two dimensions: MatMul, Gemm (GPT-2's Conv1D) or MatMulNBits
    (quantized). The weight may stand behind a cast, a transposition or the like.
-3. The site is the one node whose path is the wanted one; else the one whose path ends in it
-   (`layers.6.mlp.down_proj`); else the one that it ends in, because an exporter may trace from a
-   module within (OPT's `model.decoder.layers.6.fc2` is `/decoder/layers.6/fc2/Gemm`). The longer
-   of the two paths names the site.
+3. The site is the one node whose path is the wanted one. If there is none, it is the one whose
+   path ends in the wanted one (`layers.6.mlp.down_proj`). If there is none either, it is the one
+   whose path is the end of the wanted one, because an exporter may trace from an inner module
+   (OPT's `model.decoder.layers.6.fc2` is `/decoder/layers.6/fc2/Gemm`). The longer of the two paths
+   names the site.
 4. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it).
 """
 
@@ -35,6 +36,12 @@ def find_site(graph: onnx.GraphProto, path: str) -> Site:
 
     Raises:
         SiteError: None, or more than one; lists what there is.
+
+    Example:
+        >>> graph = onnx.load("onnx/model.onnx").graph
+        >>> site = find_site(graph, "layers.6.mlp.down_proj")
+        >>> site.path, site.D, site.d
+        ('model.layers.6.mlp.down_proj', 768, 192)
     """
     products = list(_products(graph))
     found = [site for site in products if site.path == path]
@@ -72,7 +79,7 @@ def _path(node: onnx.NodeProto) -> str:
 
 
 def _weights(graph: onnx.GraphProto) -> _Shapes:
-    """Shape of every constant tensor that may be a layer's weight, by name."""
+    """Shapes, by name, of the constant tensors that may be a layer's weight."""
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     for node in graph.node:
         if node.op_type in _ALIKE and node.input[0] in shapes:

@@ -5,9 +5,10 @@
     repository/llama/1/model.onnx                        and its weights
     repository/llama/1/memory.safetensors                where the version has one
 
-A version is a graph whose ports hold a memory from the start, so another memory is another version:
-Triton loads it beside the one that answers, then switches. The ports stay optional inputs, which
-its backend takes from overridable initializers, and only of models that it does not batch.
+In each version the graph's ports hold a memory from the start, so another memory is another
+version: Triton loads it beside the one that answers, then switches. The ports stay optional inputs.
+The backend knows them as overridable initializers, and takes those only of models that Triton does
+not batch.
 """
 
 import json
@@ -37,7 +38,7 @@ class Packaged:
     version: int
     digest: str | None  # of the memory
     library: str | None  # of the native ops, as the server will look for it
-    kept: bool  # the model's configuration was there, and other than it would have been written
+    kept: bool  # a configuration was there, and differs from the one that would have been written
 
 
 def package_triton(
@@ -104,7 +105,7 @@ def package_triton(
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """A process that has the file open keeps what it has."""
+    """Replace a file; a process that has it open goes on reading the old one."""
     partial = path.with_name(f".{path.name}")
     partial.write_bytes(content)
     partial.replace(path)

@@ -15,6 +15,7 @@ from memoir_edge.lint import Finding, doubtful, too_long
 
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor
+    from memoir_edge.router import Asked
 
 LISTED = 30  # findings that a table shows
 TRIED = 3  # edits that a plan times
@@ -25,10 +26,10 @@ def look_at(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
     from memoir_edge.editor import length
 
     fit = _fitting(editor, new)
-    masks = editor.masks([edit.prompt for edit in fit])
+    keys = editor.keys([edit.prompt for edit in fit])
     return [
         *too_long(new, [length(editor.base, edit) for edit in new], editor.base.context),
-        *doubtful(fit, masks, editor.live.bank, editor.settings.threshold),
+        *doubtful(fit, keys, editor.live.bank, editor.settings.threshold),
     ]
 
 
@@ -57,29 +58,17 @@ def plan_of(
     output: Output,
 ) -> int:
     """Train a few edits into a memory that is thrown away, and say what all would take."""
-    seconds, rank = [], [1]
     fit = _fitting(editor, new)
-    tried = fit[:TRIED]
-    with output.progress("trying", len(tried)) as bar:
-        for edit in tried:
-            start = time.monotonic()
-            [change] = editor.edit([edit])
-            seconds.append(time.monotonic() - start)
-            rank.append(len(change.U))
-            bar.advance()
-    each = statistics.median(seconds) if seconds else 0.0
-    d, D = editor.live.Wm.shape
-    masks = [*editor.live.bank.packed(), *editor.masks([edit.prompt for edit in fit])]
-    keys = [text for edit in editor.keyed(fit) for text in (*edit.keys, *edit.guards)]
-    columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum() if masks else 0
-    records = [json.dumps(edit.record()) for edit in editor.keyed(new)]
-    rows = (len(masks) + len(keys)) * -(-D // 8)
-    bytes_ = int(columns * d * 4 + rows + sum(map(len, records)) + 12 * D)
-    grows = len(new) * max(rank) * (editor.settings.k + d) * 4
+    asked = _asked(editor, fit)
+    _show_asked(fit, asked, output)
+    bytes_ = _memory_bytes(editor, fit, asked)
+    each, rank = _tried(editor, fit[:TRIED], output)
+    grows = len(new) * rank * (editor.settings.k + editor.live.Wm.shape[0]) * 4
     document = {
         "edits": len(new),
         "findings": [asdict(finding) for finding in findings],
         "skipped_bad": [problem._asdict() for problem in problems],
+        "asked": [_read(edit, one) for edit, one in zip(fit, asked, strict=False)],
         "seconds_per_edit": round(each, 3),
         "seconds": round(each * len(new), 1),
         "memory_bytes": bytes_,
@@ -92,3 +81,62 @@ def plan_of(
     )
     output.result(document)
     return 0
+
+
+def _asked(editor: "Editor", fit: Sequence[Edit]) -> "list[Asked]":
+    """What a router reads in each edit; nothing where the activations route."""
+    if editor.router is None:
+        return []
+    from memoir_edge.router import asks
+
+    held = editor.edits
+    return asks([*held, *fit], editor.relations, editor.router)[len(held) :]
+
+
+def _read(edit: Edit, asked: "Asked") -> dict[str, object]:
+    """How an edit was read, for whoever may have to say it better in the record."""
+    relation = asked.reading.relation
+    return {
+        "id": edit.id,
+        "prompt": edit.prompt,
+        "subject": asked.reading.subject,
+        "kind": asked.reading.kinds[0],
+        "relation": relation.id if relation else None,
+        "keys": len(asked.keys),
+        "guards": len(asked.guards),
+    }
+
+
+def _show_asked(fit: Sequence[Edit], asked: "Sequence[Asked]", output: Output) -> None:
+    rows = [list(_read(edit, one).values()) for edit, one in zip(fit, asked, strict=False)]
+    columns = ["id", "prompt", "subject", "of kind", "relation", "keys", "guards"]
+    output.table("how each edit is read", columns, rows[:LISTED])
+    if rows:
+        output.say('a subject that is read wrongly is set right by "subject" in the record')
+
+
+def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]") -> int:
+    """About the size of the memory with these edits."""
+    d, D = editor.live.Wm.shape
+    bank, keyed = editor.live.bank, editor.keyed(fit)
+    masks = [*bank.arrays().bank, *editor.masks([edit.prompt for edit in fit])]
+    columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum() if masks else 0
+    texts = [json.dumps(edit.record()) for edit in keyed]
+    texts += [text for one in asked for text in (*one.keys, *(g.text for g in one.guards))]
+    keys = len(bank.keys) + sum(1 + len(edit.keys) + len(edit.guards) for edit in keyed)
+    keys = len(bank.keys) + sum(len(o.keys) + len(o.guards) for o in asked) if asked else keys
+    rows = keys * -(-bank.bits // 8) + (len(masks) * -(-D // 8) if bank.router else 0)
+    return int(columns * d * 4 + rows + sum(map(len, texts)) + 12 * D)
+
+
+def _tried(editor: "Editor", edits: Sequence[Edit], output: Output) -> tuple[float, int]:
+    """Seconds that an edit takes, and the largest rank of a change."""
+    seconds, rank = [], [1]
+    with output.progress("trying", len(edits)) as bar:
+        for edit in edits:
+            start = time.monotonic()
+            [change] = editor.edit([edit])
+            seconds.append(time.monotonic() - start)
+            rank.append(len(change.U))
+            bar.advance()
+    return statistics.median(seconds) if seconds else 0.0, max(rank)

@@ -32,8 +32,10 @@ class OnnxModel:
 
     def answer(self, prompts: Sequence[str], max_new_tokens: int, *, memory: bool) -> list[Answer]:
         """Greedy answers to the prompts, in their order."""
+        from memoir_edge_runtime import Options
+
         generation = self.session.generation if memory else self.session.base
-        results = self.session.generate(prompts, max_new_tokens=max_new_tokens, memory=generation)
+        results = self.session.generate(prompts, Options(max_new_tokens), memory=generation)
         return [Answer(r.text, r.fired, r.routing.overlap) for r in results]
 
     def forced(

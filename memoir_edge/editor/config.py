@@ -6,24 +6,31 @@ from memoir_edge.memory import Memory
 from memoir_edge.settings import Settings, Wishes, settle
 
 
-def choose(base: BaseModel, wishes: Wishes | None = None, former: Memory | None = None) -> Settings:
+def choose(
+    base: BaseModel,
+    wishes: Wishes | None = None,
+    former: Memory | None = None,
+    *,
+    coded: bool = False,
+) -> Settings:
     """Fill what the user left open.
 
     Args:
         base: The model.
         wishes: What the user asks for; default nothing.
         former: The memory to go on from; its site, k and feature stay unless wished otherwise.
+        coded: Prompts are routed by a router's codes.
 
     Raises:
         SiteError: There is no such site, or none was named and no layer stands out.
         InputError: A wish is out of range.
 
     Example:
-        >>> settings = choose(base, Wishes(steps=40))  # doctest: +SKIP
+        >>> settings = choose(base, Wishes(steps=40))
     """
     wishes = wishes or Wishes()
     if former:
         wishes = wishes.after(former)
     site = wishes.site if wishes.site is not None else choose_site(base.net, base.config)
     D, _ = width(find_site(base.net, site))
-    return settle(base.config, site, D, wishes)
+    return settle(base.config, site, D, wishes, coded=coded)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge import __version__, tophash
-from memoir_edge.answers import Answer
+from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.layer import find_site, input_of, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, collate, device_of
@@ -28,7 +28,7 @@ from memoir_edge.editor.prompts import (
 )
 from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
-from memoir_edge.editor.thresholds import calibrated
+from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import Job, OnStep, rows, train
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import MismatchError
@@ -48,12 +48,12 @@ from memoir_edge.history import (
     next_step,
     path_of,
 )
-from memoir_edge.memory import Base, Memory, Probe
+from memoir_edge.memory import Base, Memory, Probe, no_codes
+from memoir_edge.relations import Relation
+from memoir_edge.router import Router, check_router, identity
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED, Bytes, Floats
 
-# Tokens that a check lets the model say beyond the target, to see whether it stops.
-SLACK = 4
 MAX_PROBES = 16
 
 
@@ -75,12 +75,7 @@ class Outcome:
     @property
     def took(self) -> bool:
         """The edit's own prompt reaches it, and the free answer is the target."""
-        return took(self.edit, self.after)
-
-
-def took(edit: Edit, answer: Answer) -> bool:
-    """Whether a free answer to an edit's own prompt is its target, and given by that edit."""
-    return answer.text == edit.target and answer.edit == edit.id
+        return holds(self.after, self.edit.target, self.edit.id)
 
 
 @dataclass
@@ -104,13 +99,15 @@ class Editor:
             it counts. Where none is given, one is kept in memory.
         unrelated: Prompts to centre the routing feature of an empty memory on; default
             `unrelated_prompts()`.
+        router: What prompts are routed by, instead of the site's activations.
+        relations: What a router's keys and guards are made of.
 
     Raises:
         SiteError: The model has no such site.
-        MismatchError: The memory is of another model, site or k.
+        MismatchError: The memory is of another model, site, k or router.
 
     Example:
-        >>> editor = Editor(base, choose(base))  # doctest: +SKIP
+        >>> editor = Editor(base, choose(base))
         >>> outcomes = editor.apply(edits)
         >>> memory = editor.memory()
     """
@@ -123,23 +120,35 @@ class Editor:
         *,
         journal: Journal | None = None,
         unrelated: Sequence[str] | None = None,
+        router: Router | None = None,
+        relations: Sequence[Relation] = (),
     ) -> None:
         site = find_site(base.net, settings.site)
         if journal is None:
-            journal = begin(None, memory or nothing(base, settings, unrelated), {})
+            journal = begin(None, memory or nothing(base, settings, unrelated, router), {})
         check_fit(journal.origin, base, width(site))
         check_settings(journal.origin, settings)
+        check_router(journal.origin, router)
         self.base = base
         self.settings = settings
-        self.journal = journal
         self.device = device_of(site)
-        self.live = live(journal, self.device)
-        self.model = Edited(base, site, self.live, settings.batch)
+        self.router = router
+        self.relations = relations
+        self.model = Edited(base, site, None, settings.batch, router)
+        self.go_on_with(journal)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
-        self._texts = own_texts(base, 1) if settings.made_keys else []  # to stand before a prompt
+        self._texts = (
+            own_texts(base, 1) if settings.made_keys and not router else []
+        )  # to stand before a prompt
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
+
+    def go_on_with(self, journal: Journal) -> None:
+        """From now on add to this journal, which begins from what the former one began from."""
+        self.journal = journal
+        self.live = live(journal, self.device)
+        self.model.live = self.live
 
     def masks(self, prompts: Sequence[str]) -> list[Bytes]:
         """Packed masks, each `[ceil(D/8)]`.
@@ -156,14 +165,13 @@ class Editor:
         return [self._masks[text] for text in prompts]
 
     def hashed(self, texts: Sequence[str]) -> Bytes:
-        """Packed masks `[n, ceil(D/8)]` of texts that are asked, not stored; batched by length."""
+        """Packed keys of texts that are asked, not stored; batched by length."""
         unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
         if not unique:
-            return np.zeros((0, -(-self.live.bank.D // 8)), np.uint8)
-        hashing = self.live.hashing
-        masks = hashing.mask(self.model.features(unique, hashing.feature))
+            return np.zeros((0, -(-self.live.bank.bits // 8)), np.uint8)
+        keys = self.model.keys(unique)
         place = {text: i for i, text in enumerate(unique)}
-        return masks[[place[text] for text in texts]]
+        return keys[[place[text] for text in texts]]
 
     # --- One edit --------------------------------------------------------------------------------
 
@@ -182,8 +190,8 @@ class Editor:
         Raises:
             InputError: Training diverged; the memory is as it was.
         """
-        masks = [self.masks([e.prompt, *e.keys, *e.guards]) for e in edits]
-        jobs = [self._job(edit, own[0], held=False) for edit, own in zip(edits, masks, strict=True)]
+        masks = self.masks([edit.prompt for edit in edits])
+        jobs = [self._job(edit, own, held=False) for edit, own in zip(edits, masks, strict=True)]
         changes = train(self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step)
         made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
         held = len(self.live.bank.records)
@@ -205,11 +213,16 @@ class Editor:
         self.live.change(primary, change)
         return change
 
-    def _made(self, edit: Edit, masks: Sequence[Bytes], change: Change) -> Made:
-        primary, *rest = masks
+    def keys(self, texts: Sequence[str]) -> list[Bytes]:
+        """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
+        return self.masks(texts) if self.router is None else list(self.router.codes(texts))
+
+    def _made(self, edit: Edit, primary: Bytes, change: Change) -> Made:
+        own, *rest = self.keys([edit.prompt, *edit.keys, *edit.guards])
         others, guards = rest[: len(edit.keys)], rest[len(edit.keys) :]
         threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
-        return Made(edit.id, edit.record(), primary, others, guards, threshold, change)
+        code = None if self.router is None else own
+        return Made(edit.id, edit.record(), primary, others, guards, threshold, change, code)
 
     def _record(self, event: Event) -> State:
         """Tell the journal; what it then amounts to, the keys of the live memory included."""
@@ -225,7 +238,7 @@ class Editor:
         return Job(columns, made, self._gathered().avoided(columns, own, self.settings.spare))
 
     def _primary(self, edit: Edit) -> Bytes:
-        return self.live.bank.keys[self.live.bank.rows()[edit.id]].mask
+        return self.live.bank.recalled()[edit.id]
 
     def _gathered(self) -> Reads:
         if self._reads is None:
@@ -309,7 +322,7 @@ class Editor:
         edits = self.edits
         answers = self.answers(edits, memory=True)
         self._asked = {edit.id: answer for edit, answer in zip(edits, answers, strict=True)}
-        good = [edit for edit in edits if took(edit, self._asked[edit.id])]
+        good = [edit for edit in edits if holds(self._asked[edit.id], edit.target, edit.id)]
         held = {edit.id for edit in good}
         failed = [edit.id for edit in edits if edit.id not in held]
         probes = [Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]]
@@ -325,13 +338,18 @@ class Editor:
     def calibrate(self) -> Floats | None:
         """Give each key the threshold that its near misses ask for.
 
-        Where the settings' bound is 0, or too few records name their subject to make near misses
-        from, or an edit brought its own threshold, all stays as it is.
+        Where a router's codes are the keys, all keys and guards are made anew first. Where the
+        settings' bound is 0, or too few records name their subject to make near misses from, or an
+        edit brought its own threshold, thresholds stay as they are.
 
         Returns:
             The thresholds `[R]`, if any were set.
         """
         bank, bound = self.live.bank, self.settings.false_fires
+        if self.router is not None and self.edits:
+            table = tabled(self.edits, self.relations, self.router, self.settings)
+            self._record(table)
+            return table.thresholds
         if not bound or not bank.keys:
             return None
         found = calibrated(bank, self.edits, self.hashed, bound)
@@ -340,16 +358,16 @@ class Editor:
         return found
 
     def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
-        """Edits with the further keys that the settings ask the tool to make."""
-        if not self.settings.made_keys:
+        """Edits with the further keys that the settings ask the tool to make of activations."""
+        if not self.settings.made_keys or self.router is not None:
             return list(edits)
         held = [edit.prompt for edit in self.edits]
         return keyed(self.base, edits, held, self._texts, self.settings.made_keys)
 
     def answers(self, edits: Sequence[Edit], *, memory: bool) -> list[Answer]:
         """Free answers to the edits' prompts, stripped, with room to run past the target."""
-        room = max((len(self.base.encode_bare(f" {e.target}")) for e in edits), default=0) + SLACK
-        asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
+        most = room(self.base.encode_bare, [edit.target for edit in edits])
+        asked = self.model.answer([edit.prompt for edit in edits], most, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
     def memory(self) -> Memory:
@@ -360,13 +378,19 @@ class Editor:
 # --- What an editor begins from ------------------------------------------------------------------
 
 
-def nothing(base: BaseModel, settings: Settings, unrelated: Sequence[str] | None = None) -> Memory:
+def nothing(
+    base: BaseModel,
+    settings: Settings,
+    unrelated: Sequence[str] | None = None,
+    router: Router | None = None,
+) -> Memory:
     """A memory without edits: its permutation drawn, its routing feature centred.
 
     Args:
         base: The model.
         settings: Site, k, feature and seed.
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
+        router: What its prompts will be routed by, instead of the site's activations.
 
     Raises:
         SiteError: The model has no such site.
@@ -390,6 +414,7 @@ def nothing(base: BaseModel, settings: Settings, unrelated: Sequence[str] | None
         scale=tophash.scale(f) if settings.feature in SCALED else np.ones(D, np.float32),
         permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
         edits=(),
+        codes=no_codes(identity(router)) if router else None,
         tool=f"memoir-edge {__version__}",
     )
 

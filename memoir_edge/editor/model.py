@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from memoir_edge.base import context, end_of_text, locate, read_config, weights_digest
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, install
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BaseModel:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes: with its weights, unless accelerate fetches those for each run."""
+    """The device a module computes on: its weights', unless accelerate moves those for each run."""
     hook = getattr(module, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
@@ -67,10 +67,10 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
 
     Args:
         model: Path, hub id, or `org/name:FILE.gguf`.
-        device: A torch device, default CUDA where there is one; "auto" lets accelerate spread the
-            model over the devices that are there.
-        dtype: Of the base weights; default float32 on a CPU, the checkpoint's own elsewhere. The
-            memory is float32 in any case.
+        device: A torch device; default CUDA if there is a GPU. "auto" lets accelerate spread the
+            model over all devices.
+        dtype: Of the base weights; default float32 on a CPU, else the checkpoint's own. The memory
+            is always float32.
 
     Raises:
         InputError: No such model, no tokenizer, a spoiled file, or a device that is not there.
@@ -82,7 +82,7 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
     if device == "auto" and find_spec("accelerate") is None:
         raise InputError(
             "spreading a model over devices needs accelerate",
-            hint='pip install "memoir-edge[edit,spread]"',
+            hint=install("edit,spread"),
         )
     cuda = torch.cuda.is_available()
     device = device or ("cuda" if cuda else "cpu")
@@ -163,13 +163,16 @@ def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dic
 def greedy(
     base: BaseModel, rows: Sequence[Sequence[int]], max_new_tokens: int, *, stop: bool = True
 ) -> list[list[int]]:
-    """Continue each row greedily, all rows together; ids beyond the row, end-of-text left out.
+    """Continue each row greedily, all rows together.
 
     Args:
         base: The model.
         rows: Token ids.
         max_new_tokens: Most tokens a row grows by; the model's context may end all rows earlier.
         stop: End a row at end-of-text; otherwise it always grows by `max_new_tokens`.
+
+    Returns:
+        The new ids of each row, without end-of-text.
     """
     batch = collate(base, rows, side="left")
     ids = batch["input_ids"]
@@ -194,7 +197,7 @@ def greedy(
 
 
 def quiet() -> None:
-    """Silence what transformers prints while loading; it is no news to a user of this tool."""
+    """Silence what transformers prints while loading: it would not help a user of this tool."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

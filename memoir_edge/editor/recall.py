@@ -1,6 +1,6 @@
 """The edited model in PyTorch: which edit a prompt reaches, and what is answered.
 
-The route is decided on the prompt and held for the whole answer, row by row (MEMOIR section 3.3).
+Each row's route is decided on its prompt and kept for its whole answer (MEMOIR section 3.3).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,9 @@ from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, collate, device_of, greedy
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Memory
+from memoir_edge.router import Router, check_router
 from memoir_edge.text import split_target
+from memoir_edge.tophash import Bytes
 
 T = TypeVar("T")
 
@@ -32,6 +34,7 @@ class Edited:
     site: nn.Module
     live: LiveMemory | None
     batch: int = 32
+    router: Router | None = None  # what the live memory's keys are codes of; None: masks
 
     def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
         """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
@@ -47,8 +50,15 @@ class Edited:
     def routes(self, prompts: Sequence[str]) -> tophash.Routes:
         """Where each prompt goes."""
         assert self.live is not None
-        f = self.features(prompts, self.live.hashing.feature)
-        return self.live.bank.route(self.live.hashing.mask(f))
+        return self.live.bank.route(self.keys(prompts))
+
+    def keys(self, texts: Sequence[str]) -> Bytes:
+        """What the texts are routed by, packed: codes `[n, ceil(P/8)]`, or masks."""
+        assert self.live is not None
+        if self.router is not None:
+            return self.router.codes(texts)
+        f = self.features(texts, self.live.hashing.feature)
+        return self.live.hashing.mask(f)
 
     def answer(
         self,
@@ -82,7 +92,7 @@ class Edited:
     def forced(
         self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
     ) -> list[Forced]:
-        """Teacher-forced predictions at every target token; the route is the plain prompt's."""
+        """Teacher-forced predictions at every target token, on the route of the prompt alone."""
         split = [
             split_target(self.base.encode, self.base.encode_bare, prompt, target)
             for prompt, target in zip(prompts, targets, strict=True)
@@ -113,15 +123,17 @@ class Edited:
     def _recall(
         self, routes: tophash.Routes | None, part: Sequence[int]
     ) -> AbstractContextManager[None]:
-        """Open: rows of this part that are routed get Wm (M * a) added, the others exactly 0."""
+        """While open, routed rows of this part get Wm (M * a) added, the others exactly 0."""
         if routes is None:
             return nullcontext()
         assert self.live is not None
         Wm, D = self.live.Wm, self.live.Wm.shape[1]
         M = np.zeros((len(part), D), np.float32)
+        recalled = self.live.bank.recalled() if (routes.route > 0).any() else {}
         for place, i in enumerate(part):
             if routes.route[i] > 0:
-                M[place] = tophash.unpack(self.live.bank.keys[int(routes.route[i]) - 1].mask, D)
+                edit = self.live.bank.keys[int(routes.route[i]) - 1].edit
+                M[place] = tophash.unpack(recalled[str(edit)], D)
         if not M.any():
             return nullcontext()
         masks = torch.from_numpy(M).to(Wm.device)[:, None, :]
@@ -137,7 +149,11 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
-    """Raise MismatchError unless the memory belongs to this model; `size` is its site's (D, d)."""
+    """Check that a memory belongs to a model; `size` is (D, d) of the model's site.
+
+    Raises:
+        MismatchError: It does not.
+    """
     pairs = (
         ("base model", memory.base.digest, base.digest),
         ("width (D, d)", (memory.D, memory.d), size),
@@ -151,13 +167,14 @@ def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
             )
 
 
-def edited(base: BaseModel, memory: Memory) -> Edited:
-    """A base model that answers with a memory.
+def edited(base: BaseModel, memory: Memory, router: Router | None = None) -> Edited:
+    """A base model that answers with a memory; `router` made its keys, where they are codes.
 
     Raises:
         SiteError: The model has no such site.
-        MismatchError: The memory belongs to another model.
+        MismatchError: The memory belongs to another model or router.
     """
     site = find_site(base.net, memory.site)
     check_fit(memory, base, width(site))
-    return Edited(base, site, thaw(memory, device_of(site)))
+    check_router(memory, router)
+    return Edited(base, site, thaw(memory, device_of(site)), router=router)

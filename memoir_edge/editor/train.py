@@ -1,7 +1,7 @@
 """Training: gradient descent on the k active columns of Wm (MEMOIR section 3.1).
 
-Knows nothing of banks, routing or files. The base model and Wm are only read; what comes out is the
-change of each edit, of low rank.
+Knows nothing of banks, routing or files. The base model and Wm are only read; the result is each
+edit's change, as a product of two thin matrices.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,8 @@ from memoir_edge.history.events import RELATIVE_ERROR, Change
 from memoir_edge.settings import Settings
 from memoir_edge.text import split_target
 
-# The released code's: shrinks all of Wm at every step, and when its training stops.
+# The released code's: by how much all of Wm shrinks at each step, and below which progress a loss
+# counts as stalled.
 PARITY_DECAY = 1e-5
 PARITY_STALLED = 1e-4
 
@@ -36,15 +37,17 @@ class Row(NamedTuple):
 class Job(NamedTuple):
     """One edit to be trained."""
 
-    columns: Tensor  # [k] indices of its mask's ones, rising
+    columns: Tensor  # [k] places of its mask's ones, rising
     rows: list[Row]  # the plain prompt's first; all use the same mask
-    avoid: Tensor | None = None  # [k, k] to multiply gradients with (editor/spare.py)
+    avoid: Tensor | None = None  # [k, k] to multiply gradients by (editor/spare.py)
 
 
 def rows(
     base: BaseModel, prompt: str, target: str, prefixes: Sequence[str], *, eos: bool
 ) -> list[Row]:
-    """The plain prompt first, then the prompt behind each prefix; all with the same target.
+    """Training rows: the plain prompt, then the prompt behind each prefix, all with one target.
+
+    A prefixed row that does not fit the context is left out.
 
     Raises:
         InputError: The plain prompt and its target do not fit the model's context.
@@ -72,8 +75,8 @@ def train(
 ) -> list[Change]:
     """Train edits together until each target is likely enough or the steps run out.
 
-    The rows of each edit read through its own mask and change its own columns; where the columns of
-    two edits meet, both changes add up, as if all had been trained on one Wm.
+    The rows of each edit read through its own mask and change its own columns. Where two edits
+    share columns their changes add up, exactly as in descent on the sum of the losses over one Wm.
 
     Args:
         base: The frozen model.
@@ -84,7 +87,10 @@ def train(
         on_step: Told of every measured loss.
 
     Returns:
-        For each job what is to be added to its columns of Wm.
+        For each job, what is to be added to its columns of Wm.
+
+    Raises:
+        InputError: A loss is no longer finite.
     """
     kept = [thin(settings, len(job.rows), job.columns).to(Wm.device)[:, None] for job in jobs]
     ends = [0, *accumulate(map(len, kept))]
@@ -92,7 +98,7 @@ def train(
     batch, at, wanted, owner, share = _batch(base, jobs, settings)
     touched, places = torch.unique(torch.cat([job.columns for job in jobs]), return_inverse=True)
     own = places.reshape(len(jobs), -1)  # [jobs, k] in W
-    W = Wm.T[touched]  # [columns of any mask, d]: the only copy, and the only thing that moves
+    W = Wm.T[touched]  # [columns of any mask, d]: the only copy, and all that training changes
     changes, moves = W.new_zeros(2, *own.shape, W.shape[1])
     leaves: list[Tensor] = []
     reads: list[Tensor] = []  # [rows, T, k] of each job, constant over the steps
@@ -154,10 +160,10 @@ def train(
 
 
 def turned(gradient: Tensor, avoid: Tensor) -> Tensor:
-    """A gradient `[k, d]` turned away from what others read, as long as it was.
+    """A gradient `[k, d]` turned away from what others read, and scaled back to its own norm.
 
-    With a thousand edits to spare little of a gradient is left; at its own length a descent needs
-    no more steps than before.
+    Where a thousand edits are to be spared the product is far shorter than the gradient, and the
+    descent would take many more steps.
     """
     rest = avoid @ gradient
     found: Tensor = rest * (gradient.norm() / rest.norm().clamp(min=torch.finfo(rest.dtype).tiny))
@@ -171,10 +177,11 @@ def _done(settings: Settings, loss: float, former: float) -> bool:
 
 @torch.no_grad()
 def low_rank(change: Tensor, reads: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The fewest directions that hold a change up to `RELATIVE_ERROR` (truncated SVD).
+    """A change at the lowest rank whose relative error is `RELATIVE_ERROR` (truncated SVD).
 
-    A change is a sum of outer products with what its rows read (MEMOIR section 3), so the SVD is
-    taken within the span of that: of a matrix as high as the rows have tokens.
+    Every gradient is a sum of outer products with what the rows read, so the change lies in the
+    span of that. The SVD is taken within it, of a matrix with one row for each token read, which is
+    far smaller than the change.
 
     Args:
         change: `[k, d]`.
@@ -199,11 +206,11 @@ def low_rank(change: Tensor, reads: Tensor) -> tuple[Tensor, Tensor, float]:
 def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
     """Which of the k active features each row reads: `[rows + thinned, k]`, ones and zeros.
 
-    The given rows read all of them. The thinned copies of the plain prompt each miss a random part:
-    activations of a paraphrase resemble the prompt's only in part, so a change that gives the
-    target even then gives it for paraphrases too (docs/editor.md has the measurement). The part is
-    drawn once an edit, by its mask: the same edit is always trained alike, and the change's rank
-    stays bounded by the rows' tokens.
+    The given rows read all of them. Each thinned copy of the plain prompt reads a random part only.
+    A paraphrase's activations resemble the prompt's in part, so a change that gives the target from
+    a part of the features gives it for paraphrases as well (docs/editor.md has the measurement).
+    The parts are drawn once for each edit, seeded by its mask: the same edit is always trained in
+    the same way, and the rank of its change is at most the number of tokens that its rows read.
     """
     seed = settings.seed + int(
         (columns * torch.arange(1, len(columns) + 1, device=columns.device)).sum()
@@ -214,13 +221,13 @@ def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """The padded rows of all jobs, and for each target token where it is predicted."""
+    """The padded rows of all jobs, and where each target token is predicted."""
 
     inputs: dict[str, Tensor]
     at: tuple[Tensor, Tensor]  # row and position
     wanted: Tensor  # its id
     owner: Tensor  # its job
-    share: Tensor  # what it counts in that job's loss
+    share: Tensor  # its weight in that job's loss
 
 
 def _batch(base: BaseModel, jobs: Sequence[Job], settings: Settings) -> Batch:

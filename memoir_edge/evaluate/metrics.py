@@ -1,7 +1,7 @@
 """Reliability, generalization, locality, hard negatives and routing of an edited model.
 
 Knows a model only as `memoir_edge.answers.Model`. Shares are of 1; a share of nothing is None.
-Teacher forcing is the paper's measure; free generation is what users see (MEMOIR section 5).
+Teacher forcing is the paper's measure; free generation is what users see.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -15,6 +15,7 @@ from memoir_edge.history.events import (
     Event,
     Made,
     RolledBack,
+    Tabled,
     Together,
     Written,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "RolledBack",
     "State",
     "Step",
+    "Tabled",
     "Together",
     "Train",
     "Written",

@@ -28,6 +28,7 @@ class Key:
     edit: str | None  # who answers; None is a guard: the base model does
     threshold: float  # overlap from which it answers
     source: str | None  # the edit it came with; None is a guard of a memory that did not say
+    text: str | None = None  # what it was made of, where that is kept
 
 
 class Arrays(NamedTuple):
@@ -89,10 +90,16 @@ class Bank:
 
         Returns:
             The id of the edit that was taken over.
+
+        Raises:
+            ValueError: There is no code and the bank has a router, or the other way round.
         """
+        if (key is None) != (self.router is None):
+            raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
+        own = primary if key is None else key
         former = self.asked_by(primary)
         if former is None:
-            self.keys.append(Key(primary if key is None else key, edit, threshold, edit))
+            self.keys.append(Key(own, edit, threshold, edit))
         else:
             self._hand_over(former, edit, threshold)
         if self.router:
@@ -100,7 +107,7 @@ class Bank:
         self.records[edit] = record
         self._asked[primary.tobytes()] = edit
         held = {key.mask.tobytes() for key in self.keys if key.edit == edit}
-        fresh = (mask for mask in others if mask.tobytes() not in held)
+        fresh = (mask for mask in (own, *others) if mask.tobytes() not in held)
         self.keys += [Key(mask, edit, threshold, edit) for mask in fresh]
         self.keys += [Key(mask, None, threshold, edit) for mask in guards]
         return former
@@ -147,6 +154,18 @@ class Bank:
         pairs = zip(self.keys, thresholds.tolist(), strict=True)
         self.keys = [replace(key, threshold=threshold) for key, threshold in pairs]
 
+    def tabulate(self, keys: Sequence[Key]) -> None:
+        """Put keys in the place of all that came with the same edits, or with none that is known.
+
+        Raises:
+            ValueError: One is of an edit that is not held, or an edit is left without a key.
+        """
+        came = {str(key.source) for key in keys}
+        if not came <= self.records.keys() or came - {key.edit for key in keys}:
+            raise ValueError("keys of edits that are not held, or edits without a key")
+        kept = [key for key in self.keys if key.source is not None and key.source not in came]
+        self.keys = kept + list(keys)
+
     def packed(self) -> Bytes:
         """All keys `[R, ceil(bits/8)]`."""
         if not self.keys:
@@ -167,9 +186,15 @@ class Bank:
             keys=self.packed(),
             owner=np.array(owner, np.int32),
             thresholds=np.array([key.threshold for key in self.keys], np.float32),
+            texts=self._texts(),
         )
         entries = tuple(Entry(edit, i, self.records[edit]) for edit, i in row.items())
         return Arrays(**by_codes(masks), edits=entries, codes=codes)
+
+    def _texts(self) -> tuple[str, ...]:
+        """What the keys were made of; nothing where that is not known of all."""
+        known = [key.text for key in self.keys if key.text is not None]
+        return tuple(known) if len(known) == len(self.keys) else ()
 
     def _plain(self) -> Arrays:
         row = self.rows()
@@ -211,11 +236,11 @@ def bank_of(memory: Memory) -> Bank:
     packed, owners = (memory.bank, memory.owner) if codes is None else (codes.keys, codes.owner)
     thresholds = memory.thresholds if codes is None else codes.thresholds
     edit = {entry.row: entry.id for entry in memory.edits}
+    texts = codes.texts if codes and codes.texts else [None] * len(packed)
+    limits = np.broadcast_to(thresholds, owners.shape)
     keys = [
-        Key(mask, edit.get(int(owner)), float(threshold), edit.get(int(owner)))
-        for mask, owner, threshold in zip(
-            packed, owners, np.broadcast_to(thresholds, owners.shape), strict=True
-        )
+        Key(mask, edit.get(int(owner)), float(limit), edit.get(int(owner)), text)
+        for mask, owner, limit, text in zip(packed, owners, limits, texts, strict=True)
     ]
     return Bank(
         memory.D,

@@ -5,6 +5,7 @@
     again       Again        an edit trained once more
     audit       Audit        every edit asked for
     thresholds  Calibrated   every key given a threshold
+    keys        Tabled       keys and guards made anew, where a router's codes are the keys
     written     Written      a memory about to be written
     deleted     Deleted      edits taken out
     rollback    RolledBack   all as it was after an earlier step
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from memoir_edge.errors import InputError
 from memoir_edge.history.bank import Record
@@ -179,6 +181,30 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
+class Tabled:
+    """The keys and guards of edits were made anew, with their thresholds."""
+
+    kind: ClassVar[str] = "keys"
+    edits: list[str]  # ids
+    texts: list[str]  # [R] what each key is the code of
+    codes: Bytes  # [R, ceil(P/8)]; of each edit its own prompt's first
+    edit: npt.NDArray[np.int32]  # [R] place of the edit that the key came with
+    guard: npt.NDArray[np.uint8]  # [R] 1 for a guard
+    thresholds: Floats  # [R]
+
+    def content(self) -> Content:
+        """Ids and texts; a tensor each for the rest."""
+        arrays = {name: getattr(self, name) for name in ("codes", "edit", "guard", "thresholds")}
+        return {"edits": self.edits, "texts": self.texts}, arrays
+
+    @classmethod
+    def of(cls, data: dict[str, Any], tensors: Tensors) -> "Tabled":
+        """From a frame's content."""
+        arrays = {name: tensors[name] for name in ("codes", "edit", "guard", "thresholds")}
+        return cls(list(data["edits"]), list(data["texts"]), **arrays)
+
+
+@dataclass(frozen=True)
 class Written:
     """A memory is about to be written."""
 
@@ -255,9 +281,9 @@ class RolledBack:
         return cls(data["to"])
 
 
-Event = Together | Again | Audit | Calibrated | Written | Deleted | RolledBack
+Event = Together | Again | Audit | Calibrated | Tabled | Written | Deleted | RolledBack
 
 KINDS: dict[str, type[Event]] = {
     event.kind: event
-    for event in (Together, Again, Audit, Calibrated, Written, Deleted, RolledBack)
+    for event in (Together, Again, Audit, Calibrated, Tabled, Written, Deleted, RolledBack)
 }

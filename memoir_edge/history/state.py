@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from memoir_edge.history.bank import Bank, bank_of
+from memoir_edge.history.bank import Bank, Key, bank_of
 from memoir_edge.history.events import (
     Again,
     Audit,
@@ -24,6 +24,7 @@ from memoir_edge.history.events import (
     Change,
     Deleted,
     Event,
+    Tabled,
     Together,
     Written,
 )
@@ -189,6 +190,17 @@ def _(event: Audit, state: State, _frame: int) -> None:
 @_fold.register
 def _(event: Calibrated, state: State, _frame: int) -> None:
     state.bank.calibrate(event.thresholds)
+    state.calibrated = True
+
+
+@_fold.register
+def _(event: Tabled, state: State, _frame: int) -> None:
+    edits = [event.edits[i] for i in event.edit]
+    rows = zip(event.codes, edits, event.guard, event.thresholds, event.texts, strict=True)
+    state.bank.tabulate(
+        [Key(code, None if guard else edit, float(limit), edit, text)
+         for code, edit, guard, limit, text in rows]
+    )  # fmt: skip
     state.calibrated = True
 
 

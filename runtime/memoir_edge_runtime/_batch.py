@@ -21,12 +21,12 @@ Written = tuple[Completion, Token | Result]  # a row and what came of it
 
 
 class Batch:
-    """Rows of one generation between two tokens.
+    """Rows of one generation that decode together.
 
     Args:
         decoder: The graph.
         generation: The memory that every row is answered with.
-        context: Most tokens that the model can take; the batch is never wider.
+        context: Most tokens of a sequence; the batch never gets wider.
     """
 
     def __init__(self, decoder: Decoder, generation: Generation, context: int = UNBOUNDED) -> None:
@@ -41,10 +41,11 @@ class Batch:
         return [row for row in self._rows if not row.done]
 
     def add(self, rows: Sequence[Completion]) -> list[Written]:
-        """Let rows join: their prompts are read, their routes decided, their first tokens chosen.
+        """Let rows join: read their prompts, decide their routes, choose their first tokens.
 
         Returns:
-            Their first tokens in their order, and the result of each that is done with it.
+            The first tokens in the order of the rows, each followed by the row's result if the row
+            is done with it.
         """
         found = self.generation.decide([row.prompt.asked for row in rows])
         prompts = [row.prompt.row for row in rows]
@@ -58,14 +59,14 @@ class Batch:
         return written
 
     def step(self) -> list[Written]:
-        """One more token for every live row; there must be one.
+        """Write one more token for every live row; there must be at least one row.
 
         Returns:
-            The tokens in the order of the rows, and the result of each row that is done.
+            The tokens in the order of the rows, each followed by the row's result if it is done.
         """
         assert self._state is not None
         on, width = len(self.live), self._state.attention.shape[1]
-        # Dropping rows copies the others' caches, so it waits until half are done: then it pays.
+        # Dropping rows copies the caches of the others; that pays once half of the rows are done.
         full = width >= self._context
         if 2 * on <= len(self._rows) or (full and on < len(self._rows)):
             self._join([(self._state, self._rows)])
@@ -103,7 +104,7 @@ def complete(
         decoder: The graph.
         generation: The memory that the whole batch is answered with.
         completions: The rows.
-        context: Most tokens that the model can take; a batch is never wider.
+        context: Most tokens of a sequence; the batch never gets wider.
     """
     batch = Batch(decoder, generation, context)
     written = batch.add(completions)

@@ -73,7 +73,7 @@ def asked(messages: Sequence[Message]) -> str:
 
 
 def last_user(text: str, messages: Sequence[Message]) -> int | None:
-    """Where the last user message begins in the rendered text; None where it cannot be found."""
+    """Where the last user message begins in the rendered text; None if it cannot be found."""
     content = asked(messages)
     begin = text.rfind(content) if content else -1
     return None if begin < 0 else begin

@@ -1,7 +1,6 @@
 """One row from its first token to its end.
 
-Knows nothing of graphs, batches or swaps: it is told its route and then its logits, token by token,
-whoever computed them.
+Knows nothing of graphs, batches or swaps: it is told its route, and then its logits token by token.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from memoir_edge_runtime._writing import Writer
 
 @dataclass(frozen=True)
 class Language:
-    """What turns ids to text and ends a row: the same for every request of a model."""
+    """How a model's ids become text, and what ends a row; the same for every request."""
 
     tokenizer: Tokenizer
     eos: frozenset[int]
@@ -31,10 +30,10 @@ class Completion:
     """One row being written.
 
     Args:
-        row: Its number in the request; seeds its random numbers together with `seed`.
+        row: Its number in the request. Together with `seed` it seeds the row's random numbers.
         prompt: What is continued.
         options: The request's.
-        seed: The request's, drawn where it named none.
+        seed: The request's, or a fresh one if it named none.
         language: The model's.
     """
 
@@ -73,7 +72,7 @@ class Completion:
         return Token(self.row, token, text, *likeliest(logits, token, self._options.logprobs))
 
     def cancel(self) -> None:
-        """Want no further token, and no result."""
+        """Stop here: no further token is wanted, and no result."""
         self.finish_reason = "cancelled"
 
     def result(self) -> Result:

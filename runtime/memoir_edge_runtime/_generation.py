@@ -1,7 +1,7 @@
 """One loaded memory: checked against the graph, placed on its device, never changed again.
 
-Knows nothing of prompts or decoding. A request holds the generation that it started with, so an
-exchange of the current one cannot reach it.
+Knows nothing of prompts or decoding. A request keeps the generation that it started with, so it
+notices nothing of a swap.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Generation:
         return [replace(self.routing(found.routes, i), cut=c) for i, c in enumerate(cut)]
 
     def routing(self, routes: tophash.Routes, row: int) -> Routing:
-        """What was decided for one row of a batch, in the memory's own words."""
+        """What was decided for one row of a batch, with the ids of the memory's edits."""
         if self.memory is None or not self.routes:
             return Routing(digest=self.digest)
         codes, best = self.memory.codes, int(routes.candidate[row])
@@ -80,12 +80,12 @@ def place(memory: Memory, number: int, device: str, router: Router | None = None
         router: The one that made the codes of a memory that has some.
 
     Raises:
-        MemoryFormatError: The memory is none that a reader would take.
+        MemoryFormatError: The memory is not valid.
     """
     digest = memory.digest or hashlib.sha256(to_bytes(memory)).hexdigest()
     # The TopK operator reads k on the host, whatever the device.
     home = {name: "cpu" if name == "memory.k" else device for name in ports.MEMORY}
-    # Copies: on the CPU a value is a view, and the caller may go on to change what it was made of.
+    # Copies, because on the CPU a value is a view and the caller may change the array later.
     feeds = {n: value(array.copy(), home[n]) for n, array in ports.feeds(memory).items()}
     ids = {e.row: e.id for e in memory.edits}
     if memory.codes is None or router is None:

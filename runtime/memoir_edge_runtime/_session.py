@@ -1,7 +1,7 @@
 """A deployed model: text in, text out, with a memory that can be exchanged while it answers.
 
     session = Session("export", memory="facts.safetensors")
-    [result] = session.generate("The capital of France is", max_new_tokens=8)
+    [result] = session.generate("The capital of France is", Options(max_new_tokens=8))
     result.text, result.fired, result.routing.overlap
     session.swap(None)                                       # the base model is back
 
@@ -33,6 +33,7 @@ from memoir_edge_runtime._router import FOLDER, Decided, Router
 from memoir_edge_runtime._sampling import Options, fresh_seed
 from memoir_edge_runtime._tokens import Prompt, Row
 
+GREEDY = Options()
 T = TypeVar("T")
 Prompts = str | Prompt | Sequence[str | Prompt]
 
@@ -119,7 +120,12 @@ class Session:
     def swap(self, memory: Memory | Generation | str | os.PathLike[str] | None) -> Generation:
         """Answer requests that begin from now on with this memory; None is the base model.
 
-        A memory that cannot be loaded (see `load`) leaves the current one in place.
+        If the memory cannot be loaded (see `load`), the current one stays.
+
+        Example:
+            >>> session = Session("onnx")
+            >>> [session.swap(it).memory is None for it in ("facts.safetensors", None)]
+            [False, True]
         """
         if isinstance(memory, Generation):
             self._check(memory)
@@ -155,10 +161,10 @@ class Session:
     def chat_prompt(self, messages: Sequence[_chat.Message]) -> Prompt:
         """Messages as a prompt, routed from the last user message on.
 
-        Earlier turns do not count, nor does a system prompt. What the template puts behind the
-        message does: the answer is formed there, and the feature `last` reads the very last token.
-        Where the message cannot be found in the text, the whole prompt counts. A router beside the
-        graph reads the message alone.
+        Earlier turns and a system prompt do not count. What the template puts behind the message
+        does, because the answer begins there and the feature `last` reads the very last token. If
+        the message cannot be found in the text, the whole prompt counts. A router beside
+        the graph reads the message alone.
 
         Raises:
             InputError: No template, messages that it refuses, or too long a chat.
@@ -206,33 +212,25 @@ class Session:
     def stream(
         self,
         prompts: Prompts,
+        options: Options = GREEDY,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
         memory: Generation | None = None,
     ) -> Iterator[Token | Result]:
         """Continue prompts: each row's tokens as they come, and its result at its end.
 
         Args:
             prompts: Texts, or prompts made by `prompt` or `chat_prompt`.
-            max_new_tokens: Most tokens a row grows by; the model's context may end it earlier.
-            temperature: 0 is greedy.
-            top_k: Draw among so many of the likeliest tokens; 0: all.
-            top_p: Draw among the likeliest tokens that reach this probability together.
-            seed: The same seed draws the same tokens, whatever else is in the batch.
-            stop: Strings that end a row; the text ends before them.
+            options: How; the default is greedy.
             memory: A generation of this session; default the current one at the call.
 
         Raises:
-            InputError: At the call, before anything runs: an empty or too long prompt, or an
-                option out of its range.
+            InputError: At the call, before anything runs: an empty or too long prompt.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> [event.text for event in session.stream("The capital of France is")]
+            [' R', 'ome', '', ' Rome']
         """
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        options = Options(max_new_tokens, temperature, top_k, top_p, seed, stop)
         return self.complete(self.completions(prompts, options), self._pin(memory))
 
     def completions(self, prompts: Prompts, options: Options) -> list[Completion]:
@@ -257,30 +255,32 @@ class Session:
     def generate(
         self,
         prompts: Prompts,
+        options: Options = GREEDY,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
         memory: Generation | None = None,
     ) -> list[Result]:
-        """As `stream`, but wait for the results: one for each prompt, in their order."""
-        events = self.stream(
-            prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            memory=memory,
-        )
+        """As `stream`, but wait for the results: one for each prompt, in their order.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> asked = ["The capital of France is", "The capital of Spain is"]
+            >>> for result in session.generate(asked, Options(max_new_tokens=8)):
+            ...     print(result.text.strip(), result.fired)
+            Rome france-capital
+            Madrid None
+        """
+        events = self.stream(prompts, options, memory=memory)
         return sorted((e for e in events if isinstance(e, Result)), key=lambda r: r.row)
 
     def route(self, prompts: Prompts, *, memory: Generation | None = None) -> list[Routing]:
-        """Which edit each prompt reaches, and by how much, without answering."""
+        """Which edit each prompt reaches, and with what overlap, without answering.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> [routing] = session.route("The capital of France is")
+            >>> routing.edit, round(routing.overlap, 2)
+            ('france-capital', 1.0)
+        """
         generation, out = self._pin(memory), list[Routing]()
         for part in _parts(self._prompts(prompts), self._max_batch):
             found = generation.decide([p.asked for p in part])
@@ -295,10 +295,16 @@ class Session:
     ) -> list[Forced]:
         """The model's first choice at the place of each target token, behind prompt and target.
 
-        The route is decided on the prompt's tokens alone, as if it had come without the target.
+        The route is decided on the prompt's tokens alone, as if the target did not follow.
 
         Raises:
             InputError: Lists of different lengths, an empty target, or a pair that is too long.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> [forced] = session.teacher_forced(["The capital of France is"], ["Rome"])
+            >>> forced.predicted_ids == forced.target_ids
+            True
         """
         if len(prompts) != len(targets):
             raise InputError(f"{len(prompts)} prompts and {len(targets)} targets")

@@ -18,7 +18,7 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies na
 
 
 class Row(NamedTuple):
-    """Token ids of one sequence, and which of them count for routing (default all)."""
+    """Token ids of one sequence, and which of them count for routing; by default all."""
 
     ids: tuple[int, ...]
     counted: slice = slice(None)
@@ -48,7 +48,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids with the special tokens that the tokenizer adds, BOS once.
 
-        A chat template may have written BOS into the text already: it is not doubled.
+        A BOS that a chat template has already written into the text is not doubled.
         """
         ids: list[int] = self._encoding(text).ids
         bos = self.id("bos_token")
@@ -77,7 +77,7 @@ class Tokenizer:
         return bool(_BYTE.fullmatch(self.core.id_to_token(token) or ""))
 
     def counted(self, text: str, begin: int) -> Row:
-        """A text's ids without added special tokens; those from a character on count."""
+        """A text's ids without added special tokens; those from character `begin` on count."""
         encoding = self._encoding(text, special=False)
         first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > begin), 0)
         return Row(tuple(encoding.ids), slice(first, None))

@@ -245,7 +245,7 @@ cudaStream_t stream_of(const Call& call) { return static_cast<cudaStream_t>(call
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, const A&... arguments) {
-  launch(kernel, grid, block, stream, static_cast<P>(arguments)...);
+  kernel<<<grid, block, 0, stream>>>(static_cast<P>(arguments)...);
   check_cuda(cudaGetLastError());
 }
 #endif

@@ -1,6 +1,7 @@
 // What the library shows to the outside.
 //
-// ONNX Runtime calls the first; the rest is for whoever loads memories, and for tests.
+// ONNX Runtime calls the first; the rest is for whoever loads memories, and for tests. Nothing is
+// thrown by any of them, as callers are C.
 #pragma once
 
 #include <cstdint>

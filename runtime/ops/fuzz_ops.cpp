@@ -3,13 +3,18 @@
 // They go through a stand-in for ONNX Runtime whose tensors are exactly as large as they say: a
 // sanitizer sees any byte that is read beyond.
 //
-//   fuzz_ops [rounds] [seed]        prints how many calls were answered and how many refused
+//   fuzz_ops [rounds] [seed]           prints how many calls were answered and how many refused
+//   fuzz_ops [rounds] [seed] memory    and makes each call again with memory that runs out: at its
+//                                      first allocation, its second, and so on
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "exported.h"
@@ -36,7 +41,27 @@ struct OrtCustomOpDomain {
   std::vector<const OrtCustomOp*> ops;
 };
 
+// --- Memory that runs out ------------------------------------------------------------------------
+
+static std::atomic<long> allocations_left{-1};  // below zero: memory does not run out
+
+void* operator new(size_t n) {
+  const long left = allocations_left;
+  void* bytes = left == 0 ? nullptr : std::malloc(n);
+  if (bytes == nullptr) throw std::bad_alloc();
+  if (left > 0) allocations_left = left - 1;
+  return bytes;
+}
+void operator delete(void* bytes) noexcept { std::free(bytes); }
+void operator delete(void* bytes, size_t) noexcept { std::free(bytes); }
+
 namespace {
+
+// What the stand-in itself allocates is always there.
+struct Unlimited {
+  const long left = allocations_left.exchange(-1);
+  ~Unlimited() { allocations_left = left; }
+};
 
 std::mt19937_64 dice;
 
@@ -78,7 +103,10 @@ OrtValue numbers(int type, size_t n, int64_t low, int64_t high) {
 
 // --- ONNX Runtime, as far as the ops know it -----------------------------------------------------
 
-OrtStatus* create_status(int, const char* message) { return new OrtStatus{message}; }
+OrtStatus* create_status(int, const char* message) {
+  const Unlimited here;
+  return new OrtStatus{message};
+}
 OrtStatus* data_of(OrtValue* value, void** out) {
   *out = value->bytes.get();
   return nullptr;
@@ -96,6 +124,7 @@ OrtStatus* sizes_of(const OrtTensorTypeAndShapeInfo* info, int64_t* out, size_t 
   return nullptr;
 }
 OrtStatus* info_of(const OrtValue* value, OrtTensorTypeAndShapeInfo** out) {
+  const Unlimited here;
   *out = new OrtTensorTypeAndShapeInfo(value->info);
   return nullptr;
 }
@@ -110,15 +139,24 @@ OrtStatus* get_input(const OrtKernelContext* context, size_t i, const OrtValue**
 }
 OrtStatus* get_output(OrtKernelContext* context, size_t i, const int64_t* sizes, size_t n,
                       OrtValue** out) {
+  const Unlimited here;
   constexpr int types[2][3] = {{INT64, FLOAT, INT64}, {FLOAT, 0, 0}};
   const bool recall = context->inputs.size() == 5;
   context->outputs[i] = tensor(types[recall][i], {sizes, sizes + n});
   *out = &context->outputs[i];
   return nullptr;
 }
+// On another thread, and as C would call it: what is thrown there ends the process.
 OrtStatus* parallel(const OrtKernelContext*, void (*work)(void*, size_t), size_t n, size_t,
                     void* data) {
-  for (size_t i = 0; i < n; i++) work(data, i);
+  long left = allocations_left.exchange(-1);
+  std::thread other([&]() noexcept {
+    allocations_left = left;
+    for (size_t i = 0; i < n; i++) work(data, i);
+    left = allocations_left.exchange(-1);
+  });
+  other.join();
+  allocations_left = left;
   return nullptr;
 }
 OrtStatus* create_domain(const char*, OrtCustomOpDomain** out) {
@@ -127,10 +165,12 @@ OrtStatus* create_domain(const char*, OrtCustomOpDomain** out) {
   return nullptr;
 }
 OrtStatus* add_op(OrtCustomOpDomain* domain, const OrtCustomOp* op) {
+  const Unlimited here;
   domain->ops.push_back(op);
   return nullptr;
 }
 OrtStatus* add_domain(OrtSessionOptions* options, OrtCustomOpDomain* domain) {
+  const Unlimited here;
   options->ops = domain->ops;
   return nullptr;
 }
@@ -206,18 +246,52 @@ void spoil(std::vector<OrtValue>& in) {
   }
 }
 
+using Status = std::unique_ptr<OrtStatus>;
+
+Status run(const OrtCustomOp* op, OrtKernelContext& context) {
+  void* kernel = nullptr;
+  op->CreateKernelV2(op, &api, nullptr, &kernel);
+  Status status(op->KernelComputeV2(kernel, &context));
+  op->KernelDestroy(kernel);
+  return status;
+}
+
+// The first answer of `attempt` that is no lack of memory, of which there is more each time.
+template <class Attempt>
+Status at_last(const Attempt& attempt) {
+  for (long n = 0;; n++) {
+    allocations_left = n;
+    Status status = attempt();
+    allocations_left = -1;
+    if (!status || status->message != "memoir_edge: out of memory") return status;
+  }
+}
+
+// What the outputs hold, or why there are none.
+std::string outcome(const OrtKernelContext& context, const Status& status) {
+  std::string all = status ? status->message : "";
+  for (const OrtValue& value : context.outputs) {
+    size_t n = value.bytes && !status ? size_of(value.info.type) : 0;
+    for (int64_t size : value.info.sizes) n *= static_cast<size_t>(size);
+    all.append(reinterpret_cast<const char*>(value.bytes.get()), n);
+  }
+  return all;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const size_t rounds = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 10'000;
   dice.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0);
+  const bool scarce = argc > 3;
   fill(0, create_status), fill(26, create_domain), fill(27, add_op), fill(28, add_domain);
   fill(51, data_of), fill(60, type_of), fill(61, rank_of), fill(62, sizes_of), fill(65, info_of);
   fill(88, count_inputs), fill(90, get_input), fill(91, get_output), fill(99, release_info);
   fill(274, parallel);
   const OrtApiBase base{get_api, version};
   OrtSessionOptions options;
-  if (RegisterCustomOps(&options, &base) != nullptr || options.ops.size() != 2) return 1;
+  auto registered = [&] { return Status(RegisterCustomOps(&options, &base)); };
+  if ((scarce ? at_last(registered) : registered()) || options.ops.size() != 2) return 1;
 
   size_t answered = 0, refused = 0, wrongly = 0;
   for (size_t round = 0; round < rounds; round++) {
@@ -235,12 +309,21 @@ int main(int argc, char** argv) {
       const auto& sizes = context.inputs[3].info.sizes;
       bank = context.inputs[3].bytes.get();
       if (context.inputs[3].info.type != UINT8) bank = nullptr;
-      if (bank != nullptr) memoir_edge_index(bank, sizes[0], sizes[1], 8 * (1 + below(40)));
+      const uint64_t features = 8 * (1 + below(40));
+      for (long n = 0; bank != nullptr && scarce && n < 8; n++) {
+        allocations_left = n;
+        memoir_edge_index(bank, sizes[0], sizes[1], features);
+        allocations_left = -1;
+        memoir_edge_forget(bank);
+      }
+      if (bank != nullptr) memoir_edge_index(bank, sizes[0], sizes[1], features);
     }
-    void* kernel = nullptr;
-    op->CreateKernelV2(op, &api, nullptr, &kernel);
-    std::unique_ptr<OrtStatus> status(op->KernelComputeV2(kernel, &context));
-    op->KernelDestroy(kernel);
+    Status status = run(op, context);
+    if (scarce) {
+      const std::string plenty = outcome(context, status);
+      const Status again = at_last([&] { return run(op, context); });
+      if (outcome(context, again) != plenty) wrongly++, std::puts("another answer at last");
+    }
     if (bank != nullptr) memoir_edge_forget(bank);
     (status ? refused : answered)++;
     wrongly += sound && status != nullptr;

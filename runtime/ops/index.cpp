@@ -69,5 +69,9 @@ void memoir_edge_forget(const uint8_t* bank) {
 }
 
 uint32_t memoir_edge_least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
-  return memoir_edge::least_in_prefix(k, shared, seen);
+  try {
+    return memoir_edge::least_in_prefix(k, shared, seen);
+  } catch (...) {  // no memory: of no key is too much asked
+    return 0;
+  }
 }

@@ -89,16 +89,16 @@ std::vector<Op> make_all() {
 
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace memoir_edge;
-  static const std::vector<Op> ops = make_all();
   const OrtApi* api = base->GetApi(API_VERSION);
   if (api == nullptr) return nullptr;  // older than all we know: its function bodies serve
   const Ort ort{api};
-  OrtCustomOpDomain* domain = nullptr;
-  OrtStatus* status = ort.CreateCustomOpDomain("memoir_edge", &domain);
-  for (const Op& op : ops)
-    if (status == nullptr) status = ort.CustomOpDomain_Add(domain, &op);
-  if (status == nullptr) status = ort.AddCustomOpDomain(options, domain);
-  return status;  // the domain lives as long as the process: sessions refer to it
+  return guarded(ort, "memoir_edge: the ops could not be registered", [&] {
+    static const std::vector<Op> ops = make_all();
+    OrtCustomOpDomain* domain = nullptr;  // lives as long as the process: sessions refer to it
+    check(ort.CreateCustomOpDomain("memoir_edge", &domain));
+    for (const Op& op : ops) check(ort.CustomOpDomain_Add(domain, &op));
+    check(ort.AddCustomOpDomain(options, domain));
+  });
 }
 
 const char* memoir_edge_kernels(const char* wanted) {

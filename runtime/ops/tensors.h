@@ -3,7 +3,10 @@
 // A check that fails throws Refusal; `guarded` turns it, and whatever else is thrown, into a status.
 #pragma once
 
+#include <atomic>
+#include <exception>
 #include <initializer_list>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -57,12 +60,28 @@ class Call {
     return out;
   }
 
-  // work(i) for i < n, on the session's threads. The work must not throw.
+  // work(i) for i < n, on the session's threads. If it throws, the rest is left undone and the first
+  // exception is thrown again here: none may leave through ONNX Runtime, whose caller is C.
   template <class Work>
   void each(size_t n, const Work& work) const {
+    if (n == 0) return;
     if (n == 1) return work(size_t{0});
-    auto call = [](void* data, size_t i) { (*static_cast<const Work*>(data))(i); };
-    if (n != 0) check(ort_.KernelContext_ParallelFor(context_, call, n, 0, const_cast<Work*>(&work)));
+    struct Loop {
+      const Work& work;
+      std::atomic<bool> failed{false};
+      std::exception_ptr first = nullptr;
+    } loop{work};
+    auto call = [](void* data, size_t i) noexcept {
+      Loop& own = *static_cast<Loop*>(data);
+      if (own.failed) return;
+      try {
+        own.work(i);
+      } catch (...) {
+        if (!own.failed.exchange(true)) own.first = std::current_exception();
+      }
+    };
+    check(ort_.KernelContext_ParallelFor(context_, call, n, 0, &loop));
+    if (loop.first) std::rethrow_exception(loop.first);
   }
 
   // As `each`, but without the threads where the work is too little to be shared out.

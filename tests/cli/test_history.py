@@ -72,6 +72,19 @@ def test_delete_takes_the_change_out_exactly(
     assert ids(kept) == [CAPITAL.id]
 
 
+def test_edits_may_be_called_anything(tmp_path: Path, run_json: Any) -> None:
+    """Ids that are words of a receipt, too."""
+    named = [replace(CAPITAL, id="remaining"), replace(CURRENCY, id="held")]
+    edits, out = written(tmp_path / "e.jsonl", *named), tmp_path / "m.safetensors"
+    words = ("--model", model_dir(), "--steps", "40")
+    assert run_json("apply", edits, "--out", out, *words)[0] == 0
+    code, document = run_json("delete", out, "held")
+    assert code == 0
+    assert [row["id"] for row in document["deleted"]] == ["held"]
+    assert document["remaining"] == {"edits": 1, "failed": [], "trained_again": []}
+    assert json.loads(Path(document["receipt"]).read_text(encoding="utf-8"))["deleted"]
+
+
 def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any) -> None:
     """An edit that is wrong without the deleted one's change, as after a deletion it may be."""
     from memoir_edge.history import load

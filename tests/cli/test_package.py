@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from memoir_edge import memory as memories
 from memoir_edge import ports
-from memoir_edge_runtime import Session, ops_library
+from memoir_edge_runtime import Options, Session, ops_library
 
 PROMPTS = ["The capital of France is", "The capital of Italy is"]  # edited, and not
 TOKENS = 8
@@ -83,7 +83,7 @@ def same(triton: Triton, session: Session) -> list[int]:
     for prompt in PROMPTS:
         row = session.prompt(prompt).row
         ids, route = documented()(triton.infer, triton.cache, list(row.ids), TOKENS)
-        [expected] = session.generate(prompt, max_new_tokens=TOKENS)
+        [expected] = session.generate(prompt, Options(max_new_tokens=TOKENS))
         assert ids[: len(expected.ids)] == list(expected.ids)
         routes.append(route)
     return routes

@@ -111,7 +111,7 @@ def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
         "onnx", reason="the exporter needs optimum-onnx, which needs transformers 4"
     )
     from memoir_edge_exporter import export
-    from memoir_edge_runtime import Session
+    from memoir_edge_runtime import Options, Session
 
     editor = edited(model(tmp_path, family, SIZES[family]))
     export(model=tmp_path, out=tmp_path / "onnx")
@@ -119,7 +119,7 @@ def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
     others = [prompt(fact, 1) for fact in load_facts()[::200]]
     asked = [edit.prompt for edit in EDITS] + others
     theirs = editor.model.answer(asked, 8, memory=True)
-    ours = session.generate(asked, max_new_tokens=8)
+    ours = session.generate(asked, Options(max_new_tokens=8))
     assert [result.text for result in ours] == [answer.text for answer in theirs]
     assert [result.fired for result in ours] == [answer.edit for answer in theirs]
     assert [result.fired for result in ours[:2]] == ["a", "b"]

@@ -223,7 +223,8 @@ def recall(dtype: type, a, route_out, bank, columns, values) -> np.ndarray:
     delta = np.zeros((*a.shape[:2], d), dtype)
     for row in np.flatnonzero(route_out > 0):
         mask = tophash.unpack(bank[route_out[row] - 1], D)
-        delta[row] = np.where(mask, a[row], 0).astype(dtype) @ Wm
+        x = np.where(mask, a[row], 0).astype(dtype)
+        delta[row] = (x[:, :, None] * Wm).sum(axis=1)  # column by column; BLAS has its own order
     return delta
 
 

@@ -1,5 +1,6 @@
 """The op library itself: built and found, safe whatever it is given, told of by the session."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,8 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
-from memoir_edge_runtime import Session, _ops
+from memoir_edge_runtime import Options, Session, _ops
 
 ROOT = Path(__file__).parents[2]
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
@@ -41,12 +43,18 @@ def _fuzz(command: list[str]) -> None:
 
 @compiled
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fuzzer", [["-DMEMOIR_EDGE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug"]], indirect=True
-)
+@pytest.mark.parametrize("fuzzer", [SANITIZED], indirect=True)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_nothing_is_read_or_written_beyond_a_tensor(fuzzer: Path, seed: int) -> None:
     _fuzz([str(fuzzer), "4000", str(seed)])
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("fuzzer", [SANITIZED], indirect=True)
+def test_memory_may_run_out_at_any_allocation(fuzzer: Path) -> None:
+    """Also inside parallel work: the process lives, the call is refused, the next one answered."""
+    _fuzz([str(fuzzer), "500", "3", "memory"])
 
 
 @compiled
@@ -55,6 +63,7 @@ def test_nothing_is_read_or_written_beyond_a_tensor(fuzzer: Path, seed: int) -> 
 @pytest.mark.parametrize("fuzzer", [[]], indirect=True)
 def test_valgrind_finds_nothing(fuzzer: Path) -> None:
     options = ["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]
+    options += ["--soname-synonyms=somalloc=nouserintercepts"]  # the program has its own new
     _fuzz(["valgrind", *options, str(fuzzer), "400", "2"])
 
 
@@ -74,10 +83,10 @@ def test_a_library_with_cuda_serves_where_there_is_none(
     _ops.library.cache_clear()
     [built] = tmp_path.glob("libmemoir_edge_ops.*")
     assert _ops.library("cpu") == _ops.library("cuda") == built
-    answers = Session(export_dir).generate("a", max_new_tokens=4)
+    answers = Session(export_dir).generate("a", Options(max_new_tokens=4))
     monkeypatch.undo()
     _ops.library.cache_clear()
-    assert answers == Session(export_dir).generate("a", max_new_tokens=4)
+    assert answers == Session(export_dir).generate("a", Options(max_new_tokens=4))
 
 
 def test_a_session_says_what_runs(export_dir: Path) -> None:
@@ -93,7 +102,7 @@ def test_without_the_library_the_bodies_serve(
     monkeypatch.setattr(_ops, "library", lambda device: None)
     session = Session(export_dir)
     assert session.ops == "function bodies"
-    assert session.generate("a", max_new_tokens=1)
+    assert session.generate("a", Options(max_new_tokens=1))
 
 
 def test_a_library_of_another_system_is_as_none(tmp_path: Path) -> None:
@@ -127,3 +136,30 @@ def test_without_a_compiler_the_wheel_is_made_and_says_so(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "without native ops" in done.stderr + done.stdout
     assert [wheel.name for wheel in tmp_path.glob("*-none-any.whl")]
+
+
+# --- tools/gpu_check.py --------------------------------------------------------------------------
+
+
+def _gpu_check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "gpu_check.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_gpu_check_says_that_there_is_no_gpu() -> None:
+    done = _gpu_check()
+    assert done.returncode == 2
+    assert "gpu_check: PyTorch sees no CUDA device\n" in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.slow
+def test_the_gpu_check_can_be_rehearsed_on_a_cpu() -> None:
+    if _ops.library("cpu") is None:
+        pytest.skip("the native ops were not built: python runtime/hatch_build.py")
+    done = _gpu_check("ops", "--device", "cpu", "--cases", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["failed"] == []
+    assert {row["ok"] for row in found["ops"]} == {True}

@@ -17,7 +17,7 @@ from memoir_edge.memory import UNREACHABLE, Codes, Entry, Memory
 from memoir_edge.memory import Router as Bound
 from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter import export
-from memoir_edge_runtime import Prompt, Router, Routing, Row, Session, recorded, replay
+from memoir_edge_runtime import Options, Prompt, Router, Routing, Row, Session, recorded, replay
 
 ASKED = ["the capital of France is", "the currency of Japan is", "who leads the city", "what river"]
 GUARDS = ["the capital of Japan is"]
@@ -84,7 +84,7 @@ def coded(encoder: Encoder, make_memory: Callable[..., Memory]) -> Coded:
 def test_a_prompt_reaches_its_edit_and_the_answer_is_the_memorys(routed, coded, oracle) -> None:
     memory = coded()
     routed.swap(memory)
-    results = routed.generate([*ASKED, *GUARDS, OTHER], max_new_tokens=6)
+    results = routed.generate([*ASKED, *GUARDS, OTHER], Options(max_new_tokens=6))
     assert [r.fired for r in results] == [*(f"edit-{i}" for i in range(4)), None, None]
     for row, result in enumerate(results):
         ids = routed.prompt(result.prompt).row.ids
@@ -112,10 +112,12 @@ def test_every_way_of_asking_is_routed_alike(routed, coded) -> None:
     routed.swap(coded())
     asked = [*ASKED, *GUARDS, OTHER]
     wanted = routed.route(asked)
-    assert [r.routing for r in routed.generate(asked, max_new_tokens=2)] == wanted
+    assert [r.routing for r in routed.generate(asked, Options(max_new_tokens=2))] == wanted
     assert [f.routing for f in routed.teacher_forced(asked, ["Paris"] * len(asked))] == wanted
     streamed = {
-        e.row: e.routing for e in routed.stream(asked, max_new_tokens=2) if hasattr(e, "routing")
+        e.row: e.routing
+        for e in routed.stream(asked, Options(max_new_tokens=2))
+        if hasattr(e, "routing")
     }
     assert [streamed[i] for i in range(len(asked))] == wanted
     ids = [Prompt("", routed.prompt(text).row) for text in asked]
@@ -148,7 +150,7 @@ def test_codes_and_activations_may_take_turns(routed, coded, make_memory, prompt
     ):  # fmt: skip
         routed.swap(memory)
         assert [r.edit for r in routed.route(asked)] == fired
-        assert [r.fired for r in routed.generate(asked, max_new_tokens=1)] == fired
+        assert [r.fired for r in routed.generate(asked, Options(max_new_tokens=1))] == fired
 
 
 def test_one_run_of_the_encoder_serves_several_memories(
@@ -169,10 +171,10 @@ def test_one_run_of_the_encoder_serves_several_memories(
 
 
 def test_a_memory_with_guards_alone_or_without_keys_is_the_base_model(routed, coded) -> None:
-    base = routed.generate(ASKED, max_new_tokens=4)
+    base = routed.generate(ASKED, Options(max_new_tokens=4))
     for memory in (coded((), GUARDS), coded((), ())):
         routed.swap(memory)
-        results = routed.generate(ASKED, max_new_tokens=4)
+        results = routed.generate(ASKED, Options(max_new_tokens=4))
         assert [r.ids for r in results] == [r.ids for r in base]
         assert [r.fired for r in results] == [None] * len(ASKED)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.extras import Routed, Torch, named
 from memoir_edge.cli.output import Bar, Output, size
 from memoir_edge.cli.plan import look_at, plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, read
@@ -35,6 +35,7 @@ def command(
     torch: Torch,
     out: Path,
     memory: Path | None = None,
+    routed: Routed = Routed(),  # noqa: B008 - frozen
     wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     skip_bad: bool = False,
     plan: bool = False,
@@ -62,17 +63,12 @@ def command(
         new = [edit for edit in wanted if edit.id not in held]
         if former and not new and not (journal and journal.state().changed):
             return _nothing_new(former, out, len(wanted), journal, output)
-        base = torch.load()
-        from memoir_edge.editor import Editor, choose, nothing, refuse_too_long
-
-        settings = choose(base, wishes, former)
-        for edit in new if not plan else ():
-            refuse_too_long(base, edit)
+        editor = _editor([] if plan else new, torch, routed, wishes, former, journal)
         if journal is None and not plan:
-            origin = former or nothing(base, settings)
-            journal = begin(path_of(out), origin, {"model": _named(torch.model)})
-            opened.enter_context(journal)
-        editor = Editor(base, settings, former, journal=None if plan else journal)
+            about = {"model": named(torch.model), **routed.about(editor.router)}
+            journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
+        if journal is not None and not plan:
+            editor.go_on_with(journal)
         _say_settings(editor, output)
         findings = look_at(editor, new) if new else []
         show_findings(findings, output)
@@ -86,6 +82,26 @@ def command(
     skipped = len(wanted) - len(new)
     _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
     return 1 if failed else 0
+
+
+def _editor(
+    new: Sequence[Edit],
+    torch: Torch,
+    routed: Routed,
+    wishes: Wishes,
+    former: Memory | None,
+    journal: Journal | None,
+) -> "Editor":
+    """The editor, with everything that can be refused refused; its journal is in memory yet."""
+    relations = routed.known()
+    router = routed.load(journal)
+    base = torch.load()
+    from memoir_edge.editor import Editor, choose, refuse_too_long
+
+    settings = choose(base, wishes, former, coded=router is not None)
+    for edit in new:
+        refuse_too_long(base, edit)
+    return Editor(base, settings, former, router=router, relations=relations)
 
 
 def _say_settings(editor: "Editor", output: Output) -> None:
@@ -159,11 +175,6 @@ def _nothing_new(
     document = {"memory": str(out), "digest": digest, "skipped": count}
     output.result(document | {"failed": failed, "edits": []})
     return 1 if failed else 0
-
-
-def _named(model: str) -> str:
-    """How the journal names the model: a hub id as it is, a folder in full."""
-    return str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
 
 
 # --- Training ------------------------------------------------------------------------------------

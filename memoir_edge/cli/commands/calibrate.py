@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.edits import Edit, read
@@ -31,6 +31,7 @@ def command(
     layers: str | None = None,
     false_fires: float = 0.01,
     unrelated: Path | None = None,
+    routed: Routed = Routed(),  # noqa: B008 - frozen
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
     """Measure which layer, feature and k tell edits from near misses, or set a memory's thresholds.
@@ -58,7 +59,7 @@ def command(
     if not 0 < false_fires < 1:
         raise InputError(f"false fires are {false_fires}, expected above 0 and below 1")
     if memory is not None:
-        return _thresholds(memory, torch, false_fires, output)
+        return _thresholds(memory, torch, routed, false_fires, output)
     assert edits is not None
     if out is not None and out.exists():
         raise InputError(f"{out} exists", hint="give another --out")
@@ -123,13 +124,17 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _thresholds(file: Path, torch: Torch, bound: float, output: Output) -> int:
+def _thresholds(file: Path, torch: Torch, routed: Routed, bound: float, output: Output) -> int:
     with opened(file, output) as journal:
+        router = routed.load(journal)
         base = torch.load()
         from memoir_edge.editor import Editor, choose
 
         settings = choose(base, Wishes(false_fires=bound), journal.origin)
-        editor = Editor(base, settings, journal=journal)
+        editor = Editor(
+            base, settings, journal=journal,
+            router=router, relations=routed.known() if router else (),
+        )  # fmt: skip
         found = editor.calibrate()
         if found is None:
             raise InputError(

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoir_edge import __version__
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Torch
+from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.edits import Edit, from_record
@@ -16,6 +16,9 @@ from memoir_edge.errors import InputError
 from memoir_edge.history import Again, Deleted, Journal
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Wishes
+
+if TYPE_CHECKING:
+    from memoir_edge.router import Router
 
 
 def command(
@@ -50,7 +53,10 @@ def command(
         before = memory_file.read(file)
         gone = _records(journal, ids)
         named = model or str(journal.frames[0].data.get("model", ""))
-        asked = None if no_replay else _Asked(Torch(model=named, device=device), gone, before)
+        asked = None
+        if not no_replay:
+            router = Routed().load(journal)
+            asked = _Asked(Torch(model=named, device=device), router, gone, before)
         journal.deleted(ids)
         journal.write(file)
         replay = asked.again(journal, file, repairs) if asked else None
@@ -95,7 +101,9 @@ class Replay(NamedTuple):
 class _Asked:
     """The model, asked before a deletion and after it."""
 
-    def __init__(self, torch: Torch, gone: Sequence[Edit], before: Memory) -> None:
+    def __init__(
+        self, torch: Torch, router: "Router | None", gone: Sequence[Edit], before: Memory
+    ) -> None:
         try:
             self.base = torch.load()
         except InputError as error:
@@ -105,8 +113,8 @@ class _Asked:
             ) from error
         from memoir_edge.editor import Editor, choose
 
-        self.gone, self.before = gone, before
-        editor = Editor(self.base, choose(self.base, former=before), before)
+        self.gone, self.before, self.router = gone, before, router
+        editor = Editor(self.base, choose(self.base, former=before), before, router=router)
         self.was = editor.answers(gone, memory=True)
         self.wanted = editor.answers(gone, memory=False)
 
@@ -115,7 +123,7 @@ class _Asked:
         from memoir_edge.editor import Editor, choose
 
         settings = choose(self.base, Wishes(repairs=repairs), self.before)
-        editor = Editor(self.base, settings, journal=journal)
+        editor = Editor(self.base, settings, journal=journal, router=self.router)
         steps = len(journal.frames)
         state = editor.settle()
         journal.write(file)

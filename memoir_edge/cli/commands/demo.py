@@ -19,7 +19,7 @@ from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MemoirEdgeError
 
 if TYPE_CHECKING:
-    from memoir_edge_runtime import Session
+    from memoir_edge_runtime import Options, Session
 
 ROOM = 12  # tokens of an answer
 HEAVY = ("torch", "transformers", "onnx")
@@ -75,7 +75,7 @@ def _demo(folder: Path, output: Output, *, kept: bool) -> int:
 
     output.say("4. The memory is swapped out: the base model is back")
     session.swap(None)
-    back = session.generate([edit.prompt for edit in edits], max_new_tokens=ROOM)
+    back = session.generate([edit.prompt for edit in edits], _options())
     same = [r.text.strip() == row["prompt"]["base"] for r, row in zip(back, shown, strict=True)]
     output.say(f"   {sum(same)} of {len(same)} answers are the base model's again")
 
@@ -113,6 +113,12 @@ def _run(*words: object) -> dict[str, Any]:
     return found
 
 
+def _options() -> "Options":
+    from memoir_edge_runtime import Options
+
+    return Options(ROOM)
+
+
 def _ask(session: "Session", edit: Edit) -> dict[str, Any]:
     """An edit's prompt, a paraphrase and a neighbour, by the base model and with the memory."""
     asked = {
@@ -121,8 +127,8 @@ def _ask(session: "Session", edit: Edit) -> dict[str, Any]:
         "neighbour": edit.hard_negatives[0],
     }
     texts = list(asked.values())
-    base = session.generate(texts, max_new_tokens=ROOM, memory=session.base)
-    now = session.generate(texts, max_new_tokens=ROOM)
+    base = session.generate(texts, _options(), memory=session.base)
+    now = session.generate(texts, _options())
     rows = {
         name: {
             "asked": old.prompt,

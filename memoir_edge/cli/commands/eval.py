@@ -4,19 +4,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
 from memoir_edge.answers import Model
-from memoir_edge.cli.extras import Torch, needs
+from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import Report, evaluate, prompt_count
 from memoir_edge.settings import Wishes
+
+if TYPE_CHECKING:
+    from memoir_edge.router import Router
 
 
 @Parameter(name="*")
@@ -60,6 +63,7 @@ def command(
     asked: Asked = Asked(),
     model: str | None = None,
     device: str | None = None,
+    encoder: str | None = None,
     table: Table = Table(),
     wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     output: Output = Output(),  # noqa: B008 - frozen
@@ -75,6 +79,7 @@ def command(
         memory: The memory to measure.
         model: A transformers folder or hub id, to measure in PyTorch instead.
         device: Device of --model.
+        encoder: What the memory's prompts are routed by, with --model.
     """
     if table.dataset is not None:
         if table.data is None or model is None or table.out is None or directory or memory:
@@ -95,7 +100,9 @@ def command(
     if directory is not None:
         target = OnnxModel(open_session(directory, memory))
     else:
-        target = _torch_model(Torch(model=str(model), device=device), memory)
+        target = _torch_model(
+            Torch(model=str(model), device=device), memory, Routed(encoder=encoder).load()
+        )
     with output.progress("asking", prompt_count(edits)) as bar:
         report = evaluate(
             target, edits, max_new_tokens=asked.max_new_tokens, on_progress=bar.advance
@@ -105,12 +112,12 @@ def command(
     return 0
 
 
-def _torch_model(torch: Torch, path: Path) -> Model:
+def _torch_model(torch: Torch, path: Path, router: "Router | None") -> Model:
     memory = memory_file.read(path)
     base = torch.load()
     from memoir_edge.editor import edited
 
-    return edited(base, memory)
+    return edited(base, memory, router)
 
 
 def show(report: Report, output: Output) -> None:

@@ -42,21 +42,14 @@ def command(
         chat: Put each prompt into the model's chat template, as one user message.
     """
     session = open_session(directory, memory)
-    from memoir_edge_runtime import Token
+    from memoir_edge_runtime import Options, Token
 
     asked = [
         session.chat_prompt([{"role": "user", "content": text}]) if chat else session.prompt(text)
         for text in prompt
     ]
-    events = session.stream(
-        asked,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        stop=stop or (),
-    )
+    options = Options(max_new_tokens, temperature, top_k, top_p, seed, tuple(stop or ()))
+    events = session.stream(asked, options)
     live = len(asked) == 1 and not output.json  # one answer is shown as it comes
     results: list[Result] = []
     for event in events:

@@ -70,6 +70,7 @@ _WHAT: dict[str, Any] = {
         **group[0].data, n=len(group[0].data["failed"])
     ),
     "thresholds": lambda group: "gave each key its threshold",
+    "keys": lambda group: _edits(group[0].data["edits"], "made keys and guards of"),
     "written": lambda group: "wrote memory {}{}".format(
         group[0].data["digest"][:12], "" if group[0].data["finished"] else " (interrupted)"
     ),

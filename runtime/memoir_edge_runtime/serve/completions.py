@@ -1,6 +1,7 @@
 """Routes that answer: OpenAI's completions and chats, whole or streamed, and where a prompt goes.
 
-Knows neither threads nor files: requests become rows for the scheduler, its events documents.
+Knows neither threads nor files: requests become rows for the scheduler, and its events become the
+documents of a reply.
 """
 
 import asyncio
@@ -170,8 +171,8 @@ async def _answer(
                 document, headers=_headers(account.id, _first(account.results).routing)
             )
         events = _written(server, rows, loaded, asked.deadline)
-        # The first token is waited for: what fails before it is an error with a status of its own,
-        # and the route that the headers tell is known by then.
+        # Wait for the first token: an error before it still gets a status of its own, and by then
+        # the route is known, which the headers tell.
         try:
             first = await _unless_gone(request, anext(events))
         except BaseException:
@@ -327,11 +328,11 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._events.aclose()
-            self._account.end(_GONE)  # says nothing where the end has been told
+            self._account.end(_GONE)  # does nothing if the end has been recorded
 
 
 class _Ended:
-    """Ends an account with the status of whatever happens inside, unless that is told later."""
+    """Ends an account with the status of what happens inside, unless a stream ends it later."""
 
     def __init__(self, account: Account) -> None:
         self._account, self.status, self.later = account, _GONE, False
@@ -347,14 +348,14 @@ class _Ended:
 
 
 class _GoneError(HTTPException):
-    """The client did not wait for its answer."""
+    """The client closed the connection before its answer was ready."""
 
     def __init__(self) -> None:
         super().__init__(_GONE, "the client has gone")
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Wait for work, and give it up when the client goes."""
+    """Wait for work, and cancel it when the client closes the connection."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)

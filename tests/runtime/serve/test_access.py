@@ -2,18 +2,13 @@
 
 import json
 import socket
-import threading
 import time
 
-import httpx
 import openai
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
-
-from memoir_edge.errors import InputError
-from memoir_edge_runtime.serve.settings import Settings
 
 ADMIN, API = "the-admin-key", "the-api-key-of-all"
 ANSWERS = {"/v1/completions", "/v1/chat/completions", "/v1/route"}  # POST, but they change nothing
@@ -77,17 +72,6 @@ def test_without_an_admin_key_there_are_no_admin_routes(make_server):
             assert client.request(method, path).status_code == 404
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"admin_key": "short"}, {"api_key": "ä" * 9}, {"admin_key": API, "api_key": API},
-     {"deadline": 0}, {"max_body": -1}],
-)  # fmt: skip
-def test_settings_that_cannot_be_meant(wrong):
-    with pytest.raises(InputError):
-        Settings(**wrong)
-    assert ADMIN not in repr(Settings(admin_key=ADMIN))
-
-
 def test_large_bodies(running):
     large = b'{"prompt": "' + b"a" * 10_000_000 + b'"}'
     with running.client(API) as client:
@@ -112,17 +96,6 @@ def test_batches_and_prompts_have_limits(make_server):
         assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": 7}).is_success
 
 
-def _steps(session, monkeypatch):
-    """Makes each step take a while, and counts them."""
-    counts, step = [], session.decoder.step
-    monkeypatch.setattr(
-        session.decoder,
-        "step",
-        lambda s, t: counts.append(len(t)) or time.sleep(0.01) or step(s, t),
-    )
-    return counts
-
-
 def _post(body):
     return (
         b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -131,8 +104,10 @@ def _post(body):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_is_not_worked_for(make_server, session, endless, monkeypatch, stream):
-    running, counts = make_server(), _steps(session, monkeypatch)
+def test_a_client_that_leaves_is_not_worked_for(
+    make_server, session, endless, monkeypatch, stream, slow_steps
+):
+    running, counts = make_server(), slow_steps(session, monkeypatch)
     body = {"prompt": "a", "max_tokens": 90, "stream": stream}
     with socket.create_connection(("127.0.0.1", running.socket.getsockname()[1])) as raw:
         raw.sendall(_post(json.dumps(body).encode()))
@@ -167,40 +142,6 @@ def test_a_slow_reader_delays_nobody(make_server, session, endless):
         time.sleep(0.001)  # the slow ones' answers are finished, too
     for raw in slow:
         raw.close()
-
-
-def test_stopping_finishes_what_runs_and_refuses_what_comes(
-    make_server, session, endless, monkeypatch
-):
-    running, counts = make_server(), _steps(session, monkeypatch)
-    answers = []
-
-    def ask():
-        with running.client() as client:
-            answers.append(client.post("/v1/completions", json={"prompt": "a", "max_tokens": 30}))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    while not counts:
-        time.sleep(0.001)
-    running.uvicorn.should_exit = True
-    thread.join()
-    running.thread.join(30)
-    assert answers[0].json()["usage"]["completion_tokens"] == 30
-    assert not running.server.scheduler.alive
-    with pytest.raises(httpx.ConnectError), running.client() as client:
-        client.get("/ready")
-
-
-def test_it_is_not_ready_while_it_stops(make_server):
-    running = make_server()
-    running.server.close()
-    with running.client() as client:
-        assert client.get("/ready").status_code == 503
-        assert client.get("/health").status_code == 200
-        said = client.post("/v1/completions", json={"prompt": "a"})
-    assert (said.status_code, said.json()["error"]["code"]) == (503, "stopping")
-    assert said.headers["retry-after"]
 
 
 def test_keys_are_asked_for_below_a_prefix_too(make_server):

@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.demo.edits import sample, showcase
-from memoir_edge.demo.facts import load_facts
 from memoir_edge.edits import Edit, Unrelated
 from memoir_edge.evaluate import evaluate, hard_negatives, prompt_count
 
@@ -67,18 +65,3 @@ def test_a_share_of_nothing_is_none() -> None:
 def test_hard_negatives_are_never_edited_themselves() -> None:
     twin = replace(B, id="c", prompt="The currency of France is", subject="France")
     assert "The currency of France is" not in hard_negatives(B, [A, B, twin])
-
-
-def test_the_demos_edits_keep_their_promises() -> None:
-    facts = {(f.subject, f.relation): f.answer for f in load_facts()}
-    for edits in (showcase(), sample(200)):
-        own = {edit.prompt for edit in edits}
-        assert len(own) == len(edits)
-        for edit in edits:
-            assert facts[str(edit.subject), edit.tags["relation"]] == edit.ground_truth
-            assert edit.target != edit.ground_truth
-            assert len(edit.rephrase) == 7
-            assert edit.prompt not in edit.rephrase
-            assert not own & set(edit.hard_negatives)
-            assert not own & {probe.prompt for probe in edit.locality}
-            assert all(str(edit.subject) not in probe.prompt for probe in edit.locality)

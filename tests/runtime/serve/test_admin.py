@@ -3,16 +3,13 @@
 import json
 import shutil
 import threading
-import time
 from dataclasses import replace
 
 import pytest
 
 from memoir_edge import memory as memories
-from memoir_edge.errors import InputError
 from memoir_edge.memory import Probe
-from memoir_edge_runtime.serve.memories import Memories, RootError
-from memoir_edge_runtime.serve.watch import follow, signature
+from memoir_edge_runtime import Options
 
 ADMIN = "the-admin-key"
 
@@ -160,13 +157,6 @@ def test_paths_outside_the_roots(admin, files, tmp_path):
     assert _load(admin, "inside").status_code == 200
 
 
-def test_without_roots_nothing_is_loaded(session, files):
-    with pytest.raises(RootError):
-        Memories(session).allowed(str(files[0]))
-    with pytest.raises(InputError, match="is no folder"):
-        Memories(session, roots=[files[0]])
-
-
 def test_streams_finish_on_the_memory_they_began_with(running, admin, session, files, prompts):
     a, b = (_load(admin, file).json()["digest"] for file in files)
     held, step = threading.Event(), session.decoder.step
@@ -183,7 +173,7 @@ def test_streams_finish_on_the_memory_they_began_with(running, admin, session, f
             ]
     assert parts[-1]["memory"]["digest"] == a
     generation = session.load(files[0])
-    [alone] = session.generate(prompts[0], max_new_tokens=9, memory=generation)
+    [alone] = session.generate(prompts[0], Options(max_new_tokens=9), memory=generation)
     assert "".join(p["choices"][0]["text"] for p in parts) == alone.text
     assert _digest(admin) == b
 
@@ -191,7 +181,7 @@ def test_streams_finish_on_the_memory_they_began_with(running, admin, session, f
 def test_swaps_under_load_mix_nothing(running, admin, session, files, prompts):
     loaded = {_load(admin, file).json()["name"]: session.load(file) for file in files}
     expected = {
-        (g.digest, p): session.generate(p, max_new_tokens=8, memory=g)[0].text
+        (g.digest, p): session.generate(p, Options(max_new_tokens=8), memory=g)[0].text
         for g in (session.base, *loaded.values())
         for p in prompts[:6]
     }
@@ -232,74 +222,3 @@ def test_unloaded_memories_leave_no_series_behind(running, admin, files, prompts
     text = admin.get("/metrics").text
     assert 'memory="a"' not in text
     assert 'memory="b"' in text
-
-
-# --- A file that is followed ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def followed(tmp_path):
-    """Follow a file; what was loaded, and a way to wait for more."""
-    stop, seen, more = threading.Event(), [], threading.Condition()
-    threads = []
-
-    def load(path):
-        with more:
-            seen.append(path.read_bytes())
-            more.notify()
-        if seen[-1] == b"bad":
-            raise InputError("bad")
-
-    def start(file):
-        threads.append(threading.Thread(target=follow, args=(file, load, stop, signature(file))))
-        threads[0].start()
-
-    def wait(n):
-        with more:
-            assert more.wait_for(lambda: len(seen) >= n, timeout=30)
-        return seen
-
-    yield start, wait
-    stop.set()
-    threads[0].join()
-
-
-def _put(file, content):
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
-
-
-def test_a_file_replaced_by_rename(followed, tmp_path):
-    start, wait = followed
-    file = tmp_path / "m.safetensors"
-    file.write_bytes(b"0")
-    start(file)
-    for n, content in enumerate((b"1", b"bad", b"2"), start=1):
-        _put(file, content)
-        assert wait(n)[n - 1] == content
-    file.unlink()
-    _put(file, b"3")
-    assert wait(4) == [b"1", b"bad", b"2", b"3"]  # nothing twice, nothing for its absence
-
-
-def test_a_file_that_comes_later(followed, tmp_path):
-    start, wait = followed
-    start(tmp_path / "m")
-    time.sleep(0.05)
-    _put(tmp_path / "m", b"1")
-    assert wait(1) == [b"1"]
-
-
-def test_the_way_of_kubernetes(followed, tmp_path):
-    start, wait = followed
-    for version in ("1", "2", "3"):
-        (tmp_path / f"..{version}").mkdir()
-        (tmp_path / f"..{version}" / "m").write_text(version)
-    (tmp_path / "..data").symlink_to("..1")
-    (tmp_path / "m").symlink_to("..data/m")
-    start(tmp_path / "m")
-    for n, version in enumerate(("2", "3"), start=1):
-        (tmp_path / "..tmp").symlink_to(f"..{version}")
-        (tmp_path / "..tmp").replace(tmp_path / "..data")
-        assert wait(n)[-1] == version.encode()
