@@ -13,6 +13,8 @@ class Answer(NamedTuple):
     text: str
     edit: str | None = None  # id of the edit that fired
     overlap: float = 0.0  # of the best key, also when it did not fire
+    key: str | None = None  # what that key is made of, where the memory says
+    guarded: bool = False  # that key is a guard
 
 
 class Forced(NamedTuple):

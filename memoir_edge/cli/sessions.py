@@ -36,7 +36,10 @@ class OnnxModel:
 
         generation = self.session.generation if memory else self.session.base
         results = self.session.generate(prompts, Options(max_new_tokens), memory=generation)
-        return [Answer(r.text, r.fired, r.routing.overlap) for r in results]
+        return [
+            Answer(r.text, r.fired, r.routing.overlap, r.routing.key, r.routing.guard)
+            for r in results
+        ]
 
     def forced(
         self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool

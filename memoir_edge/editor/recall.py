@@ -116,9 +116,10 @@ class Edited:
         if routes is None:
             return Answer(text)
         assert self.live is not None
-        route = int(routes.route[i])
-        edit = self.live.bank.keys[route - 1].edit if route > 0 else None
-        return Answer(text, edit, float(routes.overlap[i]))
+        route, best, keys = int(routes.route[i]), int(routes.candidate[i]), self.live.bank.keys
+        edit = keys[route - 1].edit if route > 0 else None
+        key, guarded = (keys[best].text, keys[best].edit is None) if best >= 0 else (None, False)
+        return Answer(text, edit, float(routes.overlap[i]), key, guarded)
 
     def _recall(
         self, routes: tophash.Routes | None, part: Sequence[int]

@@ -8,6 +8,7 @@ import pytest
 from memoir_edge.answers import Answer, Forced
 from memoir_edge.edits import Edit, Unrelated
 from memoir_edge.evaluate import evaluate, hard_negatives, prompt_count
+from memoir_edge.evaluate.metrics import kind_of, wilson
 
 A = Edit(id="a", prompt="The capital of France is", target="Rome", subject="France", tags={},
          rephrase=("France is governed from", "French capital:"),
@@ -53,6 +54,57 @@ def test_every_share_is_what_was_written_down() -> None:
     assert report.routing.unrelated_fires == 0.5
     assert report.teacher_forced.reliability == 1.0
     assert report.teacher_forced.locality == 0.5  # one token of two moved, on both prompts
+
+
+def test_what_decided_is_counted() -> None:
+    report = evaluate(Fake(), [A, B])
+    detail = report.detail
+    assert (detail.recall_low, detail.recall_high) == wilson(1, 2)
+    assert (detail.same_template, detail.same_subject, detail.other) == (0.5, 0, None)
+    assert detail.by_own_prompt is None  # no key says what it was made of
+    assert detail.by_guard == 0
+
+
+def test_keys_and_guards_are_told_apart() -> None:
+    said = {
+        "France is governed from": Answer("Rome", "a", 0.8, key=A.prompt),
+        "French capital:": Answer("Rome", "a", 0.7, key="French capital"),
+        "The capital of Spain is": Answer("old", None, 0.9, key="Spain", guarded=True),
+    }
+
+    class Keyed(Fake):
+        def answer(
+            self, prompts: Sequence[str], max_new_tokens: int, *, memory: bool
+        ) -> list[Answer]:
+            return [said.get(p, Answer("old")) if memory else Answer("old") for p in prompts]
+
+    detail = evaluate(Keyed(), [A]).detail
+    assert (detail.by_own_prompt, detail.by_guard, detail.same_template) == (0.5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("The capital of Spain is", "same template"),
+        ("The currency of France is", "same subject"),
+        ("The currency of Spain is", "other"),
+        ("The capital of France is", "same subject"),
+    ],
+)
+def test_hard_negatives_are_of_a_kind(text: str, kind: str) -> None:
+    assert kind_of(A, text) == kind
+    assert kind_of(replace(A, subject=None), text) == "other"
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_an_interval_holds_its_share(count: int) -> None:
+    for hits in {0, 1, count // 2, count}:
+        low, high = wilson(hits, count)
+        assert low is not None
+        assert high is not None
+        assert 0 <= low <= hits / count <= high <= 1
+        assert low < high
+    assert wilson(0, 0) == (None, None)
 
 
 def test_a_share_of_nothing_is_none() -> None:

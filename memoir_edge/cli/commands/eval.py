@@ -133,13 +133,22 @@ def show(report: Report, output: Output) -> None:
             ["hard negatives changed", None, free.hard_negatives_changed],
         ],
     )
+    detail = report.detail
+    interval = None
+    if detail.recall_low is not None:
+        interval = f"{detail.recall_low:.3f} to {detail.recall_high:.3f}"
     output.table(
         "routing",
-        ["", "share"],
+        ["", "share", "95 % interval"],
         [
-            ["rephrasings that reach their edit", routing.recall],
-            ["hard negatives that reach any", routing.false_fires],
-            ["unrelated prompts that reach any", routing.unrelated_fires],
+            ["rephrasings that reach their edit", routing.recall, interval],
+            ["  by the key of its own prompt", detail.by_own_prompt, None],
+            ["hard negatives that reach any", routing.false_fires, None],
+            ["  the prompt asked of another subject", detail.same_template, None],
+            ["  the subject asked something else", detail.same_subject, None],
+            ["  neither", detail.other, None],
+            ["hard negatives nearest to a guard", detail.by_guard, None],
+            ["unrelated prompts that reach any", routing.unrelated_fires, None],
         ],
     )
     if report.failed:
