@@ -1,0 +1,1 @@
+"""The router: which edit a prompt asks for."""
