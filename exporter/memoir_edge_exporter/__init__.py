@@ -3,8 +3,8 @@
     export(out=Path("onnx"), model=Path("model"))
 
 One transformation a file: `_base_graph` (transformers to ONNX), `_site` (which MatMul), `_bodies`
-and `_settle` (the two ops), `_ports` (the ops at the site), `_router` and `_code` (an encoder
-beside the graph), `_write` and `_readme` (the directory), `_triton` (another server's layout).
+and `_settle` (the two ops), `_ports` (the ops at the site), `_router`, `_code` and `_eight_bits`
+(an encoder beside the graph), `_write` and `_readme` (the directory), `_triton` (another layout).
 docs/ports.md is the contract of what comes out.
 """
 

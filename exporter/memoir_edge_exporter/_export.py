@@ -9,6 +9,7 @@ import onnx
 from memoir_edge import sidecar
 from memoir_edge.base import read_config, weights_digest
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge.router.encoder import Encoder
 from memoir_edge.sites import default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
@@ -47,8 +48,7 @@ def export(
     site: str | None = None,
     dtype: str = "fp32",
     model_id: str | None = None,
-    encoder: str | None = None,
-    adapter: str | Path | None = None,
+    encoder: str | Encoder | None = None,
     precision: Precision = "int8",
     max_protobuf: int = MAX_PROTOBUF,
 ) -> Exported:
@@ -62,9 +62,8 @@ def export(
         site: Module path of the edited layer; default by architecture.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
         model_id: Name of the base model; default the folder's.
-        encoder: Folder or hub id of a sentence encoder: the directory also gets a router, for
-            memories whose keys are its codes.
-        adapter: Of the encoder; default the one shipped for it, if any.
+        encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
+            gets a router, for memories whose keys are its codes.
         precision: Of the encoder's weights: "int8" or "fp32".
         max_protobuf: Bytes above which weights are stored beside the graph.
 
@@ -87,6 +86,8 @@ def export(
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     site = site or default_site(read_config(given[-1]))
     require_tokenizer(*given)
+    if isinstance(encoder, str):
+        encoder = Encoder(encoder)
     with directory(out) as folder:
         if onnx_dir is None:
             base_graph(given[0], folder, dtype)
@@ -99,7 +100,7 @@ def export(
         save(add_ports(graph, found), folder, max_protobuf)
         router = None
         if encoder is not None:
-            router = export_router(encoder, folder, adapter=adapter, precision=precision)
+            router = export_router(encoder, folder, precision=precision)
         made = sidecar.Sidecar(
             site=found.path,
             D=found.D,

@@ -10,9 +10,7 @@ searched where a host has the native kernel. Knows nothing of the model that ans
 Rules:
 1. `router.onnx` is the offline formula (`memoir_edge.router.codes`): the encoder with its adapter,
    its own pooling, and the projection.
-2. In int8 the encoder's weights are 8 bits, in blocks of one scale each, and its tables of
-   embeddings too; activations are rounded row by row, so that a code does not depend on what else
-   is in the batch. The projection stays as it is.
+2. In int8 it is `_eight_bits` of that; in fp32 it is plain ONNX, of standard operators alone.
 3. `route.onnx` is the Route op, its ports holding one guard that nothing reaches. The ports that
    codes need no value for hold it.
 """
@@ -32,16 +30,15 @@ from memoir_edge.errors import InputError
 from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter._base_graph import OPSET, quiet
 from memoir_edge_exporter._bodies import VERSION, bodies
+from memoir_edge_exporter._eight_bits import eight_bits
 from memoir_edge_exporter._ports import ROUTE_INPUTS
 
 Precision = Literal["int8", "fp32"]
 FOLDER = "router"
-_BLOCK = 128  # weights of one scale
-_ROWWISE = 4  # ONNX Runtime's name for products of 8-bit integers
 
 
 def export_router(
-    encoder: str, out: Path, *, adapter: str | Path | None = None, precision: Precision = "int8"
+    encoder: str | Encoder, out: Path, *, precision: Precision = "int8"
 ) -> sidecar.Router:
     """Write a router into an export directory.
 
@@ -49,9 +46,8 @@ def export_router(
     BERT, DistilBERT, RoBERTa, XLM-R and MPNet; not one that puts words of its own before each text.
 
     Args:
-        encoder: Folder or hub id of a sentence encoder.
+        encoder: Folder or hub id of a sentence encoder, or one that is loaded.
         out: The export directory.
-        adapter: As `memoir_edge.router.encoder.Encoder` takes it.
         precision: Of the encoder's weights.
 
     Returns:
@@ -59,16 +55,15 @@ def export_router(
 
     Raises:
         InputError: No such encoder, one without a tokenizer, or one that cannot be written.
-        MismatchError: An adapter of another encoder.
 
     Example:
         made = export_router("sentence-transformers/all-MiniLM-L6-v2", Path("onnx"))
     """
-    read = Encoder(encoder, adapter=adapter)
+    read = Encoder(encoder) if isinstance(encoder, str) else encoder
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer(read).save(str(folder / "tokenizer.json"))
-    with _explained(encoder):
+    with _explained(read.folder):
         onnx.save(code_graph(read, precision), folder / "router.onnx")
     onnx.save(route_graph(read.bits, read.weight), folder / "route.onnx")
     for graph in ("router.onnx", "route.onnx"):
@@ -77,7 +72,7 @@ def export_router(
 
 
 @contextlib.contextmanager
-def _explained(encoder: str) -> Iterator[None]:
+def _explained(encoder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch and ONNX Runtime raise what they like
@@ -120,9 +115,7 @@ def code_graph(encoder: Encoder, precision: Precision) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as place, quiet():
         path = Path(place) / "router.onnx"
         _trace(encoder, path)
-        if precision == "int8":
-            _eight_bits(path)
-        return onnx.load(path)
+        return eight_bits(path, kept="/projection/") if precision == "int8" else onnx.load(path)
 
 
 def _trace(encoder: Encoder, path: Path) -> None:
@@ -130,9 +123,6 @@ def _trace(encoder: Encoder, path: Path) -> None:
 
     from memoir_edge_exporter._code import Code
 
-    net = encoder.module[0].auto_model
-    with contextlib.suppress(ValueError):  # a family without the choice has just this one
-        net.set_attn_implementation("eager")
     ids = torch.tensor([[0, 1, 2], [2, 1, 0]])
     attention = torch.tensor([[1, 1, 1], [1, 1, 0]])
     rows = {0: "B", 1: "T"}
@@ -146,25 +136,6 @@ def _trace(encoder: Encoder, path: Path) -> None:
         output_names=["code"],
         dynamic_axes={"input_ids": rows, "attention_mask": rows, "code": {0: "B"}},
     )
-
-
-def _eight_bits(path: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    model = onnx.load(path)
-    kept = [node.name for node in model.graph.node if node.name.startswith("/projection/")]
-    weights = MatMulNBitsQuantizer(
-        model,
-        bits=8,
-        block_size=_BLOCK,
-        is_symmetric=True,
-        accuracy_level=_ROWWISE,
-        nodes_to_exclude=kept,
-    )
-    weights.process()
-    onnx.save(weights.model.model, path)
-    quantize_dynamic(path, path, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
 
 
 # --- Rule 3 --------------------------------------------------------------------------------------

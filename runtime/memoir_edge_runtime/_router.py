@@ -98,6 +98,10 @@ class Router:
         routes = tophash.Routes._make(output.numpy().copy() for output in outputs)
         return Decided(routes, tuple(each.cut for each in read))
 
+    def tokens(self, text: str) -> int:
+        """Tokens that are read of a text, special ones included."""
+        return len(self._tokenizer.encode(text.strip()).ids)
+
     def read(self, texts: Sequence[str]) -> list[Read]:
         """What the texts' codes are made of; TopHash gives the code."""
         with self._lock:
