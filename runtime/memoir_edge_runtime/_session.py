@@ -161,18 +161,13 @@ class Session:
     def chat_prompt(self, messages: Sequence[_chat.Message]) -> Prompt:
         """Messages as a prompt, routed from the last user message on.
 
-                Earlier turns and a system prompt do not count. What the template puts behind the message
-                does, because the answer begins there and the feature `last` reads the very last token. If
-        <<<<<<< HEAD
-                the message cannot be found in the text, the whole prompt counts. A router beside
-                the graph reads the message alone.
-        =======
-                the message cannot be found in the text, the whole prompt counts. A router beside the
-                graph reads the message alone.
-        >>>>>>> served
+        Earlier turns and a system prompt do not count. What the template puts behind the message
+        does, because the answer begins there and the feature `last` reads the very last token. If
+        the message cannot be found in the text, the whole prompt counts. A router beside the graph
+        reads the message alone.
 
-                Raises:
-                    InputError: No template, messages that it refuses, or too long a chat.
+        Raises:
+            InputError: No template, messages that it refuses, or too long a chat.
         """
         text = self.render_chat(messages)
         begin = _chat.last_user(text, messages) or 0
