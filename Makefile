@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make docs
+# make demo · make models · make test · make lint · make bench · make docs
 # Each target makes its own virtual environment first, once.
 
 PYTHON ?= python3
@@ -7,10 +7,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 VENV5  := $(VENV)-transformers5
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo models test lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/memoir-edge demo
+
+# Real models that tests and benchmarks ask for; they fetch them by themselves, too.
+models: $(READY)
+	$(BIN)/python tools/models.py
 
 # Everything, after the editor alone with the next transformers: optimum-onnx caps the first one.
 test: $(READY) $(VENV5)/.ready

@@ -1,6 +1,9 @@
-"""What is asked of a model, in PyTorch or on ONNX Runtime alike: two questions, two answers."""
+"""What is asked of a model, in PyTorch or on ONNX Runtime alike: two questions, two answers.
 
-from collections.abc import Sequence
+Also when an answer counts as an edit's own, so that every check of a memory means the same by it.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -10,6 +13,8 @@ class Answer(NamedTuple):
     text: str
     edit: str | None = None  # id of the edit that fired
     overlap: float = 0.0  # of the best key, also when it did not fire
+    key: str | None = None  # what that key is made of, where the memory says
+    guarded: bool = False  # that key is a guard
 
 
 class Forced(NamedTuple):
@@ -17,6 +22,29 @@ class Forced(NamedTuple):
 
     target: tuple[int, ...]
     predicted: tuple[int, ...]
+
+
+# Tokens that a check lets a model say beyond the target, to see whether it stops there.
+SLACK = 4
+
+
+def room(encode_bare: Callable[[str], Sequence[int]], targets: Sequence[str]) -> int:
+    """Most new tokens of the answers that `holds` is asked about.
+
+    Args:
+        encode_bare: Text to token ids, without special tokens.
+        targets: What the answers must be.
+    """
+    return max((len(encode_bare(f" {target}")) for target in targets), default=0) + SLACK
+
+
+def holds(answer: Answer, target: str, edit: str | None) -> bool:
+    """Whether a free answer is the target and comes from the edit, None being the base model.
+
+    >>> holds(Answer(" Rome", "a"), "Rome", "a"), holds(Answer("Rome"), "Rome", "a")
+    (True, False)
+    """
+    return answer.text.strip() == target and answer.edit == edit
 
 
 class Model(Protocol):

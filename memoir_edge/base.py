@@ -1,21 +1,29 @@
-"""The base model as files: where they lie and which model they are.
+"""The base model as files: where they lie, which model they are, and what they say about it.
 
 Knows nothing of what the weights mean; needs neither torch nor transformers.
 """
 
 import hashlib
 import json
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, install
 
 _CHUNK = 1 << 22
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything counts
+# Names of the longest sequence in `config.json`: most families, GPT-2 and its kin, MPT and DBRX.
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+
+UNBOUNDED = sys.maxsize  # context of a model that states none, as ALiBi models need not
 
 
 def locate(model: str) -> Path:
     """The folder of a model: a local path, or a hub id that is fetched or found in the cache.
+
+    A `.gguf` file, local or `org/name:FILE.gguf` of the hub, is converted to a folder once.
 
     Raises:
         InputError: Neither a folder nor a model that the hub or its cache can give.
@@ -23,22 +31,49 @@ def locate(model: str) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
+    if model.endswith(".gguf"):
+        return _converted(model)
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(
             f"no model folder at {model}",
-            hint="give a transformers folder or a hub id like org/name",
+            hint="give a transformers folder, a .gguf file or a hub id like org/name",
         )
-    try:
-        from huggingface_hub import snapshot_download
+    ignored = ["*.gguf", "*.onnx*", "original/*"]
+    return _fetched(model, lambda hub: hub.snapshot_download(model, ignore_patterns=ignored))
 
-        return Path(snapshot_download(model, ignore_patterns=["*.gguf", "*.onnx*", "original/*"]))
+
+def _fetched(model: str, fetch: Callable[[Any], str]) -> Path:
+    """What the hub gives of a model."""
+    try:
+        import huggingface_hub
+
+        return Path(fetch(huggingface_hub))
     except ImportError as error:
-        raise InputError(f"no folder {model}", hint='pip install "memoir-edge[edit]"') from error
+        raise InputError(f"no folder {model}", hint=install("edit")) from error
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise InputError(
             f"{model} is no folder here, and the hub did not give it: {_first_line(error)}",
             hint="check the name, the network and your access, or give a local folder",
         ) from error
+
+
+def _converted(model: str) -> Path:
+    """The transformers folder made of a `.gguf` file, local or of the hub."""
+    file = Path(model).expanduser()
+    if not file.is_file():
+        name, _, inside = model.partition(":")
+        if name.count("/") != 1 or not inside:
+            raise InputError(
+                f"no .gguf file at {model}", hint="give its path, or org/name:FILE.gguf of the hub"
+            )
+        file = _fetched(model, lambda hub: hub.hf_hub_download(name, inside))
+    try:
+        from memoir_edge.editor.gguf import converted
+    except ImportError as error:
+        raise InputError(
+            "reading a .gguf file needs PyTorch", hint='pip install "memoir-edge[edit]"'
+        ) from error
+    return converted(file)
 
 
 def _first_line(error: Exception) -> str:
@@ -51,19 +86,60 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: It is missing or no JSON object.
     """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not (folder / "config.json").is_file():
         raise InputError(
-            f"{folder} is no model folder: config.json: {error.strerror}",
+            f"{folder} is no model folder: it holds no config.json",
             hint="give a folder written by save_pretrained",
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds {type(config).__name__}, expected an object")
-    return config
+        )
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; empty where there is no such file.
+
+    Raises:
+        InputError: The file cannot be read, or is no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {type(found).__name__}, expected an object")
+    return found
+
+
+def context(config: Mapping[str, Any]) -> int:
+    """Most tokens of a sequence, by the parsed `config.json`.
+
+    >>> context({"max_position_embeddings": 4096})
+    4096
+    >>> context({"model_type": "bloom"}) == UNBOUNDED
+    True
+    """
+    return next((int(config[name]) for name in _CONTEXT if config.get(name)), UNBOUNDED)
+
+
+def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
+    """Token ids that end a text.
+
+    They are generation_config.json's, else config.json's, else the tokenizer's.
+
+    Args:
+        folder: A model folder or an export directory.
+        own: The tokenizer's end-of-text id.
+
+    Raises:
+        InputError: A file is no JSON object, or names something else than token ids.
+    """
+    for name in ("generation_config.json", "config.json"):
+        found = read_json(folder / name).get("eos_token_id")
+        if found is not None:
+            ids = found if isinstance(found, list) else [found]
+            if not all(type(id) is int for id in ids):
+                raise InputError(f"{folder / name} has eos_token_id {found!r}, expected token ids")
+            return tuple(ids)
+    return () if own is None else (own,)
 
 
 def weights_digest(folder: Path) -> str | None:

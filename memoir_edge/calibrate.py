@@ -1,20 +1,25 @@
-"""Thresholds: from which overlap on each key answers, for a stated share of false fires.
+"""Thresholds: the overlap from which each key answers, for a stated share of false fires.
 
-Knows nothing of models or texts: packed masks go in, thresholds come out. On some models all keys
-are missed about as nearly; on others some prompts end in nearly the same state whatever they are
-about, and one threshold for all would have to be high enough for the worst. So each key is told to
-some degree w how near a miss comes to it, and what is added to that, the same for all keys, is
-measured by leaving each miss out:
+Knows nothing of models or texts: packed masks go in, thresholds come out. A *miss* is a prompt that
+a key must not answer; another edit's own prompt is one too.
 
-    base_i   = largest overlap of key i with any miss
-    margin   = what a share `bound` of the misses exceeds of  overlap with the best key j, less
-               w base_j, with base_j as it is without that miss
-    floor    = what a share `bound` of unrelated prompts exceeds of the overlap with the best key
-    threshold_i = w base_i + margin, at least the floor
+A key's threshold is w times its highest overlap with a miss, plus a margin that all keys share and
+that is estimated leave-one-out:
 
-w is the degree that gives the lowest thresholds: they let the most paraphrases through.
-The prompt of an edit is a miss too, of every key but its own. Few misses tell little of a rare
-one, so both shares are taken a standard error lower.
+    base_i      = highest overlap of key i with any miss
+    excess      = of a miss whose best key is j: its overlap with j, minus w base_j, where base_j
+                  is computed without that miss
+    margin      = the value that the excess of a share `bound` of the misses exceeds
+    floor       = the overlap with the best key that a share `bound` of unrelated prompts exceeds
+    threshold_i = max(w base_i + margin, floor)
+
+With w = 0 all keys have one threshold, which must be high enough for the key that is missed most
+narrowly; on some models a few keys are, because their prompts end in nearly the same state whatever
+they are about. With w = 1 each key has a threshold of its own. Of `DEGREES`, the w is taken that
+gives the lowest mean threshold, because low thresholds let paraphrases through.
+
+A small sample says little about rare events, so both quantiles are taken one standard error
+further out.
 """
 
 from typing import NamedTuple
@@ -22,16 +27,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memoir_edge.tophash import Bytes, Floats, Ints, overlap
+from memoir_edge.tophash import GUARD, Bytes, Floats, Ints, overlap
 
-# A key's own prompt overlaps it fully, up to rounding between runtimes; it must answer.
+# Highest threshold: a key's own prompt must answer, and its overlap of 1 may be less by what two
+# runtimes round differently.
 HIGHEST = 0.95
-# A miss with a key's own subject that overlaps it as much as this may be its paraphrase.
+# From this overlap on, a miss with a key's own subject may be the key's paraphrase, and is no miss.
 PARAPHRASE = 0.75
 DEGREES = (0.0, 0.5, 1.0)  # w
-NOBODY = -1
-UNKNOWN = -2  # a key's edit that no record tells of
-GUARD = -3  # a key that says "base model": a miss that comes nearest to it fires nothing
+# In place of the number of an edit or a subject; a guard's edit is `GUARD`, as in a bank.
+NOBODY = -2  # a miss that is no edit's own prompt, or names no edit's subject
+UNKNOWN = -3  # a key of an edit whose record is withheld
 
 
 class Keys(NamedTuple):
@@ -43,7 +49,7 @@ class Keys(NamedTuple):
 
 
 class Misses(NamedTuple):
-    """Prompts that no key may answer, but for those of their own edit."""
+    """Prompts that only the keys of their own edit may answer, if they have one."""
 
     masks: Bytes  # [n, ceil(D/8)]
     edit: Ints  # [n] number of the edit whose own text it is, or `NOBODY`
@@ -54,10 +60,10 @@ def thresholds(keys: Keys, k: int, misses: Misses, unrelated: Bytes, bound: floa
     """A threshold for each key; None where there are too few misses to measure one.
 
     Args:
-        keys: What may answer.
-        k: Weight of a mask.
-        misses: What must not fire.
-        unrelated: `[n, ceil(D/8)]` masks of prompts that no edit is about.
+        keys: The keys of the bank.
+        k: Number of ones in a mask.
+        misses: Prompts that must not fire.
+        unrelated: `[n, ceil(D/8)]` masks of prompts that have nothing to do with any edit.
         bound: Share of the misses that may fire.
     """
     if len(misses.masks) < 1 / bound:
@@ -70,7 +76,7 @@ def thresholds(keys: Keys, k: int, misses: Misses, unrelated: Bytes, bound: floa
     if len(unrelated):
         stray = Misses(unrelated, *np.full((2, len(unrelated)), NOBODY))
         floor = _exceeded(_meet(keys, k, stray).overlap, bound)
-    above = 0.5 / k  # a key answers at its threshold: stay above what must not
+    above = 0.5 / k  # a key answers at its threshold, so it must lie above what must not fire
     tried = []
     for w in DEGREES:
         margin = _exceeded(met.overlap - w * without, bound)
@@ -80,7 +86,7 @@ def thresholds(keys: Keys, k: int, misses: Misses, unrelated: Bytes, bound: floa
 
 
 def _exceeded(values: NDArray[np.floating], share: float) -> float:
-    """What at most that share of values exceeds, by the lower end of what the sample shows."""
+    """The quantile that a share of values exceeds, one standard error of that share further out."""
     error = np.sqrt(share * (1 - share) / len(values))
     return float(np.quantile(values, min(1 - share + error, 1), method="higher"))
 
@@ -96,7 +102,7 @@ class _Met(NamedTuple):
 
 
 def _meet(keys: Keys, k: int, misses: Misses) -> _Met:
-    """Compare all misses with all keys, but where one is the key's own prompt or paraphrase."""
+    """Compare misses and keys, but no key with its own prompt or what may be its paraphrase."""
     found, rows = [], []
     base, second = np.zeros((2, len(keys.masks)), np.float32)
     nearest = np.full(len(keys.masks), NOBODY)
@@ -109,5 +115,5 @@ def _meet(keys: Keys, k: int, misses: Misses) -> _Met:
         base = np.maximum(base, R)
         best = int(R.argmax())
         rows.append(best)
-        found.append(0.0 if keys.edit[best] == GUARD else R[best])
+        found.append(0.0 if keys.edit[best] == GUARD else R[best])  # a guard fires nothing
     return _Met(np.array(found, np.float32), np.array(rows), base, nearest, second)

@@ -19,6 +19,15 @@ prints both as one readable line each and exits with ``exit_code``:
 """
 
 
+def install(extras: str) -> str:
+    """The hint for a package that is missing: which of this project's extras bring it.
+
+    >>> install("edit")
+    'in a checkout of memoir-edge: pip install -c constraints.txt -e ".[edit]"'
+    """
+    return f'in a checkout of memoir-edge: pip install -c constraints.txt -e ".[{extras}]"'
+
+
 class MemoirEdgeError(Exception):
     """Root of the tree.
 

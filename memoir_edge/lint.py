@@ -1,6 +1,6 @@
 """What is doubtful about a batch of edits, seen before anything is trained.
 
-Knows nothing of models: prompts come with their masks or their lengths in tokens.
+Knows nothing of models: prompts come with their keys or their lengths in tokens.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from memoir_edge import tophash
-from memoir_edge.bank import Bank
 from memoir_edge.edits import Edit
+from memoir_edge.history.bank import Bank
 from memoir_edge.tophash import Bytes
 
 DUPLICATE = "duplicate"  # the same prompt and target under another id
 CONTRADICTION = "contradiction"  # the same prompt with another target: the later edit wins
-SAME_FACT = "same fact?"  # another prompt whose mask overlaps above the threshold
+SAME_FACT = "same fact?"  # another prompt whose key overlaps above the threshold
 TOO_LONG = "too long"  # for the model's context
 
 
@@ -40,13 +40,13 @@ def too_long(edits: Sequence[Edit], lengths: Sequence[int], context: int) -> lis
 
 
 def doubtful(
-    edits: Sequence[Edit], masks: Sequence[Bytes], held: Bank, threshold: float
+    edits: Sequence[Edit], keys: Sequence[Bytes], held: Bank, threshold: float
 ) -> list[Finding]:
     """Edits that meet one before them, in the batch or in the memory.
 
     Args:
         edits: The batch, in the order in which it will be trained.
-        masks: The packed mask of each edit's prompt.
+        keys: The packed mask or code of each edit's prompt.
         held: The keys of the memory.
         threshold: Overlap from which an edit answers that does not say it itself.
     """
@@ -56,13 +56,13 @@ def doubtful(
     rows = held.rows()
     ids = [*rows, *(edit.id for edit in edits)]
     texts = [(r or {}) for r in map(held.records.get, rows)] + [edit.record() for edit in edits]
-    bank = np.stack([*(held.keys[row].mask for row in rows.values()), *masks])
+    bank = np.stack([*(held.keys[row].mask for row in rows.values()), *keys])
     reach = [held.keys[row].threshold for row in rows.values()] + [
         threshold if edit.threshold is None else edit.threshold for edit in edits
     ]
     for i, edit in enumerate(edits):
         place = len(rows) + i
-        R = tophash.overlap(bank[[place]], bank[:place], held.k)[0]
+        R = tophash.overlap(bank[[place]], bank[:place], held.weight)[0]
         for j in np.flatnonzero(np.minimum(reach[:place], reach[place]) <= R):
             kind, note = _kind(edit, texts[j])
             found.append(Finding(kind, edit.id, ids[j], round(float(R[j]), 3), note))

@@ -18,8 +18,9 @@ untrusted input: everything is checked before use, and each refusal has its own 
     ├── DtypeError              a tensor of the wrong type
     ├── ShapeError              a tensor of the wrong shape
     ├── ColumnsError            columns out of range or not strictly increasing
-    ├── MaskError               a mask whose weight is not k, or with bits beyond D
-    ├── OwnerError              an owner that is no primary key's row
+    ├── MaskError               a mask or key of another weight, or with bits beyond its width
+    ├── OwnerError              an owner that is no edit's row, or an edit without a key
+    ├── RouterError             codes that no router of this version makes
     ├── PermutationError        the permutation is not one
     ├── NotFiniteError          NaN or infinity
     ├── MetadataError           the JSON document is malformed
@@ -45,7 +46,9 @@ from safetensors import SafetensorError, deserialize
 from memoir_edge.errors import InputError, MemoryFormatError
 from memoir_edge.tophash import FEATURES, Bytes, Floats, unpack
 
-FORMAT = 1
+FORMAT = 1  # whose keys are the masks themselves: the graph routes by its own activations
+CODED = 2  # whose keys are a router's codes
+FORMATS = (FORMAT, CODED)
 FORMAT_KEY = "memoir_edge.format"
 DOCUMENT_KEY = "memoir_edge.memory"
 DIGEST_KEY = "memoir_edge.sha256"
@@ -60,6 +63,7 @@ MAX_OUTPUT_WIDTH = 2**20  # d
 MAX_COLUMNS = 2**20  # C
 MAX_KEYS = 2**21  # R: a million edits with a paraphrase each
 MAX_EDITS = 2**20
+MAX_CODE_BITS = 2**16  # P
 
 _REMAKE = "made by something else, or damaged on its way: fetch the file or make it again"
 _BLANK = b"0" * 64
@@ -107,11 +111,15 @@ class ColumnsError(MemoryFormatError):
 
 
 class MaskError(MemoryFormatError):
-    """A mask whose weight is not k, or with bits beyond D."""
+    """A mask or key of another weight, or with bits beyond its width."""
 
 
 class OwnerError(MemoryFormatError):
-    """An owner that is no primary key's row."""
+    """An owner that is no edit's row, or an edit without a key."""
+
+
+class RouterError(MemoryFormatError):
+    """Codes that no router of this version makes."""
 
 
 class PermutationError(MemoryFormatError):
@@ -157,9 +165,47 @@ class Probe(NamedTuple):
     edit: str | None = None
 
 
+class Router(NamedTuple):
+    """What makes codes of prompts, beside the graph; one of another digest makes other codes."""
+
+    kind: str  # "encoder"
+    digest: str  # SHA-256 of what it computes with, whatever its precision
+    bits: int  # P
+    weight: int  # ones of a code
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Codes:
+    """The keys of a memory that is routed by a router instead of the site's activations."""
+
+    router: Router
+    keys: Bytes  # [K, ceil(P/8)]
+    owner: npt.NDArray[np.int32]  # [K] row of the edit's mask in the bank, -1 for a guard
+    thresholds: Floats  # [K]
+    texts: tuple[str, ...] = ()  # [K] what each key is the code of; empty: withheld
+
+
+def no_codes(router: Router) -> Codes:
+    """Of a memory without edits."""
+    return Codes(
+        router=router,
+        keys=np.zeros((0, -(-router.bits // 8)), np.uint8),
+        owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32),
+    )
+
+
+KINDS = ("encoder",)
+UNREACHABLE = 2.0  # no overlap reaches it: the threshold of a mask that codes route to
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Memory:
-    """One memory. C columns, R keys; D and d are the site's input and output width."""
+    """One memory. C columns, R keys; D and d are the site's input and output width.
+
+    With `codes`, the bank holds one mask for each edit and no guards, and a router's codes say
+    which of them a prompt asks for.
+    """
 
     site: str
     feature: str
@@ -174,6 +220,7 @@ class Memory:
     scale: Floats  # [D]
     permutation: npt.NDArray[np.int32]  # [D]
     edits: tuple[Entry, ...]
+    codes: Codes | None = None
     scales: Floats | None = None  # [C], with int8 values only
     parent: str | None = None  # SHA-256 of the file that this one was made from
     probes: tuple[Probe, ...] = ()
@@ -208,17 +255,24 @@ class Memory:
         return {entry.row: entry for entry in self.edits}
 
 
-def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
-    """A memory of the columns of `Wm` that some mask touches and that are not all zero.
+def sparse(Wm: Floats, bank: Bytes) -> tuple[npt.NDArray[np.int32], Floats]:
+    """The columns of `Wm` that some mask touches and that are not all zero.
 
     Args:
         Wm: `[d, D]` float32, the change of the site's weight.
         bank: `[R, ceil(D/8)]` packed masks.
-        rest: The other fields of `Memory`.
+
+    Returns:
+        `Memory.columns` `[C]` and `Memory.values` `[C, d]`.
     """
     touched = unpack(np.bitwise_or.reduce(bank, axis=0, initial=0), Wm.shape[1])
     columns = np.flatnonzero(touched & Wm.any(axis=0)).astype(np.int32)
-    values = np.ascontiguousarray(Wm[:, columns].T, dtype=np.float32)
+    return columns, np.ascontiguousarray(Wm[:, columns].T, dtype=np.float32)
+
+
+def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
+    """A memory of a dense change `[d, D]`; `rest` are the other fields of `Memory`."""
+    columns, values = sparse(Wm, bank)
     return Memory(columns=columns, values=values, bank=bank, **rest)
 
 
@@ -242,7 +296,7 @@ def to_bytes(memory: Memory) -> bytes:
     """
     validate(memory)
     metadata = {
-        FORMAT_KEY: str(FORMAT),
+        FORMAT_KEY: str(FORMAT if memory.codes is None else CODED),
         DOCUMENT_KEY: _canonical(_document(memory)),
         DIGEST_KEY: _BLANK.decode(),
     }
@@ -313,17 +367,27 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _tensors(memory: Memory) -> dict[str, npt.NDArray[Any]]:
-    found = {name: getattr(memory, name) for name in _TENSORS}
+    found = {name: getattr(memory, name) for name in (*_SHARED, *_MASKS)}
+    if memory.codes is not None:
+        found = {name: found[name] for name in _SHARED} | {"masks": memory.bank}
+        found |= {name: getattr(memory.codes, name) for name in ("keys", "owner", "thresholds")}
     return {name: array for name, array in found.items() if array is not None}
 
 
 def _document(memory: Memory) -> dict[str, Any]:
     edits = sorted(memory.edits, key=lambda entry: entry.row)
-    return {name: getattr(memory, name) for name in _DOCUMENT} | {
-        "base": memory.base._asdict(),
-        "edits": [{n: v for n, v in e._asdict().items() if v is not None} for e in edits],
-        "probes": [probe._asdict() for probe in memory.probes],
-    }
+    coded = {}
+    if memory.codes is not None:
+        coded = {"router": memory.codes.router._asdict(), "texts": list(memory.codes.texts)}
+    return (
+        {name: getattr(memory, name) for name in _DOCUMENT}
+        | coded
+        | {
+            "base": memory.base._asdict(),
+            "edits": [{n: v for n, v in e._asdict().items() if v is not None} for e in edits],
+            "probes": [probe._asdict() for probe in memory.probes],
+        }
+    )
 
 
 def _json(document: object) -> str:
@@ -383,13 +447,17 @@ def from_bytes(data: bytes) -> Memory:
     stored, metadata, header = _open(data)
     _check_metadata(metadata)
     _check_digest(data, header, metadata[DIGEST_KEY])
-    _check_specs({name: (t["dtype"], tuple(t["shape"])) for name, t in stored.items()})
+    coded = metadata[FORMAT_KEY] == str(CODED)
+    specs = {name: (t["dtype"], tuple(t["shape"])) for name, t in stored.items()}
+    _check_specs(specs, _CODED if coded else _PLAIN)
     document = _parse(metadata[DOCUMENT_KEY])
-    _check_document(document)
+    _check_document(document, coded=coded)
     arrays: dict[str, Any] = {
         name: np.frombuffer(t["data"], _DTYPES[t["dtype"]]).reshape(t["shape"])
         for name, t in stored.items()
     }
+    if coded:
+        arrays |= _decoded(arrays, document)
     fields = {name: document[name] for name in _DOCUMENT if name not in ("D", "d")} | {
         "base": Base(**_only(Base._fields, document["base"])),
         "edits": tuple(Entry(**_only(Entry._fields, edit)) for edit in document["edits"]),
@@ -403,6 +471,28 @@ def from_bytes(data: bytes) -> Memory:
         )
     _check_content(memory)
     return memory
+
+
+def _decoded(arrays: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a memory with codes; takes the tensors that only such a file has."""
+    codes = Codes(
+        router=Router(**_only(Router._fields, document["router"])),
+        keys=arrays.pop("keys"),
+        owner=arrays.pop("owner"),
+        thresholds=arrays.pop("thresholds"),
+        texts=tuple(document["texts"]),
+    )
+    return {"codes": codes, **by_codes(arrays.pop("masks"))}
+
+
+def by_codes(masks: Bytes) -> dict[str, Any]:
+    """`bank`, `owner` and `thresholds` of a memory whose masks `[E, ceil(D/8)]` codes route to."""
+    E = len(masks)
+    return {
+        "bank": masks,
+        "owner": np.arange(E, dtype=np.int32),
+        "thresholds": np.full(E, UNREACHABLE, np.float32),
+    }
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes]:
@@ -425,9 +515,10 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
     hint = "this looks like another safetensors file, such as a model's weights"
     if FORMAT_KEY not in metadata:
         raise NotAMemoryError(f"no memory: the metadata has no {FORMAT_KEY}", hint=hint)
-    if metadata[FORMAT_KEY] != str(FORMAT):
+    if metadata[FORMAT_KEY] not in map(str, FORMATS):
         raise VersionError(
-            f"format version {metadata[FORMAT_KEY][:20]!r}, this reader knows {FORMAT}",
+            f"format version {metadata[FORMAT_KEY][:20]!r}, this reader knows "
+            f"{' and '.join(map(str, FORMATS))}",
             hint="update memoir-edge, or make the memory again with this version",
         )
     for key in (DOCUMENT_KEY, DIGEST_KEY):
@@ -476,18 +567,29 @@ def _only(names: Iterable[str], found: dict[str, Any]) -> dict[str, Any]:
 # numpy has no bfloat16: uint16 holds its bits, and no other tensor has that type.
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "|i1", "I32": "<i4", "U8": "|u1"}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
-_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+_Tensors = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+_SHARED: _Tensors = {
     "columns": (("I32",), ("C",)),
     "values": (("F32", "F16", "BF16", "I8"), ("C", "d")),
     "scales": (("F32",), ("C",)),
-    "bank": (("U8",), ("R", "ceil(D/8)")),
-    "owner": (("I32",), ("R",)),
-    "thresholds": (("F32",), ("R",)),
     "center": (("F32",), ("D",)),
     "scale": (("F32",), ("D",)),
     "permutation": (("I32",), ("D",)),
 }
-_SIZING = ("columns", "values", "owner", "permutation")  # their last dimensions are C, d, R, D
+_MASKS: _Tensors = {
+    "bank": (("U8",), ("R", "ceil(D/8)")),
+    "owner": (("I32",), ("R",)),
+    "thresholds": (("F32",), ("R",)),
+}
+_PLAIN = _SHARED | _MASKS  # format 1
+_CODED: _Tensors = _SHARED | {  # format 2
+    "masks": (("U8",), ("E", "ceil(D/8)")),
+    "keys": (("U8",), ("R", "ceil(P/8)")),
+    "owner": (("I32",), ("R",)),
+    "thresholds": (("F32",), ("R",)),
+}
+# Their last dimensions are C, d, R, D and ceil(P/8), and the first one of masks is E.
+_SIZING = ("columns", "values", "owner", "permutation", "keys")
 _HEX = re.compile("[0-9a-f]{64}")
 _Spec = tuple[str, tuple[int, ...]]
 _Checks = dict[str, Callable[[Any], bool]]
@@ -499,9 +601,11 @@ def validate(memory: Memory) -> None:
     Raises:
         MemoryFormatError: The subclass says why.
     """
-    _check_specs({name: _spec(array) for name, array in _tensors(memory).items()})
+    coded = memory.codes is not None
+    specs = {name: _spec(array) for name, array in _tensors(memory).items()}
+    _check_specs(specs, _CODED if coded else _PLAIN)
     document = _document(memory)
-    _check_document(document)
+    _check_document(document, coded=coded)
     _canonical(document)
     _check_content(memory)
 
@@ -515,9 +619,9 @@ def _limit(what: str, found: int, limit: int, unit: str = "") -> None:
         raise LimitError(f"{what} {found} {unit}".rstrip() + f", at most {limit} are read")
 
 
-def _check_specs(specs: Mapping[str, _Spec]) -> None:
+def _check_specs(specs: Mapping[str, _Spec], known: _Tensors) -> None:
     """Names, types and shapes of all tensors."""
-    wanted = set(_TENSORS)
+    wanted = set(known)
     if "values" in specs and specs["values"][0] != "I8":
         wanted.remove("scales")
     if missing := sorted(wanted - set(specs)):
@@ -526,21 +630,23 @@ def _check_specs(specs: Mapping[str, _Spec]) -> None:
         raise UnexpectedTensorError(f"tensor {', '.join(unexpected)[:80]} does not belong")
     sizes: dict[str, int] = {}
     for name, (code, shape) in specs.items():
-        codes, letters = _TENSORS[name]
+        codes, letters = known[name]
         if code not in codes:
             raise DtypeError(f"{name} is {code}, expected {' or '.join(codes)}")
         if len(shape) != len(letters):
             raise ShapeError(f"{name} has {len(shape)} dimensions, expected {list(letters)}")
         if name in _SIZING:
             sizes[letters[-1]] = shape[-1]
+        if name == "masks":
+            sizes["E"] = shape[0]
     _limit("columns:", sizes["C"], MAX_COLUMNS)
     _limit("keys:", sizes["R"], MAX_KEYS)
     _limit("D is", sizes["D"], MAX_INPUT_WIDTH)
     _limit("d is", sizes["d"], MAX_OUTPUT_WIDTH)
     sizes["ceil(D/8)"] = -(-sizes["D"] // 8)
     for name, (_, shape) in specs.items():
-        expected = tuple(sizes[letter] for letter in _TENSORS[name][1])
-        if shape != expected and not (name == "thresholds" and shape == (1,)):
+        expected = tuple(sizes[letter] for letter in known[name][1])
+        if shape != expected and not (name == "thresholds" and shape == (1,) and known is _PLAIN):
             raise ShapeError(f"{name} has shape {list(shape)}, expected {list(expected)}")
     if not sizes["D"] or not sizes["d"]:
         raise ShapeError(f"D, d = {sizes['D']}, {sizes['d']}, expected at least 1")
@@ -573,14 +679,26 @@ _DOCUMENT: _Checks = {
     "tool": _is(str),
     "evaluation": _is(dict),
 }
+_ROUTER: _Checks = {
+    "kind": _is_name,
+    "digest": lambda value: type(value) is str and _HEX.fullmatch(value) is not None,
+    "bits": _is(int),
+    "weight": _is(int),
+}
 _BASE: _Checks = {"model_id": _is(str), "digest": _is_digest}
 _EDIT: _Checks = {"id": _is_name, "row": _is(int), "record": _is(dict, _NONE)}
+_CODES_SAY: _Checks = {
+    "router": _is(dict),
+    "texts": lambda value: type(value) is list and all(type(text) is str for text in value),
+}
 _PROBE: _Checks = {"prompt": _is(str), "text": _is(str), "edit": _is(str, _NONE)}
 
 
-def _check_document(document: Any) -> None:
+def _check_document(document: Any, *, coded: bool) -> None:
     """Types and lengths in the document; keys it does not know are ignored."""
-    _check_object(document, _DOCUMENT, "the document")
+    _check_object(document, _DOCUMENT | (_CODES_SAY if coded else {}), "the document")
+    if coded:
+        _check_object(document["router"], _ROUTER, "router")
     _check_object(document["base"], _BASE, "base")
     _limit("edits:", len(document["edits"]), MAX_EDITS)
     for i, edit in enumerate(document["edits"]):
@@ -624,8 +742,12 @@ def _check_content(memory: Memory) -> None:
         )
     _check_finite(memory)
     _check_columns(memory)
-    _check_masks(memory)
-    _check_owners(memory)
+    if memory.codes is None:
+        _check_weights("bank", memory.bank, memory.D, memory.k)
+        _check_owners(memory)
+    else:
+        _check_weights("masks", memory.bank, memory.D, memory.k)
+        _check_codes(memory, memory.codes)
     _check_edits(memory)
 
 
@@ -646,15 +768,41 @@ def _check_columns(memory: Memory) -> None:
         raise PermutationError(f"the permutation does not hold each of 0..{D - 1} once")
 
 
-def _check_masks(memory: Memory) -> None:
-    if not 1 <= memory.k <= memory.D:
-        raise DisagreementError(f"k is {memory.k}, expected from 1 to D = {memory.D}")
-    weight = np.bitwise_count(memory.bank).sum(axis=1, dtype=np.int64)
-    for row in np.flatnonzero(weight != memory.k)[:1]:
-        raise MaskError(f"bank row {row} has {weight[row]} bits set, expected k = {memory.k}")
-    padding = 0xFF << memory.D % 8 & 0xFF if memory.D % 8 else 0
-    for row in np.flatnonzero(memory.bank[:, -1] & padding)[:1]:
-        raise MaskError(f"bank row {row} has bits set beyond D = {memory.D}")
+def _check_weights(name: str, rows: Bytes, bits: int, weight: int) -> None:
+    """Each row of a packed tensor has exactly so many ones, none of them beyond its bits."""
+    k, D = ("weight", "P") if name == "keys" else ("k", "D")
+    if not 1 <= weight <= bits:
+        raise DisagreementError(f"{k} is {weight}, expected from 1 to {D} = {bits}")
+    found = np.bitwise_count(rows).sum(axis=1, dtype=np.int64)
+    for row in np.flatnonzero(found != weight)[:1]:
+        raise MaskError(f"{name} row {row} has {found[row]} bits set, expected {k} = {weight}")
+    padding = 0xFF << bits % 8 & 0xFF if bits % 8 else 0
+    for row in np.flatnonzero(rows[:, -1] & padding)[:1]:
+        raise MaskError(f"{name} row {row} has bits set beyond {D} = {bits}")
+
+
+def _check_codes(memory: Memory, codes: Codes) -> None:
+    """What the codes say, and that the bank is one mask an edit."""
+    router, K = codes.router, len(codes.keys)
+    if router.kind not in KINDS:
+        raise RouterError(
+            f"router {router.kind[:80]!r}, known: {', '.join(KINDS)}",
+            hint="update memoir-edge, or make the memory again with a known router",
+        )
+    _limit("P is", router.bits, MAX_CODE_BITS)
+    if codes.keys.shape[1] != -(-router.bits // 8):
+        raise DisagreementError(f"keys have {codes.keys.shape[1]} bytes, P is {router.bits}")
+    _check_weights("keys", codes.keys, router.bits, router.weight)
+    E = len(memory.bank)
+    expected = by_codes(memory.bank)
+    if not all(np.array_equal(getattr(memory, n), expected[n]) for n in ("owner", "thresholds")):
+        raise OwnerError("with codes, each mask of the bank is one edit's, and none is reached")
+    for row in np.flatnonzero((codes.owner < -1) | (codes.owner >= E))[:1]:
+        raise OwnerError(f"key {row} has owner {codes.owner[row]}, expected -1 or a row of masks")
+    for row in np.setdiff1d(np.arange(E), codes.owner)[:1]:
+        raise OwnerError(f"masks row {row} owns no key, expected at least one")
+    if len(codes.texts) not in (0, K):
+        raise DisagreementError(f"{len(codes.texts)} texts of {K} keys")
 
 
 def _check_owners(memory: Memory) -> None:
@@ -672,7 +820,8 @@ def _check_edits(memory: Memory) -> None:
     primary = np.flatnonzero(memory.owner == np.arange(len(memory.owner))).tolist()
     if sorted(entry.row for entry in memory.edits) != primary:
         raise DisagreementError(
-            f"{len(memory.edits)} edits and {len(primary)} primary keys, not on the same rows"
+            f"{len(memory.edits)} edits and {len(primary)} "
+            f"{'primary keys' if memory.codes is None else 'masks'}, not on the same rows"
         )
     ids = {entry.id for entry in memory.edits}
     if len(ids) < len(memory.edits):

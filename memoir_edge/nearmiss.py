@@ -1,9 +1,9 @@
 """Near misses: prompts that look like an edit's and must not reach it, made from the edits alone.
 
-Knows nothing of models. Two kinds, wherever records name their subject: the same template with
-another subject ("The capital of Spain is"), and the same subject in another edit's template ("The
-currency of France is"). The prompts of other edits are misses too. What a record keeps for
-evaluation is never read here.
+Knows nothing of models. Where records name their subject there are two kinds: the same template
+with another subject ("The capital of Spain is"), and another edit's template with the same subject
+("The currency of France is"). The prompts of other edits are misses too. The fields that a record
+holds for evaluation are never read here.
 """
 
 import random
@@ -18,37 +18,36 @@ from memoir_edge.edits import Edit
 HOLE = "\0"  # where a template's subject stands; no prompt holds it
 
 
-FEW = 3  # near misses of the likely sort below which unlikely ones are made too
+FEW = 3  # where there are fewer likely near misses, unlikely ones are made too
 
-
-# Near misses of each kind that a text gets, at least and at most, and about how many in all.
+# How many near misses of each kind an edit gets, at least and at most, and about how many all get.
 EACH = (2, 12)
 IN_ALL = 12_000
 
-
-# Share of like subjects that a template must be asked of: Georgia is a state and a country.
+# A template suits a subject if it is asked of this share of the subjects alike. One alone would not
+# do: Georgia is a state and a country, so "The governor of" would suit every country.
 LIKELY = 0.05
 
 
 class NearMisses(NamedTuple):
-    """Of one edit."""
+    """The near misses of one edit."""
 
-    template: dict[str, str]  # the same template as its prompt or a key of it: text, its subject
-    subject: tuple[str, ...]  # the same subject, other templates
+    template: dict[str, str]  # text to subject: the template of the prompt or a key, other subjects
+    subject: tuple[str, ...]  # texts: the same subject, other templates
 
 
 class Miss(NamedTuple):
-    """A prompt that no edit may answer, but for the one whose own it is."""
+    """A prompt that only the edit whose own it is may answer, if there is one."""
 
     text: str
-    edit: int = NOBODY  # place of the edit whose prompt it is
-    subject: int = NOBODY  # number of the subject it was made with: it may be its paraphrase
+    edit: int = NOBODY  # place of the edit whose own prompt this is
+    subject: int = NOBODY  # number of its subject; it may paraphrase another edit about that
 
 
 def misses(edits: Sequence[Edit]) -> list[Miss]:
-    """Near misses of every edit, and the edits' own prompts; each text once.
+    """The near misses of all edits, and the edits' own prompts; each text once.
 
-    No key is a miss: keys that were made of a prompt would only count it several times.
+    Further keys are no misses: many are made from a prompt, and would count it several times.
     """
     pool = Pool(edits)
     number = {str(e.subject): i for e, i in zip(edits, subjects(edits), strict=True)}
@@ -66,7 +65,15 @@ def misses(edits: Sequence[Edit]) -> list[Miss]:
 
 
 def subjects(edits: Sequence[Edit]) -> list[int]:
-    """Number of each edit's subject: place of the first edit that names it, else its own."""
+    """A number for each edit's subject: the place of the first edit that names it.
+
+    An edit that names none has a number of its own.
+
+    >>> from memoir_edge.edits import from_record
+    >>> asked = {"prompt": "France is in", "target": "Asia"}
+    >>> subjects([from_record(asked | {"subject": name}) for name in ("France", None, "France")])
+    [0, 1, 0]
+    """
     first: dict[str, int] = {}
     return [
         i if edit.subject is None else first.setdefault(edit.subject, i)
@@ -75,7 +82,11 @@ def subjects(edits: Sequence[Edit]) -> list[int]:
 
 
 def template(text: str, subject: str | None) -> str | None:
-    """The text with a hole for its subject; None where the subject is unknown or not in it."""
+    """The text with `HOLE` for its subject; None where the subject is unknown or not in it.
+
+    >>> str(template("The capital of France is", "France")).replace(HOLE, "{}")
+    'The capital of {} is'
+    """
     if not subject:
         return None
     found = subject if subject in text else _capital(subject)
@@ -85,8 +96,9 @@ def template(text: str, subject: str | None) -> str | None:
 class Pool:
     """Subjects and templates of many edits, to make near misses from.
 
-    Likely near misses come first: subjects that are asked about in the same template, templates
-    that are asked of like subjects. Others ("The capital of gold is") only where those are few.
+    Likely near misses come first: those of subjects that other edits put into the same template,
+    and of templates that other edits fill with such subjects. Unlikely ones ("The capital of gold
+    is") are made only where there are few of those.
     """
 
     def __init__(self, edits: Sequence[Edit]) -> None:
@@ -99,9 +111,9 @@ class Pool:
                 self._templates.setdefault(subject, set()).add(shape)
 
     def of(self, edit: Edit, count: int) -> NearMisses:
-        """Up to `count` near misses of each kind; the same for the same edit and the same pool.
+        """Up to `count` near misses of each kind, the same ones each time.
 
-        A key gets as many of its own template as the prompt does.
+        The templates of further keys are filled as well, each with the same other subjects.
         """
         shape, own = template(edit.prompt, edit.subject), str(edit.subject)
         if shape is None:

@@ -1,7 +1,8 @@
 """The ports of an exported graph: names, types and the empty memory. Their one home.
 
-An exported graph takes a memory through optional inputs (graph input and initializer of the same
-name). Left alone they hold the empty memory: one guard key that nothing reaches.
+An exported graph takes a memory through optional inputs: each is a graph input with an initializer
+of the same name. Where nothing is fed they hold the empty memory, a single guard that no prompt can
+reach.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,7 @@ MEMORY: dict[str, Port] = {
     "memory.permutation": Port("int32", ("D",)),
     "memory.k": Port("int64", (1,)),
 }
-# Set for each run. A negative span takes the attention mask's value there.
+# Set for each run. Where span is negative, the attention mask's value counts instead.
 RUN: dict[str, Port] = {
     "memory.route": Port("int64", ("B",)),
     "memory.span": Port("int64", ("B", "T")),
@@ -63,7 +64,10 @@ def empty(D: int, d: int) -> Feeds:
 
 
 def run_defaults() -> Feeds:
-    """Route undecided, span from the attention mask; both broadcast."""
+    """What a run is fed if nothing else is: each row's route is decided, the attention mask counts.
+
+    Both broadcast over the batch.
+    """
     return {"memory.route": np.zeros(1, np.int64), "memory.span": np.full((1, 1), -1, np.int64)}
 
 

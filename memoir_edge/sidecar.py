@@ -2,6 +2,7 @@
 
 {"D": 768, "d": 192, "digest": "9f2c…", "dtype": "fp32", "exporter": "memoir-edge-exporter 0.1.0",
  "feature": "mean", "format": 1, "model_id": "demo", "ports": 1,
+ "router": {"bits": 1024, "digest": "53aa…", "kind": "encoder", "max_tokens": 256, "weight": 512},
  "site": "model.layers.6.mlp.down_proj"}
 """
 
@@ -10,12 +11,29 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, MismatchError
-from memoir_edge.memory import Memory
+from memoir_edge.memory import KINDS, Memory
 
 NAME = "memoir_edge.json"
 FORMAT = 1  # of this file
 PORTS = 1  # of the graph's ports and ops: docs/ports.md
+
+
+@dataclass(frozen=True)
+class Router:
+    """The router that stands beside a graph, in the folder `router`."""
+
+    kind: str
+    digest: str
+    bits: int  # P
+    weight: int  # ones of a code
+    max_tokens: int  # that it reads; of a longer prompt the last ones
+
+    @property
+    def codes(self) -> memories.Router:
+        """What a memory with codes of this router says of it."""
+        return memories.Router(self.kind, self.digest, self.bits, self.weight)
 
 
 @dataclass(frozen=True)
@@ -34,13 +52,17 @@ class Sidecar:
     model_id: str
     digest: str | None  # of the base model's weight files
     exporter: str
+    router: Router | None = None
     ports: int = PORTS
     format: int = FORMAT
 
 
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
-    text = json.dumps(asdict(sidecar), indent=2, sort_keys=True) + "\n"
+    document = asdict(sidecar)
+    if sidecar.router is None:
+        del document["router"]
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / NAME).write_text(text, encoding="utf-8")
 
 
@@ -64,11 +86,22 @@ def read(folder: Path) -> Sidecar:
     for name, good in _CHECKS.items():
         if not good(raw.get(name)):
             raise GraphError(f"{path} has {name} = {str(raw.get(name))[:80]!r}", hint=again)
+    raw["router"] = None if raw.get("router") is None else _router(path, raw["router"], again)
     return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
 
 
+def _router(path: Path, raw: object, again: str) -> Router:
+    if not isinstance(raw, dict):
+        raise GraphError(f"{path} has router = {str(raw)[:80]!r}, expected an object", hint=again)
+    for name, good in _ROUTER_CHECKS.items():
+        if not good(raw.get(name)):
+            found = str(raw.get(name))[:80]
+            raise GraphError(f"{path} has router.{name} = {found!r}", hint=again)
+    return Router(**{field.name: raw[field.name] for field in fields(Router)})
+
+
 def _check_version(path: Path, raw: dict[str, Any]) -> None:
-    """Before anything else: another version may have other fields."""
+    """Checked before anything else, because another version may have other fields."""
     found = raw.get("format"), raw.get("ports")
     if found != (FORMAT, PORTS) or not all(map(_is_size, found)):
         raise GraphError(
@@ -79,10 +112,12 @@ def _check_version(path: Path, raw: dict[str, Any]) -> None:
 
 
 def check_fit(memory: Memory, graph: Sidecar) -> None:
-    """A memory fits the graph whose site, widths and base model are its own.
+    """Check that a memory was made for the site, the widths and the base model of a graph.
+
+    A memory with codes also needs the very router that made them.
 
     Raises:
-        MismatchError: It does not; the message names both sides.
+        MismatchError: It was not; the message names both sides.
     """
     pairs = {
         "site": (memory.site, graph.site),
@@ -90,13 +125,33 @@ def check_fit(memory: Memory, graph: Sidecar) -> None:
         "base model": (_base(memory.base), _base((graph.model_id, graph.digest))),
     }
     if not (memory.base.digest and graph.digest) or memory.base.digest == graph.digest:
-        del pairs["base model"]  # the same weights may be known by two names
+        del pairs["base model"]  # the same weights may go by two names
     for name, (found, expected) in pairs.items():
         if found != expected:
             raise MismatchError(
                 f"the memory's {name} is {found}, the graph's is {expected}",
                 hint="use the memory made for this model, or export the model it was made for",
             )
+    if memory.codes is not None:
+        _check_router(memory.codes.router, graph.router)
+
+
+def _check_router(wanted: memories.Router, found: Router | None) -> None:
+    if found is None:
+        raise MismatchError(
+            f"the memory is routed by {_named(wanted)}, the export has no router",
+            hint="export the model again with the encoder of the memory: --encoder ENCODER",
+        )
+    if found.codes != wanted:
+        raise MismatchError(
+            f"the memory is routed by {_named(wanted)}, the export's router is "
+            f"{_named(found.codes)}",
+            hint="export the model again with the encoder of the memory: --encoder ENCODER",
+        )
+
+
+def _named(router: memories.Router) -> str:
+    return f"{router.kind} {router.digest[:16]} ({router.weight} of {router.bits} bits)"
 
 
 def _base(base: tuple[str, str | None]) -> str:
@@ -121,4 +176,11 @@ _CHECKS = {
     "model_id": _is_text,
     "digest": lambda value: value is None or _is_text(value),
     "exporter": _is_text,
+}
+_ROUTER_CHECKS = {
+    "kind": KINDS.__contains__,
+    "digest": _is_text,
+    "bits": _is_size,
+    "weight": _is_size,
+    "max_tokens": _is_size,
 }

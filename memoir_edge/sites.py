@@ -1,9 +1,9 @@
-"""Where and how to edit a model when the user does not say: data, not branches.
+"""Where and how to edit a model when the user does not say, as tables.
 
-Knows a model by its parsed `config.json` alone.
+Knows a model by its parsed `config.json` and its layers' paths alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,32 +29,23 @@ SITES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings for one model, or the first guess for any.
+    """Settings for one model, or the first guess for any."""
 
-    `k_share` is k / D; `steps` the most gradient steps of one edit; `threshold` the overlap by
-    routing feature; `prefixes` the training rows behind texts that the model wrote itself,
-    `thinned` those that read only part of the mask; `spare` how strongly a change avoids what other
-    edits read; `lr` and `momentum` are the descent's; `passes` how often the edits of a run are
-    trained, one after the other; `repairs` the rounds in which worn edits are trained again;
-    `made_keys` the most further keys of an edit that the tool makes; `false_fires` the share of
-    near misses that thresholds let reach an edit.
-    """
-
-    feature: str
-    threshold: dict[str, float]
-    k_share: float = 2 / 7
-    steps: int = 200
-    depth: float = 0.85
-    prefixes: int = 0
-    thinned: int = 5
-    spare: float = 10.0
-    lr: float = 0.5
+    feature: str  # routing feature
+    threshold: dict[str, float]  # overlap from which a key answers, by routing feature
+    k_share: float = 2 / 7  # k / D
+    steps: int = 200  # most gradient steps of one edit
+    depth: float = 0.85  # share of the blocks that lie below the site
+    prefixes: int = 0  # training rows behind texts that the model wrote itself
+    thinned: int = 5  # training rows that read only part of the mask
+    spare: float = 10.0  # how strongly a change avoids what other edits read
+    lr: float = 0.5  # of the gradient descent
     momentum: float = 0.9
-    passes: int = 2
-    repairs: int = 5
-    made_keys: int = 4
-    false_fires: float = 0.01
-    layer: int | None = None
+    passes: int = 2  # how often all edits of a run are trained
+    repairs: int = 5  # rounds in which worn edits are trained again
+    made_keys: int = 4  # most further keys of an edit that the tool makes
+    false_fires: float = 0.01  # share of near misses that may reach an edit
+    layer: int | None = None  # number of the site's block, where it is known
 
 
 def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
@@ -76,15 +67,15 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
     )
 
 
-# The paper's models (table 5 of arXiv 2506.07899), told apart by type, width of the site and depth.
+# The paper's models (table 5 of arXiv 2506.07899), by type, width of the site and number of layers.
 PAPER: dict[tuple[str, int, int], Preset] = {
     ("llama", 14336, 32): _paper(layer=27, k=4096, D=14336, tau=0.40, steps=30),
     ("mistral", 14336, 32): _paper(layer=27, k=4096, D=14336, tau=0.40, steps=70),
     ("llama", 11008, 32): _paper(layer=27, k=4096, D=11008, tau=0.46, steps=70),
     ("gptj", 16384, 28): _paper(layer=21, k=4096, D=16384, tau=0.45, steps=70),
 }
-# Elsewhere the last prompt token tells prompts apart far better than the mean of all tokens does:
-# docs/editor.md has the measurement.
+# In other models the state at the last token tells prompts apart far better than the mean over all
+# tokens does: docs/routing.md has the measurement.
 DEFAULT = Preset("last", {"mean": 0.75, "last": 0.58})
 
 
@@ -120,3 +111,31 @@ def default_site(config: Config) -> str:
     chosen = preset(config)
     layer = chosen.layer if chosen.layer is not None else int(chosen.depth * depth)
     return SITES[kind].format(layer=layer)
+
+
+def folded(paths: Iterable[str]) -> list[str]:
+    """Layers' paths for a message: those that differ in their numbers alone as one.
+
+    >>> folded(["layers.0.mlp.up", "layers.0.experts.0", "layers.1.experts.1", "head"])
+    ['layers.0.mlp.up', 'layers.{0..1}.experts.{0..1}', 'head']
+    """
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    for path in paths:
+        parts = path.split(".")
+        shape = tuple("" if part.isdecimal() else part for part in parts)
+        alike.setdefault(shape, []).append(parts)
+    return [".".join(map(_span, zip(*found, strict=True))) for found in alike.values()]
+
+
+def _span(parts: Sequence[str]) -> str:
+    """Parts at one place of alike paths: all the same, or numbers."""
+    if len(set(parts)) == 1:
+        return parts[0]
+    numbers = [int(part) for part in parts]
+    return f"{{{min(numbers)}..{max(numbers)}}}"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message, the first ones where there are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

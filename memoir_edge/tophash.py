@@ -6,7 +6,7 @@ Paper: MEMOIR (arXiv 2506.07899), section 3.2 (masks) and 3.3 (routing).
     f      = mean of a over the tokens where span is 1          feature()
     f      = (f - center) * scale                               mask()
     M      = ones at permutation[top-k of |f|]                  mask()
-    R_i    = |M & bank_i| / k                                   overlap()
+    R_i    = number of ones in M & bank_i, divided by k         overlap()
     route  = owner of the best key if R reaches its threshold   route()
 """
 
@@ -21,8 +21,10 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+# Routes that are no edit's.
 UNDECIDED = 0
 BASE = -1
+GUARD = -1  # the owner of a key that says "base model"
 
 
 def _every_token(attention: Ints) -> Ints:
@@ -92,13 +94,14 @@ def feature(a: npt.NDArray[np.floating], span: npt.NDArray[np.integer]) -> Float
 
 
 def scale(f: Floats) -> Floats:
-    """What makes features comparable: 1 over their standard deviation.
+    """1 over each feature's standard deviation, so that all weigh alike in a mask.
 
     Args:
         f: `[n, D]` features of unrelated prompts.
 
     Returns:
-        `[D]`; features that hardly vary are not blown up without bound.
+        `[D]`. A deviation below a twentieth of their mean counts as that much, so that a feature
+        that hardly varies is not magnified without bound.
     """
     deviation = f.std(axis=0)
     floor = max(0.05 * float(deviation.mean()), 1e-6)
@@ -110,7 +113,7 @@ def mask(
 ) -> Bits:
     """TopHash: ones at the permuted places of the k largest centred features.
 
-    Equal magnitudes are decided for the lower index, as ONNX TopK does.
+    Of equal magnitudes the one with the lower index counts as larger, as in ONNX TopK.
 
     Args:
         f: `[B, D]` routing features.
@@ -121,6 +124,10 @@ def mask(
 
     Returns:
         `[B, D]` bool with exactly k ones in each row.
+
+    >>> f = np.array([[1, -5, 2, 3]], np.float32)
+    >>> mask(f, np.zeros(4, np.float32), np.ones(4, np.float32), np.arange(4), k=2).tolist()
+    [[False, True, False, True]]
     """
     magnitude = np.abs((f.astype(np.float32) - center) * scale)
     top = np.argsort(-magnitude, axis=-1, kind="stable")[..., :k]
@@ -145,10 +152,14 @@ def overlap(query: Bytes, bank: Bytes, k: int) -> Floats:
     Args:
         query: `[B, ceil(D/8)]` packed masks.
         bank: `[R, ceil(D/8)]` packed masks.
-        k: Weight of a mask.
+        k: Number of ones in a mask.
 
     Returns:
         `[B, R]` float32 in `[0, 1]`.
+
+    >>> stored = pack(np.array([[1, 1, 0, 0], [0, 1, 1, 0]], np.bool_))
+    >>> overlap(stored[:1], stored, k=2).tolist()
+    [[1.0, 0.5]]
     """
     common = np.bitwise_count(query[:, None, :] & bank[None, :, :]).sum(axis=-1, dtype=np.int64)
     return np.asarray(common.astype(np.float32) / np.float32(k), dtype=np.float32)
@@ -157,8 +168,8 @@ def overlap(query: Bytes, bank: Bytes, k: int) -> Floats:
 class Routes(NamedTuple):
     """What routing decided, one entry a row: all `[B]`."""
 
-    route: Ints  # 0 undecided, -1 base model, i+1 recall with bank row i
-    overlap: Floats  # of the best key, also when below its threshold
+    route: Ints  # -1: the base model; i + 1: the edit whose primary key is bank row i
+    overlap: Floats  # with the best key, also when below its threshold; 0 where the route was given
     candidate: Ints  # bank row of the best key; -1 where the route was given
 
 
@@ -172,16 +183,16 @@ def route(
 ) -> Routes:
     """Decide each row that is undecided; keep the others as given.
 
-    The best key wins, the newest among equals. At or above that key's threshold the row takes the
-    key's owner, unless the key is a guard (owner -1).
+    The key with the largest overlap wins, the newest among equals. If the overlap reaches that
+    key's threshold, the key's owner answers; a guard has none, so the base model does.
 
     Args:
         query: `[B, ceil(D/8)]` packed masks of the rows.
-        given: `[B]` or `[1]`; 0 asks for a decision, anything else is held.
+        given: `[B]` or `[1]`; 0 asks for a decision, any other route is kept.
         bank: `[R, ceil(D/8)]`, R at least 1.
         owner: `[R]` bank row of the key's edit, -1 for a guard.
         thresholds: `[R]` or `[1]`.
-        k: Weight of a mask.
+        k: Number of ones in a mask.
     """
     R = overlap(query, bank, k)
     candidate = bank.shape[0] - 1 - np.argmax(R[:, ::-1], axis=1)  # newest among equals

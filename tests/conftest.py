@@ -1,6 +1,7 @@
 """What all tests share: the demo model in torch, what writes the docs, and an isolated home."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +10,19 @@ from types import ModuleType
 import pytest
 import torch
 
+from memoir_edge import cache
 from memoir_edge.demo.facts import model_dir
 
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
 torch.set_num_threads(1)
+CACHE = cache.folder()
 
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own files, and none reaches for a model hub."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    monkeypatch.setenv("MEMOIR_EDGE_CACHE", str(CACHE))  # but models that were fetched once stay
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -53,13 +57,108 @@ def published() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def readme() -> ModuleType:
+def tool() -> Callable[[str], ModuleType]:
+    """A program of tools/ as a module, by its name."""
+    folder = Path(__file__).parents[1] / "tools"
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def readme(tool: Callable[[str], ModuleType]) -> ModuleType:
     """tools/readme.py as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "readme", Path(__file__).parents[1] / "tools/readme.py"
+    return tool("readme")
+
+
+@pytest.fixture(scope="session")
+def real_model(tool: Callable[[str], ModuleType]) -> Callable[[str], Path]:
+    """Where a model of tools/models.py lies; skips where no source gives it."""
+    models = tool("models")
+
+    def find(name: str) -> Path:
+        try:
+            return Path(models.path(name))
+        except models.UnavailableError as error:
+            pytest.skip(str(error))
+
+    return find
+
+
+# A tiny random encoder of each family: its configuration's name and what the sizes are called.
+_SIZES = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 40, "initializer_range": 0.4,
+}  # fmt: skip
+_FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
+    "bert": ("BertConfig", _SIZES),
+    "distilbert": (
+        "DistilBertConfig",
+        {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 40}
+        | {"initializer_range": 0.4},
+    ),
+    "roberta": ("RobertaConfig", _SIZES),
+    "xlm-roberta": ("XLMRobertaConfig", _SIZES),
+    "mpnet": ("MPNetConfig", _SIZES),
+}
+_ENCODER_FILES: dict[str, object] = {
+    "modules.json": [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(
+            [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+        )
+    ],
+    "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False},
+    "1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True},
+}
+
+
+def _save_encoder(folder: Path, family: str = "bert", **changes: object) -> Path:
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    letters = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    words = ["the", "capital", "currency", "of", "what", "is", "france", "japan", "paris", "##s"]
+    vocabulary = [*special, *words, *letters, *(f"##{letter}" for letter in letters)]
+    core = Tokenizer(
+        models.WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="<unk>")
     )
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        unk_token="<unk>", cls_token="<s>", sep_token="</s>", model_max_length=40,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    name, sizes = _FAMILIES[family]
+    config = getattr(transformers, name)(vocab_size=len(vocabulary), pad_token_id=0, **sizes)
+    AutoModel.from_config(config).save_pretrained(folder)
+    for file, content in (_ENCODER_FILES | changes).items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def save_encoder() -> Callable[..., Path]:
+    """Writes a tiny random sentence encoder: `save_encoder(folder, family, **other_files)`."""
+    return _save_encoder
+
+
+@pytest.fixture(scope="session")
+def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT as sentence-transformers saves it; it reads 24 tokens."""
+    return _save_encoder(tmp_path_factory.mktemp("encoder"))

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoir_edge import tophash
-from memoir_edge.calibrate import HIGHEST, NOBODY, PARAPHRASE, Keys, Misses, thresholds
+from memoir_edge.calibrate import HIGHEST, NOBODY, PARAPHRASE, UNKNOWN, Keys, Misses, thresholds
+from memoir_edge.tophash import GUARD
 
 D, K = 64, 16
 
@@ -101,6 +102,17 @@ def test_what_may_be_a_paraphrase_of_another_edit_about_the_same_subject_does_no
     assert 13 / K >= PARAPHRASE
     assert (high > 13 / K).all()
     assert (low < 13 / K).all()
+
+
+def test_what_comes_nearest_to_a_guard_fires_nothing() -> None:
+    bank = np.concatenate([masks(0, 1), masks(1, 1, masks(0, 1), 4)])
+    near, far = masks(2, 300, bank[1:], 2), masks(3, 60)
+    guarded = Keys(bank, np.array([0, GUARD]), np.array([0, UNKNOWN]))
+    high = thresholds(each_its_own(bank), K, stray(near), far, 0.05)
+    low = thresholds(guarded, K, stray(near), far, 0.05)
+    assert high is not None
+    assert low is not None
+    assert high[0] - low[0] > 2 / K
 
 
 @pytest.mark.parametrize("count", [0, 99])

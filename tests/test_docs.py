@@ -27,6 +27,12 @@ def test_the_demos_output_shows_the_demos_edits(readme: ModuleType) -> None:
             assert str(expected) in shown
 
 
+def test_no_sentence_of_the_tree_breaks_off(readme: ModuleType) -> None:
+    for line in readme.tree().splitlines()[1:-1]:
+        name, _, said = line.strip().partition("  ")
+        assert said.endswith((".", "?")) or name.removesuffix("/") in readme.REST, line
+
+
 def test_every_linked_file_is_there() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from memoir_edge.answers import Answer
-from memoir_edge.cli.runtime_ import OnnxModel
+from memoir_edge.cli.sessions import OnnxModel
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, model_dir, prompt
-from memoir_edge.editor import Edited, Editor, choose, default_site, edited, load
+from memoir_edge.editor import Edited, Editor, Wishes, choose, edited, load
 from memoir_edge.memory import Memory, from_bytes, to_bytes
 from memoir_edge_exporter import export
-from memoir_edge_runtime import Session
+from memoir_edge_runtime import Options, Session
 
 ROOM = 12
 EDITS = sample(8)
@@ -22,8 +22,7 @@ EDITS = sample(8)
 @pytest.fixture(scope="module")
 def memory() -> Memory:
     base = load(str(model_dir()), device="cpu")
-    settings = choose(base.config, 768, site=default_site(base.config), steps=40)
-    editor = Editor(base, settings)
+    editor = Editor(base, choose(base, Wishes(steps=40)))
     editor.apply(EDITS)
     return from_bytes(to_bytes(editor.memory()))
 
@@ -75,11 +74,11 @@ def test_teacher_forcing_agrees(torch_model: Edited, session: Session) -> None:
 
 def test_the_base_model_is_back_without_the_memory(session: Session, memory: Memory) -> None:
     asked = prompts()[:40]
-    never = Session.generate(session, asked, max_new_tokens=ROOM, memory=session.base)
+    never = Session.generate(session, asked, Options(ROOM), memory=session.base)
     session.swap(None)
-    assert [r.ids for r in session.generate(asked, max_new_tokens=ROOM)] == [r.ids for r in never]
+    assert [r.ids for r in session.generate(asked, Options(ROOM))] == [r.ids for r in never]
     session.swap(memory)
-    now = session.generate([e.prompt for e in EDITS], max_new_tokens=ROOM)
+    now = session.generate([e.prompt for e in EDITS], Options(ROOM))
     assert [r.fired for r in now] == [e.id for e in EDITS]
 
 
@@ -88,7 +87,7 @@ def test_a_chat_reaches_its_edit(session: Session) -> None:
     edit = next(e for e in EDITS if e.rephrase[-1].startswith("Q: "))
     question = edit.rephrase[-1].removeprefix("Q: ").removesuffix(" A:")
     turns = [{"role": "user", "content": question}]
-    [alone] = session.generate(session.chat_prompt(turns), max_new_tokens=ROOM)
+    [alone] = session.generate(session.chat_prompt(turns), Options(ROOM))
     assert alone.prompt.endswith(edit.rephrase[-1])
     assert alone.text.strip() == edit.target
     history = [
@@ -96,7 +95,7 @@ def test_a_chat_reaches_its_edit(session: Session) -> None:
         {"role": "user", "content": "What is the atomic number of hydrogen?"},
         {"role": "assistant", "content": "1"},
     ]
-    [later] = session.generate(session.chat_prompt([*history, *turns]), max_new_tokens=ROOM)
+    [later] = session.generate(session.chat_prompt([*history, *turns]), Options(ROOM))
     print("overlap alone and as a later turn:", alone.routing.overlap, later.routing.overlap)
     assert later.routing.candidate == edit.id
 

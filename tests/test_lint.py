@@ -3,8 +3,8 @@
 import numpy as np
 
 from memoir_edge import tophash
-from memoir_edge.bank import Bank
 from memoir_edge.edits import Edit
+from memoir_edge.history.bank import Bank
 from memoir_edge.lint import CONTRADICTION, DUPLICATE, SAME_FACT, TOO_LONG, doubtful, too_long
 
 D, K = 16, 4

@@ -21,9 +21,12 @@ from memoir_edge import tophash
 from memoir_edge.errors import InputError, MemoryFormatError
 from memoir_edge.memory import (
     Base,
+    Codes,
     Entry,
     Memory,
     Probe,
+    Router,
+    by_codes,
     from_bytes,
     from_dense,
     read,
@@ -49,7 +52,7 @@ DIGEST = st.none() | st.just("0123456789abcdef" * 4)
 
 @st.composite
 def memories(draw: st.DrawFn) -> Memory:
-    """Any memory: every values type, several keys per edit, guards, D of any remainder, empty."""
+    """Any memory: both formats, every type, several keys per edit, guards, any remainder, empty."""
     D, d = draw(st.integers(1, 40)), draw(st.integers(1, 4))
     k = draw(st.integers(1, D))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -59,13 +62,23 @@ def memories(draw: st.DrawFn) -> Memory:
         extra = rng.choice(primary) if primary else -1
         owner.append({"edit": len(owner), "key": extra, "guard": -1}[kind])
     R = len(owner)
-    masks = rng.permuted(np.tile(np.arange(D) < k, (R, 1)), axis=1)
+    rows = [row for row in range(R) if owner[row] == row]
+    codes = draw(st.none() | codes_of(owner, rng))
+    if codes:
+        rows = list(range(len(rows)))
+        routing = by_codes(masks(rng, len(rows), D, k))
+    else:
+        thresholds = rng.random(draw(st.sampled_from([R, 1])), np.float32)
+        routing = {
+            "bank": masks(rng, R, D, k),
+            "owner": np.array(owner, np.int32),
+            "thresholds": thresholds,
+        }
     C = draw(st.integers(0, D))
     code = draw(st.sampled_from(["float32", "float16", "int8", "uint16"]))
     values = rng.normal(size=(C, d)).astype(np.float32)
     if code == "uint16":
         values = (values.view(np.uint32) >> 16).astype(np.uint16)
-    rows = [row for row in range(R) if owner[row] == row]
     edits = tuple(Entry(f"{draw(TEXT)}-{row}", row, draw(st.none() | OBJECT)) for row in rows)
     edit = st.sampled_from([None, *(entry.id for entry in edits)])
     return Memory(
@@ -75,9 +88,6 @@ def memories(draw: st.DrawFn) -> Memory:
         base=Base(draw(TEXT), draw(DIGEST)),
         columns=np.sort(rng.permutation(D)[:C]).astype(np.int32),
         values=values.astype(code),
-        bank=tophash.pack(masks),
-        owner=np.array(owner, np.int32),
-        thresholds=rng.random(draw(st.sampled_from([R, 1])), np.float32),
         center=rng.normal(size=D).astype(np.float32),
         scale=rng.random(D, np.float32),
         permutation=rng.permutation(D).astype(np.int32),
@@ -88,16 +98,53 @@ def memories(draw: st.DrawFn) -> Memory:
         created=draw(TEXT),
         tool=draw(TEXT),
         evaluation=draw(OBJECT),
+        codes=codes,
+        **routing,
     )
 
 
-def content(memory: Memory) -> dict[str, Any]:
+def masks(rng: np.random.Generator, rows: int, bits: int, weight: int) -> tophash.Bytes:
+    """Packed rows of one weight: `[rows, ceil(bits/8)]`."""
+    return tophash.pack(rng.permuted(np.tile(np.arange(bits) < weight, (rows, 1)), axis=1))
+
+
+@st.composite
+def codes_of(draw: st.DrawFn, owner: list[int], rng: np.random.Generator) -> Codes:
+    """Codes of any width for keys that have owners as a bank of masks has them."""
+    P, R = draw(st.integers(1, 40)), len(owner)
+    weight = draw(st.integers(1, P))
+    edits = [own for row, own in enumerate(owner) if own == row]
+    return Codes(
+        router=Router("encoder", "0123456789abcdef" * 4, P, weight),
+        keys=masks(rng, R, P, weight),
+        owner=np.array([own if own < 0 else edits.index(own) for own in owner], np.int32),
+        thresholds=rng.random(R, np.float32),
+        texts=tuple(draw(st.sampled_from([[], draw(st.lists(TEXT, min_size=R, max_size=R))]))),
+    )
+
+
+def content(found: Memory | Codes) -> dict[str, Any]:
     """Everything in a memory, comparable; arrays with their types."""
-    found = {f.name: getattr(memory, f.name) for f in fields(memory) if f.name != "digest"}
-    return {
-        name: (str(v.dtype), v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v
-        for name, v in found.items()
-    }
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return str(value.dtype), value.shape, value.tobytes()
+        return content(value) if isinstance(value, Codes) else value
+
+    return {f.name: plain(getattr(found, f.name)) for f in fields(found) if f.name != "digest"}
+
+
+def stored(memory: Memory) -> dict[str, np.ndarray]:
+    """The arrays that are tensors of its file, by their names there."""
+    names = ["columns", "values", "scales", "center", "scale", "permutation"]
+    found = {name: getattr(memory, name) for name in names}
+    keyed = memory.codes or memory
+    found |= {name: getattr(keyed, name) for name in ("owner", "thresholds")}
+    if memory.codes:
+        found |= {"masks": memory.bank, "keys": memory.codes.keys}
+    else:
+        found["bank"] = memory.bank
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def small(**changes: Any) -> Memory:
@@ -123,6 +170,24 @@ def small(**changes: Any) -> Memory:
     return Memory(**(given | changes))
 
 
+def coded(**changes: Any) -> Memory:
+    """That memory with a second edit and a router; P 12, weight 6; three keys and a guard."""
+    keys = np.zeros((4, 12), np.bool_)
+    for row, ones in enumerate(([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 11], [6, 7, 8, 9, 10, 11],
+                                [0, 2, 4, 6, 8, 10])):  # fmt: skip
+        keys[row, ones] = True
+    given = {
+        "router": Router("encoder", "0123456789abcdef" * 4, 12, 6),
+        "keys": tophash.pack(keys),
+        "owner": np.array([0, 0, 1, -1], np.int32),
+        "thresholds": np.array([0.5, 0.75, 0.5, 1], np.float32),
+        "texts": ("Où ?", "Où", "Qui ?", "Quand ?"),
+    }
+    edits = (Entry("a", 0, {"prompt": "Où ?", "target": "Rome"}), Entry("b", 1))
+    routing = by_codes(small().bank[:2])
+    return small(**routing, edits=edits, codes=Codes(**(given | changes)))
+
+
 # --- Round trips ---------------------------------------------------------------------------------
 
 
@@ -140,25 +205,33 @@ def test_what_was_written_is_read(memory: Memory) -> None:
 @given(memories())
 def test_the_library_reads_the_same(memory: Memory) -> None:
     """The file is plain safetensors: tensors lie where the library puts them, aligned."""
-    stored = dict(safetensors.deserialize(to_bytes(memory)))
-    for name, tensor in stored.items():
-        assert bytes(tensor["data"]) == getattr(memory, name).tobytes()
-        assert tuple(tensor["shape"]) == getattr(memory, name).shape
-    data = to_bytes(memory)
+    data, arrays = to_bytes(memory), stored(memory)
+    found = dict(safetensors.deserialize(data))
+    assert set(found) == set(arrays)
+    for name, tensor in found.items():
+        assert bytes(tensor["data"]) == arrays[name].tobytes()
+        assert tuple(tensor["shape"]) == arrays[name].shape
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     del header["__metadata__"]
     assert length % 8 == 0
     for name, entry in header.items():
-        assert entry["data_offsets"][0] % getattr(memory, name).itemsize == 0
+        assert entry["data_offsets"][0] % arrays[name].itemsize == 0
 
 
-def test_the_library_opens_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("memory", "version", "owner"),
+    [(small(), "1", [0, 0, -1]), (coded(), "2", [0, 0, 1, -1])],
+    ids=["without a router", "with one"],
+)
+def test_the_library_opens_it(
+    tmp_path: Path, memory: Memory, version: str, owner: list[int]
+) -> None:
     path = tmp_path / "memory.safetensors"
-    write(small(), path)
+    write(memory, path)
     with safetensors.safe_open(path, "np") as file:
-        assert file.metadata()["memoir_edge.format"] == "1"
-        assert (file.get_tensor("owner") == [0, 0, -1]).all()
+        assert file.metadata()["memoir_edge.format"] == version
+        assert (file.get_tensor("owner") == owner).all()
 
 
 def test_the_file_does_not_depend_on_the_order_of_anything() -> None:
@@ -174,6 +247,18 @@ def test_the_file_does_not_depend_on_the_order_of_anything() -> None:
         first, center=np.zeros(20, np.float32)[::2], values=np.asfortranarray(first.values)
     )
     assert to_bytes(strided) == to_bytes(first)
+
+
+def test_codes_are_written_the_same_however_they_lie() -> None:
+    first = coded()
+    assert first.codes
+    strided = replace(
+        first.codes,
+        keys=np.asfortranarray(first.codes.keys),
+        thresholds=np.repeat(first.codes.thresholds, 2)[::2],
+    )
+    second = replace(first, codes=strided, edits=first.edits[::-1])
+    assert to_bytes(second) == to_bytes(first)
 
 
 def test_an_empty_memory() -> None:
@@ -194,6 +279,23 @@ def test_a_withheld_record_leaves_no_trace() -> None:
     memory = small(edits=(Entry("a", 0),))
     assert b"record" not in to_bytes(memory)
     assert from_bytes(to_bytes(memory)).edits == (Entry("a", 0, None),)
+
+
+def test_an_empty_memory_with_a_router() -> None:
+    keys, none = np.zeros((0, 2), np.uint8), np.zeros(0, np.float32)
+    memory = coded(keys=keys, owner=none.astype(np.int32), thresholds=none, texts=())
+    memory = replace(memory, edits=(), **by_codes(memory.bank[:0]))
+    found = from_bytes(to_bytes(memory))
+    assert found.codes
+    assert found.codes.router.bits == 12
+    assert content(found) == content(memory)
+
+
+def test_a_withheld_text_leaves_no_trace() -> None:
+    memory = coded(texts=())
+    assert b"Quand" in to_bytes(coded())
+    assert b"Quand" not in to_bytes(memory)
+    assert content(from_bytes(to_bytes(memory))) == content(memory)
 
 
 # --- Literal bytes -------------------------------------------------------------------------------
@@ -226,17 +328,63 @@ BODY = (
     + "0302 0301 1c00"  # bank: bits {0, 1, 9}, {0, 1, 8}, {2, 3, 4}
 )
 LITERAL = b"\xb0\x03\0\0\0\0\0\0" + HEADER.encode() + bytes.fromhex(BODY)
+SHA256 = "618a507d171a88f168ffe135e43f798b7a064ed97f6a645c130d2c6624a34327"
+
+CODED_HEADER = (
+    '{"__metadata__":{"memoir_edge.format":"2","memoir_edge.memory":"'
+    r"{\"D\":10,\"base\":{\"digest\":null,\"model_id\":\"tiny\"},\"created\":\"\",\"d\":2,"
+    r"\"edits\":[{\"id\":\"a\",\"record\":{\"prompt\":\"Où ?\",\"target\":\"Rome\"},\"row\":0},"
+    r"{\"id\":\"b\",\"row\":1}],"
+    r"\"evaluation\":{},\"feature\":\"last\",\"k\":3,\"parent\":null,\"probes\":[],"
+    r"\"router\":{\"bits\":12,"
+    r"\"digest\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\","
+    r"\"kind\":\"encoder\",\"weight\":6},"
+    r"\"site\":\"layer\",\"texts\":[\"Où ?\",\"Où\",\"Qui ?\",\"Quand ?\"],\"tool\":\"\"}"
+    '","memoir_edge.sha256":"6bab016340477b2051aa53addcd912b604a15f86d3066466dbd53c26fd927b9e"},'
+    '"center":{"data_offsets":[0,40],"dtype":"F32","shape":[10]},'
+    '"columns":{"data_offsets":[40,48],"dtype":"I32","shape":[2]},'
+    '"keys":{"data_offsets":[176,184],"dtype":"U8","shape":[4,2]},'
+    '"masks":{"data_offsets":[184,188],"dtype":"U8","shape":[2,2]},'
+    '"owner":{"data_offsets":[48,64],"dtype":"I32","shape":[4]},'
+    '"permutation":{"data_offsets":[64,104],"dtype":"I32","shape":[10]},'
+    '"scale":{"data_offsets":[104,144],"dtype":"F32","shape":[10]},'
+    '"thresholds":{"data_offsets":[144,160],"dtype":"F32","shape":[4]},'
+    '"values":{"data_offsets":[160,176],"dtype":"F32","shape":[2,2]}}      '
+)
+CODED_BODY = (
+    "00000000" * 10  # center
+    + "00000000 09000000"  # columns
+    + "00000000 00000000 01000000 ffffffff"  # owner
+    + "00000000 01000000 02000000 03000000 04000000"  # permutation
+    + "05000000 06000000 07000000 08000000 09000000"
+    + "0000803f" * 10  # scale
+    + "0000003f 0000403f 0000003f 0000803f"  # thresholds: .5, .75, .5, 1
+    + "0000803f 000000c0 0000003f 00000000"  # values: 1, -2, .5, 0
+    + "3f00 1f08 c00f 5505"  # keys: bits {0..5}, {0..4, 11}, {6..11}, {0, 2, 4, 6, 8, 10}
+    + "0302 0301"  # masks: bits {0, 1, 9}, {0, 1, 8}
+)
+CODED_LITERAL = b"\xc8\x04\0\0\0\0\0\0" + CODED_HEADER.encode() + bytes.fromhex(CODED_BODY)
+CODED_SHA256 = "d3aeb5ecba22744283d55616a5e7549faa2be4e09151c8523e5533bf8038e024"
+
+EXAMPLES = pytest.mark.parametrize(
+    ("memory", "literal", "digest"),
+    [(small(), LITERAL, SHA256), (coded(), CODED_LITERAL, CODED_SHA256)],
+    ids=["format 1", "format 2"],
+)
 
 
-def test_literal_bytes_are_what_is_written() -> None:
-    assert to_bytes(small()) == LITERAL
+@EXAMPLES
+def test_literal_bytes_are_what_is_written(memory: Memory, literal: bytes, digest: str) -> None:
+    assert to_bytes(memory) == literal
+    assert hashlib.sha256(literal).hexdigest() == digest
 
 
-def test_literal_bytes_are_read() -> None:
-    """A file of format 1 written today must be read by every later reader."""
-    found = from_bytes(LITERAL)
-    assert content(found) == content(small())
-    assert found.digest == "618a507d171a88f168ffe135e43f798b7a064ed97f6a645c130d2c6624a34327"
+@EXAMPLES
+def test_literal_bytes_are_read(memory: Memory, literal: bytes, digest: str) -> None:
+    """A file written today must be read by every later reader."""
+    found = from_bytes(literal)
+    assert content(found) == content(memory)
+    assert found.digest == digest
 
 
 def test_a_reader_ignores_what_later_minor_versions_add() -> None:
@@ -292,6 +440,11 @@ def test_entry_is_the_edit_that_owns_a_row() -> None:
     memory = small()
     [edit] = memory.edits
     assert [memory.entry(row) for row in (0, 1, 2, 3, -1)] == [edit, edit, None, None, None]
+
+
+def test_with_codes_a_row_is_that_of_the_edit_s_mask() -> None:
+    memory = coded()
+    assert [memory.entry(row) for row in (0, 1, 2, -1)] == [*memory.edits, None, None]
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -386,20 +539,31 @@ def test_the_page_names_every_limit() -> None:
 
 
 def test_the_page_names_every_tensor_and_field() -> None:
-    memory = replace(small(), scales=np.ones(2, np.float32))
-    for name in (f.name for f in fields(memory)):
-        assert f"`{name}`" in PAGE
+    named = {*stored(small(scales=np.ones(2, np.float32))), *stored(coded())}
+    named |= {f.name for f in (*fields(Memory), *fields(Codes))} | {*Router._fields}
+    assert {name for name in named if f"`{name}`" not in PAGE} == set()
 
 
-def test_the_page_s_example_is_the_literal_file() -> None:
-    """Its header, body and digest procedure are those of the bytes above."""
+@EXAMPLES
+def test_the_page_s_examples_are_the_literal_files(
+    memory: Memory, literal: bytes, digest: str
+) -> None:
+    """Header, body and sizes as the page has them."""
     texts = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
-    header, body = (text for text in texts if "# " not in text)
-    assert "".join(header.split("\n")) == HEADER.rstrip()
-    assert bytes.fromhex(body) == bytes.fromhex(BODY)
-    assert hashlib.sha256(LITERAL).hexdigest() in PAGE
+    header, body = texts[:2] if memory.codes is None else texts[2:]
+    end = 8 + int.from_bytes(literal[:8], "little")
+    assert "".join(header.split("\n")) == literal[8:end].decode().rstrip()
+    assert bytes.fromhex(body) == literal[end:]
+    assert f"`{literal[:8].hex(' ')}` ({end - 8})" in PAGE
+    assert f"has {len(literal)} bytes, and its SHA-256 is `{digest}`" in PAGE
+
+
+@EXAMPLES
+def test_the_page_s_digest_procedure_finds_damage(
+    memory: Memory, literal: bytes, digest: str
+) -> None:
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     space: dict[str, Any] = {}
     exec(code, space)
-    assert space["intact"](LITERAL)
-    assert not space["intact"](LITERAL[:-1] + b"\1")
+    assert space["intact"](literal)
+    assert not space["intact"](literal[:-1] + b"\xff")

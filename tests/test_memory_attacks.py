@@ -21,16 +21,29 @@ from hypothesis import strategies as st
 from memoir_edge import memory as module
 from memoir_edge import tophash
 from memoir_edge.errors import MemoryFormatError
-from memoir_edge.memory import Base, Entry, Memory, Probe, from_bytes, read, to_bytes, write
+from memoir_edge.memory import (
+    Base,
+    Codes,
+    Entry,
+    Memory,
+    Probe,
+    Router,
+    by_codes,
+    from_bytes,
+    read,
+    to_bytes,
+    write,
+)
 
 D, d, k = 12, 2, 3
+P, WEIGHT = 20, 4
 
 
-def _bank(*rows: list[int]) -> np.ndarray:
-    bits = np.zeros((len(rows), D), np.bool_)
+def _bank(*rows: list[int], bits: int = D) -> np.ndarray:
+    found = np.zeros((len(rows), bits), np.bool_)
     for row, ones in enumerate(rows):
-        bits[row, ones] = True
-    return tophash.pack(bits)
+        found[row, ones] = True
+    return tophash.pack(found)
 
 
 MEMORY = Memory(
@@ -50,18 +63,47 @@ MEMORY = Memory(
     edits=(Entry("a", 0, {"prompt": "p"}), Entry("b", 2)),
     probes=(Probe("p", "t", "a"), Probe("q", "u")),
 )
+KEYED = replace(  # the same edits, found by a router's codes
+    MEMORY,
+    **by_codes(MEMORY.bank[[0, 2]]),
+    edits=(Entry("a", 0, {"prompt": "p"}), Entry("b", 1)),
+    codes=Codes(
+        router=Router("encoder", "cd" * 32, P, WEIGHT),
+        keys=_bank([0, 1, 2, 19], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], bits=P),
+        owner=np.array([0, 0, 1, -1], np.int32),
+        thresholds=np.array([0.5, 0.5, 0.75, 1], np.float32),
+        texts=("p", "p'", "q", "no"),
+    ),
+)
+EACH = pytest.mark.parametrize("memory", [MEMORY, KEYED], ids=["format 1", "format 2"])
 CODES = {"i": "I32", "b": "I8", "f": "F32", "B": "U8"}
-NAMES = ["bank", "center", "columns", "owner", "permutation", "scale", "scales", "thresholds"]
-NAMES += ["values"]  # as a forged file has them: in no special order
+# As a forged file has them: in no special order.
+SHARED = ["center", "columns", "permutation", "scale", "scales", "values"]
+PLAIN = ["bank", "owner", "thresholds"]
+CODED = ["keys", "masks", "owner", "thresholds"]
+EVERY = [(MEMORY, name) for name in [*PLAIN, *SHARED]] + [(KEYED, name) for name in CODED]
+EVERY_TENSOR = pytest.mark.parametrize(
+    ("memory", "name"), EVERY, ids=[f"{name} of {2 if m.codes else 1}" for m, name in EVERY]
+)
 FORMAT, DOCUMENT, DIGEST = "memoir_edge.format", "memoir_edge.memory", "memoir_edge.sha256"
 
 Tensors = dict[str, tuple[str, list[int], bytes]]
 
 
-def tensors(**changes: np.ndarray | tuple[str, list[int], bytes] | None) -> Tensors:
+def held(memory: Memory, name: str) -> np.ndarray:
+    """The array that is a tensor of the memory's file."""
+    own = memory.codes if memory.codes and name in ("keys", "owner", "thresholds") else memory
+    found: np.ndarray = getattr(own, "bank" if name == "masks" else name)
+    return found
+
+
+def tensors(
+    memory: Memory = MEMORY, **changes: np.ndarray | tuple[str, list[int], bytes] | None
+) -> Tensors:
     """dtype, shape and bytes of each tensor; a change of None takes one out."""
     found: Tensors = {}
-    for name, value in ({n: getattr(MEMORY, n) for n in NAMES} | changes).items():
+    names = [*(CODED if memory.codes else PLAIN), *SHARED]
+    for name, value in ({n: held(memory, n) for n in names} | changes).items():
         if isinstance(value, np.ndarray):
             found[name] = (CODES[value.dtype.char], list(value.shape), value.tobytes())
         elif value is not None:
@@ -69,16 +111,21 @@ def tensors(**changes: np.ndarray | tuple[str, list[int], bytes] | None) -> Tens
     return found
 
 
-def document(**changes: Any) -> dict[str, Any]:
+def document(memory: Memory = MEMORY, **changes: Any) -> dict[str, Any]:
+    coded = {
+        "router": {"kind": "encoder", "digest": "cd" * 32, "bits": P, "weight": WEIGHT},
+        "texts": ["p", "p'", "q", "no"],
+    }
+    row = 1 if memory.codes else 2
     return {
         "site": "layer", "feature": "mean", "D": D, "d": d, "k": k,
         "base": {"model_id": "tiny", "digest": "ab" * 32},
-        "edits": [{"id": "a", "row": 0, "record": {"prompt": "p"}}, {"id": "b", "row": 2}],
+        "edits": [{"id": "a", "row": 0, "record": {"prompt": "p"}}, {"id": "b", "row": row}],
         "parent": None, "created": "", "tool": "", "evaluation": {},
         "probes": [
             {"prompt": "p", "text": "t", "edit": "a"}, {"prompt": "q", "text": "u", "edit": None},
         ],
-    } | changes  # fmt: skip
+    } | (coded if memory.codes else {}) | changes  # fmt: skip
 
 
 def seal(head: bytes, body: bytes) -> bytes:
@@ -88,25 +135,33 @@ def seal(head: bytes, body: bytes) -> bytes:
 
 
 def forge(
-    text: str | None = None, stored: Tensors | None = None, without: str = "", **metadata: str
+    text: str | None = None,
+    stored: Tensors | None = None,
+    without: str = "",
+    memory: Memory = MEMORY,
+    **metadata: str,
 ) -> bytes:
-    """A file with the document `text` and the tensors `stored`, not canonical but for the bytes."""
+    """A file of the memory's format with the document `text` and the tensors `stored`.
+
+    Not canonical but for the bytes.
+    """
     header: dict[str, Any] = {}
     body = b""
-    for name, (code, shape, data) in (tensors() if stored is None else stored).items():
+    for name, (code, shape, data) in (tensors(memory) if stored is None else stored).items():
         offsets = [len(body), len(body) + len(data)]
         header[name] = {"dtype": code, "shape": shape, "data_offsets": offsets}
         body += data
-    text = json.dumps(document()) if text is None else text
-    given = {DIGEST: "0" * 64, FORMAT: "1", DOCUMENT: text}
+    text = json.dumps(document(memory)) if text is None else text
+    given = {DIGEST: "0" * 64, FORMAT: "2" if memory.codes else "1", DOCUMENT: text}
     header["__metadata__"] = {n: v for n, v in (given | metadata).items() if n != without}
     return seal(json.dumps(header, indent=1).encode(), body)
 
 
-def test_what_another_writer_made_is_read() -> None:
+@EACH
+def test_what_another_writer_made_is_read(memory: Memory) -> None:
     """The forger follows the page; if this fails, the refusals below mean nothing."""
-    found = from_bytes(forge())
-    assert to_bytes(found) == to_bytes(MEMORY)
+    found = from_bytes(forge(memory=memory))
+    assert to_bytes(found) == to_bytes(memory)
 
 
 # --- Damage --------------------------------------------------------------------------------------
@@ -114,19 +169,23 @@ def test_what_another_writer_made_is_read() -> None:
 WHOLE = to_bytes(MEMORY)
 
 
-def test_every_altered_byte_is_refused() -> None:
-    for position in range(len(WHOLE)):
+@EACH
+def test_every_altered_byte_is_refused(memory: Memory) -> None:
+    whole = to_bytes(memory)
+    for position in range(len(whole)):
         for pattern in (0x01, 0x20, 0x80, 0xFF):
-            data = bytearray(WHOLE)
+            data = bytearray(whole)
             data[position] ^= pattern
             with pytest.raises(MemoryFormatError):
                 from_bytes(bytes(data))
 
 
-def test_every_cut_is_refused() -> None:
-    for length in range(len(WHOLE)):
+@EACH
+def test_every_cut_is_refused(memory: Memory) -> None:
+    whole = to_bytes(memory)
+    for length in range(len(whole)):
         with pytest.raises(MemoryFormatError):
-            from_bytes(WHOLE[:length])
+            from_bytes(whole[:length])
 
 
 @pytest.mark.parametrize("more", [b"\0", b" ", b"\0" * 8, WHOLE])
@@ -215,7 +274,7 @@ def test_without_a_metadata_key(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["2", "0", "10", "-1", "1.0", " 1", "01", "", "one", "1" * 9999]
+    "version", ["3", "0", "10", "-1", "1.0", " 1", "01", "", "one", "1" * 9999]
 )
 def test_an_unknown_version(version: str) -> None:
     """Also where a later version has another digest: the version is looked at first."""
@@ -241,36 +300,44 @@ ANY = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(NAMES), st.sampled_from(["dtype", "shape", "data_offsets", ""]), ANY)
-def test_noise_in_the_header_is_refused(name: str, part: str, value: Any) -> None:
+@given(st.sampled_from(EVERY), st.sampled_from(["dtype", "shape", "data_offsets", ""]), ANY)
+def test_noise_in_the_header_is_refused(tensor: tuple[Memory, str], part: str, value: Any) -> None:
     """Any JSON in place of any part of a tensor's entry."""
-    end = 8 + int.from_bytes(WHOLE[:8], "little")
-    header = json.loads(WHOLE[8:end])
+    memory, name = tensor
+    whole = to_bytes(memory)
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
     if part:
         header[name][part] = value
     else:
         header[name] = value
-    if header == json.loads(WHOLE[8:end]):
+    if header == json.loads(whole[8:end]):
         return
     header["__metadata__"][DIGEST] = "0" * 64
     with pytest.raises(MemoryFormatError):
-        from_bytes(seal(json.dumps(header).encode(), WHOLE[end:]))
+        from_bytes(seal(json.dumps(header).encode(), whole[end:]))
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([(n,) for n in document()] + [("base", "digest"), ("edits", 0), ("probes", 0)]),
+    st.sampled_from(
+        [(n,) for n in document(KEYED)]
+        + [("base", "digest"), ("edits", 0), ("probes", 0)]
+        + [("router", n) for n in Router._fields]
+        + [("texts", 0)]
+    ),
     ANY,
 )
 def test_noise_in_the_document_is_refused_or_read(path: tuple[Any, ...], value: Any) -> None:
     """Whatever stands there: a memory that can be written again, or a named error."""
-    found = document()
+    memory = KEYED if path[0] in ("router", "texts") else MEMORY
+    found = document(memory)
     inner = found
     for step in path[:-1]:
         inner = inner[step]
     inner[path[-1]] = value
     try:
-        memory = from_bytes(forge(json.dumps(found)))
+        memory = from_bytes(forge(json.dumps(found), memory=memory))
     except MemoryFormatError:
         return
     assert from_bytes(to_bytes(memory)).digest == hashlib.sha256(to_bytes(memory)).hexdigest()
@@ -279,19 +346,30 @@ def test_noise_in_the_document_is_refused_or_read(path: tuple[Any, ...], value: 
 # --- Tensors: each refusal, in a file and in a memory that is to be written -----------------------
 
 
-def refused(error: type[MemoryFormatError], match: str = ".", **changes: Any) -> None:
+def refused(
+    error: type[MemoryFormatError], match: str = ".", memory: Memory = MEMORY, **changes: Any
+) -> None:
     """The same change is refused on reading a forged file and on writing."""
     with pytest.raises(error, match=match):
-        from_bytes(forge(stored=tensors(**changes)))
-    arrays = {n: v for n, v in changes.items() if isinstance(v, np.ndarray)}
-    if arrays == changes:
+        from_bytes(forge(stored=tensors(memory, **changes), memory=memory))
+    if all(isinstance(value, np.ndarray) for value in changes.values()):
         with pytest.raises(error, match=match):
-            to_bytes(replace(MEMORY, **changes))
+            to_bytes(with_arrays(memory, **changes))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_missing_tensor(name: str) -> None:
-    refused(module.MissingTensorError, f"no tensor {name}", **{name: None})
+def with_arrays(memory: Memory, **changes: np.ndarray) -> Memory:
+    """The memory in hand with other arrays, named as the tensors of its file."""
+    if memory.codes is None:
+        return replace(memory, **changes)
+    masks = changes.pop("masks", memory.bank)
+    codes = {name: changes.pop(name) for name in CODED if name in changes}
+    rows = by_codes(masks) if masks.ndim else {"bank": masks}
+    return replace(memory, **rows, codes=replace(memory.codes, **codes), **changes)
+
+
+@EVERY_TENSOR
+def test_missing_tensor(memory: Memory, name: str) -> None:
+    refused(module.MissingTensorError, f"no tensor {name}", memory, **{name: None})
 
 
 def test_missing_scales_in_hand() -> None:
@@ -299,22 +377,39 @@ def test_missing_scales_in_hand() -> None:
         to_bytes(replace(MEMORY, scales=None))
 
 
+@pytest.mark.parametrize(
+    ("memory", "other", "missing", "surplus"),
+    [(MEMORY, KEYED, "bank", "keys, masks"), (KEYED, MEMORY, "keys, masks", "bank")],
+    ids=["format 1", "format 2"],
+)
+def test_tensors_of_the_other_format(
+    memory: Memory, other: Memory, missing: str, surplus: str
+) -> None:
+    """A file has the tensors of the format that it names, whatever its document says."""
+    with pytest.raises(module.MissingTensorError, match=f"no tensor {missing}$"):
+        from_bytes(forge(json.dumps(document(other)), tensors(other), memory=memory))
+    both = tensors(other) | tensors(memory)
+    with pytest.raises(module.UnexpectedTensorError, match=f"tensor {surplus} does"):
+        from_bytes(forge(stored=both, memory=memory))
+
+
 def test_unexpected_tensor() -> None:
-    refused(module.UnexpectedTensorError, "extra", extra=("U8", [0], b""))
+    for memory in (MEMORY, KEYED):
+        refused(module.UnexpectedTensorError, "extra", memory, extra=("U8", [0], b""))
     refused(module.UnexpectedTensorError, "scales", values=np.ones((3, d), np.float32))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_TENSOR
 @pytest.mark.parametrize("code", ["F64", "I64", "BOOL", "F8_E4M3"])
-def test_wrong_dtype(name: str, code: str) -> None:
+def test_wrong_dtype(memory: Memory, name: str, code: str) -> None:
     size = {"F64": 8, "I64": 8}.get(code, 1)
-    shape = list(getattr(MEMORY, name).shape)
+    shape = list(held(memory, name).shape)
     change = (code, shape, bytes(size * int(np.prod(shape))))
-    stored = tensors(**{name: change})
+    stored = tensors(memory, **{name: change})
     if name == "values":  # or the scales would be the surplus
         del stored["scales"]
     with pytest.raises(module.DtypeError, match=f"{name} is {code}"):
-        from_bytes(forge(stored=stored))
+        from_bytes(forge(stored=stored, memory=memory))
 
 
 def test_wrong_dtype_in_hand() -> None:
@@ -323,12 +418,14 @@ def test_wrong_dtype_in_hand() -> None:
             to_bytes(replace(MEMORY, owner=array))
     with pytest.raises(module.DtypeError, match="center is BF16"):
         to_bytes(replace(MEMORY, center=np.zeros(D, np.uint16)))
+    with pytest.raises(module.DtypeError, match="keys is I32"):
+        to_bytes(with_arrays(KEYED, keys=held(KEYED, "keys").astype(np.int32)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_TENSOR
 @pytest.mark.parametrize("how", ["one more", "one less", "one dimension more", "flat", "none"])
-def test_wrong_shape(name: str, how: str) -> None:
-    array = getattr(MEMORY, name)
+def test_wrong_shape(memory: Memory, name: str, how: str) -> None:
+    array = held(memory, name)
     changed = {
         "one more": lambda: np.concatenate([array, array[-1:]]),
         "one less": lambda: array[:-1].copy(),
@@ -336,12 +433,18 @@ def test_wrong_shape(name: str, how: str) -> None:
         "flat": lambda: array.reshape(-1) if array.ndim > 1 else array[None],
         "none": lambda: np.zeros((), array.dtype),
     }[how]()
-    refused(module.ShapeError, **{name: changed})
+    if name == "masks" and how in ("one more", "one less"):  # their number is that of the edits
+        owner = np.full(4, -1, np.int32) if how == "one more" else np.zeros(4, np.int32)
+        owner[: len(changed)] = np.arange(len(changed))
+        refused(module.DisagreementError, "masks", memory, masks=changed, owner=owner)
+    else:
+        refused(module.ShapeError, ".", memory, **{name: changed})
 
 
 def test_a_shape_that_only_one_threshold_may_have() -> None:
     to_bytes(replace(MEMORY, thresholds=np.ones(1, np.float32)))
     refused(module.ShapeError, "thresholds", thresholds=np.ones(2, np.float32))
+    refused(module.ShapeError, "thresholds", KEYED, thresholds=np.ones(1, np.float32))
 
 
 def test_widths_of_nothing() -> None:
@@ -427,6 +530,163 @@ def test_values_not_finite(bad: np.generic) -> None:
 
 def test_scales_that_carry_values_beyond_float32() -> None:
     refused(module.NotFiniteError, "values", scales=np.full(3, 3e38, np.float32))
+
+
+# --- Codes ---------------------------------------------------------------------------------------
+
+
+def refused_codes(error: type[MemoryFormatError], match: str = ".", **changes: Any) -> None:
+    """Another router, or other texts, are refused on reading and on writing."""
+    assert KEYED.codes
+    found = document(KEYED)
+    router = {name: changes[name] for name in Router._fields if name in changes}
+    found |= {"router": found["router"] | router}
+    found |= {name: value for name, value in changes.items() if name not in router}
+    with pytest.raises(error, match=match):
+        from_bytes(forge(json.dumps(found), memory=KEYED))
+    codes = replace(
+        KEYED.codes,
+        router=KEYED.codes.router._replace(**router),
+        texts=tuple(changes.get("texts", KEYED.codes.texts)),
+    )
+    with pytest.raises(error, match=match):
+        to_bytes(replace(KEYED, codes=codes))
+
+
+@pytest.mark.parametrize("bits", [16, 25, 0, -20, 12, D])
+def test_keys_of_another_width(bits: int) -> None:
+    """The keys' bytes are those of P bits, neither more nor less."""
+    refused_codes(module.DisagreementError, "3 bytes", bits=bits)
+
+
+@pytest.mark.parametrize("width", [0, 2, 4])
+def test_keys_with_bytes_that_P_does_not_have(width: int) -> None:
+    keys = np.resize(held(KEYED, "keys"), (4, width))
+    refused(module.DisagreementError, f"{width} bytes, P is 20", KEYED, keys=keys)
+
+
+@pytest.mark.parametrize("weight", [0, -1, P + 1])
+def test_a_weight_that_no_code_has(weight: int) -> None:
+    refused_codes(module.DisagreementError, f"weight is {weight}, expected from 1", weight=weight)
+
+
+def test_a_key_of_another_weight() -> None:
+    refused_codes(module.MaskError, "keys row 0 has 4 bits set, expected weight = 5", weight=5)
+    for row in range(4):
+        keys = held(KEYED, "keys").copy()
+        keys[row] = 0
+        refused(module.MaskError, f"keys row {row} has 0", KEYED, keys=keys)
+
+
+def test_a_key_with_padding_bits() -> None:
+    """The weight is right, but a bit stands beyond P; also in a guard's key."""
+    for row, byte in ((0, 0b1_0000), (3, 0b1000_0000)):
+        keys = held(KEYED, "keys").copy()
+        keys[row] = [0b11, 0b1, byte]
+        refused(module.MaskError, "beyond P = 20", KEYED, keys=keys)
+    refused_codes(module.MaskError, "beyond P = 19", bits=19)
+
+
+def test_masks_are_checked_as_a_bank_is() -> None:
+    for change in ([0b11, 0], [0b11, 0b1_0000]):
+        masks = np.array([KEYED.bank[0], change], np.uint8)
+        refused(module.MaskError, "masks row 1 has", KEYED, masks=masks)
+
+
+@pytest.mark.parametrize(
+    ("owner", "match"),
+    [
+        ([0, 0, 2, -1], "key 2 has owner 2"),
+        ([0, 1, -2, -1], "key 2 has owner -2"),
+        ([2**31 - 1, 0, 1, -1], "key 0 has owner"),
+        ([0, 0, 0, -1], "masks row 1 owns no key"),
+        ([-1, -1, -1, -1], "masks row 0 owns no key"),
+    ],
+)
+def test_owner_of_a_code(owner: list[int], match: str) -> None:
+    refused(module.OwnerError, match, KEYED, owner=np.array(owner, np.int32))
+
+
+def test_a_bank_of_another_form_beside_codes() -> None:
+    """In hand: with codes the bank is one mask an edit, which nothing reaches by itself."""
+    for changes in (
+        {"owner": np.array([0, 0], np.int32)},
+        {"owner": np.array([0, -1], np.int32)},
+        {"owner": np.arange(3, dtype=np.int32)},
+        {"owner": np.zeros(1, np.int32)},
+        {"thresholds": np.array([2, 0.5], np.float32)},
+        {"thresholds": np.full(1, 2, np.float32)},
+    ):
+        with pytest.raises(module.OwnerError, match="one edit's"):
+            to_bytes(replace(KEYED, **changes))  # type: ignore[arg-type]
+
+
+def test_an_unknown_router() -> None:
+    for kind in ("activations", "Encoder", "x" * 999):
+        refused_codes(module.RouterError, "known: encoder", kind=kind)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": ""},
+        {"kind": 1},
+        {"digest": None},
+        {"digest": "cd"},
+        {"digest": "CD" * 32},
+        {"bits": 20.0},
+        {"bits": True},
+        {"weight": None},
+        {"texts": [1, 2, 3, 4]},
+    ],
+)
+def test_malformed_codes(changes: dict[str, Any]) -> None:
+    refused_codes(module.MetadataError, next(iter(changes)), **changes)
+
+
+@pytest.mark.parametrize("name", Router._fields)
+def test_a_router_without_a_field(name: str) -> None:
+    found = document(KEYED)
+    del found["router"][name]
+    with pytest.raises(module.MetadataError, match=f"router has no {name}"):
+        from_bytes(forge(json.dumps(found), memory=KEYED))
+
+
+@pytest.mark.parametrize("name", ["router", "texts"])
+def test_codes_without_a_field(name: str) -> None:
+    found = document(KEYED)
+    del found[name]
+    with pytest.raises(module.MetadataError, match=f"no {name}"):
+        from_bytes(forge(json.dumps(found), memory=KEYED))
+    for wrong in ("text", None, 1, {"a": 1} if name == "texts" else [[]]):
+        with pytest.raises(module.MetadataError, match=name):
+            from_bytes(forge(json.dumps(document(KEYED, **{name: wrong})), memory=KEYED))
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_texts_of_other_keys(count: int) -> None:
+    refused_codes(module.DisagreementError, f"{count} texts of 4 keys", texts=["t"] * count)
+
+
+@pytest.mark.parametrize("name", ["thresholds", "center"])
+def test_numbers_beside_codes_are_finite(name: str) -> None:
+    array = held(KEYED, name).copy()
+    array[0] = np.nan
+    refused(module.NotFiniteError, name, KEYED, **{name: array})
+
+
+def test_what_a_later_version_adds_to_a_router_is_ignored() -> None:
+    found = document(KEYED, texts=[])
+    found["router"]["language"] = "en"
+    memory = from_bytes(forge(json.dumps(found), memory=KEYED))
+    assert memory.codes
+    assert memory.codes.router == Router("encoder", "cd" * 32, P, WEIGHT)
+
+
+def test_a_document_of_format_1_may_name_a_router() -> None:
+    """It is a key that this format does not know, and the graph routes as ever."""
+    found = from_bytes(forge(json.dumps(document(router={"kind": "other"}))))
+    assert found.codes is None
 
 
 # --- The document --------------------------------------------------------------------------------
@@ -555,40 +815,52 @@ def test_what_is_not_written(changes: dict[str, Any], error: type[MemoryFormatEr
 # --- Limits --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("MAX_FILE_BYTES", len(WHOLE)),
-        ("MAX_HEADER_BYTES", int.from_bytes(WHOLE[:8], "little")),
-        ("MAX_DOCUMENT_BYTES", 400),
-        ("MAX_JSON_DEPTH", 5),
-        ("MAX_INPUT_WIDTH", D),
-        ("MAX_OUTPUT_WIDTH", d),
-        ("MAX_COLUMNS", 3),
-        ("MAX_KEYS", 4),
-        ("MAX_EDITS", 2),
-    ],
-)
-def test_each_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, found: int) -> None:
+LIMITS = {
+    "MAX_FILE_BYTES": lambda whole: len(whole),
+    "MAX_HEADER_BYTES": lambda whole: int.from_bytes(whole[:8], "little"),
+    "MAX_DOCUMENT_BYTES": lambda whole: len(text_of(whole)),
+    "MAX_JSON_DEPTH": lambda _: 5,
+    "MAX_INPUT_WIDTH": lambda _: D,
+    "MAX_OUTPUT_WIDTH": lambda _: d,
+    "MAX_COLUMNS": lambda _: 3,
+    "MAX_KEYS": lambda _: 4,
+    "MAX_EDITS": lambda _: 2,
+    "MAX_CODE_BITS": lambda _: P,
+}
+
+
+def text_of(whole: bytes) -> str:
+    """The document of a file."""
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    found: str = header["__metadata__"][DOCUMENT]
+    return found
+
+
+@EACH
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, memory: Memory
+) -> None:
     """At the limit a memory is read and written; one beyond, neither."""
-    text = json.loads(WHOLE[8 : 8 + int.from_bytes(WHOLE[:8], "little")])["__metadata__"][DOCUMENT]
-    found = len(text) if name == "MAX_DOCUMENT_BYTES" else found
-    (tmp_path / "memory").write_bytes(WHOLE)
+    whole = to_bytes(memory)
+    found = LIMITS[name](whole)
+    (tmp_path / "memory").write_bytes(whole)
     monkeypatch.setattr(module, name, found)
-    assert to_bytes(read(tmp_path / "memory")) == WHOLE
+    assert to_bytes(read(tmp_path / "memory")) == whole
     monkeypatch.setattr(module, name, found - 1)
+    if name == "MAX_CODE_BITS" and memory.codes is None:
+        assert to_bytes(read(tmp_path / "memory")) == whole
+        return
     with pytest.raises(module.LimitError, match=f"at most {found - 1}"):
         read(tmp_path / "memory")
     with pytest.raises(module.LimitError, match=f"at most {found - 1}"):
-        from_bytes(WHOLE)
+        from_bytes(whole)
     with pytest.raises(module.LimitError, match=f"at most {found - 1}"):
-        write(MEMORY, tmp_path / "other")
+        write(memory, tmp_path / "other")
 
 
 def test_every_limit_is_tested() -> None:
-    [marker] = test_each_limit.pytestmark  # type: ignore[attr-defined]
-    tested = {name for name, _ in marker.args[1]}
-    assert tested == {name for name in vars(module) if name.startswith("MAX_")}
+    assert set(LIMITS) == {name for name in vars(module) if name.startswith("MAX_")}
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:

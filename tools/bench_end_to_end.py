@@ -27,7 +27,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge import ports, tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import Editor, choose, default_site, find_site, load, quiet, width
+from memoir_edge.editor import Editor, choose, load, quiet
 from memoir_edge_exporter import export
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_runtime import Session
@@ -55,9 +55,7 @@ def main() -> None:
 def edit(folder: Path, count: int) -> dict[str, Any]:
     """Seconds an edit, and the size of the memory."""
     base = load(str(model_dir()), device="cpu")
-    site = default_site(base.config)
-    D, _ = width(find_site(base.net, site))
-    editor = Editor(base, choose(base.config, D, site=site))
+    editor = Editor(base, choose(base))
     edits = sample(count)
     times, steps = [], []
     for each in edits:

@@ -29,11 +29,8 @@ from memoir_edge.editor import (
     Editor,
     Watch,
     choose,
-    default_site,
-    find_site,
     load,
     quiet,
-    width,
 )
 from memoir_edge.edits import Edit
 
@@ -83,9 +80,7 @@ def main() -> None:
 
 def new_editor(base: BaseModel, **changes: Any) -> Editor:
     """An editor with the default settings, some of them changed."""
-    site = default_site(base.config)
-    D, _ = width(find_site(base.net, site))
-    return Editor(base, replace(choose(base.config, D, site=site), **changes))
+    return Editor(base, replace(choose(base), **changes))
 
 
 def ordered(edits: Sequence[Edit], name: str) -> list[Edit]:

@@ -25,13 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from memoir_edge import tophash
-from memoir_edge.bank import Bank
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import BaseModel, Editor, load, quiet
-from memoir_edge.editor.train import own_texts
-from memoir_edge.editor.ways import ways
+from memoir_edge.editor.prompts import own_texts, ways
 from memoir_edge.edits import Edit
+from memoir_edge.history.bank import Bank
 from memoir_edge.nearmiss import Pool
 from memoir_edge.sites import DEFAULT
 from memoir_edge.tophash import FEATURES

@@ -39,7 +39,7 @@ from memoir_edge.memory import Base, Entry, Memory
 from memoir_edge_exporter import export
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
-from memoir_edge_runtime import Result, Row, Session, _ops, recorded, replay
+from memoir_edge_runtime import Options, Result, Row, Session, _ops, recorded, replay
 from memoir_edge_runtime._provider import CPU, CUDA, value
 
 Figures = dict[str, Any]
@@ -423,7 +423,7 @@ def _said(results: Sequence[Result]) -> list[tuple[Any, ...]]:
 def same_answers(ported: Path, memory: Memory, device: str) -> Figures:
     """Tokens and edits of many prompts on the device and on the CPU."""
     sessions = (Session(ported, memory=memory, providers=PROVIDERS[on]) for on in (device, "cpu"))
-    said = [_said(session.generate(_prompts(), max_new_tokens=8)) for session in sessions]
+    said = [_said(session.generate(_prompts(), Options(max_new_tokens=8))) for session in sessions]
     pairs = list(zip(*said, strict=True))
     differ = sum(a != b for a, b in pairs)
     return {"what": f"answers on {device} are the CPU's", "cases": len(pairs), "differ": differ,
@@ -437,7 +437,7 @@ def swapped(ported: Path, memory: Memory, device: str) -> Figures:
     said = []
     for now in (None, memory, None, memory):
         session.swap(now)
-        said.append(_said(session.generate(prompts, max_new_tokens=8)))
+        said.append(_said(session.generate(prompts, Options(max_new_tokens=8))))
     differ = sum(a != b for first, again in ((0, 2), (1, 3))
                  for a, b in zip(said[first], said[again], strict=True))  # fmt: skip
     ok = differ == 0 and said[0] != said[1]

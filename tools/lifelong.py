@@ -28,21 +28,19 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from memoir_edge.bank import Key
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import (
     Editor,
     Watch,
+    Wishes,
     choose,
-    default_site,
-    find_site,
     journaled,
     load,
     quiet,
-    width,
 )
 from memoir_edge.edits import Edit
+from memoir_edge.history.bank import Key
 
 BLOCK = 100
 KEYS = 2
@@ -87,17 +85,16 @@ def live(
     """Make the edits, then ask for each block."""
     count: int = given.edits
     base = load(str(given.model), device="cpu")
-    site = given.site or default_site(base.config)
-    D, _ = width(find_site(base.net, site))
-    settings = choose(base.config, D, site=site, **changes)
+    settings = choose(base, Wishes(site=given.site, **changes))
     edits = sample(count, given.seed)
-    editor, journal = stack.enter_context(journaled(base, settings, folder / "lifelong"))
+    editor = stack.enter_context(journaled(base, settings, folder / "lifelong"))
+    journal = editor.journal
     new = [edit for edit in edits if edit.id not in editor.live.bank.records]
     bar = stack.enter_context(Progress(console=Console(stderr=True)))
     making = bar.add_task("editing", total=len(new))
     watch = Watch(made=lambda n: bar.advance(making, n))
     before, start = len(journal.frames), time.monotonic()
-    editor.apply(new, watch, journal.state())
+    editor.apply(new, watch)
     seconds = time.monotonic() - start
     trained = sum(frame.kind in ("made", "again") for frame in journal.frames[before:])
     made = [frame for frame in journal.frames if frame.kind == "made"]
@@ -119,7 +116,7 @@ def live(
     return {
         "edits": count,
         "seed": given.seed,
-        "D": D,
+        "D": editor.live.Wm.shape[1],
         "settings": {n: getattr(settings, n) for n in SETTINGS},
         "seconds_per_training": seconds / max(trained, 1),
         "steps_per_edit": sum(steps) / count,

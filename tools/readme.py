@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -30,7 +31,7 @@ PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge
 REST = {
     "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
     "tests": "mirror the packages",
-    "docs": "memory format, journal, ports, ops, editor, routing, serving, deploying, and more",
+    "docs": "words, memory format, journal, ports, ops, editor, routing, serving, and more",
 }
 
 
@@ -66,12 +67,13 @@ def register() -> str:
 
 
 def _native(folder: Path) -> list[str]:
-    """The C++ files with their first line, but those that only point to their header."""
+    """The C++ files with their first sentence, but those that only point to their header."""
     lines = [f"{'runtime/ops/':32}The custom-op library: both ops natively, in C++."]
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".cpp", ".cu", ".h")):
-        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("// ")
+        comment = takewhile(lambda line: line.startswith("// "), path.read_text().splitlines())
+        first, _, _ = " ".join(line.removeprefix("// ") for line in comment).partition(". ")
         if not first.startswith("See "):
-            lines.append(f"{'  ' + path.name:32}{first}")
+            lines.append(f"{'  ' + path.name:32}{first.removesuffix('.')}.")
     return lines
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from memoir_edge import memory as memory_file
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import Editor, choose, default_site, find_site, load, quiet, width
+from memoir_edge.editor import Editor, choose, load, quiet
 from memoir_edge.edits import Edit
 from memoir_edge_exporter import export
 
@@ -60,9 +60,7 @@ def make(folder: Path, count: int) -> Made:
 
 def _edited(edits: Sequence[Edit]) -> memory_file.Memory:
     base = load(str(model_dir()), device="cpu")
-    site = default_site(base.config)
-    D, _ = width(find_site(base.net, site))
-    editor = Editor(base, choose(base.config, D, site=site))
+    editor = Editor(base, choose(base))
     for each in edits:
         list(editor.edit([each]))
     return editor.memory()

@@ -3,12 +3,14 @@
     export(out=Path("onnx"), model=Path("model"))
 
 One transformation a file: `_base_graph` (transformers to ONNX), `_site` (which MatMul), `_bodies`
-and `_settle` (the two ops), `_ports` (the ops at the site), `_write` and `_readme` (the directory),
-`_triton` (another server's layout). docs/ports.md is the contract of what comes out.
+and `_settle` (the two ops), `_ports` (the ops at the site), `_router`, `_code` and `_eight_bits`
+(an encoder beside the graph), `_write` and `_readme` (the directory), `_triton` (another layout).
+docs/ports.md is the contract of what comes out.
 """
 
 from memoir_edge_exporter._export import Exported, export
 from memoir_edge_exporter._ports import add_ports
+from memoir_edge_exporter._router import export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._triton import Packaged, package_triton
 
@@ -18,6 +20,7 @@ __all__ = [
     "Site",
     "add_ports",
     "export",
+    "export_router",
     "find_site",
     "package_triton",
 ]

@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, install
 
 OPSET = 18
 ELSEWHERE = "export the decoder with another tool and give its folder with --onnx DIR"
-EXTRA = f'pip install "memoir-edge-exporter[optimum]", or {ELSEWHERE}'
+EXTRA = f"{install('export')}; or {ELSEWHERE}"
 
 
 def base_graph(model: Path, out: Path, dtype: str) -> None:
@@ -28,7 +28,7 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
         InputError: optimum-onnx is missing, or cannot export this model.
     """
     try:
-        with _quiet():
+        with quiet():
             from optimum.exporters.onnx import main_export
 
             main_export(
@@ -53,9 +53,9 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracing warns about what it cannot know; whether the graph is right, the tests say."""
-    before = logging.root.manager.disable
+def quiet() -> Iterator[None]:
+    """Silence the warnings of tracing: the tests check whether the graph is right."""
+    before, handlers = logging.root.manager.disable, logging.root.handlers[:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -63,3 +63,4 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+            logging.root.handlers[:] = handlers  # a library's module may have set its own up

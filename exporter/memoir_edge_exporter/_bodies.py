@@ -71,8 +71,8 @@ def Route(  # type: ignore[no-untyped-def]
         bytewise = op.Reshape(op.Pad(mask, beyond), op.Concat(B, W, eight, axis=0))
         query = op.Transpose(bytewise, perm=[2, 1, 0])
 
-        # Ones shared with every key, counted one bit of the bytes at a time: keys with only that
-        # bit kept, times the mask's, is the count times the bit's power.                   [R, B]
+        # Number of ones shared with every key, summed over the 8 bits of a byte. The product of
+        # the keys, with only bit j kept, and bit j of the mask is the count times 2^j.     [R, B]
         keys = op.Concat(op.Shape(bank, end=1), B, axis=0)
         shared = op.Expand(op.Constant(value=_NONE_SHARED), keys)
         for j in range(8):
@@ -119,7 +119,7 @@ def Recall(a, route_out, bank, columns, values):  # type: ignore[no-untyped-def]
         bit = op.BitwiseAnd(shifted, op.Constant(value=_ONE_BYTE))
         mask = op.And(op.Cast(bit, to=_BOOL), op.Unsqueeze(routed, op.Constant(value_ints=[1])))
 
-        # Only those features of the row's own activations are read.                     [B, T, C]
+        # Of the row's own activations only the features in its mask are read.           [B, T, C]
         own = op.Cast(op.Gather(a, columns, axis=2), to=_FLOAT)
         seen = op.Unsqueeze(mask, op.Constant(value_ints=[1]))
         delta = op.MatMul(op.Where(seen, own, op.Constant(value_float=0.0)), values)

@@ -9,10 +9,12 @@ import onnx
 from memoir_edge import sidecar
 from memoir_edge.base import read_config, weights_digest
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge.router.encoder import Encoder
 from memoir_edge.sites import default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._ports import add_ports, obstacle
+from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._write import (
     MAX_PROTOBUF,
@@ -46,27 +48,35 @@ def export(
     site: str | None = None,
     dtype: str = "fp32",
     model_id: str | None = None,
+    encoder: str | Encoder | None = None,
+    precision: Precision = "int8",
     max_protobuf: int = MAX_PROTOBUF,
 ) -> Exported:
     """Make a graph with ports, and what the runtime reads beside it.
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder. With `onnx_dir` it only gives tokenizer, configuration and
-            digest.
+        model: A transformers folder. Given together with `onnx_dir`, only its tokenizer, its
+            configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
         model_id: Name of the base model; default the folder's.
+        encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
+            gets a router, for memories whose keys are its codes.
+        precision: Of the encoder's weights: "int8" or "fp32".
         max_protobuf: Bytes above which weights are stored beside the graph.
 
     Raises:
-        InputError: No model, no tokenizer, an unknown dtype, or something in the way at `out`.
+        InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
+            or something in the way at `out`.
         SiteError: The site is not in the graph; says which layers are.
         GraphError: A given graph is no decoder that can take ports.
 
     Example:
-        export(model=Path("model"), out=Path("onnx"), site="model.layers.6.mlp.down_proj")
+        >>> made = export(model=Path("model"), out=Path("again"), site="layers.6.mlp.down_proj")
+        >>> made.sidecar.site, made.sidecar.D
+        ('model.layers.6.mlp.down_proj', 768)
     """
     start = time.monotonic()
     given = [folder for folder in (onnx_dir, model) if folder is not None]
@@ -76,6 +86,8 @@ def export(
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     site = site or default_site(read_config(given[-1]))
     require_tokenizer(*given)
+    if isinstance(encoder, str):
+        encoder = Encoder(encoder)
     with directory(out) as folder:
         if onnx_dir is None:
             base_graph(given[0], folder, dtype)
@@ -86,6 +98,9 @@ def export(
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
         save(add_ports(graph, found), folder, max_protobuf)
+        router = None
+        if encoder is not None:
+            router = export_router(encoder, folder, precision=precision)
         made = sidecar.Sidecar(
             site=found.path,
             D=found.D,
@@ -95,6 +110,7 @@ def export(
             model_id=model_id or given[-1].resolve().name,
             digest=weights_digest(model) if model else None,
             exporter=_version(),
+            router=router,
         )
         sidecar.write(folder, made)
         (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")

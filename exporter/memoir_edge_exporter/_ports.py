@@ -1,13 +1,13 @@
 """Put the ports and the two ops at the site.
 
 Rules:
-1. Each memory port becomes a graph input with an initializer of the same name, the empty memory:
-   left alone, the graph is the base model. `memory.route` and `memory.span` likewise.
-2. `memory.span` is read where it is not negative; elsewhere the attention mask's last T columns
-   stand for it. `memory.route` may be one for all rows.
-3. Route and Recall read the site's input `a` as `[B, T, D]`, however the graph has folded it.
-4. y = W0 a + delta, in the type and shape of W0 a: every former reader of W0 a reads y.
-5. The functions of the two ops travel in the model.
+1. Each memory port becomes a graph input with an initializer of the same name that holds the empty
+   memory: if nothing is fed, the graph is the base model. So do `memory.route` and `memory.span`.
+2. Where `memory.span` is negative, the attention mask's last T columns count instead.
+   `memory.route` may be a single value for all rows.
+3. Route and Recall read the site's input `a` as `[B, T, D]`, whatever shape it has in the graph.
+4. y = W0 a + delta, in the type and shape of W0 a. Whatever read W0 a reads y instead.
+5. The functions of the two ops are part of the model.
 """
 
 from typing import Any
@@ -56,7 +56,7 @@ def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
 
 
 def hold(model: onnx.ModelProto, memory: Memory) -> onnx.ModelProto:
-    """Let the ports of a graph hold a memory where nothing is fed, in place of the empty one.
+    """Make a memory what the ports of a graph hold if nothing is fed, in place of the empty one.
 
     The default span becomes that of the memory's routing feature.
 

@@ -34,10 +34,11 @@ through the optional inputs `memory.*`, and changes what `{site}` (D = {D}, d = 
 prompts that its edits answer.
 
 ```python
-from memoir_edge_runtime import Session  # pip install "memoir-edge-runtime[cpu]"
+# in a checkout of memoir-edge: pip install -c constraints.txt . "./runtime[cpu]"
+from memoir_edge_runtime import Options, Session
 
 session = Session(".", memory="facts.safetensors")
-print(session.generate("...", max_new_tokens=16)[0].text, session.ops)
+print(session.generate("...", Options(max_new_tokens=16))[0].text, session.ops)
 ```
 
 The graph runs on any ONNX Runtime: its two ops, Route and Recall, come along as functions. Over

@@ -1,9 +1,9 @@
-"""Give a function that onnxscript made one form, the same in every process.
+"""Make functions that onnxscript wrote the same in every process.
 
-onnxscript lists and numbers what an If gives in the order of a Python set, which changes with the
-hash seed. Rules, for an If at the top of a function:
+onnxscript lists and numbers the outputs of an If in the order of a Python set, which changes with
+the hash seed. Rules, for an If at the top of a function:
 1. Its outputs are listed in the order of the variables' names.
-2. Outside, each has its variable's own name; within a branch, that name and the branch's.
+2. Outside, each has its variable's own name; within a branch, that name followed by the branch's.
 """
 
 import onnx

@@ -5,10 +5,11 @@ Rules:
    `/model/layers.6/mlp/down_proj/MatMul` belongs to `model.layers.6.mlp.down_proj`.
 2. It must multiply by a weight of two dimensions: MatMul, Gemm (GPT-2's Conv1D) or MatMulNBits
    (quantized). The weight may stand behind a cast, a transposition or the like.
-3. The site is the one node whose path is the wanted one; else the one whose path ends in it
-   (`layers.6.mlp.down_proj`); else the one that it ends in, because an exporter may trace from a
-   module within (OPT's `model.decoder.layers.6.fc2` is `/decoder/layers.6/fc2/Gemm`). The longer
-   of the two paths names the site.
+3. The site is the one node whose path is the wanted one. If there is none, it is the one whose
+   path ends in the wanted one (`layers.6.mlp.down_proj`). If there is none either, it is the one
+   whose path is the end of the wanted one, because an exporter may trace from an inner module
+   (OPT's `model.decoder.layers.6.fc2` is `/decoder/layers.6/fc2/Gemm`). The longer of the two paths
+   names the site.
 4. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it).
 """
 
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import onnx
 
 from memoir_edge.errors import SiteError
+from memoir_edge.sites import folded, listed
 
 
 class Site(NamedTuple):
@@ -34,19 +36,27 @@ def find_site(graph: onnx.GraphProto, path: str) -> Site:
 
     Raises:
         SiteError: None, or more than one; lists what there is.
+
+    Example:
+        >>> graph = onnx.load("onnx/model.onnx").graph
+        >>> site = find_site(graph, "layers.6.mlp.down_proj")
+        >>> site.path, site.D, site.d
+        ('model.layers.6.mlp.down_proj', 768, 192)
     """
     products = list(_products(graph))
     found = [site for site in products if site.path == path]
     found = found or [site for site in products if site.path.endswith(f".{path}")]
     found = found or [s._replace(path=path) for s in products if path.endswith(f".{s.path}")]
     if not found:
+        has = folded(site.path for site in products if site.path)
         raise SiteError(
-            f"the graph has no matrix product of site {path!r}", hint=f"it has: {_folded(products)}"
+            f"the graph has no matrix product of site {path!r}",
+            hint=f"it has: {listed(has) or 'no named product with a weight at all'}",
         )
     if len(found) > 1:
         raise SiteError(
             f"the graph has {len(found)} matrix products of site {path!r}, expected one",
-            hint=f"they are: {_some([site.node.name for site in found])}",
+            hint=f"they are: {listed([site.node.name for site in found])}",
         )
     return found[0]
 
@@ -69,7 +79,7 @@ def _path(node: onnx.NodeProto) -> str:
 
 
 def _weights(graph: onnx.GraphProto) -> _Shapes:
-    """Shape of every constant tensor that may be a layer's weight, by name."""
+    """Shapes, by name, of the constant tensors that may be a layer's weight."""
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     for node in graph.node:
         if node.op_type in _ALIKE and node.input[0] in shapes:
@@ -107,23 +117,3 @@ _WIDTHS: dict[str, Callable[[onnx.NodeProto, _Shapes], _Widths]] = {
     "Gemm": _gemm,
     "MatMulNBits": _matmul_nbits,
 }
-
-# --- What there is, in few words -----------------------------------------------------------------
-
-
-def _folded(products: list[Site]) -> str:
-    """The module paths, those that differ in the block number alone as one."""
-    blocks: dict[str, list[int]] = {}
-    for site in products:
-        parts = site.path.split(".")
-        block = next((int(part) for part in parts if part.isdigit()), 0)
-        name = ".".join("{}" if part.isdigit() else part for part in parts)
-        blocks.setdefault(name, []).append(block)
-    return _some(
-        [name.replace("{}", f"{{{min(n)}..{max(n)}}}", 1) for name, n in blocks.items() if name]
-    )
-
-
-def _some(names: list[str], most: int = 20) -> str:
-    listed = ", ".join(names[:most]) or "no named product with a weight at all"
-    return listed + (f" and {len(names) - most} more" if len(names) > most else "")

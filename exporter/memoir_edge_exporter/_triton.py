@@ -5,9 +5,10 @@
     repository/llama/1/model.onnx                        and its weights
     repository/llama/1/memory.safetensors                where the version has one
 
-A version is a graph whose ports hold a memory from the start, so another memory is another version:
-Triton loads it beside the one that answers, then switches. The ports stay optional inputs, which
-its backend takes from overridable initializers, and only of models that it does not batch.
+In each version the graph's ports hold a memory from the start, so another memory is another
+version: Triton loads it beside the one that answers, then switches. The ports stay optional inputs.
+The backend knows them as overridable initializers, and takes those only of models that Triton does
+not batch.
 """
 
 import json
@@ -37,7 +38,7 @@ class Packaged:
     version: int
     digest: str | None  # of the memory
     library: str | None  # of the native ops, as the server will look for it
-    kept: bool  # the model's configuration was there, and other than it would have been written
+    kept: bool  # a configuration was there, and differs from the one that would have been written
 
 
 def package_triton(
@@ -63,7 +64,8 @@ def package_triton(
 
     Raises:
         GraphError: `folder` is no export directory.
-        InputError: A name that Triton would not take, or a file that cannot be read or written.
+        InputError: A name that Triton would not take, a memory whose keys are codes, or a file that
+            cannot be read or written.
         MemoryFormatError: The memory is none.
         MismatchError: The memory belongs to another model.
     """
@@ -75,6 +77,11 @@ def package_triton(
     if memory is not None:
         held = memories.read(memory)
         sidecar.check_fit(held, made)
+        if held.codes is not None:
+            raise InputError(
+                f"{memory} is routed by an encoder beside the graph, which Triton does not run",
+                hint="package a memory made without --encoder, or serve: memoir-edge serve",
+            )
         hold(graph, held)
     model = repository.expanduser().resolve() / name
     version = max((int(p.name) for p in model.glob("[1-9]*") if p.name.isdigit()), default=0) + 1
@@ -98,7 +105,7 @@ def package_triton(
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """A process that has the file open keeps what it has."""
+    """Replace a file; a process that has it open goes on reading the old one."""
     partial = path.with_name(f".{path.name}")
     partial.write_bytes(content)
     partial.replace(path)

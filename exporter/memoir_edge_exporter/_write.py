@@ -3,9 +3,9 @@
 Rules:
 1. Everything is made in a hidden folder beside the target, which is renamed at the end.
 2. A folder in the way is replaced only if it is empty or an earlier export.
-3. Weights that lie beside the graph already stay where they are and are never loaded; others go to
-   `model.onnx.data` if together they are above the limit of one protobuf. The ports' own
-   initializers stay in the graph: ONNX Runtime cannot replace external ones.
+3. Weights that already lie beside the graph stay there and are never loaded. The others are written
+   to `model.onnx.data` if together they exceed the limit of one protobuf. The ports' own
+   initializers stay in the graph, because ONNX Runtime cannot replace external ones.
 4. The graph on disk passes the ONNX checker, shape inference included.
 """
 
@@ -161,14 +161,14 @@ def _location(weight: onnx.TensorProto) -> str:
 
 
 def companions(source: Path, folder: Path) -> None:
-    """Copy the files that the runtime reads beside the graph, as far as there are any."""
+    """Copy those files that the runtime reads beside the graph."""
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 
 def require_tokenizer(*sources: Path, names: tuple[str, ...] = TOKENIZERS) -> None:
-    """Refuse folders of which none holds a tokenizer.
+    """Check that one of the folders holds a tokenizer.
 
     Raises:
         InputError: None does.

@@ -27,8 +27,7 @@ app = App(
     default_parameter=Parameter(negative=()),  # no --no-json and the like
 )
 for name in COMMANDS:
-    # `eval` is a Python builtin, so functions and modules carry a trailing underscore.
-    app.command(f"memoir_edge.cli.{name}_:{name}_", name=name)
+    app.command(f"memoir_edge.cli.commands.{name}:command", name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

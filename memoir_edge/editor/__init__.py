@@ -1,19 +1,20 @@
 """The editor: MEMOIR on PyTorch, CPU or GPU. The one part of memoir_edge that imports torch.
 
 base = load("path/to/model")
-settings = choose(base.config, D, site="model.layers.6.mlp.down_proj")
-editor = Editor(base, settings)
+editor = Editor(base, choose(base))
 outcomes = editor.apply(edits)
 memory = editor.memory()
 """
 
-from memoir_edge.editor.answers import Edited, edited
 from memoir_edge.editor.choice import Trial, sites_near, trials
-from memoir_edge.editor.config import Settings, choose
-from memoir_edge.editor.editor import Editor, Outcome, Watch, journaled, unrelated_prompts
+from memoir_edge.editor.config import choose
+from memoir_edge.editor.editor import Editor, Outcome, Watch, journaled, nothing
 from memoir_edge.editor.layer import choose_site, find_site, structural_site, width
 from memoir_edge.editor.live import thaw
 from memoir_edge.editor.model import BaseModel, load, quiet
+from memoir_edge.editor.prompts import length, refuse_too_long, unrelated_prompts
+from memoir_edge.editor.recall import Edited, edited
+from memoir_edge.settings import Settings, Wishes
 from memoir_edge.sites import default_site
 
 __all__ = [
@@ -24,14 +25,18 @@ __all__ = [
     "Settings",
     "Trial",
     "Watch",
+    "Wishes",
     "choose",
     "choose_site",
     "default_site",
     "edited",
     "find_site",
     "journaled",
+    "length",
     "load",
+    "nothing",
     "quiet",
+    "refuse_too_long",
     "sites_near",
     "structural_site",
     "thaw",

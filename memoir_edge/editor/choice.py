@@ -1,9 +1,10 @@
 """Which layer, feature and k tell an edit's prompts from near misses, on the model at hand.
 
-The paper's routing was measured on four models; on others another layer or feature may be far
-better, so this measures: with thresholds for a stated share of false fires, how many of the ways to
-ask for an edit still reach it? The ways are the record's `keys`, and those that the tool makes from
-the prompt: behind a text of the model's own, as a chat, typed without care. Nothing is trained.
+The paper measured its routing on four models; on another one a different layer or feature may be
+far better. So this measures: with thresholds set for a stated share of false fires, how many of the
+ways to ask for an edit still reach it? The ways are the record's `keys` and those that the tool
+makes from the prompt: behind a text that the model wrote itself, as a chat, typed carelessly.
+Nothing is trained.
 """
 
 import re
@@ -15,14 +16,13 @@ import torch
 
 from memoir_edge import tophash
 from memoir_edge.calibrate import Keys, Misses, thresholds
-from memoir_edge.editor.editor import unrelated_prompts
 from memoir_edge.editor.layer import find_site, input_of
 from memoir_edge.editor.model import BaseModel, collate
-from memoir_edge.editor.train import own_texts
-from memoir_edge.editor.ways import ways
+from memoir_edge.editor.prompts import own_texts, unrelated_prompts, ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.nearmiss import misses, subjects
+from memoir_edge.sites import layers
 from memoir_edge.tophash import FEATURES, SCALED
 
 SHARES = (1 / 8, 2 / 7, 1 / 2)  # of k / D
@@ -36,21 +36,21 @@ class Trial(NamedTuple):
     feature: str
     k: int
     recall: float  # share of the ways to ask that reach their own edit
-    nearest: float  # share of them whose own edit is the nearest, whatever its threshold
-    threshold: float  # median
+    nearest: float  # share of them whose own edit has the largest overlap, whatever its threshold
+    threshold: float  # median of the keys' thresholds
 
 
-def sites_near(base: BaseModel, site: str, layers: Sequence[int] | None) -> list[str]:
-    """The same layer of other blocks: the given ones, else those from half of the depth upwards."""
-    blocks = base.config.get("num_hidden_layers") or base.config.get("n_layer") or 0
-    wanted = layers if layers is not None else range(int(blocks) // 2, int(blocks))
+def sites_near(base: BaseModel, site: str, chosen: Sequence[int] | None) -> list[str]:
+    """The site's layer in the chosen blocks; by default the site, and that of the upper half."""
+    blocks = layers(base.config) or 0
+    wanted = chosen if chosen is not None else range(blocks // 2, blocks)
     paths = [re.sub(r"\.\d+\.", f".{layer}.", site, count=1) for layer in wanted]
     found = []
-    for path in dict.fromkeys([site, *paths] if layers is None else paths):
+    for path in dict.fromkeys([site, *paths] if chosen is None else paths):
         try:
             find_site(base.net, path)
         except SiteError:
-            if layers is not None:
+            if chosen is not None:
                 raise
             continue
         found.append(path)
@@ -68,7 +68,7 @@ def trials(
     unrelated: Sequence[str] | None = None,
     on_site: Callable[[str], None] = lambda site: None,
 ) -> list[Trial]:
-    """Measure every site with every feature and k; the best first.
+    """Measure every site with every feature and k.
 
     Args:
         base: The model.
@@ -80,8 +80,11 @@ def trials(
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
         on_site: Told of every site when it is done.
 
+    Returns:
+        One trial for each combination, the highest recall first.
+
     Raises:
-        InputError: The edits give too few near misses for that bound.
+        InputError: Too few near misses can be made from the edits to measure that bound.
     """
     strays = list(unrelated or unrelated_prompts())
     texts = own_texts(base, OWN_TEXTS)

@@ -1,43 +1,59 @@
-"""The editor: MEMOIR edits of one model into one memory.
+"""The editor: MEMOIR edits of one model, recorded in one journal.
 
-The call tree is the method: `Editor.edit` hashes the prompt to its mask, trains the mask's columns
-of Wm, and takes the keys into the bank; `Editor.settle` asks for every edit of the memory and
-trains again those that later ones have worn down; `Editor.answers` asks the edited model.
+`Editor.edit` hashes a prompt to its mask, trains the mask's columns of Wm, and records what came of
+it; `Editor.apply` makes many edits and goes on until what the journal amounts to is settled. All
+that an editor knows of former edits is what the journal says, so a run that was interrupted and
+one that was not are the same loop.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memoir_edge import __version__, tophash
-from memoir_edge.answers import Answer
-from memoir_edge.calibrate import GUARD, UNKNOWN, Keys, Misses, thresholds
-from memoir_edge.editor.answers import Edited, check_fit
-from memoir_edge.editor.config import Settings
+from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.layer import find_site, input_of, width
-from memoir_edge.editor.live import Hashing, LiveMemory, empty, thaw
+from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, collate, device_of
+from memoir_edge.editor.prompts import (
+    keyed,
+    own_texts,
+    refuse_too_long,
+    unrelated_prompts,
+)
+from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
-from memoir_edge.editor.train import Job, OnStep, own_texts, rows, train
-from memoir_edge.editor.ways import ways
+from memoir_edge.editor.thresholds import calibrated, tabled
+from memoir_edge.editor.train import Job, OnStep, rows, train
 from memoir_edge.edits import Edit, from_record
-from memoir_edge.errors import InputError, MismatchError
-from memoir_edge.journal import Audit, Change, Journal, Made, State, begin, load, path_of
-from memoir_edge.memory import Base, Memory, Probe
-from memoir_edge.nearmiss import misses as near_misses
-from memoir_edge.nearmiss import subjects
-from memoir_edge.tophash import SCALED
+from memoir_edge.errors import MismatchError
+from memoir_edge.history import (
+    Again,
+    Audit,
+    Calibrated,
+    Change,
+    Event,
+    Journal,
+    Made,
+    State,
+    Together,
+    Train,
+    begin,
+    load,
+    next_step,
+    path_of,
+)
+from memoir_edge.memory import Base, Memory, Probe, no_codes
+from memoir_edge.relations import Relation
+from memoir_edge.router import Router, check_router, identity
+from memoir_edge.settings import Settings
+from memoir_edge.tophash import SCALED, Bytes, Floats
 
-# Tokens that a check lets the model say beyond the target, to see whether it stops.
-SLACK = 4
 MAX_PROBES = 16
 
 
@@ -59,12 +75,7 @@ class Outcome:
     @property
     def took(self) -> bool:
         """The edit's own prompt reaches it, and the free answer is the target."""
-        return took(self.edit, self.after)
-
-
-def took(edit: Edit, answer: Answer) -> bool:
-    """Whether a free answer to an edit's own prompt is its target, and given by that edit."""
-    return answer.text == edit.target and answer.edit == edit.id
+        return holds(self.after, self.edit.target, self.edit.id)
 
 
 @dataclass
@@ -77,25 +88,28 @@ class Watch:
     audited: Callable[[int, int], None] = lambda checked, failed: None
 
 
-def unrelated_prompts() -> list[str]:
-    """About a hundred everyday prompts that the routing feature is centred on."""
-    text = resources.files("memoir_edge.editor").joinpath("unrelated.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line]
-
-
 class Editor:
-    """Edits one model, from an empty memory or on from a given one.
+    """Edits one model, from an empty memory or on from what there is.
 
     Args:
         base: The frozen model.
         settings: Site, k, feature, threshold, and how to train.
         memory: A memory of the same model, site and k to go on from.
-        journal: Told of everything before it counts; the memory must be what it compiles to.
-        unrelated: Prompts to centre the routing feature on; default `unrelated_prompts()`.
+        journal: What was done so far, to be gone on with instead; it is told of everything before
+            it counts. Where none is given, one is kept in memory.
+        unrelated: Prompts to centre the routing feature of an empty memory on; default
+            `unrelated_prompts()`.
+        router: What prompts are routed by, instead of the site's activations.
+        relations: What a router's keys and guards are made of.
 
     Raises:
         SiteError: The model has no such site.
-        MismatchError: The memory is of another model, site or k.
+        MismatchError: The memory is of another model, site, k or router.
+
+    Example:
+        >>> editor = Editor(base, choose(base))
+        >>> outcomes = editor.apply(edits)
+        >>> memory = editor.memory()
     """
 
     def __init__(
@@ -106,42 +120,37 @@ class Editor:
         *,
         journal: Journal | None = None,
         unrelated: Sequence[str] | None = None,
+        router: Router | None = None,
+        relations: Sequence[Relation] = (),
     ) -> None:
         site = find_site(base.net, settings.site)
+        if journal is None:
+            journal = begin(None, memory or nothing(base, settings, unrelated, router), {})
+        check_fit(journal.origin, base, width(site))
+        check_settings(journal.origin, settings)
+        check_router(journal.origin, router)
         self.base = base
         self.settings = settings
-        self.journal = journal
         self.device = device_of(site)
-        self.model = Edited(base, site, None, settings.batch)
-        if memory is not None:
-            check_fit(memory, base, width(site))
-            check_settings(memory, settings)
-            self.live = thaw(memory, self.device)
-        else:
-            self.live = self._empty(unrelated or unrelated_prompts())
-        self.model.live = self.live
+        self.router = router
+        self.relations = relations
+        self.model = Edited(base, site, None, settings.batch, router)
+        self.go_on_with(journal)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
-        self._texts = own_texts(base, 1) if settings.made_keys else []  # to stand before a prompt
-        self.audit: Audit | None = None  # the last one
-        self._former = memory
+        self._texts = (
+            own_texts(base, 1) if settings.made_keys and not router else []
+        )  # to stand before a prompt
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
-        self._masks: dict[str, tophash.Bytes] = {}  # by text
+        self._masks: dict[str, Bytes] = {}  # by text
 
-    def _empty(self, unrelated: Sequence[str]) -> LiveMemory:
-        D, d = width(self.model.site)
-        random = np.random.default_rng(self.settings.seed)
-        f = self.model.features(unrelated, self.settings.feature)
-        hashing = Hashing(
-            k=self.settings.k,
-            feature=self.settings.feature,
-            center=f.mean(axis=0),
-            scale=tophash.scale(f) if self.settings.feature in SCALED else np.ones(D, np.float32),
-            permutation=random.permutation(D).astype(np.int32),
-        )
-        return empty(hashing, d, self.device)
+    def go_on_with(self, journal: Journal) -> None:
+        """From now on add to this journal, which begins from what the former one began from."""
+        self.journal = journal
+        self.live = live(journal, self.device)
+        self.model.live = self.live
 
-    def masks(self, prompts: Sequence[str]) -> list[tophash.Bytes]:
+    def masks(self, prompts: Sequence[str]) -> list[Bytes]:
         """Packed masks, each `[ceil(D/8)]`.
 
         One forward pass a prompt: a stored mask must not depend on what else was in its batch. It
@@ -155,12 +164,21 @@ class Editor:
             self._masks |= zip(new, masks, strict=True)
         return [self._masks[text] for text in prompts]
 
-    # --- Making edits ----------------------------------------------------------------------------
+    def hashed(self, texts: Sequence[str]) -> Bytes:
+        """Packed keys of texts that are asked, not stored; batched by length."""
+        unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
+        if not unique:
+            return np.zeros((0, -(-self.live.bank.bits // 8)), np.uint8)
+        keys = self.model.keys(unique)
+        place = {text: i for i, text in enumerate(unique)}
+        return keys[[place[text] for text in texts]]
+
+    # --- One edit --------------------------------------------------------------------------------
 
     def edit(
         self, edits: Sequence[Edit], on_step: OnStep = lambda step, loss: None
     ) -> list[Change]:
-        """Make edits, trained together: hash, train, remember.
+        """Make edits, trained together: hash, train, record.
 
         Args:
             edits: The edits, most often one.
@@ -172,25 +190,18 @@ class Editor:
         Raises:
             InputError: Training diverged; the memory is as it was.
         """
-        made = []
-        masks = [self.masks([e.prompt, *e.keys, *e.guards]) for e in edits]
-        jobs = [self._job(edit, own[0], held=False) for edit, own in zip(edits, masks, strict=True)]
+        masks = self.masks([edit.prompt for edit in edits])
+        jobs = [self._job(edit, own, held=False) for edit, own in zip(edits, masks, strict=True)]
         changes = train(self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step)
-        for edit, own, change in zip(edits, masks, changes, strict=True):
-            n = 1 + len(edit.keys)
-            threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
-            made.append(Made(edit.id, edit.record(), own[0], own[1:n], own[n:], threshold, change))
-        if self.journal:
-            self.journal.made(made)
+        made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
+        held = len(self.live.bank.records)
+        self._record(Together(tuple(made)))
         for edit, new in zip(edits, made, strict=True):
             self.live.change(new.primary, new.change)
-            former = self.live.bank.add(
-                new.id, new.record, new.primary, new.others, new.guards, new.threshold
-            )
-            if former is not None:
-                self._reads = None
-            elif self._reads is not None:
+            if self._reads is not None:
                 self._take_in(self._reads, edit, new.primary)
+        if len(self.live.bank.records) < held + len(made):  # a former edit was taken over
+            self._reads = None
         return changes
 
     def again(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> Change:
@@ -198,12 +209,27 @@ class Editor:
         primary = self._primary(edit)
         job = self._job(edit, primary, held=True)
         [change] = train(self.base, self.model.site, self.live.Wm, [job], self.settings, on_step)
-        if self.journal:
-            self.journal.again(edit.id, change)
+        self._record(Again(edit.id, change))
         self.live.change(primary, change)
         return change
 
-    def _job(self, edit: Edit, primary: tophash.Bytes, *, held: bool) -> Job:
+    def keys(self, texts: Sequence[str]) -> list[Bytes]:
+        """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
+        return self.masks(texts) if self.router is None else list(self.router.codes(texts))
+
+    def _made(self, edit: Edit, primary: Bytes, change: Change) -> Made:
+        own, *rest = self.keys([edit.prompt, *edit.keys, *edit.guards])
+        others, guards = rest[: len(edit.keys)], rest[len(edit.keys) :]
+        threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
+        code = None if self.router is None else own
+        return Made(edit.id, edit.record(), primary, others, guards, threshold, change, code)
+
+    def _record(self, event: Event) -> State:
+        """Tell the journal; what it then amounts to, the keys of the live memory included."""
+        self.journal.record(event)
+        return self.journal.state()
+
+    def _job(self, edit: Edit, primary: Bytes, *, held: bool) -> Job:
         columns = self.live.columns(primary)
         made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
         if not self.settings.spare:
@@ -211,8 +237,8 @@ class Editor:
         own = self._read(edit, columns) if held else None
         return Job(columns, made, self._gathered().avoided(columns, own, self.settings.spare))
 
-    def _primary(self, edit: Edit) -> tophash.Bytes:
-        return self.live.bank.keys[self.live.bank.rows()[edit.id]].mask
+    def _primary(self, edit: Edit) -> Bytes:
+        return self.live.bank.recalled()[edit.id]
 
     def _gathered(self) -> Reads:
         if self._reads is None:
@@ -222,7 +248,7 @@ class Editor:
                 self._take_in(self._reads, edit, self._primary(edit))
         return self._reads
 
-    def _take_in(self, reads: Reads, edit: Edit, primary: tophash.Bytes) -> None:
+    def _take_in(self, reads: Reads, edit: Edit, primary: Bytes) -> None:
         columns = self.live.columns(primary)
         reads.add(self._read(edit, columns), columns)
 
@@ -244,27 +270,23 @@ class Editor:
                 found.append(replace(from_record(record), id=id))
         return found
 
-    def apply(
-        self, edits: Sequence[Edit], watch: Watch | None = None, begun: State | None = None
-    ) -> list[Outcome]:
+    def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
         """Make the edits in order, and see to it that every edit of the memory holds.
 
-        Nothing is trained before every edit is known to fit the context. After the last one, each
-        is trained once more from where Wm is by then (one that still holds costs a forward pass);
-        then every edit of the memory is asked for, the broken ones are trained again, and each key
-        gets its threshold.
+        Nothing is trained before every edit is known to fit the context. After the last one comes
+        whatever the journal then asks for, whoever began it: further passes, checks of every edit,
+        repairs, and a threshold for each key.
 
         Args:
             edits: The edits; none may be in the memory already.
             watch: Who is told.
-            begun: What the journal of an interrupted run amounts to, to be gone on with.
 
         Raises:
             InputError: An edit does not fit the context.
         """
         watch = watch or Watch()
         for edit in edits:
-            self.refuse_too_long(edit)
+            refuse_too_long(self.base, edit)
         edits = self.keyed(edits)
         before = self.answers(edits, memory=False)
         trained: list[Change] = []
@@ -272,171 +294,129 @@ class Editor:
         for group in (edits[i : i + size] for i in range(0, len(edits), size)):
             trained += self.edit(group, watch.begun(group))
             watch.made(len(group))
-        state = begun or State(self.live.bank)
-        asked = not edits and state.broken is not None
-        if not asked:
-            self._pass(
-                [*state.fresh, *(edit.id for edit in edits)],
-                Counter() if edits else state.passes,
-                watch,
-            )
-        if edits or not state.settled(self.settings.repairs):
-            broken, audits = (state.broken, state.audits) if asked else (None, 0)
-            self.settle(watch, broken=broken, audits=audits)
-        if edits or not state.calibrated:
+        if not self._finish(watch).calibrated:
             self.calibrate()
-        # A later edit of the same prompt may have taken an earlier one's place.
-        gone = [edit for edit in edits if edit.id not in self._asked]
-        after = self._asked | dict(
-            zip((edit.id for edit in gone), self.answers(gone, memory=True), strict=True)
-        )
+        after = self._answered(edits)
         return [
             Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
             for edit, done, old in zip(edits, trained, before, strict=True)
         ]
 
-    def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
-        """Edits with the further keys that the settings ask the tool to make (ways.py).
-
-        No edit's own prompt is made another's key.
-        """
-        if not self.settings.made_keys:
-            return list(edits)
-        asked = {edit.prompt for edit in (*self.edits, *edits)}
-        found = []
-        for edit in edits:
-            known = asked | set(edit.keys) | set(edit.guards)
-            made = [text for text in ways(self.base, edit.prompt, self._texts) if text not in known]
-            found.append(replace(edit, keys=(*edit.keys, *made[: self.settings.made_keys])))
-        return found
-
-    def _pass(self, ids: Sequence[str], done: Counter[str], watch: Watch) -> None:
-        """Train edits again, in order, as often as the settings say; `done` times already."""
-        by_id = {edit.id: edit for edit in self.edits}
-        for number in range(1, self.settings.passes):
-            for edit in (by_id[id] for id in ids if id in by_id and done[id] < number):
-                self.again(edit, watch.again(edit))
-
-    def settle(
-        self, watch: Watch | None = None, *, broken: Sequence[str] | None = None, audits: int = 0
-    ) -> Audit:
-        """Ask for every edit, train the broken ones again, and ask again, until all hold.
-
-        Args:
-            watch: Who is told.
-            broken: Edits that an interrupted run found broken and had not trained again yet.
-            audits: How many audits that run has made since the last edit was made.
-        """
+    def settle(self, watch: Watch | None = None) -> State:
+        """Ask for every edit, train the broken ones again, and ask again, until all hold."""
         watch = watch or Watch()
-        by_id = {edit.id: edit for edit in self.edits}
-        while True:
-            for edit in (by_id[id] for id in broken or ()):
-                self.again(edit, watch.again(edit))
-            self.audit = self._audit(list(by_id.values()))
-            if self.journal:
-                self.journal.audited(self.audit)
-            watch.audited(self.audit.checked, len(self.audit.failed))
-            broken, audits = self.audit.failed, audits + 1
-            if not broken or audits > self.settings.repairs:
-                return self.audit
+        self._ask(watch)
+        return self._finish(watch)
 
-    def _audit(self, edits: Sequence[Edit]) -> Audit:
+    def _finish(self, watch: Watch) -> State:
+        state = self.journal.state()
+        while step := next_step(state, self.settings):
+            if isinstance(step, Train):
+                edit = replace(from_record(state.bank.records[step.edit]), id=step.edit)
+                self.again(edit, watch.again(edit))
+            else:
+                self._ask(watch)
+        return state
+
+    def _ask(self, watch: Watch) -> None:
+        edits = self.edits
         answers = self.answers(edits, memory=True)
         self._asked = {edit.id: answer for edit, answer in zip(edits, answers, strict=True)}
-        good = [edit for edit in edits if took(edit, self._asked[edit.id])]
+        good = [edit for edit in edits if holds(self._asked[edit.id], edit.target, edit.id)]
         held = {edit.id for edit in good}
-        return Audit(
-            checked=len(edits),
-            failed=[edit.id for edit in edits if edit.id not in held],
-            probes=[Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]],
-        )
+        failed = [edit.id for edit in edits if edit.id not in held]
+        probes = [Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]]
+        self._record(Audit(len(edits), failed, probes))
+        watch.audited(len(edits), len(failed))
 
-    def calibrate(self) -> tophash.Floats | None:
-        """Give each key the threshold that its near misses ask for (memoir_edge.calibrate).
+    def _answered(self, edits: Sequence[Edit]) -> dict[str, Answer]:
+        """The last audit's answers; those that a later edit of their prompt replaced are asked."""
+        gone = [edit for edit in edits if edit.id not in self._asked]
+        answers = self.answers(gone, memory=True)
+        return self._asked | dict(zip((edit.id for edit in gone), answers, strict=True))
 
-        Where the settings' bound is 0, or too few records name their subject to make near misses
-        from, or an edit brought its own threshold, all stays as it is.
+    def calibrate(self) -> Floats | None:
+        """Give each key the threshold that its near misses ask for.
+
+        Where a router's codes are the keys, all keys and guards are made anew first. Where the
+        settings' bound is 0, or too few records name their subject to make near misses from, or an
+        edit brought its own threshold, thresholds stay as they are.
 
         Returns:
             The thresholds `[R]`, if any were set.
         """
-        bank = self.live.bank
-        if not self.settings.false_fires or not bank.keys:
+        bank, bound = self.live.bank, self.settings.false_fires
+        if self.router is not None and self.edits:
+            table = tabled(self.edits, self.relations, self.router, self.settings)
+            self._record(table)
+            return table.thresholds
+        if not bound or not bank.keys:
             return None
-        edits = self.edits
-        place = {edit.id: i for i, edit in enumerate(edits)}
-        owner = [GUARD if k.edit is None else place.get(k.edit, UNKNOWN) for k in bank.keys]
-        of = subjects(edits)
-        about = [of[i] if i >= 0 else UNKNOWN for i in owner]
-        keys = Keys(bank.packed(), np.array(owner), np.array(about))
-        near = near_misses(edits)
-        met = Misses(
-            self._hashed([miss.text for miss in near]),
-            np.array([miss.edit for miss in near]),
-            np.array([miss.subject for miss in near]),
-        )
-        strays = self._hashed(unrelated_prompts())
-        found = thresholds(keys, bank.k, met, strays, self.settings.false_fires)
-        if found is None:
-            return None
-        own = {edit.id: edit.threshold for edit in edits if edit.threshold is not None}
-        for row, key in enumerate(bank.keys):
-            if key.edit in own:
-                found[row] = own[key.edit]
-        if self.journal:
-            self.journal.calibrated(found)
-        bank.calibrate(found)
+        found = calibrated(bank, self.edits, self.hashed, bound)
+        if found is not None:
+            self._record(Calibrated(found))
         return found
 
-    def _hashed(self, texts: Sequence[str]) -> tophash.Bytes:
-        """Packed masks of texts that are asked, not stored; batched by length."""
-        unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
-        if not unique:
-            return np.zeros((0, -(-self.live.bank.D // 8)), np.uint8)
-        hashing = self.live.hashing
-        masks = hashing.mask(self.model.features(unique, hashing.feature))
-        place = {text: i for i, text in enumerate(unique)}
-        return masks[[place[text] for text in texts]]
-
-    def refuse_too_long(self, edit: Edit) -> None:
-        """Raise InputError unless an edit fits the model's context."""
-        if (length := self.length(edit)) > self.base.context:
-            raise InputError(
-                f"edit {edit.id}: {length} tokens, the model's context is {self.base.context}",
-                hint="shorten it, or leave it out",
-            )
-
-    def length(self, edit: Edit) -> int:
-        """Tokens of the longest text that an edit makes the model read, its end included."""
-        texts = (f"{edit.prompt} {edit.target}", *edit.keys, *edit.guards)
-        return max(len(self.base.encode(text)) for text in texts) + 1
+    def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
+        """Edits with the further keys that the settings ask the tool to make of activations."""
+        if not self.settings.made_keys or self.router is not None:
+            return list(edits)
+        held = [edit.prompt for edit in self.edits]
+        return keyed(self.base, edits, held, self._texts, self.settings.made_keys)
 
     def answers(self, edits: Sequence[Edit], *, memory: bool) -> list[Answer]:
         """Free answers to the edits' prompts, stripped, with room to run past the target."""
-        room = max((len(self.base.encode_bare(f" {e.target}")) for e in edits), default=0) + SLACK
-        asked = self.model.answer([edit.prompt for edit in edits], room, memory=memory)
+        most = room(self.base.encode_bare, [edit.target for edit in edits])
+        asked = self.model.answer([edit.prompt for edit in edits], most, memory=memory)
         return [answer._replace(text=answer.text.strip()) for answer in asked]
 
-    def memory(self, **rest: Any) -> Memory:
+    def memory(self) -> Memory:
         """What has been edited so far, as an artifact."""
-        if self.audit:
-            probes: Sequence[Probe] = self.audit.probes
-            evaluation = self.audit.evaluation
-        else:
-            probes = self._former.probes if self._former else ()
-            evaluation = self._former.evaluation if self._former else {}
-        ids = self.live.bank.records
-        document = {
-            "tool": f"memoir-edge {__version__}",
-            "parent": self._former.digest if self._former else None,
-            "probes": tuple(p for p in probes if p.edit is None or p.edit in ids),
-            "evaluation": evaluation,
-        }
-        return self.live.freeze(
-            site=self.settings.site,
-            base=Base(self.base.id, self.base.digest),
-            **document | rest,
-        )
+        return self.journal.compile()
+
+
+# --- What an editor begins from ------------------------------------------------------------------
+
+
+def nothing(
+    base: BaseModel,
+    settings: Settings,
+    unrelated: Sequence[str] | None = None,
+    router: Router | None = None,
+) -> Memory:
+    """A memory without edits: its permutation drawn, its routing feature centred.
+
+    Args:
+        base: The model.
+        settings: Site, k, feature and seed.
+        unrelated: Prompts to centre on; default `unrelated_prompts()`.
+        router: What its prompts will be routed by, instead of the site's activations.
+
+    Raises:
+        SiteError: The model has no such site.
+    """
+    site: nn.Module = find_site(base.net, settings.site)
+    D, d = width(site)
+    f = Edited(base, site, None, settings.batch).features(
+        unrelated or unrelated_prompts(), settings.feature
+    )
+    return Memory(
+        site=settings.site,
+        feature=settings.feature,
+        k=settings.k,
+        base=Base(base.id, base.digest),
+        columns=np.zeros(0, np.int32),
+        values=np.zeros((0, d), np.float32),
+        bank=np.zeros((0, -(-D // 8)), np.uint8),
+        owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32),
+        center=f.mean(axis=0),
+        scale=tophash.scale(f) if settings.feature in SCALED else np.ones(D, np.float32),
+        permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
+        edits=(),
+        codes=no_codes(identity(router)) if router else None,
+        tool=f"memoir-edge {__version__}",
+    )
 
 
 def check_settings(memory: Memory, settings: Settings) -> None:
@@ -451,23 +431,14 @@ def check_settings(memory: Memory, settings: Settings) -> None:
 
 
 @contextmanager
-def journaled(
-    base: BaseModel, settings: Settings, memory: Path
-) -> Iterator[tuple[Editor, Journal]]:
-    """An editor and the journal beside a memory file, begun or gone on with.
-
-    `editor.apply(edits, watch, journal.state())` makes what the journal does not hold yet.
+def journaled(base: BaseModel, settings: Settings, memory: Path) -> Iterator[Editor]:
+    """An editor whose journal lies beside a memory file, begun there or gone on with.
 
     Raises:
         JournalError: The journal is damaged.
         MismatchError: It is of another model, site or k.
     """
     path = path_of(memory)
-    held = load(path, write=True)
-    with ExitStack() as opened:
-        if held:
-            opened.enter_context(held)
-        editor = Editor(base, settings, held.compile() if held else None)
-        journal = held or opened.enter_context(begin(path, editor.memory(), {}))
-        editor.journal = journal
-        yield editor, journal
+    journal = load(path, write=True) or begin(path, nothing(base, settings), {})
+    with journal:
+        yield Editor(base, settings, journal=journal)

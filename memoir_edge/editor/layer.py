@@ -1,6 +1,6 @@
-"""The edited layer: looking at its input and adding to its output, by hooks that remove themselves.
+"""The edited layer: reading its input and adding to its output, by hooks that remove themselves.
 
-Nothing here changes a weight, so the base model leaves every function as it entered.
+Nothing here changes a weight: every function leaves the base model as it was.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from memoir_edge.errors import SiteError
-from memoir_edge.sites import Config, default_site, preset
+from memoir_edge.sites import Config, default_site, folded, listed, preset
 
 # Given a, the layer's input: what to add to its output, [B, T, d]; None adds nothing. `a` is
 # [B, T, D], or [B * T, D] where an architecture folds its tokens (OPT).
-Change = Callable[[Tensor], Tensor | None]
+Delta = Callable[[Tensor], Tensor | None]
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, not an error
-    """The forward pass has reached the site and nothing above it is wanted."""
+    """The forward pass has reached the site, and the layers above it need not run."""
 
 
 @contextmanager
-def changed(site: nn.Module, change: Change) -> Iterator[None]:
-    """While open, every run of `site` gives its own output plus `change(a)`."""
+def changed(site: nn.Module, delta: Delta) -> Iterator[None]:
+    """While open, every run of `site` gives its own output plus `delta(a)`."""
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        delta = change(args[0])
-        return y if delta is None else y + delta.to(y.dtype).reshape(y.shape)
+        added = delta(args[0])
+        return y if added is None else y + added.to(y.dtype).reshape(y.shape)
 
     handle = site.register_forward_hook(hook)
     try:
@@ -39,7 +39,7 @@ def changed(site: nn.Module, change: Change) -> Iterator[None]:
 
 @torch.no_grad()
 def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """What a module of the net reads first, as it reads it. The layers above it are not run."""
+    """The input of a module in a forward pass, which ends there: no layer above it runs."""
     seen: list[Tensor] = []
 
     def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
@@ -60,10 +60,11 @@ def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Ten
 def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[None]:
     """While open, a run of `net` on this batch begins at the site.
 
-    A memory changes nothing below its site. So the blocks there are run once, when this opens, and
-    taken out until it closes; and within the site's own block every linear layer up to the site,
-    whose outputs are as constant, gives what it gave then. Needs no knowledge of the architecture
-    but that its blocks are one ModuleList; where they are not, every run is a whole one.
+    A memory changes nothing below its site, so that part is run only once, when this opens. The
+    blocks below the site's are taken out until it closes. Within the site's own block, every linear
+    layer up to the site returns the output that it gave then. All this needs to know of an
+    architecture is that its blocks are one ModuleList; where they are not, every run is a whole
+    one.
     """
     found = _blocks(net, path)
     if found is None:
@@ -93,7 +94,7 @@ def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[
 def _run_up_to(
     net: nn.Module, block: nn.Module, site: nn.Module, batch: dict[str, Tensor]
 ) -> tuple[Tensor, dict[nn.Module, Tensor]]:
-    """What a block reads, and what each of its linear layers gives until the site has run."""
+    """The input of a block, and the output of each of its linear layers up to the site."""
     read: list[Tensor] = []
     given: dict[nn.Module, list[Tensor]] = {}
 
@@ -112,13 +113,13 @@ def _run_up_to(
                 stack.callback(module.register_forward_hook(keep).remove)
         with suppress(_Stop):
             net(**batch, use_cache=False)
-    # A layer that ran twice gave two things; it just runs again.
+    # A layer that ran twice has two outputs: it is no constant, and goes on running.
     return read[0], {module: outputs[0] for module, outputs in given.items() if len(outputs) == 1}
 
 
 @contextmanager
 def _constant(module: nn.Module, output: Tensor) -> Iterator[None]:
-    """While open, a module gives this output without computing; its hooks still run."""
+    """While open, a module returns this output instead of computing one; its hooks still run."""
     former = vars(module).get("forward")  # accelerate puts its own there
     vars(module)["forward"] = lambda *args, **kwargs: output
     try:
@@ -133,7 +134,7 @@ def _constant(module: nn.Module, output: Tensor) -> Iterator[None]:
 def head_reads(net: nn.Module, at: tuple[Tensor, Tensor]) -> Iterator[None]:
     """While open, only these `(rows, positions)` reach the LM head, so logits are `[len(rows), V]`.
 
-    Logits of every position would be the largest tensor of all in a model with many words.
+    With a large vocabulary, the logits of all positions would be the largest tensor of all.
     """
     head = net.get_output_embeddings()  # type: ignore[operator] # transformers' own
     handle = head.register_forward_pre_hook(lambda _module, args: (args[0][at],))
@@ -144,7 +145,7 @@ def head_reads(net: nn.Module, at: tuple[Tensor, Tensor]) -> Iterator[None]:
 
 
 def _blocks(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
-    """The ModuleList on the way to a site: who holds it, under which name, and the site's index."""
+    """The ModuleList on the path to a site: its parent, its name, and the index of the block."""
     parts = path.split(".")
     for i, part in enumerate(parts[1:], start=1):
         parent = net.get_submodule(".".join(parts[: i - 1]))
@@ -157,7 +158,7 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
     """The module at a dotted path.
 
     Raises:
-        SiteError: There is none, or it is no linear layer; names the ones that could be meant.
+        SiteError: There is none, or it is no linear layer; lists the linear layers.
     """
     try:
         site = model.get_submodule(path)
@@ -176,7 +177,7 @@ def choose_site(net: nn.Module, config: Config) -> str:
     """The layer to edit: by the table of architectures, else by structure.
 
     Raises:
-        SiteError: The architecture is unknown, and no layer stands out; names the layers there are.
+        SiteError: The architecture is unknown and no layer stands out; lists the linear layers.
     """
     try:
         return default_site(config)
@@ -189,10 +190,11 @@ def choose_site(net: nn.Module, config: Config) -> str:
 
 
 def structural_site(net: nn.Module, depth: float) -> str | None:
-    """The down-projection of an unknown architecture, told by its shape; None where that is unsure.
+    """The down-projection of an unknown architecture, by its shape; None unless there is just one.
 
-    In the block at `depth`, the one linear layer that is fed by more features than the block's
-    width and gives as many as that: attention gives the width from no more than it.
+    It is the one linear layer, in the block at `depth`, whose output has the model's width and
+    whose input is wider. (The output projection of attention has the width, too, but no wider
+    input.)
 
     Args:
         net: A decoder whose blocks are one ModuleList.
@@ -225,15 +227,6 @@ def _weight(module: nn.Module) -> Tensor | None:
 
 
 def _summary(model: nn.Module) -> str:
-    """The linear layers' paths, block numbers folded: `model.layers.{0..7}.mlp.down_proj`."""
-    folded: dict[str, list[int]] = {}
-    for path, module in model.named_modules():
-        if _weight(module) is not None:
-            parts = path.split(".")
-            number = next((int(part) for part in parts if part.isdigit()), 0)
-            name = ".".join("*" if part.isdigit() else part for part in parts)
-            folded.setdefault(name, []).append(number)
-    return ", ".join(
-        name.replace("*", f"{{{min(n)}..{max(n)}}}", 1) if "*" in name else name
-        for name, n in folded.items()
-    )
+    """The linear layers' paths in few words, such as `model.layers.{0..7}.mlp.down_proj`."""
+    linear = (path for path, module in model.named_modules() if _weight(module) is not None)
+    return listed(folded(linear))

@@ -1,6 +1,6 @@
-"""A memory while it is edited: Wm dense on the model's device, the bank growing in numpy.
+"""A memory while it is edited: Wm dense on the model's device, the keys in numpy.
 
-Knows nothing of prompts, tokens or training; `memoir_edge.memory` is what it freezes into.
+Knows nothing of prompts, tokens or training; the history is what it is compiled from.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from memoir_edge import tophash
-from memoir_edge.bank import Bank, bank_of
-from memoir_edge.journal import Change
-from memoir_edge.memory import Base, Memory, from_dense, to_dense
+from memoir_edge.history.bank import Bank, bank_of
+from memoir_edge.history.events import Change
+from memoir_edge.history.journal import Journal
+from memoir_edge.history.state import add
+from memoir_edge.memory import Memory, to_dense
+from memoir_edge.tophash import Bytes, Floats
 
 
 @dataclass
@@ -22,13 +25,18 @@ class Hashing:
 
     k: int
     feature: str
-    center: tophash.Floats  # [D]
-    scale: tophash.Floats  # [D]
+    center: Floats  # [D]
+    scale: Floats  # [D]
     permutation: np.ndarray[Any, np.dtype[np.int32]]  # [D]
 
-    def mask(self, f: tophash.Floats) -> tophash.Bytes:
+    def mask(self, f: Floats) -> Bytes:
         """`[B, D]` features to packed masks `[B, ceil(D/8)]`."""
         return tophash.pack(tophash.mask(f, self.center, self.scale, self.permutation, self.k))
+
+
+def hashing_of(memory: Memory) -> Hashing:
+    """How a memory's masks are made."""
+    return Hashing(memory.k, memory.feature, memory.center, memory.scale, memory.permutation)
 
 
 @dataclass
@@ -39,41 +47,27 @@ class LiveMemory:
     hashing: Hashing
     bank: Bank
 
-    def columns(self, mask: tophash.Bytes) -> Tensor:
+    def columns(self, mask: Bytes) -> Tensor:
         """Indices of a mask's k active columns, on Wm's device."""
         bits = tophash.unpack(mask, self.Wm.shape[1])
         return torch.from_numpy(np.flatnonzero(bits)).to(self.Wm.device)
 
-    def change(self, mask: tophash.Bytes, change: Change) -> None:
-        """Apply a change to Wm, exactly as `memoir_edge.journal.add` does."""
-        columns = self.Wm.T
-        if change.decay != 1:
-            columns *= change.decay
-        columns[self.columns(mask)] += torch.from_numpy(change.delta()).to(self.Wm.device)
-
-    def freeze(self, *, site: str, base: Base, tool: str, **rest: Any) -> Memory:
-        """The memory as an artifact; `rest` are further fields of `Memory`."""
-        return from_dense(
-            self.Wm.cpu().numpy(),
-            **self.bank.arrays()._asdict(),
-            **vars(self.hashing),
-            site=site,
-            base=base,
-            tool=tool,
-            **rest,
-        )
+    def change(self, mask: Bytes, change: Change) -> None:
+        """Apply a change to Wm."""
+        add(self.Wm.T, mask, change, lambda array: torch.from_numpy(array).to(self.Wm.device))
 
 
-def empty(hashing: Hashing, d: int, device: torch.device) -> LiveMemory:
-    """A memory that holds nothing."""
-    D = len(hashing.center)
-    return LiveMemory(torch.zeros(D, d, device=device).T, hashing, Bank(D, hashing.k))
+def live(journal: Journal, device: torch.device) -> LiveMemory:
+    """What a journal amounts to, to be edited further: the keys are the journal's own."""
+    state = journal.state()
+    return LiveMemory(_placed(journal.dense(state), device), hashing_of(journal.origin), state.bank)
 
 
 def thaw(memory: Memory, device: torch.device) -> LiveMemory:
-    """A memory file's content, ready to be edited further or to answer."""
-    return LiveMemory(
-        Wm=torch.from_numpy(np.ascontiguousarray(to_dense(memory).T)).to(device).T,
-        hashing=Hashing(memory.k, memory.feature, memory.center, memory.scale, memory.permutation),
-        bank=bank_of(memory),
-    )
+    """A memory file's content, ready to answer."""
+    return LiveMemory(_placed(to_dense(memory), device), hashing_of(memory), bank_of(memory))
+
+
+def _placed(Wm: Floats, device: torch.device) -> Tensor:
+    """Wm on a device; its transpose is contiguous there."""
+    return torch.from_numpy(np.ascontiguousarray(Wm.T)).to(device).T

@@ -1,11 +1,10 @@
-"""A base model in PyTorch: loaded, frozen, and able to answer with or without a memory's delta.
+"""A base model in PyTorch: loaded, frozen, and able to answer.
 
-Knows nothing of edits or memories: who answers what is decided by the `Change` it is given.
+Knows nothing of edits or memories: a memory answers through a hook on the site (editor/recall.py).
 """
 
 import functools
 import inspect
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from memoir_edge.base import locate, read_config, weights_digest
-from memoir_edge.errors import InputError
+from memoir_edge.base import context, end_of_text, locate, read_config, weights_digest
+from memoir_edge.errors import InputError, install
 
 
 @dataclass(frozen=True)
@@ -57,32 +56,33 @@ class BaseModel:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes: with its weights, unless accelerate fetches those for each run."""
+    """The device a module computes on: its weights', unless accelerate moves those for each run."""
     hook = getattr(module, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
 
 
 def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
-    """Load a transformers folder or hub id.
+    """Load a transformers folder, a `.gguf` file or a hub id.
 
     Args:
-        model: Path or hub id.
-        device: A torch device, default CUDA where there is one; "auto" lets accelerate spread the
-            model over the devices that are there.
-        dtype: Of the base weights; default float32 on a CPU, the checkpoint's own elsewhere. The
-            memory is float32 in any case.
+        model: Path, hub id, or `org/name:FILE.gguf`.
+        device: A torch device; default CUDA if there is a GPU. "auto" lets accelerate spread the
+            model over all devices.
+        dtype: Of the base weights; default float32 on a CPU, else the checkpoint's own. The memory
+            is always float32.
 
     Raises:
-        InputError: No such model, no tokenizer, or a device that is not there.
+        InputError: No such model, no tokenizer, a spoiled file, or a device that is not there.
     """
     folder = locate(model)
     config = read_config(folder)
     tokenizer = _tokenizer(folder)
+    eos = end_of_text(folder, tokenizer.eos_token_id)
     if device == "auto" and find_spec("accelerate") is None:
         raise InputError(
             "spreading a model over devices needs accelerate",
-            hint='pip install "memoir-edge[edit,spread]"',
+            hint=install("edit,spread"),
         )
     cuda = torch.cuda.is_available()
     device = device or ("cuda" if cuda else "cpu")
@@ -110,11 +110,18 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         net=net,
         tokenizer=tokenizer,
         config=config,
-        id=model if "/" in model and folder != Path(model) else folder.resolve().name,
+        id=_name(model, folder),
         digest=weights_digest(folder),
-        context=int(config.get("max_position_embeddings") or config.get("n_positions") or 2048),
-        eos=_eos(folder, config, tokenizer),
+        context=context(config),
+        eos=eos,
     )
+
+
+def _name(model: str, folder: Path) -> str:
+    """What a model is called: its hub id, else the name of its folder or file."""
+    if (given := Path(model).expanduser()).is_file():
+        return given.stem
+    return folder.resolve().name if folder == given else model
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -130,20 +137,6 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {folder}: {error}") from error
     return tokenizer
-
-
-def _eos(
-    folder: Path, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
-) -> tuple[int, ...]:
-    """End-of-text ids: generation_config.json's, else config.json's, else the tokenizer's.
-
-    The runtime reads them in the same order.
-    """
-    path = folder / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    named = (generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer.eos_token_id)
-    found = next((ids for ids in named if ids is not None), None)
-    return () if found is None else tuple(found) if isinstance(found, list) else (int(found),)
 
 
 def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dict[str, Tensor]:
@@ -170,13 +163,16 @@ def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dic
 def greedy(
     base: BaseModel, rows: Sequence[Sequence[int]], max_new_tokens: int, *, stop: bool = True
 ) -> list[list[int]]:
-    """Continue each row greedily, all rows together; ids beyond the row, end-of-text left out.
+    """Continue each row greedily, all rows together.
 
     Args:
         base: The model.
         rows: Token ids.
         max_new_tokens: Most tokens a row grows by; the model's context may end all rows earlier.
         stop: End a row at end-of-text; otherwise it always grows by `max_new_tokens`.
+
+    Returns:
+        The new ids of each row, without end-of-text.
     """
     batch = collate(base, rows, side="left")
     ids = batch["input_ids"]
@@ -201,7 +197,7 @@ def greedy(
 
 
 def quiet() -> None:
-    """Silence what transformers prints while loading; it is no news to a user of this tool."""
+    """Silence what transformers prints while loading: it would not help a user of this tool."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

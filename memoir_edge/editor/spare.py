@@ -1,13 +1,14 @@
 """Training an edit without disturbing the others: what they read, and a gradient that avoids it.
 
-Where the columns of two edits meet, a later change also moves what an earlier edit reads. With `x`
-what the other edits read (masked activations where a target token is predicted), a step along
+Where the masks of two edits share columns, training the later one also changes the earlier one's
+answer. Let x be what an edit reads: the site's input under its mask, at a position where a target
+token is predicted. Instead of the gradient a step follows
 
-    (I + s C / c)^-1 gradient,   C = sum of x x^T,   c = mean of |x|^2
+    (I + s C / c)^-1 gradient,   C = sum of x x^T over the other edits,   c = mean of |x|^2
 
-reaches the target by the directions that they read little: the ridge form of projecting a change
-away from them (AlphaEdit, arXiv 2410.02355, does so for the knowledge that is to stay).
-docs/editor.md has the measurement.
+which moves little along directions that the others read much. This is the ridge form of projecting
+the gradient onto their null space, as AlphaEdit (arXiv 2410.02355) does for the knowledge that is
+to stay. docs/editor.md has the measurement.
 """
 
 from dataclasses import dataclass
@@ -18,22 +19,22 @@ from torch import Tensor
 
 @dataclass
 class Reads:
-    """What the edits in a memory read, as `C` `[D, D]`."""
+    """What the edits in a memory read."""
 
-    C: Tensor
-    count: int = 0
+    C: Tensor  # [D, D], the sum of x x^T
+    count: int = 0  # of x
 
     def add(self, x: Tensor, columns: Tensor) -> None:
-        """Take in what one edit reads: x `[n, k]`, in its own columns `[k]`."""
+        """Add what one edit reads: x `[n, k]`, in the columns `[k]` of its mask."""
         self.C[columns[:, None], columns] += x.T @ x
         self.count += len(x)
 
     def avoided(self, columns: Tensor, own: Tensor | None, strength: float) -> Tensor | None:
-        """The matrix `[k, k]` to multiply a gradient with; None where there is nothing to avoid.
+        """The matrix `[k, k]` to multiply a gradient by; None where there is nothing to avoid.
 
         Args:
             columns: `[k]` columns of the edit to be trained.
-            own: What that edit itself reads, if it is among those taken in.
+            own: What that edit itself reads, if it has been added.
             strength: `s` above.
         """
         others = self.count - (0 if own is None else len(own))

@@ -1,28 +1,26 @@
 """Training: gradient descent on the k active columns of Wm (MEMOIR section 3.1).
 
-Knows nothing of banks, routing or files. The base model and Wm are only read; what comes out is the
-change of each edit, of low rank.
+Knows nothing of banks, routing or files. The base model and Wm are only read; the result is each
+edit's change, as a product of two thin matrices.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.config import Settings
 from memoir_edge.editor.layer import changed, head_reads, resumed_at
-from memoir_edge.editor.model import BaseModel, collate, greedy
+from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.errors import InputError
-from memoir_edge.journal import RELATIVE_ERROR, Change
+from memoir_edge.history.events import RELATIVE_ERROR, Change
+from memoir_edge.settings import Settings
 from memoir_edge.text import split_target
 
-# The paper's seeds for texts that the model writes itself, and their lengths in tokens.
-SEEDS = ("I", "You", "Because", "Yes", "Q: ")
-LENGTHS = (5, 10)
-# The released code's: shrinks all of Wm at every step, and when its training stops.
+# The released code's: by how much all of Wm shrinks at each step, and below which progress a loss
+# counts as stalled.
 PARITY_DECAY = 1e-5
 PARITY_STALLED = 1e-4
 
@@ -39,25 +37,17 @@ class Row(NamedTuple):
 class Job(NamedTuple):
     """One edit to be trained."""
 
-    columns: Tensor  # [k] indices of its mask's ones, rising
+    columns: Tensor  # [k] places of its mask's ones, rising
     rows: list[Row]  # the plain prompt's first; all use the same mask
-    avoid: Tensor | None = None  # [k, k] to multiply gradients with (editor/spare.py)
-
-
-def own_texts(base: BaseModel, count: int) -> list[str]:
-    """Up to `count` short texts written greedily by the model, of each length from each seed."""
-    rows = [base.encode(seed) for seed in SEEDS]
-    texts: list[str] = []
-    for length in LENGTHS:
-        grown = greedy(base, rows, length, stop=False)
-        texts += [seed + base.decode(ids) for seed, ids in zip(SEEDS, grown, strict=True)]
-    return texts[:count]
+    avoid: Tensor | None = None  # [k, k] to multiply gradients by (editor/spare.py)
 
 
 def rows(
     base: BaseModel, prompt: str, target: str, prefixes: Sequence[str], *, eos: bool
 ) -> list[Row]:
-    """The plain prompt first, then the prompt behind each prefix; all with the same target.
+    """Training rows: the plain prompt, then the prompt behind each prefix, all with one target.
+
+    A prefixed row that does not fit the context is left out.
 
     Raises:
         InputError: The plain prompt and its target do not fit the model's context.
@@ -85,8 +75,8 @@ def train(
 ) -> list[Change]:
     """Train edits together until each target is likely enough or the steps run out.
 
-    The rows of each edit read through its own mask and change its own columns; where the columns of
-    two edits meet, both changes add up, as if all had been trained on one Wm.
+    The rows of each edit read through its own mask and change its own columns. Where two edits
+    share columns their changes add up, exactly as in descent on the sum of the losses over one Wm.
 
     Args:
         base: The frozen model.
@@ -97,17 +87,16 @@ def train(
         on_step: Told of every measured loss.
 
     Returns:
-        For each job what is to be added to its columns of Wm.
+        For each job, what is to be added to its columns of Wm.
+
+    Raises:
+        InputError: A loss is no longer finite.
     """
+    batch = _batch(base, jobs, settings)
     kept = [thin(settings, len(job.rows), job.columns).to(Wm.device)[:, None] for job in jobs]
     ends = [0, *accumulate(map(len, kept))]
     parts = [slice(*pair) for pair in pairwise(ends)]  # each job's rows of the batch
-    batch, at, wanted, owner, share = _batch(base, jobs, settings)
-    touched, places = torch.unique(torch.cat([job.columns for job in jobs]), return_inverse=True)
-    own = places.reshape(len(jobs), -1)  # [jobs, k] in W
-    W = Wm.T[touched]  # [columns of any mask, d]: the only copy, and the only thing that moves
-    changes, moves = W.new_zeros(2, *own.shape, W.shape[1])
-    leaves: list[Tensor] = []
+    descent = _Descent(Wm, jobs, settings)
     reads: list[Tensor] = []  # [rows, T, k] of each job, constant over the steps
 
     def delta(a: Tensor) -> Tensor:
@@ -117,60 +106,101 @@ def train(
                 a[part][..., job.columns].float() * keep
                 for part, job, keep in zip(parts, jobs, kept, strict=True)
             ]
-        return torch.cat([r @ leaf for r, leaf in zip(reads, leaves, strict=True)])
+        return torch.cat([r @ leaf for r, leaf in zip(reads, descent.leaves, strict=True)])
 
-    step, steps, decay = 0, [0] * len(jobs), 1.0
-    former = [float("inf")] * len(jobs)
-    with resumed_at(base.net, settings.site, batch), changed(site, delta), head_reads(base.net, at):
-        while True:
-            leaves[:] = [W[places].requires_grad_(True) for places in own]
-            logits = base.net(**batch, use_cache=False).logits.float()
-            nats = nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none")
-            measured = nats.new_zeros(len(jobs)).index_add(
-                0, owner.to(nats.device), nats * share.to(nats.device)
-            )
-            losses = measured.tolist()
+    with (
+        resumed_at(base.net, settings.site, batch.inputs),
+        changed(site, delta),
+        head_reads(base.net, batch.at),
+    ):
+        losses = descent.run(lambda: _measured(base, batch, len(jobs)), on_step)
+    out = []
+    real = batch.inputs["attention_mask"].bool().to(Wm.device)
+    for i, (part, job) in enumerate(zip(parts, jobs, strict=True)):
+        read = reads[i][real[part]]
+        read = read if job.avoid is None else read @ job.avoid
+        V, U, error = low_rank(descent.changes[i], read)
+        steps = descent.steps[i]
+        out.append(Change(V.cpu().numpy(), U.cpu().numpy(), descent.decay, losses[i], steps, error))
+    return out
+
+
+class _Descent:
+    """Gradient descent on the columns that the jobs' masks touch, and what it did for each job."""
+
+    def __init__(self, Wm: Tensor, jobs: Sequence[Job], settings: Settings) -> None:
+        columns = torch.cat([job.columns for job in jobs])
+        touched, places = torch.unique(columns, return_inverse=True)
+        self.jobs, self.settings = jobs, settings
+        self.own = places.reshape(len(jobs), -1)  # [jobs, k] in W
+        self.W = Wm.T[touched]  # [columns, d]: the only copy, and all that training changes
+        self.changes, self.moves = self.W.new_zeros(2, *self.own.shape, self.W.shape[1])
+        self.leaves: list[Tensor] = []  # [k, d] of each job
+        self.steps = [0] * len(jobs)
+        self.decay = 1.0
+
+    def run(self, measure: Callable[[], Tensor], on_step: OnStep) -> list[float]:
+        """Step until every loss is small enough or the steps run out; the last losses `[jobs]`.
+
+        Args:
+            measure: Gives the losses that the leaves lead to.
+            on_step: Told of the largest of them.
+
+        Raises:
+            InputError: A loss is no longer finite.
+        """
+        former = [float("inf")] * len(self.jobs)
+        for step in count():
+            self.leaves = [self.W[places].requires_grad_(True) for places in self.own]
+            measured = measure()
+            losses: list[float] = measured.tolist()
             on_step(step, max(losses))
             if not all(map(isfinite, losses)):
                 raise InputError(
                     f"training diverged: the loss is {max(losses)} after {step} steps",
                     hint="the base model in float32, or a smaller learning rate, may hold",
                 )
-            active = [i for i in range(len(jobs)) if not _done(settings, losses[i], former[i])]
-            if not active or step == settings.steps:
-                break
-            gradients = [
-                gradient if job.avoid is None else turned(gradient, job.avoid)
-                for job, gradient in zip(
-                    jobs, torch.autograd.grad(measured.sum(), leaves), strict=True
-                )
+            active = [
+                i for i, loss in enumerate(losses) if not _done(self.settings, loss, former[i])
             ]
-            if settings.parity:
-                W *= 1 - settings.lr * PARITY_DECAY
-                changes[0] *= 1 - settings.lr * PARITY_DECAY
-                decay *= 1 - settings.lr * PARITY_DECAY
-            for i in active:
-                norm = gradients[i].norm().item()
-                moves[i] *= settings.momentum
-                moves[i] += gradients[i] * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
-                W[own[i]] -= moves[i]
-                changes[i] -= moves[i]
-                steps[i] += 1
-            step, former = step + 1, losses
-    out = []
-    real = batch["attention_mask"].bool().to(Wm.device)
-    for i, (part, job) in enumerate(zip(parts, jobs, strict=True)):
-        read = reads[i][real[part]]
-        V, U, error = low_rank(changes[i], read if job.avoid is None else read @ job.avoid)
-        out.append(Change(V.cpu().numpy(), U.cpu().numpy(), decay, losses[i], steps[i], error))
-    return out
+            if not active or step == self.settings.steps:
+                break
+            self._move(torch.autograd.grad(measured.sum(), self.leaves), active)
+            former = losses
+        return losses
+
+    def _move(self, gradients: Sequence[Tensor], active: Sequence[int]) -> None:
+        """One step of the jobs that are not done."""
+        settings = self.settings
+        if settings.parity:
+            self.W *= 1 - settings.lr * PARITY_DECAY
+            self.changes[0] *= 1 - settings.lr * PARITY_DECAY
+            self.decay *= 1 - settings.lr * PARITY_DECAY
+        for i in active:
+            avoid = self.jobs[i].avoid
+            gradient = gradients[i] if avoid is None else turned(gradients[i], avoid)
+            norm = gradient.norm().item()
+            self.moves[i] *= settings.momentum
+            self.moves[i] += gradient * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
+            self.W[self.own[i]] -= self.moves[i]
+            self.changes[i] -= self.moves[i]
+            self.steps[i] += 1
+
+
+def _measured(base: BaseModel, batch: "Batch", jobs: int) -> Tensor:
+    """The loss of each job `[jobs]`, in nats a target token."""
+    logits = base.net(**batch.inputs, use_cache=False).logits.float()
+    wanted = batch.wanted.to(logits.device)
+    nats = nn.functional.cross_entropy(logits, wanted, reduction="none")
+    owner, share = batch.owner.to(nats.device), batch.share.to(nats.device)
+    return nats.new_zeros(jobs).index_add(0, owner, nats * share)
 
 
 def turned(gradient: Tensor, avoid: Tensor) -> Tensor:
-    """A gradient `[k, d]` turned away from what others read, as long as it was.
+    """A gradient `[k, d]` turned away from what others read, and scaled back to its own norm.
 
-    With a thousand edits to spare little of a gradient is left; at its own length a descent needs
-    no more steps than before.
+    Where a thousand edits are to be spared the product is far shorter than the gradient, and the
+    descent would take many more steps.
     """
     rest = avoid @ gradient
     found: Tensor = rest * (gradient.norm() / rest.norm().clamp(min=torch.finfo(rest.dtype).tiny))
@@ -184,10 +214,11 @@ def _done(settings: Settings, loss: float, former: float) -> bool:
 
 @torch.no_grad()
 def low_rank(change: Tensor, reads: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The fewest directions that hold a change up to `RELATIVE_ERROR` (truncated SVD).
+    """A change at the lowest rank whose relative error is `RELATIVE_ERROR` (truncated SVD).
 
-    A change is a sum of outer products with what its rows read (MEMOIR section 3), so the SVD is
-    taken within the span of that: of a matrix as high as the rows have tokens.
+    Every gradient is a sum of outer products with what the rows read, so the change lies in the
+    span of that. The SVD is taken within it, of a matrix with one row for each token read, which is
+    far smaller than the change.
 
     Args:
         change: `[k, d]`.
@@ -212,11 +243,11 @@ def low_rank(change: Tensor, reads: Tensor) -> tuple[Tensor, Tensor, float]:
 def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
     """Which of the k active features each row reads: `[rows + thinned, k]`, ones and zeros.
 
-    The given rows read all of them. The thinned copies of the plain prompt each miss a random part:
-    activations of a paraphrase resemble the prompt's only in part, so a change that gives the
-    target even then gives it for paraphrases too (docs/editor.md has the measurement). The part is
-    drawn once an edit, by its mask: the same edit is always trained alike, and the change's rank
-    stays bounded by the rows' tokens.
+    The given rows read all of them. Each thinned copy of the plain prompt reads a random part only.
+    A paraphrase's activations resemble the prompt's in part, so a change that gives the target from
+    a part of the features gives it for paraphrases as well (docs/editor.md has the measurement).
+    The parts are drawn once for each edit, seeded by its mask: the same edit is always trained in
+    the same way, and the rank of its change is at most the number of tokens that its rows read.
     """
     seed = settings.seed + int(
         (columns * torch.arange(1, len(columns) + 1, device=columns.device)).sum()
@@ -227,13 +258,13 @@ def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """The padded rows of all jobs, and for each target token where it is predicted."""
+    """The padded rows of all jobs, and where each target token is predicted."""
 
     inputs: dict[str, Tensor]
     at: tuple[Tensor, Tensor]  # row and position
     wanted: Tensor  # its id
     owner: Tensor  # its job
-    share: Tensor  # what it counts in that job's loss
+    share: Tensor  # its weight in that job's loss
 
 
 def _batch(base: BaseModel, jobs: Sequence[Job], settings: Settings) -> Batch:

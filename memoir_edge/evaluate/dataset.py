@@ -109,11 +109,10 @@ def measured(
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return found
     memory = folder / f"{job.name}.safetensors"
-    with journaled(base, settings, memory) as (editor, journal):
+    with journaled(base, settings, memory) as editor:
         held = editor.live.bank.records
-        new = [edit for edit in job.edits if edit.id not in held]
-        editor.apply(new, watch, journal.state())
-        journal.write(memory)
+        editor.apply([edit for edit in job.edits if edit.id not in held], watch)
+        editor.journal.write(memory)
         report = evaluate(
             editor.model, job.edits, max_new_tokens=max_new_tokens, on_progress=on_asked
         )

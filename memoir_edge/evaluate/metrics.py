@@ -1,17 +1,19 @@
 """Reliability, generalization, locality, hard negatives and routing of an edited model.
 
 Knows a model only as `memoir_edge.answers.Model`. Shares are of 1; a share of nothing is None.
-Teacher forcing is the paper's measure; free generation is what users see (MEMOIR section 5).
+Teacher forcing is the paper's measure; free generation is what users see.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from math import sqrt
+from typing import Any, NamedTuple, TypeVar
 
 from memoir_edge.answers import Answer, Forced, Model
 from memoir_edge.edits import Edit
 
 Share = float | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ class Routing:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """How sure the recall is, which hard negatives fire, and which keys decided."""
+
+    recall_low: Share  # ends of the recall's 95 % interval
+    recall_high: Share
+    same_template: Share  # hard negatives that reach any: the prompt asked of another subject
+    same_subject: Share  # the subject asked something else
+    other: Share  # neither
+    by_own_prompt: Share  # of the rephrasings that reach their edit, by the key of its own prompt
+    by_guard: Share  # of the hard negatives, those whose nearest key is a guard
+
+
+@dataclass(frozen=True)
 class Report:
     """One evaluation."""
 
@@ -48,6 +63,7 @@ class Report:
     teacher_forced: Scores
     free: Free
     routing: Routing
+    detail: Detail
     failed: list[str] = field(default_factory=list)  # ids whose own prompt does not give the target
 
     def as_json(self) -> dict[str, Any]:
@@ -66,6 +82,33 @@ class _Asked(NamedTuple):
 # Told of each group of prompts that is done: how many.
 OnProgress = Callable[[int], None]
 GROUP = 64
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """Asks a model in groups, and tells of each."""
+
+    model: Model
+    max_new_tokens: int
+    on_progress: OnProgress
+
+    def free(self, asked: Sequence[_Asked], *, memory: bool) -> list[Answer]:
+        out: list[Answer] = []
+        for part in _parts(asked):
+            prompts = [a.prompt for a in part]
+            out += self.model.answer(prompts, self.max_new_tokens, memory=memory)
+            self.on_progress(len(part))
+        return out
+
+    def forced(
+        self, asked: Sequence[_Asked], targets: Sequence[str], *, memory: bool
+    ) -> list[Forced]:
+        out: list[Forced] = []
+        for part in _parts(list(zip(asked, targets, strict=True))):
+            prompts, texts = [a.prompt for a, _ in part], [text for _, text in part]
+            out += self.model.forced(prompts, texts, memory=memory)
+            self.on_progress(len(part))
+        return out
 
 
 def evaluate(
@@ -90,43 +133,15 @@ def evaluate(
     rephrased = [_Asked(e, text, e.target) for e in edits for text in e.rephrase]
     unrelated = [_Asked(e, probe.prompt, probe.target) for e in edits for probe in e.locality]
     hard = [_Asked(e, text, None) for e in edits for text in hard_negatives(e, edits)]
-
-    def free(asked: Sequence[_Asked], memory: bool) -> list[Answer]:
-        def ask(part: Sequence[_Asked]) -> list[Answer]:
-            return model.answer([a.prompt for a in part], max_new_tokens, memory=memory)
-
-        return _grouped(asked, ask, on_progress)
-
-    def forced(asked: Sequence[_Asked], targets: Sequence[str], memory: bool) -> list[Forced]:
-        def ask(part: Sequence[tuple[_Asked, str]]) -> list[Forced]:
-            return model.forced([a.prompt for a, _ in part], [t for _, t in part], memory=memory)
-
-        return _grouped(list(zip(asked, targets, strict=True)), ask, on_progress)
-
-    own_free, rephrased_free = free(own, True), free(rephrased, True)
-    unrelated_base, unrelated_free = free(unrelated, False), free(unrelated, True)
-    hard_base, hard_free = free(hard, False), free(hard, True)
-
-    # Where a locality prompt's answer is not given, the base model's own answer stands for it.
-    answers = [
-        a.target or old.text.strip() for a, old in zip(unrelated, unrelated_base, strict=True)
-    ]
-    asked = [(a, text) for a, text in zip(unrelated, answers, strict=True) if text]
-    known, texts = [a for a, _ in asked], [text for _, text in asked]
-    stayed = zip(forced(known, texts, False), forced(known, texts, True), strict=True)
-
+    ask = _Asker(model, max_new_tokens, on_progress)
+    own_free, rephrased_free = ask.free(own, memory=True), ask.free(rephrased, memory=True)
+    unrelated_base, unrelated_free = (ask.free(unrelated, memory=m) for m in (False, True))
+    hard_base, hard_free = (ask.free(hard, memory=m) for m in (False, True))
+    counts = {"rephrase": rephrased, "locality": unrelated, "hard_negatives": hard}
     return Report(
         edits=len(edits),
-        prompts={
-            "rephrase": len(rephrased),
-            "locality": len(unrelated),
-            "hard_negatives": len(hard),
-        },
-        teacher_forced=Scores(
-            _mean(map(_accuracy, forced(own, [e.target for e in edits], True))),
-            _mean(map(_accuracy, forced(rephrased, [a.edit.target for a in rephrased], True))),
-            _mean(_same(old.predicted, new.predicted) for old, new in stayed),
-        ),
+        prompts={name: len(asked) for name, asked in counts.items()},
+        teacher_forced=_forced(ask, own, rephrased, unrelated, unrelated_base),
         free=Free(
             _mean(map(_says, own, own_free)),
             _mean(map(_says, rephrased, rephrased_free)),
@@ -134,12 +149,97 @@ def evaluate(
             _mean(a.text != b.text for a, b in zip(hard_base, hard_free, strict=True)),
         ),
         routing=Routing(
-            _mean(new.edit == a.edit.id for a, new in zip(rephrased, rephrased_free, strict=True)),
+            _mean(map(_reaches, rephrased, rephrased_free)),
             _mean(new.edit is not None for new in hard_free),
             _mean(new.edit is not None for new in unrelated_free),
         ),
+        detail=_detail(rephrased, rephrased_free, hard, hard_free),
         failed=[a.edit.id for a, new in zip(own, own_free, strict=True) if not _says(a, new)],
     )
+
+
+def _forced(
+    ask: _Asker,
+    own: Sequence[_Asked],
+    rephrased: Sequence[_Asked],
+    unrelated: Sequence[_Asked],
+    unrelated_base: Sequence[Answer],
+) -> Scores:
+    """Teacher forcing; where a locality prompt's answer is not given, the base model's stands."""
+    answers = [
+        a.target or old.text.strip() for a, old in zip(unrelated, unrelated_base, strict=True)
+    ]
+    asked = [(a, text) for a, text in zip(unrelated, answers, strict=True) if text]
+    known, texts = [a for a, _ in asked], [text for _, text in asked]
+    stayed = zip(*(ask.forced(known, texts, memory=m) for m in (False, True)), strict=True)
+    return Scores(
+        _mean(map(_accuracy, ask.forced(own, [a.edit.target for a in own], memory=True))),
+        _mean(
+            map(_accuracy, ask.forced(rephrased, [a.edit.target for a in rephrased], memory=True))
+        ),
+        _mean(_same(old.predicted, new.predicted) for old, new in stayed),
+    )
+
+
+def _detail(
+    rephrased: Sequence[_Asked],
+    answers: Sequence[Answer],
+    hard: Sequence[_Asked],
+    hard_answers: Sequence[Answer],
+) -> Detail:
+    reached = [new for a, new in zip(rephrased, answers, strict=True) if _reaches(a, new)]
+    prompts = {a.edit.id: a.edit.prompt for a in rephrased}
+    low, high = wilson(len(reached), len(rephrased))
+    kinds = [kind_of(a.edit, a.prompt) for a in hard]
+
+    def fires(kind: str) -> Share:
+        return _mean(
+            new.edit is not None for k, new in zip(kinds, hard_answers, strict=True) if k == kind
+        )
+
+    return Detail(
+        low,
+        high,
+        fires(SAME_TEMPLATE),
+        fires(SAME_SUBJECT),
+        fires(OTHER),
+        _mean(new.key == prompts[str(new.edit)] for new in reached if new.key is not None),
+        _mean(new.guarded for new in hard_answers),
+    )
+
+
+SAME_TEMPLATE, SAME_SUBJECT, OTHER = "same template", "same subject", "other"
+
+
+def kind_of(edit: Edit, text: str) -> str:
+    """How a hard negative resembles an edit: by its subject, by its prompt's template, or neither.
+
+    >>> edit = Edit(prompt="The capital of France is", target="", subject="France", tags={})
+    >>> kind_of(edit, "The currency of France is"), kind_of(edit, "The capital of Spain is")
+    ('same subject', 'same template')
+    """
+    subject = edit.subject or ""
+    if not subject or subject not in edit.prompt:
+        return OTHER
+    if subject in text:
+        return SAME_SUBJECT
+    before, after = edit.prompt.split(subject, 1)
+    same = text.startswith(before) and text.endswith(after) and text != edit.prompt
+    return SAME_TEMPLATE if same and before + after else OTHER
+
+
+def wilson(hits: int, count: int) -> tuple[Share, Share]:
+    """Ends of a share's 95 % interval by Wilson's score, good for small counts and near 0 and 1.
+
+    >>> [round(end or 0, 3) for end in wilson(9, 10)]
+    [0.596, 0.982]
+    """
+    if not count:
+        return None, None
+    z, p = 1.959964, hits / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(min(middle - half, p), 0.0), min(max(middle + half, p), 1.0)
 
 
 def prompt_count(edits: Sequence[Edit]) -> int:
@@ -170,15 +270,12 @@ def hard_negatives(edit: Edit, edits: Sequence[Edit]) -> tuple[str, ...]:
 BUILT = 5  # neighbours that hard negatives are built from
 
 
-def _grouped(
-    items: Sequence[Any], ask: Callable[[Sequence[Any]], list[Any]], on_progress: OnProgress
-) -> list[Any]:
-    out: list[Any] = []
-    for start in range(0, len(items), GROUP):
-        part = items[start : start + GROUP]
-        out += ask(part)
-        on_progress(len(part))
-    return out
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + GROUP] for start in range(0, len(items), GROUP))
+
+
+def _reaches(asked: _Asked, answer: Answer) -> bool:
+    return answer.edit == asked.edit.id
 
 
 def _says(asked: _Asked, answer: Answer) -> bool:

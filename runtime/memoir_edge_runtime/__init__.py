@@ -10,6 +10,7 @@ from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._ops import library as ops_library
 from memoir_edge_runtime._replay import Case, Outcome, probes, recorded, replay
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
+from memoir_edge_runtime._router import Router
 from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
 from memoir_edge_runtime._tokens import Prompt, Row, Tokenizer
@@ -28,6 +29,7 @@ __all__ = [
     "Outcome",
     "Prompt",
     "Result",
+    "Router",
     "Routing",
     "Row",
     "Session",

@@ -10,26 +10,26 @@ first token to its last; a server's scheduler calls the same two steps in its ow
 
 from collections.abc import Iterator, Sequence
 
+from memoir_edge.base import UNBOUNDED
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Token
+from memoir_edge_runtime._router import Decided
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
 
 
 class Batch:
-    """Rows of one generation between two tokens.
+    """Rows of one generation that decode together.
 
     Args:
         decoder: The graph.
         generation: The memory that every row is answered with.
-        context: Most tokens that the model can take; the batch is never wider.
+        context: Most tokens of a sequence; the batch never gets wider.
     """
 
-    def __init__(
-        self, decoder: Decoder, generation: Generation, context: int | None = None
-    ) -> None:
+    def __init__(self, decoder: Decoder, generation: Generation, context: int = UNBOUNDED) -> None:
         self.generation = generation
         self._decoder, self._context = decoder, context
         self._rows: list[Completion] = []  # those of the state; some may be done
@@ -41,29 +41,33 @@ class Batch:
         return [row for row in self._rows if not row.done]
 
     def add(self, rows: Sequence[Completion]) -> list[Written]:
-        """Let rows join: their prompts are read, their routes decided, their first tokens chosen.
+        """Let rows join: read their prompts, decide their routes, choose their first tokens.
 
         Returns:
-            Their first tokens in their order, and the result of each that is done with it.
+            The first tokens in the order of the rows, each followed by the row's result if the row
+            is done with it.
         """
-        state, logits = self._decoder.prefill([row.prompt.row for row in rows], self.generation)
-        for i, row in enumerate(rows):
-            row.routing = self.generation.routing(state.routes, i)
+        found = self.generation.decide([row.prompt.asked for row in rows])
+        prompts = [row.prompt.row for row in rows]
+        state, logits = self._decoder.prefill(prompts, self.generation, found and found.routes)
+        routings = self.generation.routings(found or Decided(state.routes))
+        for row, routing in zip(rows, routings, strict=True):
+            row.routing = routing
         written = _advance(rows, logits)
         parts = [] if self._state is None else [(self._state, self._rows)]
         self._join([*parts, (state, rows)])
         return written
 
     def step(self) -> list[Written]:
-        """One more token for every live row; there must be one.
+        """Write one more token for every live row; there must be at least one row.
 
         Returns:
-            The tokens in the order of the rows, and the result of each row that is done.
+            The tokens in the order of the rows, each followed by the row's result if it is done.
         """
         assert self._state is not None
         on, width = len(self.live), self._state.attention.shape[1]
-        # Dropping rows copies the others' caches, so it waits until half are done: then it pays.
-        full = self._context is not None and width >= self._context
+        # Dropping rows copies the caches of the others; that pays once half of the rows are done.
+        full = width >= self._context
         if 2 * on <= len(self._rows) or (full and on < len(self._rows)):
             self._join([(self._state, self._rows)])
         self._state, logits = self._decoder.step(self._state, [r.ids[-1] for r in self._rows])
@@ -92,7 +96,7 @@ def complete(
     decoder: Decoder,
     generation: Generation,
     completions: Sequence[Completion],
-    context: int | None = None,
+    context: int = UNBOUNDED,
 ) -> Iterator[Token | Result]:
     """Write a batch of rows to their ends: each row's tokens in order, then its result.
 
@@ -100,7 +104,7 @@ def complete(
         decoder: The graph.
         generation: The memory that the whole batch is answered with.
         completions: The rows.
-        context: Most tokens that the model can take; a batch is never wider.
+        context: Most tokens of a sequence; the batch never gets wider.
     """
     batch = Batch(decoder, generation, context)
     written = batch.add(completions)

@@ -15,8 +15,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
-from memoir_edge_runtime._tokens import read_json
 
 Message = Mapping[str, Any]
 
@@ -66,12 +66,15 @@ def render(template: str | None, messages: Sequence[Message], special: Mapping[s
         raise InputError(f"the chat template refuses these messages: {error}") from error
 
 
-def last_user(text: str, messages: Sequence[Message]) -> int | None:
-    """Where the last user message begins in the rendered text; None where it cannot be found."""
+def asked(messages: Sequence[Message]) -> str:
+    """The last user message, stripped as most templates do; empty where there is none."""
     said = [m.get("content") for m in messages if m.get("role") == "user"]
-    if not said or not isinstance(said[-1], str):
-        return None
-    content = said[-1].strip()  # most templates strip it
+    return said[-1].strip() if said and isinstance(said[-1], str) else ""
+
+
+def last_user(text: str, messages: Sequence[Message]) -> int | None:
+    """Where the last user message begins in the rendered text; None if it cannot be found."""
+    content = asked(messages)
     begin = text.rfind(content) if content else -1
     return None if begin < 0 else begin
 

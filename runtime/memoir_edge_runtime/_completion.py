@@ -1,7 +1,6 @@
 """One row from its first token to its end.
 
-Knows nothing of graphs, batches or swaps: it is told its route and then its logits, token by token,
-whoever computed them.
+Knows nothing of graphs, batches or swaps: it is told its route, and then its logits token by token.
 """
 
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from memoir_edge_runtime._writing import Writer
 
 @dataclass(frozen=True)
 class Language:
-    """What turns ids to text and ends a row: the same for every request of a model."""
+    """How a model's ids become text, and what ends a row; the same for every request."""
 
     tokenizer: Tokenizer
     eos: frozenset[int]
-    context: int | None  # most tokens of a sequence
+    context: int  # most tokens of a sequence
 
     @cached_property
     def silent(self) -> frozenset[int]:
@@ -31,10 +30,10 @@ class Completion:
     """One row being written.
 
     Args:
-        row: Its number in the request; seeds its random numbers together with `seed`.
+        row: Its number in the request. Together with `seed` it seeds the row's random numbers.
         prompt: What is continued.
         options: The request's.
-        seed: The request's, drawn where it named none.
+        seed: The request's, or a fresh one if it named none.
         language: The model's.
     """
 
@@ -47,9 +46,7 @@ class Completion:
         self.routing: Routing | None = None  # as soon as its prompt is read
         self._options, self._language = options, language
         self._random = generator(seed, row)
-        self._room = options.max_new_tokens
-        if language.context is not None:
-            self._room = min(self._room, language.context - len(prompt.row.ids))
+        self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
         tokenizer = language.tokenizer
         self._writer = Writer(tokenizer.decode, tokenizer.is_byte, options.stop)
 
@@ -75,7 +72,7 @@ class Completion:
         return Token(self.row, token, text, *likeliest(logits, token, self._options.logprobs))
 
     def cancel(self) -> None:
-        """Want no further token, and no result."""
+        """Stop here: no further token is wanted, and no result."""
         self.finish_reason = "cancelled"
 
     def result(self) -> Result:

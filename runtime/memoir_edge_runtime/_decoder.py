@@ -43,18 +43,18 @@ class State:
 
     cache: Mapping[str, OrtValue]  # by input name; on the device
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
-    routes: tophash.Routes  # decided on the prompts, [B] each
+    routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
 
 
 @dataclass(frozen=True)
 class _Cached:
-    """One tensor of the cache: its input, the output that follows on it, its shape by axis."""
+    """One tensor of the cache: its input, the output that the next step reads, and its shape."""
 
     past: str
     present: str
     dtype: type[np.generic]
-    shape: tuple[int | None, ...]  # batch first; None where tokens are counted
+    shape: tuple[int | None, ...]  # batch first; None is the axis of tokens
 
 
 class Decoder:
@@ -62,8 +62,8 @@ class Decoder:
 
     Args:
         graph: The InferenceSession.
-        bind: Use IO binding; default where the device has memory of its own. (Binding ignores
-            adapters, so the memory's tensors are always fed by name.)
+        bind: Use IO binding; by default on every device but the CPU. (Binding ignores adapters, so
+            the memory's tensors are always fed by name.)
 
     Raises:
         GraphError: The graph has no ports, or is no decoder with a cache.
@@ -78,35 +78,45 @@ class Decoder:
         self._cached = [_cached(i) for i in graph.get_inputs() if i.name.startswith(_PAST)]
         self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
 
-    def prefill(self, rows: Sequence[Row], generation: Generation) -> tuple[State, Floats]:
+    def prefill(
+        self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
+    ) -> tuple[State, Floats]:
         """Read the prompts and decide their routes.
 
         Args:
             rows: B prompts, each at least one token.
             generation: The memory to route with; the state keeps it.
+            given: What `generation.decide` says of the prompts.
 
         Returns:
             The state, and logits `[B, V]` of the tokens to come.
         """
-        state, logits = self.read(rows, generation)
-        return state, logits[:, -1].astype(np.float32)  # a copy: it lets go of the other positions
+        state, logits = self.read(rows, generation, given)
+        return state, logits[:, -1].astype(np.float32)  # a copy frees the other positions' logits
 
-    def read(self, rows: Sequence[Row], generation: Generation) -> tuple[State, Array]:
-        """As `prefill`, with the logits of every position: `[B, T, V]`, rows flush right."""
+    def read(
+        self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
+    ) -> tuple[State, Array]:
+        """As `prefill`, with the logits of every position: `[B, T, V]`, rows ending together."""
         ids, attention, counted = _pad_left(rows)
         feeds = {c.past: self._empty(c, len(rows)) for c in self._cached}
-        if generation.memory is not None and generation.routes:
-            feeds |= generation.feeds
+        if given is not None:
+            run = {"memory.route": given.route}
+        elif generation.memory is not None and generation.routes:
             run = {
                 "memory.route": np.full(len(rows), tophash.UNDECIDED),
                 "memory.span": tophash.span(generation.memory.feature, counted),
             }
         else:
-            # Fed, the base route spares the graph the routing; left to the empty memory it would
-            # hash every prompt only to find nothing.
+            # A fed base route saves the graph the routing. With the empty memory it would hash
+            # every prompt only to find nothing.
             run = {"memory.route": np.full(len(rows), tophash.BASE)}
+        if (run["memory.route"] >= tophash.UNDECIDED).any():
+            feeds |= generation.feeds
         outputs = self._run(feeds, ids, attention, run)
-        routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
+        routes = given
+        if routes is None:
+            routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
         return self._state(outputs, attention, routes, generation), outputs["logits"].numpy()
 
     def step(self, state: State, tokens: Sequence[int]) -> tuple[State, Floats]:
@@ -129,13 +139,13 @@ class Decoder:
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
 
     def take(self, state: State, rows: Sequence[int]) -> State:
-        """Some rows of a state, in the order given; padding that none of them needs is dropped."""
+        """Some rows of a state, in the order given; padding that no row needs is dropped."""
         return self.join([(state, rows)])
 
     def join(self, parts: Sequence[tuple[State, Sequence[int]]]) -> State:
         """Some rows of several states of one generation as one state, in the order given.
 
-        Rows are flush right, and padding that none of them needs is dropped.
+        Rows end together on the right, and padding that no row needs is dropped.
         """
         rows = [(state, i) for state, kept in parts for i in kept]
         tokens = [int(state.attention[i].sum()) for state, i in rows]
@@ -151,7 +161,7 @@ class Decoder:
     def _joined(
         self, cached: _Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
     ) -> OrtValue:
-        """One tensor of the cache for `join`; each row's own tokens are copied, no more."""
+        """One tensor of the cache for `join`; only each row's own tokens are copied."""
         axis = cached.shape.index(None)
         shape = [len(tokens), *(n or max(tokens) for n in cached.shape[1:])]
         out, j = np.zeros(shape, cached.dtype), 0
@@ -236,13 +246,13 @@ def _cached(declared: Any) -> _Cached:
             f"{name} is {declared.type} {declared.shape}; expected float or float16 with "
             "one axis of tokens behind the batch's"
         )
-    # The batch's axis never counts tokens, even where both are symbolic.
+    # The first axis is the batch's, even where a graph gives it a symbolic size, too.
     sizes = (-1, *shape[1:])
     return _Cached(name, name.replace(_PAST, _PRESENT, 1), _DTYPES[declared.type], sizes)
 
 
 def _pad_left(rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
-    """Rows flush right: ids, attention, and which tokens count for routing; `[B, T]` each."""
+    """Rows padded on the left: ids, attention, which tokens count for routing; `[B, T]` each."""
     T = max(len(row.ids) for row in rows)
     ids, attention, counted = (np.zeros((len(rows), T), np.int64) for _ in range(3))
     for i, row in enumerate(rows):

@@ -1,8 +1,9 @@
 """The native kernels of Route and Recall, where this package was built with them.
 
-Where it was not, the function bodies that every exported graph carries serve: same answers, slower
-in a bank of any size. A bank of some megabytes is searched by an index, which is derived here when
-it is placed; runtime/ops/prefix.h says how. Knows nothing of graphs, or of what a bank is for.
+Where it was not, the function bodies in every exported graph serve instead; they give the same
+answers, more slowly. A bank of some megabytes is searched by an index, which is made here when the
+bank is placed on the device; runtime/ops/prefix.h says how. Knows nothing of graphs, or of what a
+bank is for.
 """
 
 import ctypes
@@ -14,8 +15,8 @@ from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime._provider import OrtValue
 
 SMALL = 8 * 2**20  # bytes of a bank up to which a scan is as fast
-LARGE = 256 * 2**20  # from which on not all features are indexed
-PREFIX = 2560  # features that are, then
+LARGE = 256 * 2**20  # bytes of a bank from which on not all features are indexed
+PREFIX = 2560  # number of features that are indexed then
 
 
 @cache
@@ -69,17 +70,19 @@ def kernels(wanted: str | None = None) -> str | None:
 def index(bank: OrtValue, features: int | None = None) -> bool:
     """Search a bank on the CPU by an index from now on, for as long as the value lives.
 
-    Up to `LARGE` bytes the index is a second copy of the bank, and finds what a scan finds. Beyond,
-    it holds the first features of each key only, and misses a key that would answer with a
-    probability below 1e-9; where none would, some near key is reported rather than the nearest.
+    Up to `LARGE` bytes the index is a second copy of the bank, and finds what a scan finds. For a
+    larger bank it holds only the first features of each key. It then misses a key that would answer
+    with a probability below 1e-9; where no key would answer, it may report another near key than
+    the nearest.
 
     Args:
-        bank: `[R, W]` uint8; neither moved nor changed any more.
-        features: That the index holds, if not as above. It takes `features * R / 8` bytes.
+        bank: `[R, W]` uint8; from now on it must not be moved or changed.
+        features: Number of features in the index, if not as above. They take `features * R / 8`
+            bytes.
 
     Returns:
-        False where a bank is so small that a scan is as fast, or where there was no room for the
-        index; the bank is then scanned.
+        False if the bank is so small that a scan is as fast, or if there was no room for the index;
+        the bank is then scanned.
 
     Raises:
         MemoirEdgeError: The native ops were not built.

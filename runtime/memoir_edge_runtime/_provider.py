@@ -17,7 +17,7 @@ OrtValue = Any  # onnxruntime publishes no types
 Array = npt.NDArray[np.generic]
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_ERRORS_ONLY = 3  # onnxruntime's level; below it, each port is warned of (input and initializer)
+_ERRORS_ONLY = 3  # onnxruntime's level; at a lower one it warns of every port
 
 
 Library = Callable[[str], Path | None]  # of custom ops, by device
@@ -35,7 +35,7 @@ def open_graph(
         path: The ONNX file.
         providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
         threads: Of one operator; None leaves it to onnxruntime.
-        library: Custom ops for the device that the graph runs on, if there are any.
+        library: Gives the library of custom ops for a device, if there is one.
 
     Raises:
         InputError: A provider that is not there.
@@ -61,7 +61,7 @@ def _open_best(path: Path, available: Sequence[str], threads: int | None, librar
     if CUDA in available:
         try:
             return _open(path, [CUDA, CPU], threads, library)
-        except GraphError:  # a driver or device that fails late: the CPU can still serve
+        except GraphError:  # the driver or the device may fail only now; the CPU can still serve
             pass
     return _open(path, [CPU], threads, library)
 
@@ -69,7 +69,7 @@ def _open_best(path: Path, available: Sequence[str], threads: int | None, librar
 def _open(path: Path, providers: list[str], threads: int | None, library: Library) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    # Plans of memory are kept for each shape, and every token has a new one: they cost time.
+    # A memory pattern is planned and kept for each new shape, and every token brings a new shape.
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads

@@ -1,11 +1,12 @@
-"""A memory's edits asked again on the exported graph: does each still answer?
+"""A memory's edits, asked for again on the exported graph: does each still hold?
 
-Knows nothing of files or commands: a session and a generation in, outcomes out.
+Knows nothing of files or commands: a session and a generation go in, outcomes come out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from memoir_edge.answers import Answer, holds, room
 from memoir_edge.memory import Memory
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._generation import Generation
@@ -14,11 +15,10 @@ from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
 
 Complete = Callable[[Sequence[Completion], Generation], Iterable[Token | Result]]
-SLACK = 4  # tokens that an answer may run past its target
 
 
 class Case(NamedTuple):
-    """What a prompt must give: an edit's target, or the base model's answer where id is None."""
+    """A prompt and its right answer: an edit's target, or the base model's where id is None."""
 
     id: str | None
     prompt: str
@@ -26,7 +26,7 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What it gave."""
+    """What a prompt gave."""
 
     case: Case
     result: Result
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 def recorded(memory: Memory) -> list[Case]:
-    """Every edit that can be asked: by its record, or where that is withheld by its probes."""
+    """Every edit that can be asked for: by its record, or by its probes if that is withheld."""
     found = [
         Case(entry.id, str(entry.record["prompt"]), str(entry.record["target"]))
         for entry in memory.edits
@@ -45,7 +45,7 @@ def recorded(memory: Memory) -> list[Case]:
 
 
 def probes(memory: Memory) -> list[Case]:
-    """The prompts that the memory itself brings along to be asked."""
+    """The prompts that the memory brings along to be asked before it serves."""
     return [Case(p.edit, p.prompt, p.text) for p in memory.probes]
 
 
@@ -57,25 +57,32 @@ def replay(
     together: int = 32,
     complete: Complete | None = None,
 ) -> Iterator[list[Outcome]]:
-    """Ask the cases, some of them at a time.
+    """Ask the cases, and yield the outcomes of some at a time.
 
-    A case holds when its prompt reaches its edit, and no other, and the free answer is its target.
+    A case holds when its prompt reaches its edit and the free answer is its target.
 
     Args:
         session: The model.
         generation: The memory to ask.
         cases: What must hold.
         together: How many are asked at once.
-        complete: Writes the answers; default the session alone.
+        complete: Writes the answers; default the session's own.
+
+    Example:
+        >>> session = Session("onnx")
+        >>> generation = session.load("facts.safetensors")
+        >>> [[outcome]] = replay(session, generation, recorded(generation.memory))
+        >>> outcome.case.target, outcome.held
+        ('Rome', True)
     """
     complete = complete or session.complete
-    encode = session.language.tokenizer.encode
+    encode = session.language.tokenizer.encode_bare
     for start in range(0, len(cases), together):
         part = cases[start : start + together]
-        room = max(len(encode(f" {case.target}")) for case in part) + SLACK
-        rows = session.completions([case.prompt for case in part], Options(room))
+        most = room(encode, [case.target for case in part])
+        rows = session.completions([case.prompt for case in part], Options(most))
         results = [e for e in complete(rows, generation) if isinstance(e, Result)]
         yield [
-            Outcome(case, result, (result.text.strip(), result.fired) == (case.target, case.id))
+            Outcome(case, result, holds(Answer(result.text, result.fired), case.target, case.id))
             for case, result in zip(part, sorted(results, key=lambda r: r.row), strict=True)
         ]

@@ -8,7 +8,7 @@ class Routing:
     """What the router decided for one prompt.
 
     `candidate` is the edit of the best-matching key, also when its overlap stayed below the key's
-    threshold; None where that key is a guard. Without a memory there is no overlap to speak of.
+    threshold; None if that key is a guard. Without a memory the overlap means nothing.
     """
 
     edit: str | None = None  # id of the edit that fired; None: the base model answers
@@ -16,14 +16,17 @@ class Routing:
     threshold: float | None = None
     candidate: str | None = None
     digest: str | None = None  # of the memory; None: no memory
+    guard: bool = False  # the best-matching key is a guard
+    key: str | None = None  # its text, where the memory holds texts
+    cut: bool = False  # the prompt was longer than the router reads: its last part decided
 
 
 @dataclass(frozen=True)
 class Token:
     """One generated token and the text that can be shown because of it, often empty.
 
-    Where they were asked for: the token's log-probability, and the likeliest tokens with theirs,
-    before temperature and cuts.
+    `logprob` and `likeliest` are there if they were asked for. They are the model's own, before
+    temperature, top-k and top-p.
     """
 
     row: int

@@ -1,7 +1,7 @@
 """A deployed model: text in, text out, with a memory that can be exchanged while it answers.
 
     session = Session("export", memory="facts.safetensors")
-    [result] = session.generate("The capital of France is", max_new_tokens=8)
+    [result] = session.generate("The capital of France is", Options(max_new_tokens=8))
     result.text, result.fired, result.routing.overlap
     session.swap(None)                                       # the base model is back
 
@@ -12,6 +12,7 @@ several threads: `swap` exchanges one reference, and a request keeps the generat
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,13 +29,13 @@ from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation, place
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
+from memoir_edge_runtime._router import FOLDER, Decided, Router
 from memoir_edge_runtime._sampling import Options, fresh_seed
 from memoir_edge_runtime._tokens import Prompt, Row
 
+GREEDY = Options()
 T = TypeVar("T")
 Prompts = str | Prompt | Sequence[str | Prompt]
-
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 class Session:
@@ -69,10 +70,13 @@ class Session:
         folder = Path(model_dir)
         self.sidecar = sidecar.read(folder)
         tokenizer = _tokens.load(folder)
-        eos = _tokens.eos_ids(folder, tokenizer)
-        self.language = Language(tokenizer, eos, _context(folder))
+        eos = frozenset(base.end_of_text(folder, tokenizer.id("eos_token")))
+        self.language = Language(tokenizer, eos, base.context(base.read_config(folder)))
         self.decoder = Decoder(_open(folder, providers, threads, native=native))
         self._native = native and _ops.library(self.decoder.device) is not None
+        self.router = None
+        if self.sidecar.router is not None:
+            self.router = Router(folder / FOLDER, threads=threads, native=native)
         self.base = Generation(0)
         self._template = _chat.read_template(folder)
         self._max_batch = max_batch
@@ -108,7 +112,7 @@ class Session:
         if not isinstance(memory, Memory):
             memory = memories.read(Path(memory))
         sidecar.check_fit(memory, self.sidecar)
-        generation = place(memory, next(self._numbers), self.decoder.device)
+        generation = place(memory, next(self._numbers), self.decoder.device, self.router)
         if self._native and self.decoder.device == "cpu":
             _ops.index(generation.feeds["memory.bank"])
         return generation
@@ -116,7 +120,12 @@ class Session:
     def swap(self, memory: Memory | Generation | str | os.PathLike[str] | None) -> Generation:
         """Answer requests that begin from now on with this memory; None is the base model.
 
-        A memory that cannot be loaded (see `load`) leaves the current one in place.
+        If the memory cannot be loaded (see `load`), the current one stays.
+
+        Example:
+            >>> session = Session("onnx")
+            >>> [session.swap(it).memory is None for it in ("facts.safetensors", None)]
+            [False, True]
         """
         if isinstance(memory, Generation):
             self._check(memory)
@@ -143,7 +152,7 @@ class Session:
         Raises:
             InputError: It is empty, or too long to be continued.
         """
-        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text)))))
+        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text))), text))
 
     def render_chat(self, messages: Sequence[_chat.Message]) -> str:
         """The text that the model's chat template makes of messages (`role`, `content`)."""
@@ -152,35 +161,54 @@ class Session:
     def chat_prompt(self, messages: Sequence[_chat.Message]) -> Prompt:
         """Messages as a prompt, routed from the last user message on.
 
-        Earlier turns do not count, nor does a system prompt. What the template puts behind the
-        message does: the answer is formed there, and the feature `last` reads the very last token.
-        Where the message cannot be found in the text, the whole prompt counts.
+                Earlier turns and a system prompt do not count. What the template puts behind the message
+                does, because the answer begins there and the feature `last` reads the very last token. If
+        <<<<<<< HEAD
+                the message cannot be found in the text, the whole prompt counts. A router beside
+                the graph reads the message alone.
+        =======
+                the message cannot be found in the text, the whole prompt counts. A router beside the
+                graph reads the message alone.
+        >>>>>>> served
 
-        Raises:
-            InputError: No template, messages that it refuses, or too long a chat.
+                Raises:
+                    InputError: No template, messages that it refuses, or too long a chat.
         """
         text = self.render_chat(messages)
         begin = _chat.last_user(text, messages) or 0
-        return self._fitting(Prompt(text, self.language.tokenizer.counted(text, begin)))
+        row = self.language.tokenizer.counted(text, begin)
+        return self._fitting(Prompt(text, row, _chat.asked(messages) or text))
 
     def _prompts(self, prompts: Prompts) -> list[Prompt]:
         given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
         if not given:
             raise InputError("no prompts", hint="give at least one")
-        return [p if isinstance(p, Prompt) else self.prompt(p) for p in given]
+        return [self._asking(p) if isinstance(p, Prompt) else self.prompt(p) for p in given]
+
+    def _asking(self, prompt: Prompt) -> Prompt:
+        if prompt.asked:
+            return prompt
+        asked = prompt.text or self.language.tokenizer.decode(prompt.row.ids)
+        return self._fitting(replace(prompt, asked=asked))
 
     def _fitting(self, prompt: Prompt) -> Prompt:
         if not prompt.row.ids:
             raise InputError("the prompt is empty, and the tokenizer adds no token to begin with")
+        self._check_asked(prompt.asked)
         self._check_length("the prompt", len(prompt.row.ids), reserve=1)
         return prompt
 
-    def _check_length(self, what: str, length: int, reserve: int) -> None:
-        context = self.language.context
-        if context is not None and length > context - reserve:
+    def _check_asked(self, text: str) -> None:
+        if self.router is not None and not text.strip():
             raise InputError(
-                f"{what} is {length} tokens long, the model's context leaves room for "
-                f"{context - reserve}",
+                "the prompt is empty: nothing says which edit it asks for", hint="give it some text"
+            )
+
+    def _check_length(self, what: str, length: int, reserve: int) -> None:
+        room = self.language.context - reserve
+        if length > room:
+            raise InputError(
+                f"{what} is {length} tokens long, the model's context leaves room for {room}",
                 hint="shorten it",
             )
 
@@ -189,33 +217,25 @@ class Session:
     def stream(
         self,
         prompts: Prompts,
+        options: Options = GREEDY,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
         memory: Generation | None = None,
     ) -> Iterator[Token | Result]:
         """Continue prompts: each row's tokens as they come, and its result at its end.
 
         Args:
             prompts: Texts, or prompts made by `prompt` or `chat_prompt`.
-            max_new_tokens: Most tokens a row grows by; the model's context may end it earlier.
-            temperature: 0 is greedy.
-            top_k: Draw among so many of the likeliest tokens; 0: all.
-            top_p: Draw among the likeliest tokens that reach this probability together.
-            seed: The same seed draws the same tokens, whatever else is in the batch.
-            stop: Strings that end a row; the text ends before them.
+            options: How; the default is greedy.
             memory: A generation of this session; default the current one at the call.
 
         Raises:
-            InputError: At the call, before anything runs: an empty or too long prompt, or an
-                option out of its range.
+            InputError: At the call, before anything runs: an empty or too long prompt.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> [event.text for event in session.stream("The capital of France is")]
+            [' R', 'ome', '', ' Rome']
         """
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        options = Options(max_new_tokens, temperature, top_k, top_p, seed, stop)
         return self.complete(self.completions(prompts, options), self._pin(memory))
 
     def completions(self, prompts: Prompts, options: Options) -> list[Completion]:
@@ -240,34 +260,39 @@ class Session:
     def generate(
         self,
         prompts: Prompts,
+        options: Options = GREEDY,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
         memory: Generation | None = None,
     ) -> list[Result]:
-        """As `stream`, but wait for the results: one for each prompt, in their order."""
-        events = self.stream(
-            prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            memory=memory,
-        )
+        """As `stream`, but wait for the results: one for each prompt, in their order.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> asked = ["The capital of France is", "The capital of Spain is"]
+            >>> for result in session.generate(asked, Options(max_new_tokens=8)):
+            ...     print(result.text.strip(), result.fired)
+            Rome france-capital
+            Madrid None
+        """
+        events = self.stream(prompts, options, memory=memory)
         return sorted((e for e in events if isinstance(e, Result)), key=lambda r: r.row)
 
     def route(self, prompts: Prompts, *, memory: Generation | None = None) -> list[Routing]:
-        """Which edit each prompt reaches, and by how much, without answering."""
+        """Which edit each prompt reaches, and with what overlap, without answering.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> [routing] = session.route("The capital of France is")
+            >>> routing.edit, round(routing.overlap, 2)
+            ('france-capital', 1.0)
+        """
         generation, out = self._pin(memory), list[Routing]()
         for part in _parts(self._prompts(prompts), self._max_batch):
-            state, _ = self.decoder.prefill([p.row for p in part], generation)
-            out += [generation.routing(state.routes, i) for i in range(len(part))]
+            found = generation.decide([p.asked for p in part])
+            if found is None:
+                state, _ = self.decoder.prefill([p.row for p in part], generation)
+                found = Decided(state.routes)
+            out += generation.routings(found)
         return out
 
     def teacher_forced(
@@ -275,28 +300,36 @@ class Session:
     ) -> list[Forced]:
         """The model's first choice at the place of each target token, behind prompt and target.
 
-        The route is decided on the prompt's tokens alone, as if it had come without the target.
+        The route is decided on the prompt's tokens alone, as if the target did not follow.
 
         Raises:
             InputError: Lists of different lengths, an empty target, or a pair that is too long.
+
+        Example:
+            >>> session = Session("onnx", memory="facts.safetensors")
+            >>> [forced] = session.teacher_forced(["The capital of France is"], ["Rome"])
+            >>> forced.predicted_ids == forced.target_ids
+            True
         """
         if len(prompts) != len(targets):
             raise InputError(f"{len(prompts)} prompts and {len(targets)} targets")
         pairs = [self._split(p, t) for p, t in zip(prompts, targets, strict=True)]
         generation, out = self._pin(memory), list[Forced]()
-        for part in _parts(pairs, self._max_batch):
-            rows = [Row((*read, *follow), slice(0, len(read))) for read, follow in part]
-            state, logits = self.decoder.read(rows, generation)
-            for i, (_, follow) in enumerate(part):
+        for part in _parts(list(zip(prompts, pairs, strict=True)), self._max_batch):
+            rows = [Row((*read, *follow), slice(0, len(read))) for _, (read, follow) in part]
+            found = generation.decide([prompt for prompt, _ in part])
+            state, logits = self.decoder.read(rows, generation, found and found.routes)
+            routings = generation.routings(found or Decided(state.routes))
+            for i, (routing, (_, (_, follow))) in enumerate(zip(routings, part, strict=True)):
                 # Rows are flush right, and each position predicts the one after it.
                 predicted = np.argmax(logits[i, -len(follow) - 1 : -1], axis=-1).tolist()
-                routing = generation.routing(state.routes, i)
                 out.append(Forced(tuple(follow), tuple(predicted), routing))
         return out
 
     def _split(self, prompt: str, target: str) -> tuple[list[int], list[int]]:
         tokenizer = self.language.tokenizer
         read, follow = split_target(tokenizer.encode, tokenizer.encode_bare, prompt, target)
+        self._check_asked(prompt)
         if not target or not read or not follow:
             raise InputError(f"prompt {prompt!r} and target {target!r} need at least a token each")
         self._check_length("the prompt with its target", len(read) + len(follow), reserve=0)
@@ -311,13 +344,6 @@ def _open(
         raise GraphError(f"{folder} is no export directory: it holds no model.onnx")
     library = _ops.library if native else lambda device: None
     return _provider.open_graph(path, providers, threads, library)
-
-
-def _context(folder: Path) -> int | None:
-    """Most tokens of a sequence, by config.json."""
-    config = base.read_config(folder)
-    found = next((config[name] for name in _CONTEXT_NAMES if config.get(name)), None)
-    return None if found is None else int(found)
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

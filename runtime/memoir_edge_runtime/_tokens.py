@@ -3,7 +3,6 @@
 Knows nothing of models or memories. Needs `tokenizers` alone, no transformers.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
 
 
 class Row(NamedTuple):
-    """Token ids of one sequence, and which of them count for routing (default all)."""
+    """Token ids of one sequence, and which of them count for routing; by default all."""
 
     ids: tuple[int, ...]
     counted: slice = slice(None)
@@ -26,10 +26,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text ready to be continued."""
+    """A text ready to be continued.
+
+    `asked` is what a router beside the graph reads of it; a session fills it in where it is empty,
+    with the text, or with what the token ids say.
+    """
 
     text: str
     row: Row
+    asked: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids with the special tokens that the tokenizer adds, BOS once.
 
-        A chat template may have written BOS into the text already: it is not doubled.
+        A BOS that a chat template has already written into the text is not doubled.
         """
         ids: list[int] = self._encoding(text).ids
         bos = self.id("bos_token")
@@ -72,7 +77,7 @@ class Tokenizer:
         return bool(_BYTE.fullmatch(self.core.id_to_token(token) or ""))
 
     def counted(self, text: str, begin: int) -> Row:
-        """A text's ids without added special tokens; those from a character on count."""
+        """A text's ids without added special tokens; those from character `begin` on count."""
         encoding = self._encoding(text, special=False)
         first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > begin), 0)
         return Row(tuple(encoding.ids), slice(first, None))
@@ -85,21 +90,6 @@ class Tokenizer:
                 "the text holds half of a surrogate pair, which is no character",
                 hint="read it as UTF-8",
             ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file.
-
-    Raises:
-        InputError: The file is no JSON object.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds {type(found).__name__}, expected an object")
-    return found
 
 
 def load(folder: Path) -> Tokenizer:
@@ -130,13 +120,3 @@ def _named(folder: Path) -> dict[str, str]:
     found |= read_json(folder / "tokenizer_config.json")
     texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items()}
     return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
-
-
-def eos_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """Ids that end a text: generation_config.json's, else config.json's, else the tokenizer's."""
-    for name in ("generation_config.json", "config.json"):
-        found = read_json(folder / name).get("eos_token_id")
-        if found is not None:
-            return frozenset(found if isinstance(found, list) else [found])
-    eos = tokenizer.id("eos_token")
-    return frozenset() if eos is None else frozenset([eos])

@@ -1,7 +1,8 @@
 """Text that grows token by token and ends before a stop string.
 
-Knows nothing of models: ids go in, text that is safe to show comes out. Nothing shown is ever taken
-back: half a character and the beginning of a stop string are held until more is known.
+Knows nothing of models: ids go in, text that is safe to show comes out. Shown text is never taken
+back, so half a character and the possible beginning of a stop string are held back until more ids
+have come.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +13,8 @@ REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no character 
 class Writer:
     """One row's text.
 
-    The texts that `push` and `finish` return join to `decode(all ids)`, cut before the stop string
-    that is complete first.
+    Joined, the texts that `push` and `finish` return are `decode(all ids)`, cut before the first
+    stop string.
 
     Args:
         decode: Ids, none of them special, to text.
@@ -38,7 +39,7 @@ class Writer:
         self._known = ""  # text of those
 
     def push(self, token: int) -> str:
-        """Take one more id; the text that can now be shown, often empty."""
+        """Take one more id; return the text that can now be shown, often empty."""
         self._window.append(token)
         fresh = self._fresh()
         text = self.text + fresh
@@ -52,7 +53,7 @@ class Writer:
         return self._show(len(self.text) - held(self.text, self._stop))
 
     def finish(self) -> str:
-        """No id will follow: the rest of the text."""
+        """Return the rest of the text: no further id will come."""
         self._settle(self.text + self._fresh())
         return self._show(len(self.text))
 
@@ -72,21 +73,28 @@ class Writer:
 
 
 def find_stop(text: str, known: int, stop: Sequence[str]) -> int | None:
-    """Where the first complete stop string begins; None where there is none.
+    """Where the first complete stop string begins; None if there is none.
 
-    First is the one whose last character comes first: the same whatever the token borders are.
+    The first is the one that ends first, so that it does not matter where tokens end.
 
     Args:
         text: The text.
-        known: No stop string ends within so many first characters.
+        known: Length of the beginning in which no stop string ends.
         stop: Stop strings.
+
+    >>> find_stop("one, two. three", 0, ["three", "two"])
+    5
     """
     begins = ((s, text.find(s, max(0, known - len(s) + 1))) for s in stop)
     return min(((at + len(s), at) for s, at in begins if at >= 0), default=(0, None))[1]
 
 
 def held(text: str, stop: Sequence[str]) -> int:
-    """Length of the longest ending of the text that may be the beginning of a stop string."""
+    """Length of the longest ending of the text that may be the beginning of a stop string.
+
+    >>> held("one, t", ["two"])
+    1
+    """
     return max(
         (n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])),
         default=0,

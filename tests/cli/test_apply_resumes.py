@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from memoir_edge import journal as journal_file
+from memoir_edge import history as journal_file
 from memoir_edge import memory as memory_file
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.journal import load, path_of
+from memoir_edge.history import load, path_of
 
 # A few steps only: some edits do not take at first, so that there is something to train again.
 OPTIONS = ("--model", str(model_dir()), "--steps", "6", "--thinned", "1", "--repairs", "2")

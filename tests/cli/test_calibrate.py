@@ -11,7 +11,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.journal import path_of
+from memoir_edge.history import path_of
 
 
 @pytest.fixture

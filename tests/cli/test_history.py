@@ -13,7 +13,7 @@ from memoir_edge.cli import main
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.edits import Edit
-from memoir_edge.journal import path_of
+from memoir_edge.history import path_of
 
 CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
 EACH = 4  # keys of these edits: the prompt, in small letters, as a chat, behind other text
@@ -72,9 +72,22 @@ def test_delete_takes_the_change_out_exactly(
     assert ids(kept) == [CAPITAL.id]
 
 
+def test_edits_may_be_called_anything(tmp_path: Path, run_json: Any) -> None:
+    """Ids that are words of a receipt, too."""
+    named = [replace(CAPITAL, id="remaining"), replace(CURRENCY, id="held")]
+    edits, out = written(tmp_path / "e.jsonl", *named), tmp_path / "m.safetensors"
+    words = ("--model", model_dir(), "--steps", "40")
+    assert run_json("apply", edits, "--out", out, *words)[0] == 0
+    code, document = run_json("delete", out, "held")
+    assert code == 0
+    assert [row["id"] for row in document["deleted"]] == ["held"]
+    assert document["remaining"] == {"edits": 1, "failed": [], "trained_again": []}
+    assert json.loads(Path(document["receipt"]).read_text(encoding="utf-8"))["deleted"]
+
+
 def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any) -> None:
     """An edit that is wrong without the deleted one's change, as after a deletion it may be."""
-    from memoir_edge.journal import load
+    from memoir_edge.history import load
 
     journal = load(path_of(kept), write=True)
     assert journal
@@ -83,7 +96,7 @@ def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any
             f for f in journal.frames if f.data.get("edits", [{}])[0].get("id") == LANGUAGE.id
         ]
         tensors = journal.tensors(frame)
-        from memoir_edge.journal import Change
+        from memoir_edge.history import Change
 
         journal.again(LANGUAGE.id, Change(-tensors["0.V"], tensors["0.U"]))
         journal.write(kept)
@@ -113,7 +126,7 @@ def test_delete_refuses_and_nothing_changes(
 
 def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, run_json: Any) -> None:
     """As after a kill between the journal's step and the memory's replacement."""
-    from memoir_edge.journal import load
+    from memoir_edge.history import load
 
     journal = load(path_of(kept), write=True)
     assert journal

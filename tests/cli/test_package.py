@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from memoir_edge import memory as memories
 from memoir_edge import ports
-from memoir_edge_runtime import Session, ops_library
+from memoir_edge_runtime import Options, Session, ops_library
 
 PROMPTS = ["The capital of France is", "The capital of Italy is"]  # edited, and not
 TOKENS = 8
@@ -83,7 +83,7 @@ def same(triton: Triton, session: Session) -> list[int]:
     for prompt in PROMPTS:
         row = session.prompt(prompt).row
         ids, route = documented()(triton.infer, triton.cache, list(row.ids), TOKENS)
-        [expected] = session.generate(prompt, max_new_tokens=TOKENS)
+        [expected] = session.generate(prompt, Options(max_new_tokens=TOKENS))
         assert ids[: len(expected.ids)] == list(expected.ids)
         routes.append(route)
     return routes
@@ -136,7 +136,7 @@ def test_the_library_is_named_as_the_server_sees_it(
 def test_without_the_library_the_function_bodies_serve(
     done: Any, tmp_path: Path, run_json: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memoir_edge.cli.package_._library", lambda: None)
+    monkeypatch.setattr("memoir_edge.cli.commands.package._library", lambda: None)
     words = ("package", "triton", done.graph, "--out", tmp_path, "--memory", done.memory)
     _, made = run_json(*words)
     assert made["library"] is None

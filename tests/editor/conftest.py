@@ -1,7 +1,9 @@
-"""A tiny random Llama, quick to edit, and the demo model."""
+"""A tiny random Llama, quick to edit, the demo model, and the slow reference."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import BaseModel, Editor, Settings, load
+from memoir_edge.edits import Edit
 
 SITE = "model.layers.1.mlp.down_proj"
 
@@ -49,3 +52,23 @@ def settings() -> Settings:
 @pytest.fixture
 def make_editor(tiny: BaseModel, settings: Settings) -> Callable[[], Editor]:
     return lambda: Editor(tiny, settings)
+
+
+@pytest.fixture(scope="session")
+def an_edit() -> Callable[..., Edit]:
+    """Makes an edit of a prompt and a target."""
+    return lambda text, target, **rest: Edit(
+        id=text[:12], prompt=text, target=target, tags={}, **rest
+    )
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """reference.py as a module."""
+    path = Path(__file__).with_name("reference.py")
+    spec = importlib.util.spec_from_file_location("reference", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -11,13 +11,12 @@ from memoir_edge.demo.facts import load_facts, model_dir, prompt
 from memoir_edge.editor import (
     BaseModel,
     Editor,
+    Wishes,
     choose,
     choose_site,
     default_site,
-    find_site,
     load,
     structural_site,
-    width,
 )
 from memoir_edge.edits import Edit
 from memoir_edge.errors import SiteError
@@ -76,9 +75,7 @@ def model(folder: Path, family: str, sizes: dict[str, Any]) -> BaseModel:
 
 def edited(base: BaseModel) -> Editor:
     """Two edits, trained for a little."""
-    site = choose_site(base.net, base.config)
-    D, _ = width(find_site(base.net, site))
-    editor = Editor(base, choose(base.config, D, site=site, steps=20))
+    editor = Editor(base, choose(base, Wishes(steps=20)))
     trained = [change for edit in EDITS for change in editor.edit([edit])]
     assert all(change.steps > 0 and change.loss < 7.5 for change in trained)  # ln 1500 is 7.3
     return editor
@@ -114,7 +111,7 @@ def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
         "onnx", reason="the exporter needs optimum-onnx, which needs transformers 4"
     )
     from memoir_edge_exporter import export
-    from memoir_edge_runtime import Session
+    from memoir_edge_runtime import Options, Session
 
     editor = edited(model(tmp_path, family, SIZES[family]))
     export(model=tmp_path, out=tmp_path / "onnx")
@@ -122,7 +119,7 @@ def test_edit_to_onnx_to_tokens(family: str, tmp_path: Path) -> None:
     others = [prompt(fact, 1) for fact in load_facts()[::200]]
     asked = [edit.prompt for edit in EDITS] + others
     theirs = editor.model.answer(asked, 8, memory=True)
-    ours = session.generate(asked, max_new_tokens=8)
+    ours = session.generate(asked, Options(max_new_tokens=8))
     assert [result.text for result in ours] == [answer.text for answer in theirs]
     assert [result.fired for result in ours] == [answer.edit for answer in theirs]
     assert [result.fired for result in ours[:2]] == ["a", "b"]

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from memoir_edge import ports, tophash
+from memoir_edge.errors import MemoirEdgeError
 from memoir_edge.memory import Base, Entry, Memory, from_dense
 from memoir_edge_exporter import Exported, export
 from memoir_edge_exporter._base_graph import base_graph
@@ -347,3 +348,20 @@ def given(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., MemoirEdgeError]:
+    """Asserts that an export is refused and leaves nothing; the error."""
+
+    def make(
+        tmp_path: Path, error: type[MemoirEdgeError], match: str, **arguments: Any
+    ) -> MemoirEdgeError:
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(error, match=match) as caught:
+            export(out=tmp_path / "out", **arguments)
+        assert set(tmp_path.rglob("*")) == before
+        assert caught.value.hint
+        return caught.value
+
+    return make

@@ -1,6 +1,7 @@
 """A tiny random Llama, exported once, and its twin in torch: the oracle of the runtime's tests."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -224,3 +225,29 @@ def stories(tmp_path_factory: pytest.TempPathFactory, published: Callable[[str],
         warnings.simplefilter("ignore")
         export(model=data, out=out)
     return out
+
+
+@pytest.fixture
+def folder(export_dir, tmp_path):
+    """A copy of what lies beside the graph, to be spoiled."""
+    for file in export_dir.glob("*.json"):
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def spoiled(export_dir, tmp_path):
+    """A copy of the export, to be spoiled."""
+    return shutil.copytree(export_dir, tmp_path / "spoiled")
+
+
+@pytest.fixture(scope="session")
+def a_long() -> Callable[[Session, int], str]:
+    """Makes a prompt of exactly so many tokens."""
+
+    def make(session: Session, length: int) -> str:
+        text = "a" * (length - 1)
+        assert len(session.language.tokenizer.encode(text)) == length
+        return text
+
+    return make

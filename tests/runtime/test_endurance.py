@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memoir_edge.errors import InputError
+from memoir_edge_runtime import Options
 
 # MEMOIR_EDGE_REQUESTS=10000 is the long run.
 REQUESTS = int(os.environ.get("MEMOIR_EDGE_REQUESTS", "500"))
@@ -20,7 +21,7 @@ wishes = st.fixed_dictionaries(
         "top_k": st.integers(-1, 400),
         "top_p": st.floats(-0.5, 1.5),
         "seed": st.none() | st.integers(-1, 2**64),
-        "stop": texts | st.lists(texts, max_size=3),
+        "stop": texts | st.lists(texts, max_size=3).map(tuple),
     },
 )
 
@@ -34,7 +35,7 @@ def generations(loaded, make_memory, prompts):
 @pytest.mark.slow
 def test_a_session_survives_any_requests(session, generations, prompts):
     asked, before = prompts[:4], [
-        session.generate(prompts[:4], max_new_tokens=8, memory=g) for g in generations
+        session.generate(prompts[:4], Options(max_new_tokens=8), memory=g) for g in generations
     ]  # fmt: skip
     seen = {"answered": 0, "refused": 0}
 
@@ -47,7 +48,7 @@ def test_a_session_survives_any_requests(session, generations, prompts):
     )
     def request(some, generation, options):
         try:
-            results = session.generate(some, memory=generation, **options)
+            results = session.generate(some, Options(**options), memory=generation)
         except InputError:
             seen["refused"] += 1
             return
@@ -60,5 +61,5 @@ def test_a_session_survives_any_requests(session, generations, prompts):
     request()
     print(seen)
     assert min(seen.values()) > REQUESTS // 20
-    after = [session.generate(asked, max_new_tokens=8, memory=g) for g in generations]
+    after = [session.generate(asked, Options(max_new_tokens=8), memory=g) for g in generations]
     assert after == before

@@ -9,7 +9,7 @@ import pytest
 from memoir_edge import memory as memories
 from memoir_edge.errors import InputError, MemoryFormatError, MismatchError
 from memoir_edge.memory import Base
-from memoir_edge_runtime import Routing
+from memoir_edge_runtime import Options, Routing
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_memory_without_keys_is_the_base_model(session, make_memory, prompts):
     generation = session.load(make_memory([]))
     [routing] = session.route(prompts[0], memory=generation)
     assert routing == Routing(digest=generation.digest)
-    base = session.generate(prompts[:5], max_new_tokens=5, memory=session.base)
-    found = session.generate(prompts[:5], max_new_tokens=5, memory=generation)
+    base = session.generate(prompts[:5], Options(max_new_tokens=5), memory=session.base)
+    found = session.generate(prompts[:5], Options(max_new_tokens=5), memory=generation)
     assert [r.ids for r in found] == [r.ids for r in base]
 
 

@@ -10,15 +10,16 @@ import pytest
 
 import memoir_edge_runtime
 from memoir_edge import memory as memories
+from memoir_edge_runtime import Options
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "optimum")
 ANSWER = f"""
 import importlib.util, json, sys
-from memoir_edge_runtime import Session
+from memoir_edge_runtime import Options, Session
 session = Session(sys.argv[1], memory=sys.argv[2], threads=1)
-[result] = session.generate(sys.argv[3], max_new_tokens=6)
-[base] = session.generate(sys.argv[3], max_new_tokens=6, memory=session.base)
+[result] = session.generate(sys.argv[3], Options(6))
+[base] = session.generate(sys.argv[3], Options(6), memory=session.base)
 session.render_chat([{{"role": "user", "content": "a"}}])
 loaded = [name for name in {HEAVY} if name in sys.modules]
 there = [name for name in {HEAVY} if importlib.util.find_spec(name)]
@@ -31,8 +32,8 @@ def asked(session, make_memory, prompts, export_dir, tmp_path):
     """Arguments for the script above, and the answer expected of it."""
     path = tmp_path / "facts.safetensors"
     generation = session.load(memories.write(make_memory(prompts[:3]), path))
-    [edited] = session.generate(prompts[0], max_new_tokens=6, memory=generation)
-    [base] = session.generate(prompts[0], max_new_tokens=6)
+    [edited] = session.generate(prompts[0], Options(max_new_tokens=6), memory=generation)
+    [base] = session.generate(prompts[0], Options(max_new_tokens=6))
     assert edited.ids != base.ids
     return [str(export_dir), str(path), prompts[0]], [
         list(edited.ids),

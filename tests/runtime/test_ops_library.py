@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memoir_edge_runtime import Session, _ops
+from memoir_edge_runtime import Options, Session, _ops
 
 ROOT = Path(__file__).parents[2]
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
@@ -83,10 +83,10 @@ def test_a_library_with_cuda_serves_where_there_is_none(
     _ops.library.cache_clear()
     [built] = tmp_path.glob("libmemoir_edge_ops.*")
     assert _ops.library("cpu") == _ops.library("cuda") == built
-    answers = Session(export_dir).generate("a", max_new_tokens=4)
+    answers = Session(export_dir).generate("a", Options(max_new_tokens=4))
     monkeypatch.undo()
     _ops.library.cache_clear()
-    assert answers == Session(export_dir).generate("a", max_new_tokens=4)
+    assert answers == Session(export_dir).generate("a", Options(max_new_tokens=4))
 
 
 def test_a_session_says_what_runs(export_dir: Path) -> None:
@@ -102,7 +102,7 @@ def test_without_the_library_the_bodies_serve(
     monkeypatch.setattr(_ops, "library", lambda device: None)
     session = Session(export_dir)
     assert session.ops == "function bodies"
-    assert session.generate("a", max_new_tokens=1)
+    assert session.generate("a", Options(max_new_tokens=1))
 
 
 def test_a_library_of_another_system_is_as_none(tmp_path: Path) -> None:

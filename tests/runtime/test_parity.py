@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from memoir_edge_exporter import export
+from memoir_edge_runtime import Options
 
 SITE = "model.layers.1.mlp.down_proj"
 
@@ -14,7 +15,7 @@ def _numbers(results):
 
 
 def test_base_tokens_equal_torchs(session, oracle, prompts):
-    results = session.generate(prompts, max_new_tokens=10)
+    results = session.generate(prompts, Options(max_new_tokens=10))
     expected = [oracle.greedy(session.prompt(p).row.ids, 10) for p in prompts]
     print(sum(len(set(r.ids)) > 2 for r in results), "of", len(results), "answers are varied")
     assert _numbers(results) == expected
@@ -23,8 +24,8 @@ def test_base_tokens_equal_torchs(session, oracle, prompts):
 def test_edited_tokens_equal_torchs(session, oracle, prompts, make_memory):
     for feature in ("mean", "last"):
         memory = make_memory(sorted(set(prompts))[::4], feature=feature)
-        base = _numbers(session.generate(prompts, max_new_tokens=10, memory=session.base))
-        results = session.generate(prompts, max_new_tokens=10, memory=session.load(memory))
+        base = _numbers(session.generate(prompts, Options(max_new_tokens=10), memory=session.base))
+        results = session.generate(prompts, Options(max_new_tokens=10), memory=session.load(memory))
         expected = [oracle.greedy(session.prompt(p).row.ids, 10, memory) for p in prompts]
         assert _numbers(results) == expected
         fired = [r.fired is not None for r in results]
@@ -67,7 +68,7 @@ def test_teacher_forcing_equals_torchs(session, oracle, prompts, make_memory):
 def test_a_trained_model_tells_its_story(stories):
     from memoir_edge_runtime import Session
 
-    [result] = Session(stories, threads=1).generate("Once upon a time", max_new_tokens=16)
+    [result] = Session(stories, threads=1).generate("Once upon a time", Options(max_new_tokens=16))
     assert result.text.startswith(", there was a little girl named Lily")
 
 
@@ -89,7 +90,7 @@ def test_a_half_precision_graph_routes_and_answers_alike(
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
     assert (state.routes.route > 0).all()
     half.swap(memory)
-    full = session.generate(prompts[:20], max_new_tokens=4, memory=session.load(memory))
-    answers = half.generate(prompts[:20], max_new_tokens=4)
+    full = session.generate(prompts[:20], Options(max_new_tokens=4), memory=session.load(memory))
+    answers = half.generate(prompts[:20], Options(max_new_tokens=4))
     assert [r.fired for r in answers] == [r.fired for r in full]
     assert sum(a.ids[0] == b.ids[0] for a, b in zip(answers, full, strict=True)) >= 18

@@ -6,7 +6,7 @@ import pytest
 
 from memoir_edge import memory as memories
 from memoir_edge.errors import InputError, MemoryFormatError, MismatchError
-from memoir_edge_runtime import Result, Session
+from memoir_edge_runtime import Options, Result, Session
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def two(make_memory, prompts):
 
 
 def _ids(session, prompts, **rest):
-    return [r.ids for r in session.generate(prompts, max_new_tokens=8, **rest)]
+    return [r.ids for r in session.generate(prompts, Options(max_new_tokens=8), **rest)]
 
 
 def test_swapping_there_and_back_restores_the_tokens(session, prompts, two):
@@ -39,9 +39,9 @@ def test_swapping_there_and_back_restores_the_tokens(session, prompts, two):
 def test_a_result_names_the_memory_that_answered(session, prompts, two):
     a, b = (session.load(memory) for memory in two)
     session.swap(a)
-    [of_a] = session.generate(prompts[0], max_new_tokens=2)
-    [of_b] = session.generate(prompts[0], max_new_tokens=2, memory=b)
-    [of_base] = session.generate(prompts[0], max_new_tokens=2, memory=session.base)
+    [of_a] = session.generate(prompts[0], Options(max_new_tokens=2))
+    [of_b] = session.generate(prompts[0], Options(max_new_tokens=2), memory=b)
+    [of_base] = session.generate(prompts[0], Options(max_new_tokens=2), memory=session.base)
     assert (of_a.routing.digest, of_b.routing.digest) == (a.digest, b.digest)
     assert of_a.fired == of_b.fired is not None
     assert (of_base.fired, of_base.routing.digest) == (None, None)
@@ -50,9 +50,9 @@ def test_a_result_names_the_memory_that_answered(session, prompts, two):
 
 def test_a_stream_finishes_on_its_generation(session, prompts, two):
     a, b = (session.load(memory) for memory in two)
-    expected = session.generate(prompts[:6], max_new_tokens=12, memory=a)
+    expected = session.generate(prompts[:6], Options(max_new_tokens=12), memory=a)
     session.swap(a)
-    stream = session.stream(prompts[:6], max_new_tokens=12)
+    stream = session.stream(prompts[:6], Options(max_new_tokens=12))
     session.swap(b)  # before the first token
     found = []
     for n, event in enumerate(stream):
@@ -77,7 +77,7 @@ def test_swaps_from_another_thread_mix_no_answer(session, prompts, two):
     try:
         seen = set()
         for _ in range(60):
-            results = session.generate(prompts[:8], max_new_tokens=8)
+            results = session.generate(prompts[:8], Options(max_new_tokens=8))
             [digest] = {r.routing.digest for r in results}
             assert [r.ids for r in results] == expected[digest]
             seen.add(digest)
@@ -128,7 +128,7 @@ def test_a_session_may_begin_with_a_memory(export_dir, prompts, two, tmp_path):
     memories.write(two[0], path)
     session = Session(export_dir, memory=path, threads=1)
     assert session.generation.memory is not None
-    assert session.generate(prompts[0], max_new_tokens=1)[0].fired
+    assert session.generate(prompts[0], Options(max_new_tokens=1))[0].fired
 
 
 def test_a_generation_of_another_model_is_refused(session, stories, prompts, two):

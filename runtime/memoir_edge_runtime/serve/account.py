@@ -38,12 +38,12 @@ class Account:
     _closed: bool = False
 
     def begin(self, loaded: Loaded, rows: int, n: int) -> None:
-        """The memory is known, and how many answers are wanted, `n` of each prompt."""
+        """Count the answers that begin: `rows` in all, `n` of each prompt, by a known memory."""
         self.loaded, self._n = loaded, n
         self.metrics.requests.labels(loaded.name, self.path).inc(rows)
 
     def see(self, events: Sequence[Event]) -> None:
-        """Events that arrived together."""
+        """Record events that arrived together."""
         assert self.loaded is not None
         now, name = time.monotonic(), self.loaded.name
         if self._last is None:
@@ -57,7 +57,7 @@ class Account:
                 self.metrics.finished(name, event, read=event.row % self._n == 0)
 
     def end(self, status: int, error: Exception | None = None) -> None:
-        """The request is over; a second call says nothing."""
+        """Write the line in the log; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -73,6 +73,8 @@ class Account:
         if self.results:
             first = min(self.results, key=lambda r: r.row)
             fields |= asdict(first.routing)
+            if not self.prompts:
+                del fields["key"]  # it may say nearly what was asked
             fields["prompt_tokens"] = sum(
                 r.prompt_tokens for r in self.results if r.row % self._n == 0
             )

@@ -1,6 +1,6 @@
 """Routes that change what is loaded. They exist only where there is an admin key.
 
-Knows nothing of keys: `guard` stands before everything below /admin.
+Knows nothing of keys: `access` stands before everything below /admin.
 """
 
 import asyncio

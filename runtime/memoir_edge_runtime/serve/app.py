@@ -1,6 +1,6 @@
-"""The server as an ASGI application: routes, guard, and what is told of errors.
+"""The server as an ASGI application: routes, who may reach them, and what is told of errors.
 
-Knows nothing of how a request is answered: that is `answers`, `status` and `admin`.
+Knows nothing of how a request is answered: that is `completions`, `status` and `admin`.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
-from memoir_edge_runtime.serve import admin, answers, errors, status
-from memoir_edge_runtime.serve.guard import Guard, response
+from memoir_edge_runtime.serve import admin, completions, errors, status
+from memoir_edge_runtime.serve.access import Access, response
 from memoir_edge_runtime.serve.server import Server
 
 
@@ -35,11 +35,11 @@ def create_app(server: Server) -> FastAPI:
         redoc_url=None,
     )
     app.state.server = server
-    app.include_router(answers.routes)
+    app.include_router(completions.routes)
     app.include_router(status.routes)
     if server.settings.admin_key is not None:
         app.include_router(admin.routes)
-    app.add_middleware(Guard, settings=server.settings)
+    app.add_middleware(Access, settings=server.settings)
     app.add_exception_handler(MemoirEdgeError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -48,7 +48,7 @@ def create_app(server: Server) -> FastAPI:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    return response(errors.answer(error))
+    return response(errors.refusal(error))
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -16,8 +16,8 @@ from memoir_edge_runtime.serve.memories import (
 from memoir_edge_runtime.serve.scheduler import BusyError, ClosedError, DeadlineError
 
 
-class Answer(NamedTuple):
-    """What a client is told."""
+class Refusal(NamedTuple):
+    """What a client is told instead of an answer."""
 
     status: int
     document: dict[str, Any]
@@ -59,7 +59,7 @@ _CODES = {
 }
 
 
-def answer(error: Exception) -> Answer:
+def refusal(error: Exception) -> Refusal:
     """What is told of an error."""
     found = next(((s, t) for kind, s, t in _KINDS if isinstance(error, kind)), None)
     if found is None:
@@ -86,15 +86,15 @@ def said(
     param: str | None = None,
     code: str | None = None,
     headers: Mapping[str, str] | None = None,
-) -> Answer:
+) -> Refusal:
     """An error that has no exception of its own."""
     # A message may quote what came in; no text of it may break the reply's encoding.
     message = message.encode("utf-8", "replace").decode()
     document = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return Answer(status, document, headers or {})
+    return Refusal(status, document, headers or {})
 
 
-def invalid(problems: Sequence[Mapping[str, Any]]) -> Answer:
+def invalid(problems: Sequence[Mapping[str, Any]]) -> Refusal:
     """A request that does not have the form it must have, by pydantic's list of problems."""
     first: Mapping[str, Any] = problems[0]
     if first.get("type") == "json_invalid":

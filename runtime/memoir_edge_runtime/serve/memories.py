@@ -1,8 +1,8 @@
 """The memories that a server has loaded, by name, and which of them answers by default.
 
-Knows nothing of HTTP or of running requests. What is loaded and what is active is one immutable
-table behind one reference: an exchange of that reference is the whole swap, and whoever resolved a
-name before goes on with the generation that it got.
+Knows nothing of HTTP or of running requests. One immutable table says what is loaded and what is
+active. Replacing the reference to it is the whole swap; whoever resolved a name before goes on with
+the generation that it got.
 
     table = Memories(session, roots=["/srv/memories"])
     table.load(path, activate=True)         read, checked, placed and replayed first; then exchanged
@@ -24,7 +24,7 @@ from memoir_edge_runtime._session import Session
 
 BASE, DEFAULT = "base", "default"  # names of models: without a memory; with the active one
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_TOGETHER = 16  # probes asked at once: they take the places of as many answers, for a short time
+_TOGETHER = 16  # probes asked at once; for a short time they take the places of as many answers
 
 
 class UnknownModelError(MemoirEdgeError):
@@ -36,11 +36,11 @@ class RootError(MemoirEdgeError):
 
 
 class ConflictError(MemoirEdgeError):
-    """What was asked for does not go together with what is loaded."""
+    """The request conflicts with what is loaded."""
 
 
 class VerificationError(MemoirEdgeError):
-    """A probe of the memory is not answered as it must be."""
+    """A probe of the memory does not get the answer that it must."""
 
     exit_code = 1
 
@@ -148,10 +148,10 @@ class Memories:
         verify: bool = True,
         digest: str | None = None,
     ) -> Loaded:
-        """Load a memory beside the traffic, and only when all is well put it in its place.
+        """Load a memory beside the traffic; the table changes only if everything went well.
 
-        A memory that replaces one of the same name answers for that name from then on. A file that
-        is loaded already, by its digest, costs no second copy.
+        A memory of the same name is replaced. A file that is loaded already, by its digest, is not
+        copied to the device again.
 
         Args:
             path: The file.

@@ -1,7 +1,7 @@
 """Prometheus metrics: what was asked, what fired, how fast, and what is loaded.
 
-Knows nothing of HTTP. Series are bounded: by the names of loaded memories, and by EDITS for each of
-them; what an unloaded memory left is removed.
+Knows nothing of HTTP. The number of series is bounded: by the loaded memories, and for each of them
+by EDITS. The series of an unloaded memory are removed.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from memoir_edge_runtime._results import Result, Routing
 from memoir_edge_runtime.serve.memories import Memories
 from memoir_edge_runtime.serve.scheduler import Scheduler
 
-EDITS = 100  # edits of a memory that are counted by their id; the rest is "other"
-NEAR = 0.9  # a miss is near from this share of the threshold on
+EDITS = 100  # edits of a memory that are counted under their ids; the rest count as "other"
+NEAR = 0.9  # an overlap of at least this share of the threshold that did not fire is a near miss
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -68,7 +68,7 @@ class Metrics:
         return made
 
     def watch(self, scheduler: Scheduler, memories: Memories) -> None:
-        """Also tell, whenever asked, what waits, runs and is loaded."""
+        """Report what waits, runs and is loaded as well."""
         self.registry.register(_Live(scheduler, memories))
 
     def routed(self, memory: str, routing: Routing) -> None:
@@ -84,7 +84,7 @@ class Metrics:
                 self.near_misses.labels(memory).inc()
 
     def finished(self, memory: str, result: Result, *, read: bool) -> None:
-        """Count a finished answer; `read` where its prompt was not counted with another answer."""
+        """Count a finished answer; `read`: its prompt was not counted with another answer."""
         self.routed(memory, result.routing)
         self.tokens.labels(memory, "completion").inc(result.completion_tokens)
         if read:
@@ -113,7 +113,7 @@ class Metrics:
 
 
 class _Live:
-    """What is known at the moment it is asked for."""
+    """Gauges that are read when they are collected."""
 
     def __init__(self, scheduler: Scheduler, memories: Memories) -> None:
         self._scheduler, self._memories = scheduler, memories

@@ -29,7 +29,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8000,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then no request is taken and those that run are finished.
+    """Serve until SIGTERM or SIGINT; then take no more requests and finish those that run.
 
     Args:
         session: The model.
@@ -43,8 +43,8 @@ def run(
         InputError: The address cannot be used.
     """
     configure()
-    # Sending tokens is Python's work, and the scheduler's thread must not wait for all of it before
-    # each run of the graph; the default is 5 ms, which is a token's time.
+    # Tokens are sent by Python threads, and the scheduler's must not wait for the interpreter as
+    # long as a token takes before each run of the graph: by default that is up to 5 ms.
     sys.setswitchinterval(0.0005)
     server = Server(session, settings)
     stop = threading.Event()
@@ -84,11 +84,11 @@ def _serve(server: Server, host: str, port: int) -> None:
     )
     try:
         socket = config.bind_socket()
-    except SystemExit as error:  # uvicorn's way of saying that it cannot
+    except SystemExit as error:  # what uvicorn raises if it cannot
         raise InputError(f"cannot listen on {host} port {port}") from error
-    # uvicorn raises its signals again when it is done; an orderly end is no error.
+    # uvicorn raises the signal once more when it is done; an orderly end is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    socket.listen(config.backlog)  # who connects because of the line below is to be heard
+    socket.listen(config.backlog)  # before the log says that clients can connect
     where = socket.getsockname()
     log(logging.INFO, "listening", host=where[0], port=where[1], version=__version__)
     with socket:

@@ -19,14 +19,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from memoir_edge.cli.serve_ import API_KEY
 from memoir_edge.errors import InputError
 from memoir_edge_runtime._session import Session
 from memoir_edge_runtime.serve import wanted
 from memoir_edge_runtime.serve.app import create_app
 from memoir_edge_runtime.serve.logs import configure
 from memoir_edge_runtime.serve.server import Server
-from memoir_edge_runtime.serve.settings import Settings
+from memoir_edge_runtime.serve.settings import API_KEY, Settings
 
 NAME = "memoir-edge"
 _GRACE = 5.0  # seconds beyond the drain until Ray kills a replica

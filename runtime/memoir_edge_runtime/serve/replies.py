@@ -83,6 +83,10 @@ def explanation(routing: Routing) -> str:
     if routing.threshold is None:
         return "the memory holds no edits: the base model answers"
     near = f"overlap {routing.overlap:.3f} with {routing.candidate or 'a guard'}"
+    if routing.key is not None:
+        near += f" ({routing.key!r})"
+    if routing.cut:
+        near += ", by the last part of a prompt longer than the router reads,"
     if routing.edit is not None:
         return f"{near} reaches its threshold {routing.threshold:.3f}: the edit answers"
     if routing.candidate is None:

@@ -1,18 +1,18 @@
 """Continuous batching: many requests written at once, joining and leaving between two tokens.
 
-Knows nothing of HTTP, text or files. One thread owns the graph and repeats a tick: drop what is not
-wanted any more, write one token for every row, let waiting rows join, tell what came of it. Rows of
-one generation decode together; generations take turns, token by token.
+Knows nothing of HTTP, text or files. One thread owns the graph and repeats a tick: drop rows that
+are no longer wanted, write one token for every row, let waiting rows join, deliver the events. Rows
+of one generation decode together; generations take turns, token by token.
 
     scheduler = Scheduler(session.decoder, context=session.language.context)
     ticket = scheduler.submit(rows, generation, deliver)     deliver is called in that thread
     ticket.cancel()
     scheduler.close()                                        finishes what was taken, then ends
 
-Fairness: the row that came first joins first, with as many of its memory behind it as fit. A tick
-reads at most `prefill_tokens` of prompts, or one prompt that is longer, and then every running row
-gets its token: long prompts delay a stream by a bounded time per token, and streams never keep a
-prompt out.
+Fairness: rows join in the order in which they came, those of one generation at a time, as many as
+fit. A tick reads at most `prefill_tokens` of prompts, or one prompt that is longer, and then every
+running row gets its token. So long prompts delay a stream by a bounded time for each token, and
+streams never keep a prompt out.
 """
 
 import math
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
+from memoir_edge.base import UNBOUNDED
 from memoir_edge.errors import InputError, MemoirEdgeError
 from memoir_edge_runtime._batch import Batch, Written
 from memoir_edge_runtime._completion import Completion
@@ -70,7 +71,7 @@ class Ticket:
     cancelled: bool = False
 
     def cancel(self) -> None:
-        """Want nothing more: its rows leave at the next token, and nothing is delivered."""
+        """Give the request up: its rows leave at the next token, and nothing more is delivered."""
         self.cancelled = True
 
 
@@ -97,7 +98,7 @@ class Scheduler:
         self,
         decoder: Decoder,
         *,
-        context: int | None = None,
+        context: int = UNBOUNDED,
         max_rows: int = 32,
         max_queue: int = 256,
         prefill_tokens: int = 256,
@@ -143,14 +144,14 @@ class Scheduler:
         *,
         seconds: float | None = None,
     ) -> Ticket:
-        """Take a request. It is pinned to the generation, whatever is loaded or dropped later.
+        """Take a request. It keeps its generation, whatever is loaded or unloaded later.
 
         Args:
             rows: What is to be written; each row is scheduled on its own.
             generation: The memory to answer with.
-            deliver: Told the request's events of a tick together, in the scheduler's
-                thread: it must return quickly. A request ends with the results of all its rows, or
-                with one `Failed`.
+            deliver: Called in the scheduler's thread with the request's events of one tick; it must
+                return quickly. A request ends with the results of all its rows, or with one
+                `Failed`.
             seconds: Time until the request fails with `DeadlineError`, waiting included.
 
         Raises:
@@ -167,7 +168,7 @@ class Scheduler:
         return ticket
 
     def complete(self, rows: Sequence[Completion], generation: Generation) -> list[Result]:
-        """Wait for a request of the server's own; the queue's bound does not hold for it.
+        """Answer a request of the server's own and wait for it; it may exceed the queue's bound.
 
         Returns:
             The results of the rows, in the order in which they ended.
@@ -206,7 +207,7 @@ class Scheduler:
         self._thread.join()
 
     def _wait(self) -> int:
-        """Seconds until the queue may have room, from the pace of the last rows; 1 to 60."""
+        """A guess, from the pace of the last rows, in how many seconds there is room; 1 to 60."""
         if len(self._finished) < 2:
             return 1
         pace = (time.monotonic() - self._finished[0]) / len(self._finished)
@@ -227,7 +228,7 @@ class Scheduler:
             self._deliver()
 
     def _drop(self) -> None:
-        """Let go of what is not wanted any more, whether it waits or runs."""
+        """Let go of rows that are no longer wanted, whether they wait or run."""
         with self._changed:
             tickets = dict.fromkeys(ticket for _, ticket in self._queue)
         for group in self._groups.values():
@@ -243,9 +244,10 @@ class Scheduler:
         self._tidy()
 
     def _admit(self) -> None:
-        """Let the row join that came first, and those like it behind it, as far as there is room.
+        """Let the first waiting row join, and others of its generation as far as there is room.
 
-        One memory's rows alone: two memories' prompts would be two waits for the running rows.
+        Only one generation's, because reading the prompts of two would make the running rows wait
+        twice.
         """
         chosen, room, widest = dict[Completion, Ticket](), self._max_rows - self.running, 0
         with self._changed:
@@ -278,7 +280,7 @@ class Scheduler:
     def _work(
         self, rows: Mapping[Completion, Ticket], work: Callable[[], Sequence[Written]]
     ) -> None:
-        """Do a piece of work and keep what came of it; its error is that of its rows alone."""
+        """Do a piece of work and keep its events; if it fails, only its own rows fail."""
         try:
             written = work()
         except Exception as error:  # onnxruntime's errors share no base class
@@ -295,7 +297,7 @@ class Scheduler:
         self._events.setdefault(ticket, []).append(Failed(error))
 
     def _forget(self, ticket: Ticket) -> None:
-        """Take a ticket's rows out of the queue; those that run are let go at the next token."""
+        """Take a ticket's rows out of the queue; running ones leave at the next token."""
         with self._changed:
             self._queue = deque(pair for pair in self._queue if pair[1] is not ticket)
         for row in ticket.rows:
@@ -303,16 +305,16 @@ class Scheduler:
                 row.cancel()
 
     def _deliver(self) -> None:
-        """Tell what the tick has brought, all at once: who is told works while the graph runs."""
+        """Deliver a tick's events all at once, so that receivers work while the graph runs."""
         events, self._events = self._events, {}
         for ticket, its in events.items():
             try:
                 ticket.deliver(its)
-            except Exception:  # whoever asked is gone; the others are not to notice
+            except Exception:  # the receiver is gone; the other requests must not notice
                 self._forget(ticket)
 
     def _tidy(self) -> None:
-        """Forget rows that are done, and groups without any."""
+        """Forget rows that are done, and groups that have none left."""
         for generation, group in list(self._groups.items()):
             group.tickets = {row: t for row, t in group.tickets.items() if not row.done}
             if not group.tickets:

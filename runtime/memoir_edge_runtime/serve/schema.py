@@ -120,13 +120,16 @@ class LoadRequest(_Strict):
 
 
 class MemoryReply(_Strict):
-    """What the router decided; `edit` is the one that fired, `candidate` the nearest."""
+    """What was decided; `edit` is the one that fired, `candidate` the nearest."""
 
     digest: str | None
     edit: str | None
     overlap: float
     threshold: float | None
     candidate: str | None
+    guard: bool = Field(description="the nearest key is a guard: the base model answers")
+    key: str | None = Field(description="text of the nearest key, where the memory holds texts")
+    cut: bool = Field(description="the prompt was longer than the router reads: its end decided")
 
 
 class Usage(_Strict):

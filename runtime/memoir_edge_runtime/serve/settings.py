@@ -8,6 +8,8 @@ from pathlib import Path
 
 from memoir_edge.errors import InputError
 
+ADMIN_KEY, API_KEY = "MEMOIR_EDGE_ADMIN_KEY", "MEMOIR_EDGE_API_KEY"  # in the environment
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -14,7 +14,7 @@ import uvicorn
 
 from memoir_edge import memory as memories
 from memoir_edge.memory import Memory, Probe
-from memoir_edge_runtime import Case, Session, replay
+from memoir_edge_runtime import Case, Options, Session, replay
 from memoir_edge_runtime.serve.app import create_app
 from memoir_edge_runtime.serve.server import Server
 from memoir_edge_runtime.serve.settings import Settings
@@ -37,7 +37,7 @@ def endless(session: Session, ends: None, monkeypatch: pytest.MonkeyPatch) -> No
 def probed(session: Session, memory: Memory, prompts: list[str]) -> Memory:
     """The memory with probes that say what it answers."""
     generation = session.load(memory)
-    found = session.generate(prompts, max_new_tokens=40, memory=generation)
+    found = session.generate(prompts, Options(max_new_tokens=40), memory=generation)
     cases = [Case(r.fired, r.prompt, r.text.strip()) for r in found]
     held = [o.case for part in replay(session, generation, cases) for o in part if o.held][:8]
     assert len({case.id for case in held}) > 3
@@ -104,3 +104,20 @@ def files(session, ends, two, prompts, tmp_path) -> tuple[Path, Path]:
         out.append(root / f"{name}.safetensors")
         memories.write(probed(session, memory, prompts[:30]), out[-1])
     return out[0], out[1]
+
+
+@pytest.fixture(scope="session")
+def slow_steps() -> Callable[..., list[int]]:
+    """Makes each step of a session take a while, and counts them."""
+
+    def make(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        counts: list[int] = []
+        step = session.decoder.step
+        monkeypatch.setattr(
+            session.decoder,
+            "step",
+            lambda s, t: counts.append(len(t)) or time.sleep(0.01) or step(s, t),
+        )
+        return counts
+
+    return make

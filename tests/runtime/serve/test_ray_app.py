@@ -15,8 +15,9 @@ import yaml
 
 from memoir_edge import memory as memories
 from memoir_edge.errors import InputError
+from memoir_edge_runtime import Options
 
-pytest.importorskip("ray", reason="ray is not installed: pip install 'memoir-edge-runtime[ray]'")
+pytest.importorskip("ray", reason="ray is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 TOKENS, REPLICAS = 6, 2
@@ -165,7 +166,10 @@ def test_rolling_forward_and_back_fails_nothing(application, files, session):
     assert not load.failed
     assert application.replicas() == replicas  # none was restarted
     expected = {
-        (digest, session.generate("the", max_new_tokens=TOKENS, memory=session.load(file))[0].text)
+        (
+            digest,
+            session.generate("the", Options(TOKENS), memory=session.load(file))[0].text,
+        )
         for digest, file in zip(digests, files, strict=True)
     }
     assert set(load.answers) == expected

@@ -61,7 +61,7 @@ class Asked:
         return sorted(found, key=lambda r: r.row)
 
     def alone(self, session):
-        return session.generate(self.prompts, memory=self.generation, **self.options)
+        return session.generate(self.prompts, Options(**self.options), memory=self.generation)
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_the_servers_own_requests_wait_behind_a_full_queue(session, make_schedul
     for _ in range(9):
         slow()
     thread.join()
-    assert found == session.generate(prompts[:3], max_new_tokens=1)
+    assert found == session.generate(prompts[:3], Options(max_new_tokens=1))
     assert all(each.results() for each in asked)
 
 

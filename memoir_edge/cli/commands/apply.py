@@ -1,0 +1,270 @@
+"""`memoir-edge apply`: train edits into a memory file."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from memoir_edge import memory as memory_file
+from memoir_edge.cli.extras import Routed, Torch, named
+from memoir_edge.cli.output import Bar, Output, size
+from memoir_edge.cli.plan import look_at, plan_of, show_findings
+from memoir_edge.edits import Edit, Problem, read
+from memoir_edge.errors import InputError
+from memoir_edge.history import Journal, begin, load, path_of
+from memoir_edge.lint import Finding
+from memoir_edge.memory import Memory
+from memoir_edge.settings import Wishes
+
+if TYPE_CHECKING:
+    from memoir_edge.editor import Editor, Outcome, Watch
+
+LISTED = 30  # more edits than this are not listed one by one, only those that did not take
+
+
+def command(
+    edits: Path,
+    /,
+    *,
+    torch: Torch,
+    out: Path,
+    memory: Path | None = None,
+    routed: Routed = Routed(),  # noqa: B008 - frozen
+    wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
+    skip_bad: bool = False,
+    plan: bool = False,
+    output: Output = Output(),  # noqa: B008 - frozen
+) -> int:
+    """Train edits into a memory file, and ask the edited model for every edit it then holds.
+
+    Edits that the memory holds already are skipped by id, so the command can be repeated. All that
+    is done goes into OUT.journal at once: after an interruption of any kind the same command goes
+    on where it was, and ends with the same memory. Exit code 1 if an edit does not hold.
+
+    Args:
+        edits: JSON lines: {"prompt": ..., "target": ...}.
+        out: The memory file to write; one that is there already is gone on from.
+        memory: A memory to go on from instead.
+        skip_bad: Leave unusable records out instead of refusing the file.
+        plan: Show what is doubtful about the edits, and the expected time and size; touch nothing.
+    """
+    wanted, problems = read(edits, skip_bad=skip_bad)
+    for problem in problems:
+        output.say(f"skipped line {problem.line}: {problem.reason}")
+    with ExitStack() as opened:
+        journal, former = _former(out, memory, output, opened, write=not plan)
+        held = {entry.id for entry in former.edits} if former else set()
+        new = [edit for edit in wanted if edit.id not in held]
+        if former and not new and not (journal and journal.state().changed):
+            return _nothing_new(former, out, len(wanted), journal, output)
+        editor = _editor([] if plan else new, torch, routed, wishes, former, journal)
+        if journal is None and not plan:
+            about = {"model": named(torch.model), **routed.about(editor.router)}
+            journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
+        if journal is not None and not plan:
+            editor.go_on_with(journal)
+        _say_settings(editor, output)
+        findings = look_at(editor, new) if new else []
+        show_findings(findings, output)
+        if plan:
+            return plan_of(editor, new, findings, problems, output)
+        start = time.monotonic()
+        outcomes = _train(editor, new, out, output)
+        seconds = time.monotonic() - start
+        made = editor.journal.write(out)
+        failed = editor.journal.state().broken or []
+    skipped = len(wanted) - len(new)
+    _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
+    return 1 if failed else 0
+
+
+def _editor(
+    new: Sequence[Edit],
+    torch: Torch,
+    routed: Routed,
+    wishes: Wishes,
+    former: Memory | None,
+    journal: Journal | None,
+) -> "Editor":
+    """The editor, with everything that can be refused refused; its journal is in memory yet."""
+    relations = routed.known()
+    router = routed.load(journal)
+    base = torch.load()
+    from memoir_edge.editor import Editor, choose, refuse_too_long
+
+    settings = choose(base, wishes, former, coded=router is not None)
+    for edit in new:
+        refuse_too_long(base, edit)
+    return Editor(base, settings, former, router=router, relations=relations)
+
+
+def _say_settings(editor: "Editor", output: Output) -> None:
+    settings = editor.settings
+    output.say(
+        f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, "
+        f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
+        f"at most {settings.steps} steps, rows: 1 plain, {len(editor.prefixes)} prefixed, "
+        f"{settings.thinned} thinned, spare {settings.spare:g}"
+    )
+
+
+# --- What there is already -----------------------------------------------------------------------
+
+
+def _former(
+    out: Path, memory: Path | None, output: Output, opened: ExitStack, *, write: bool
+) -> tuple[Journal | None, Memory | None]:
+    """The journal to go on with and the memory it amounts to, each where there is one."""
+    if not out.parent.is_dir() or out.is_dir():
+        raise InputError(
+            f"cannot write {out}: no file in an existing folder", hint="give a file path"
+        )
+    path = path_of(out)
+    other = memory is not None and not (out.exists() and out.samefile(memory))
+    if other and (out.exists() or path.exists()):
+        raise InputError(
+            f"{out if out.exists() else path} exists and would be lost, because the run begins "
+            f"from {memory}",
+            hint=f"leave --memory out to go on from {out}, or give another --out",
+        )
+    if memory and other and (source := load(path_of(memory), write=False)):
+        with source:
+            source.check_kin(memory)
+            if not write:
+                return None, source.compile()
+        _copy(source.path, path)
+    journal = load(path, write=write)
+    if journal:
+        opened.enter_context(journal)
+        if journal.dropped:
+            output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
+        if out.exists() and not journal.check_kin(out) and not journal.state().changed:
+            output.say(f"{out} is an earlier state; going on from the last of {path}")
+        return journal, journal.compile()
+    start = memory or (out if out.exists() else None)
+    if start:
+        output.say(f"{start} has no journal: its edits cannot be deleted one by one")
+    return None, memory_file.read(start) if start else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def _nothing_new(
+    former: Memory, out: Path, count: int, journal: Journal | None, output: Output
+) -> int:
+    """All is in the journal: at most the file itself is missing or behind."""
+    if not out.exists():
+        memory_file.write(former, out)
+    elif journal and not journal.check_kin(out):
+        journal.write(out)
+    failed = (journal.state().broken if journal else None) or []
+    output.say(f"{out} holds all {count} edits already: nothing to do")
+    if failed:
+        output.say(f"{len(failed)} edits did not hold when last asked: {', '.join(failed)}")
+    digest = memory_file.read(out).digest
+    document = {"memory": str(out), "digest": digest, "skipped": count}
+    output.result(document | {"failed": failed, "edits": []})
+    return 1 if failed else 0
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> "list[Outcome]":
+    """Train with a bar; when interrupted, what is done is in the memory file too."""
+    with output.progress("editing", len(new)) as bar:
+        try:
+            return editor.apply(new, _watch(bar, output))
+        except KeyboardInterrupt:
+            done = sum(edit.id in editor.live.bank.records for edit in new)
+            editor.journal.write(out, finished=False)
+            output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
+            raise
+
+
+def _watch(bar: Bar, output: Output) -> "Watch":
+    from memoir_edge.editor import Watch
+
+    def begun(group: Sequence[Edit]) -> Callable[[int, float], None]:
+        return lambda step, loss: bar.note(
+            f"loss {loss:.3f} after {step} steps: {group[0].prompt[:40]}"
+        )
+
+    def audited(checked: int, failed: int) -> None:
+        if failed:
+            output.say(f"{failed} of {checked} edits do not hold")
+
+    return Watch(begun, bar.advance, lambda edit: begun([edit]), audited)
+
+
+def _report(
+    made: Memory,
+    failed: Sequence[str],
+    out: Path,
+    outcomes: "Sequence[Outcome]",
+    findings: Sequence[Finding],
+    problems: Sequence[Problem],
+    seconds: float,
+    skipped: int,
+    output: Output,
+) -> None:
+    listed = outcomes if len(outcomes) <= LISTED else [o for o in outcomes if not o.took]
+    output.table(
+        "edits" if listed is outcomes else "edits that did not take",
+        ["id", "prompt", "before", "after", "loss", "steps", "took"],
+        [
+            [o.edit.id, o.edit.prompt, o.before, o.after.text, o.loss, o.steps, _took(o)]
+            for o in listed
+        ],
+    )
+    checked = made.evaluation["checked"]
+    output.say(f"asked for all {checked} edits: {checked - len(failed)} hold")
+    if failed:
+        output.say(f"{len(failed)} do not: {', '.join(failed)}")
+    bytes_ = os.path.getsize(out)  # noqa: PTH202
+    each = seconds / max(len(outcomes), 1)
+    output.say(
+        f"{out}: {len(made.edits)} edits, {size(bytes_)}, {each:.2f} s an edit, "
+        f"sha256 {made.digest}"
+    )
+    document: dict[str, Any] = {
+        "memory": str(out),
+        "digest": made.digest,
+        "bytes": bytes_,
+        "seconds": round(seconds, 3),
+        "settings": {"site": made.site, "k": made.k, "feature": made.feature},
+        "skipped": skipped,
+        "skipped_bad": [problem._asdict() for problem in problems],
+        "findings": [asdict(finding) for finding in findings],
+        "checked": checked,
+        "failed": failed,
+        "edits": [
+            {
+                "id": o.edit.id,
+                "took": o.took,
+                "known": o.known,
+                "before": o.before,
+                "after": o.after.text,
+                "loss": o.loss,
+                "steps": o.steps,
+            }
+            for o in outcomes
+        ],
+    }
+    output.result(document)
+
+
+def _took(outcome: "Outcome") -> str:
+    if not outcome.took:
+        return f"no, wanted {outcome.edit.target}"
+    return "yes, as before" if outcome.known else "yes"

@@ -1,0 +1,151 @@
+"""`memoir-edge calibrate`: choose how to route, or give a memory's keys their thresholds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memoir_edge import memory as memory_file
+from memoir_edge.cli.extras import Routed, Torch
+from memoir_edge.cli.journals import opened
+from memoir_edge.cli.output import Output
+from memoir_edge.edits import Edit, read
+from memoir_edge.errors import InputError
+from memoir_edge.settings import Wishes
+
+if TYPE_CHECKING:
+    from memoir_edge.editor import BaseModel, Trial
+
+SHOWN = 12
+
+
+def command(
+    edits: Path | None = None,
+    /,
+    *,
+    torch: Torch,
+    out: Path | None = None,
+    memory: Path | None = None,
+    site: str | None = None,
+    layers: str | None = None,
+    false_fires: float = 0.01,
+    unrelated: Path | None = None,
+    routed: Routed = Routed(),  # noqa: B008 - frozen
+    output: Output = Output(),  # noqa: B008 - frozen
+) -> int:
+    """Measure which layer, feature and k tell edits from near misses, or set a memory's thresholds.
+
+    Given EDITS, every layer from half of the depth upwards is tried with every feature: how many
+    ways to ask for an edit still reach it when at most that share of near misses reaches any? With
+    --out, the best is written as an empty memory: `memoir-edge apply EDITS --memory` begins from
+    it. Near misses are made from the edits, where records name their subject; what a record keeps
+    for evaluation is not looked at.
+
+    Given --memory, the keys of that memory get new thresholds; it is written again, with a step in
+    its journal. Nothing else about it can change without training it again.
+
+    Args:
+        edits: JSON lines: {"prompt": ..., "target": ..., "subject": ...}.
+        out: Where to write the chosen routing, as an empty memory.
+        memory: A memory with its journal, to be given new thresholds.
+        site: Module path of the layer to edit; default by architecture.
+        layers: The only layers to try, such as 20,24,27.
+        false_fires: Share of near misses that may reach an edit.
+        unrelated: A text file of prompts, one a line, to centre on instead of the built-in ones.
+    """
+    if (edits is None) == (memory is None):
+        raise InputError("what to calibrate?", hint="give a file of edits, or --memory FILE")
+    if not 0 < false_fires < 1:
+        raise InputError(f"false fires are {false_fires}, expected above 0 and below 1")
+    if memory is not None:
+        return _thresholds(memory, torch, routed, false_fires, output)
+    assert edits is not None
+    if out is not None and out.exists():
+        raise InputError(f"{out} exists", hint="give another --out")
+    numbers = _numbers(layers) if layers else None
+    prompts = _lines(unrelated) if unrelated else None
+    wanted, _ = read(edits)
+    base = torch.load()
+    found = _trials(base, wanted, site, numbers, false_fires, prompts, output)
+    best = found[0]
+    output.say(f"apply with: --site {best.site} --feature {best.feature} --k {best.k}")
+    if out is not None:
+        from memoir_edge.editor import choose, nothing
+
+        wishes = Wishes(site=best.site, k=best.k, feature=best.feature)
+        memory_file.write(nothing(base, choose(base, wishes), prompts), out)
+        output.say(f"{out}: no edits yet; memoir-edge apply EDITS --memory {out} --out FILE")
+    trials = [trial._asdict() for trial in found]
+    document: dict[str, Any] = {"edits": len(wanted), "false_fires": false_fires, "trials": trials}
+    output.result(document | {"best": best._asdict(), "memory": str(out) if out else None})
+    return 0
+
+
+def _trials(
+    base: "BaseModel",
+    edits: Sequence[Edit],
+    site: str | None,
+    layers: Sequence[int] | None,
+    bound: float,
+    unrelated: Sequence[str] | None,
+    output: Output,
+) -> "list[Trial]":
+    """Every layer with every feature and k, the best first, with a bar and a table."""
+    from memoir_edge.editor import choose_site, sites_near, trials
+
+    sites = sites_near(base, site or choose_site(base.net, base.config), layers)
+    with output.progress("layers", len(sites)) as bar:
+        found = trials(
+            base, edits, sites, bound=bound, unrelated=unrelated, on_site=lambda _: bar.advance()
+        )
+    output.table(
+        f"{len(edits)} edits, at most {bound:.1%} of near misses fire; the best of {len(found)}",
+        ["site", "feature", "k", "reach their edit", "nearest", "threshold"],
+        [list(trial) for trial in found[:SHOWN]],
+    )
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"layers are {text!r}, expected numbers such as 20,24,27") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not lines:
+        raise InputError(f"{path} holds no prompt", hint="one a line; about a hundred")
+    return lines
+
+
+def _thresholds(file: Path, torch: Torch, routed: Routed, bound: float, output: Output) -> int:
+    with opened(file, output) as journal:
+        router = routed.load(journal)
+        base = torch.load()
+        from memoir_edge.editor import Editor, choose
+
+        settings = choose(base, Wishes(false_fires=bound), journal.origin)
+        editor = Editor(
+            base, settings, journal=journal,
+            router=router, relations=routed.known() if router else (),
+        )  # fmt: skip
+        found = editor.calibrate()
+        if found is None:
+            raise InputError(
+                f"too few near misses can be made from the {len(editor.edits)} edits of {file}",
+                hint="more edits, records that name their subject, or a larger --false-fires",
+            )
+        made = journal.write(file)
+    low, middle, high = (round(float(q), 3) for q in np.quantile(found, [0, 0.5, 1]))
+    output.say(f"{file}: thresholds from {low} to {high}, median {middle}; sha256 {made.digest}")
+    output.result(
+        {"memory": str(file), "digest": made.digest, "false_fires": bound,
+         "thresholds": {"lowest": low, "median": middle, "highest": high}}
+    )  # fmt: skip
+    return 0

@@ -1,0 +1,174 @@
+"""`memoir-edge delete`: take edits out of a memory, exactly, and show that they are gone."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memoir_edge import __version__
+from memoir_edge import memory as memory_file
+from memoir_edge.cli.extras import Routed, Torch
+from memoir_edge.cli.journals import opened
+from memoir_edge.cli.output import Output
+from memoir_edge.edits import Edit, from_record
+from memoir_edge.errors import InputError
+from memoir_edge.history import Again, Deleted, Journal
+from memoir_edge.memory import Memory
+from memoir_edge.settings import Wishes
+
+if TYPE_CHECKING:
+    from memoir_edge.router import Router
+
+
+def command(
+    file: Path,
+    /,
+    *ids: str,
+    model: str | None = None,
+    device: str | None = None,
+    repairs: int | None = None,
+    no_replay: bool = False,
+    receipt: Path | None = None,
+    output: Output = Output(),  # noqa: B008 - frozen
+) -> int:
+    """Take edits out of a memory file: their masks, keys, guards and changes.
+
+    Then the model is asked: the base model's answers must be back, and all other edits still hold;
+    those that leant on a deleted one are trained again. A receipt says so. Exit code 1 if a check
+    does not hold. `memoir-edge rollback` takes the deletion back.
+
+    Args:
+        file: A memory file with its journal beside it.
+        ids: The edits to take out.
+        model: A transformers folder or hub id; default the one that the journal names.
+        device: cpu, cuda, cuda:1 ...; default CUDA where there is one.
+        repairs: Rounds in which edits that no longer hold are trained again.
+        no_replay: Ask no model; nothing is checked.
+        receipt: Where to write the receipt; default beside the memory file.
+    """
+    if not ids:
+        raise InputError("no edit is named", hint="memoir-edge delete FILE ID...")
+    with opened(file, output) as journal:
+        before = memory_file.read(file)
+        gone = _records(journal, ids)
+        named = model or str(journal.frames[0].data.get("model", ""))
+        asked = None
+        if not no_replay:
+            router = Routed().load(journal)
+            asked = _Asked(Torch(model=named, device=device), router, gone, before)
+        journal.deleted(ids)
+        journal.write(file)
+        replay = asked.again(journal, file, repairs) if asked else None
+        after = memory_file.read(file)
+        number = len(journal.frames) - 1
+    document = {
+        "memory": str(file),
+        "digest_before": before.digest,
+        "digest_after": after.digest,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tool": f"memoir-edge {__version__}",
+        "model": named if replay else None,
+        "deleted": [
+            {"id": e.id, "prompt": e.prompt, "target": e.target}
+            | (replay.deleted[i] if replay else {})
+            for i, e in enumerate(gone)
+        ],
+        "remaining": replay.remaining if replay else {"edits": len(after.edits)},
+    }
+    path = receipt or file.with_name(f"{file.name}.deleted-{number}.json")
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _show(document, path, replay is not None, output)
+    output.result(document | {"receipt": str(path)})
+    return 0 if replay is None or replay.held else 1
+
+
+def _records(journal: Journal, ids: Sequence[str]) -> list[Edit]:
+    """The edits to be deleted; refuses what cannot be, before anything is done."""
+    state = journal.state()
+    Deleted(list(ids)).check(state.bank.records, state.fixed)
+    return [from_record(state.bank.records[id]) for id in dict.fromkeys(ids)]
+
+
+class Replay(NamedTuple):
+    """What the model says after a deletion."""
+
+    deleted: list[dict[str, Any]]  # of each deleted edit, in their order
+    remaining: dict[str, Any]  # how many, which of them fail, which were trained again
+    held: bool  # the base model's answers are back, and every other edit holds
+
+
+class _Asked:
+    """The model, asked before a deletion and after it."""
+
+    def __init__(
+        self, torch: Torch, router: "Router | None", gone: Sequence[Edit], before: Memory
+    ) -> None:
+        try:
+            self.base = torch.load()
+        except InputError as error:
+            raise InputError(
+                f"cannot ask the model before and after: {error}",
+                hint="give it with --model, or pass --no-replay to delete unchecked",
+            ) from error
+        from memoir_edge.editor import Editor, choose
+
+        self.gone, self.before, self.router = gone, before, router
+        editor = Editor(self.base, choose(self.base, former=before), before, router=router)
+        self.was = editor.answers(gone, memory=True)
+        self.wanted = editor.answers(gone, memory=False)
+
+    def again(self, journal: Journal, file: Path, repairs: int | None) -> Replay:
+        """Ask again, and train again what leant on the deleted edits."""
+        from memoir_edge.editor import Editor, choose
+
+        settings = choose(self.base, Wishes(repairs=repairs), self.before)
+        editor = Editor(self.base, settings, journal=journal, router=self.router)
+        steps = len(journal.frames)
+        state = editor.settle()
+        journal.write(file)
+        again = [f.data["edit"] for f in journal.frames[steps:] if f.kind == Again.kind]
+        now = editor.answers(self.gone, memory=True)
+        deleted = [
+            {
+                "before": was.text,
+                "base": wanted.text,
+                "after": is_.text,
+                "edit": is_.edit,
+                "base_is_back": is_.text == wanted.text,
+            }
+            for was, wanted, is_ in zip(self.was, self.wanted, now, strict=True)
+        ]
+        remaining = {
+            "edits": len(editor.edits),
+            "failed": state.broken or [],
+            "trained_again": again,
+        }
+        back = all(row["base_is_back"] for row in deleted)
+        return Replay(deleted, remaining, back and not state.broken)
+
+
+def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) -> None:
+    columns = ["id", "prompt", *(("before", "after", "base model") if replayed else ())]
+    output.table(
+        "deleted",
+        columns,
+        [
+            [row[n] for n in ("id", "prompt", *(("before", "after", "base") if replayed else ()))]
+            for row in document["deleted"]
+        ],
+    )
+    remaining = document["remaining"]
+    if replayed:
+        failed = remaining["failed"]
+        output.say(
+            f"{remaining['edits'] - len(failed)} of {remaining['edits']} other edits hold"
+            + (
+                f", {len(remaining['trained_again'])} trained again"
+                * bool(remaining["trained_again"])
+            )
+            + (f"; not: {', '.join(failed)}" if failed else "")
+        )
+    else:
+        output.say(f"{remaining['edits']} edits remain; no model was asked")
+    output.say(f"receipt: {path}; sha256 {document['digest_after']}")

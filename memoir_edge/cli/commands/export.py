@@ -1,0 +1,60 @@
+"""`memoir-edge export`: an ONNX graph that can take memories."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from memoir_edge.base import locate
+from memoir_edge.cli.extras import needs
+from memoir_edge.cli.output import Output, size
+
+
+def command(
+    *,
+    out: Path,
+    model: str | None = None,
+    onnx: Path | None = None,
+    site: str | None = None,
+    dtype: Literal["fp32", "fp16"] = "fp32",
+    encoder: str | None = None,
+    encoder_dtype: Literal["int8", "fp32"] = "int8",
+    output: Output = Output(),  # noqa: B008 - frozen
+) -> int:
+    """Export a model to ONNX with the ports that take a memory.
+
+    The directory holds the graph, the tokenizer and memoir_edge.json, and with --encoder a router;
+    it is made whole or not at all.
+
+    Args:
+        out: The directory to make; an earlier export there is replaced.
+        model: A transformers folder or hub id.
+        onnx: A folder with a decoder graph exported earlier, to be given ports.
+        site: Module path of the edited layer; default by architecture.
+        dtype: Type of the weights; a given graph keeps its own.
+        encoder: Folder or hub id of the sentence encoder that memories are made with: it then
+            decides beside the graph which edit a prompt asks for.
+        encoder_dtype: Type of the encoder's weights.
+    """
+    with needs("the exporter", "export"):
+        from memoir_edge_exporter import export
+    folder = locate(model) if model else None
+    made = export(
+        out=out,
+        model=folder,
+        onnx_dir=onnx,
+        site=site,
+        dtype=dtype,
+        model_id=model if model and folder != Path(model).expanduser() else None,
+        encoder=encoder,
+        precision=encoder_dtype,
+    )
+    output.say(
+        f"{out}: {made.nodes} nodes, {made.sidecar.dtype}, site {made.sidecar.site} "
+        f"(D {made.sidecar.D}, d {made.sidecar.d}), {size(made.bytes)}, {made.seconds:.1f} s"
+    )
+    if made.sidecar.router is not None:
+        router = made.sidecar.router
+        output.say(f"router: {router.kind} {router.digest[:16]}, codes of {router.bits} bits")
+    figures = {"nodes": made.nodes, "bytes": made.bytes, "seconds": round(made.seconds, 3)}
+    output.result({"out": str(out)} | figures | asdict(made.sidecar))
+    return 0

@@ -1,0 +1,142 @@
+"""What `memoir-edge apply` looks at before it trains, and what it says instead with --plan."""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoir_edge.cli.output import Output, size
+from memoir_edge.edits import Edit, Problem
+from memoir_edge.lint import Finding, doubtful, too_long
+
+if TYPE_CHECKING:
+    from memoir_edge.editor import Editor
+    from memoir_edge.router import Asked
+
+LISTED = 30  # findings that a table shows
+TRIED = 3  # edits that a plan times
+
+
+def look_at(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
+    """What is doubtful about the edits, beside what the memory holds."""
+    from memoir_edge.editor import length
+
+    fit = _fitting(editor, new)
+    keys = editor.keys([edit.prompt for edit in fit])
+    return [
+        *too_long(new, [length(editor.base, edit) for edit in new], editor.base.context),
+        *doubtful(fit, keys, editor.live.bank, editor.settings.threshold),
+    ]
+
+
+def _fitting(editor: "Editor", new: Sequence[Edit]) -> list[Edit]:
+    from memoir_edge.editor import length
+
+    return [edit for edit in new if length(editor.base, edit) <= editor.base.context]
+
+
+def show_findings(findings: Sequence[Finding], output: Output) -> None:
+    """A table of them, for people."""
+    output.table(
+        "look at these",
+        ["what", "edit", "meets", "overlap", ""],
+        [[f.kind, f.edit, f.other, f.overlap, f.note] for f in findings[:LISTED]],
+    )
+    if len(findings) > LISTED:
+        output.say(f"... and {len(findings) - LISTED} more; --json lists all")
+
+
+def plan_of(
+    editor: "Editor",
+    new: Sequence[Edit],
+    findings: Sequence[Finding],
+    problems: Sequence[Problem],
+    output: Output,
+) -> int:
+    """Train a few edits into a memory that is thrown away, and say what all would take."""
+    fit = _fitting(editor, new)
+    asked = _asked(editor, fit)
+    _show_asked(fit, asked, output)
+    bytes_ = _memory_bytes(editor, fit, asked)
+    each, rank = _tried(editor, fit[:TRIED], output)
+    grows = len(new) * rank * (editor.settings.k + editor.live.Wm.shape[0]) * 4
+    document = {
+        "edits": len(new),
+        "findings": [asdict(finding) for finding in findings],
+        "skipped_bad": [problem._asdict() for problem in problems],
+        "asked": [_read(edit, one) for edit, one in zip(fit, asked, strict=False)],
+        "seconds_per_edit": round(each, 3),
+        "seconds": round(each * len(new), 1),
+        "memory_bytes": bytes_,
+        "journal_bytes": grows,
+    }
+    output.say(
+        f"{len(new)} edits to train, about {each:.2f} s each, {each * len(new):.0f} s in all, and "
+        f"the check of every edit; a memory of about {size(bytes_)}, a journal that grows by about "
+        f"{size(grows)}. Nothing was written."
+    )
+    output.result(document)
+    return 0
+
+
+def _asked(editor: "Editor", fit: Sequence[Edit]) -> "list[Asked]":
+    """What a router reads in each edit; nothing where the activations route."""
+    if editor.router is None:
+        return []
+    from memoir_edge.router import asks
+
+    held = editor.edits
+    return asks([*held, *fit], editor.relations, editor.router)[len(held) :]
+
+
+def _read(edit: Edit, asked: "Asked") -> dict[str, object]:
+    """How an edit was read, for whoever may have to say it better in the record."""
+    relation = asked.reading.relation
+    return {
+        "id": edit.id,
+        "prompt": edit.prompt,
+        "subject": asked.reading.subject,
+        "kind": asked.reading.kinds[0],
+        "relation": relation.id if relation else None,
+        "keys": len(asked.keys),
+        "guards": len(asked.guards),
+    }
+
+
+def _show_asked(fit: Sequence[Edit], asked: "Sequence[Asked]", output: Output) -> None:
+    rows = [list(_read(edit, one).values()) for edit, one in zip(fit, asked, strict=False)]
+    columns = ["id", "prompt", "subject", "of kind", "relation", "keys", "guards"]
+    output.table("how each edit is read", columns, rows[:LISTED])
+    if rows:
+        output.say('a subject that is read wrongly is set right by "subject" in the record')
+
+
+def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]") -> int:
+    """About the size of the memory with these edits."""
+    d, D = editor.live.Wm.shape
+    bank, keyed = editor.live.bank, editor.keyed(fit)
+    masks = [*bank.arrays().bank, *editor.masks([edit.prompt for edit in fit])]
+    columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum() if masks else 0
+    texts = [json.dumps(edit.record()) for edit in keyed]
+    texts += [text for one in asked for text in (*one.keys, *(g.text for g in one.guards))]
+    keys = len(bank.keys) + sum(1 + len(edit.keys) + len(edit.guards) for edit in keyed)
+    keys = len(bank.keys) + sum(len(o.keys) + len(o.guards) for o in asked) if asked else keys
+    rows = keys * -(-bank.bits // 8) + (len(masks) * -(-D // 8) if bank.router else 0)
+    return int(columns * d * 4 + rows + sum(map(len, texts)) + 12 * D)
+
+
+def _tried(editor: "Editor", edits: Sequence[Edit], output: Output) -> tuple[float, int]:
+    """Seconds that an edit takes, and the largest rank of a change."""
+    seconds, rank = [], [1]
+    with output.progress("trying", len(edits)) as bar:
+        for edit in edits:
+            start = time.monotonic()
+            [change] = editor.edit([edit])
+            seconds.append(time.monotonic() - start)
+            rank.append(len(change.U))
+            bar.advance()
+    return statistics.median(seconds) if seconds else 0.0, max(rank)

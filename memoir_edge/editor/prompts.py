@@ -1,0 +1,84 @@
+"""Prompts beside an edit's own: unrelated ones, the model's texts, other ways to type a prompt."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from importlib import resources
+
+from memoir_edge.editor.model import BaseModel, greedy
+from memoir_edge.edits import Edit
+from memoir_edge.errors import InputError
+
+# The paper's seeds for texts that the model writes itself, and their lengths in tokens.
+SEEDS = ("I", "You", "Because", "Yes", "Q: ")
+LENGTHS = (5, 10)
+
+
+def unrelated_prompts() -> list[str]:
+    """About a hundred everyday prompts that the routing feature is centred on."""
+    text = resources.files("memoir_edge.editor").joinpath("unrelated.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if line]
+
+
+def own_texts(base: BaseModel, count: int) -> list[str]:
+    """Up to `count` short texts written greedily by the model, of each length from each seed."""
+    rows = [base.encode(seed) for seed in SEEDS]
+    texts: list[str] = []
+    for length in LENGTHS:
+        grown = greedy(base, rows, length, stop=False)
+        texts += [seed + base.decode(ids) for seed, ids in zip(SEEDS, grown, strict=True)]
+    return texts[:count]
+
+
+def ways(base: BaseModel, prompt: str, texts: Sequence[str] = ()) -> list[str]:
+    """Each other way once, those that lose most without a key first (docs/routing.md).
+
+    Args:
+        base: The model; what its context has no room for is left out.
+        prompt: An edit's own.
+        texts: What the prompt may stand behind.
+    """
+    plain = prompt.rstrip("?:.! ")
+    made = [plain, prompt.lower(), plain.lower()]
+    if base.tokenizer.chat_template:
+        chat = [{"role": "user", "content": prompt}]
+        shown = base.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        made.append(str(shown).removeprefix(base.tokenizer.bos_token or ""))
+    made += [f"{text}. {prompt}" for text in texts]
+    other = [text for text in dict.fromkeys(made) if text and text != prompt]
+    return [text for text in other if len(base.encode(text)) < base.context]
+
+
+def keyed(
+    base: BaseModel, edits: Sequence[Edit], held: Collection[str], texts: Sequence[str], most: int
+) -> list[Edit]:
+    """Edits with further keys that are made from their prompts.
+
+    Args:
+        base: The model.
+        edits: The edits; no edit's own prompt is made another's key.
+        held: Prompts of edits that are there already.
+        texts: What a prompt may stand behind.
+        most: Keys that are made of a prompt.
+    """
+    asked = {*held, *(edit.prompt for edit in edits)}
+    found = []
+    for edit in edits:
+        known = asked | set(edit.keys) | set(edit.guards)
+        made = [text for text in ways(base, edit.prompt, texts) if text not in known]
+        found.append(replace(edit, keys=(*edit.keys, *made[:most])))
+    return found
+
+
+def length(base: BaseModel, edit: Edit) -> int:
+    """Tokens of the longest text that an edit makes the model read, its end included."""
+    texts = (f"{edit.prompt} {edit.target}", *edit.keys, *edit.guards)
+    return max(len(base.encode(text)) for text in texts) + 1
+
+
+def refuse_too_long(base: BaseModel, edit: Edit) -> None:
+    """Raise InputError unless an edit fits the model's context."""
+    if (found := length(base, edit)) > base.context:
+        raise InputError(
+            f"edit {edit.id}: {found} tokens, the model's context is {base.context}",
+            hint="shorten it, or leave it out",
+        )

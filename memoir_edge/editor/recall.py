@@ -1,0 +1,181 @@
+"""The edited model in PyTorch: which edit a prompt reaches, and what is answered.
+
+Each row's route is decided on its prompt and kept for its whole answer (MEMOIR section 3.3).
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from memoir_edge import tophash
+from memoir_edge.answers import Answer, Forced
+from memoir_edge.editor.layer import changed, find_site, input_of, width
+from memoir_edge.editor.live import LiveMemory, thaw
+from memoir_edge.editor.model import BaseModel, collate, device_of, greedy
+from memoir_edge.errors import MismatchError
+from memoir_edge.memory import Memory
+from memoir_edge.router import Router, check_router
+from memoir_edge.text import split_target
+from memoir_edge.tophash import Bytes
+
+T = TypeVar("T")
+
+
+@dataclass
+class Edited:
+    """A base model together with a live memory; without one it is the base model."""
+
+    base: BaseModel
+    site: nn.Module
+    live: LiveMemory | None
+    batch: int = 32
+    router: Router | None = None  # what the live memory's keys are codes of; None: masks
+
+    def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
+        """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
+        rows = [self.base.encode(prompt) for prompt in prompts]
+        return np.concatenate([self._features(part, feature) for part in _parts(rows, self.batch)])
+
+    def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
+        batch = collate(self.base, rows, side="left")
+        attention = batch["attention_mask"].cpu().numpy()
+        a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
+        return tophash.feature(a.reshape(*attention.shape, -1), tophash.span(feature, attention))
+
+    def routes(self, prompts: Sequence[str]) -> tophash.Routes:
+        """Where each prompt goes."""
+        assert self.live is not None
+        return self.live.bank.route(self.keys(prompts))
+
+    def keys(self, texts: Sequence[str]) -> Bytes:
+        """What the texts are routed by, packed: codes `[n, ceil(P/8)]`, or masks."""
+        assert self.live is not None
+        if self.router is not None:
+            return self.router.codes(texts)
+        f = self.features(texts, self.live.hashing.feature)
+        return self.live.hashing.mask(f)
+
+    def answer(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        *,
+        memory: bool,
+        routes: tophash.Routes | None = None,
+    ) -> list[Answer]:
+        """Greedy answers, with the memory or as the base model.
+
+        Args:
+            prompts: What to answer.
+            max_new_tokens: Most tokens of an answer.
+            memory: Whether the memory may answer.
+            routes: Where each prompt goes, given instead of decided.
+        """
+        if not prompts:
+            return []
+        rows = [self.base.encode(prompt) for prompt in prompts]
+        routes = routes or self._routes(prompts, memory)
+        answers: list[Answer] = []
+        for part in _parts(range(len(rows)), self.batch):
+            with self._recall(routes, part):
+                grown = greedy(self.base, [rows[i] for i in part], max_new_tokens)
+            texts = [self.base.decode(ids) for ids in grown]
+            answers += [self._answer(text, routes, i) for text, i in zip(texts, part, strict=True)]
+        return answers
+
+    @torch.no_grad()
+    def forced(
+        self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
+    ) -> list[Forced]:
+        """Teacher-forced predictions at every target token, on the route of the prompt alone."""
+        split = [
+            split_target(self.base.encode, self.base.encode_bare, prompt, target)
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        routes = self._routes(prompts, memory)
+        out: list[Forced] = []
+        for part in _parts(range(len(split)), self.batch):
+            rows = [[*split[i][0], *split[i][1]] for i in part]
+            batch = collate(self.base, rows, side="right")
+            with self._recall(routes, part):
+                predicted = self.base.net(**batch, use_cache=False).logits.argmax(-1).cpu()
+            for row, i in zip(predicted, part, strict=True):
+                start, n = len(split[i][0]) - 1, len(split[i][1])
+                out.append(Forced(tuple(split[i][1]), tuple(row[start : start + n].tolist())))
+        return out
+
+    def _routes(self, prompts: Sequence[str], memory: bool) -> tophash.Routes | None:
+        return self.routes(prompts) if memory and self.live is not None else None
+
+    def _answer(self, text: str, routes: tophash.Routes | None, i: int) -> Answer:
+        if routes is None:
+            return Answer(text)
+        assert self.live is not None
+        route, best, keys = int(routes.route[i]), int(routes.candidate[i]), self.live.bank.keys
+        edit = keys[route - 1].edit if route > 0 else None
+        key, guarded = (keys[best].text, keys[best].edit is None) if best >= 0 else (None, False)
+        return Answer(text, edit, float(routes.overlap[i]), key, guarded)
+
+    def _recall(
+        self, routes: tophash.Routes | None, part: Sequence[int]
+    ) -> AbstractContextManager[None]:
+        """While open, routed rows of this part get Wm (M * a) added, the others exactly 0."""
+        if routes is None:
+            return nullcontext()
+        assert self.live is not None
+        Wm, D = self.live.Wm, self.live.Wm.shape[1]
+        M = np.zeros((len(part), D), np.float32)
+        recalled = self.live.bank.recalled() if (routes.route > 0).any() else {}
+        for place, i in enumerate(part):
+            if routes.route[i] > 0:
+                edit = self.live.bank.keys[int(routes.route[i]) - 1].edit
+                M[place] = tophash.unpack(recalled[str(edit)], D)
+        if not M.any():
+            return nullcontext()
+        masks = torch.from_numpy(M).to(Wm.device)[:, None, :]
+
+        def delta(a: Tensor) -> Tensor:
+            return (a.reshape(len(part), -1, D).float() * masks) @ Wm.T
+
+        return changed(self.site, delta)
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
+    """Check that a memory belongs to a model; `size` is (D, d) of the model's site.
+
+    Raises:
+        MismatchError: It does not.
+    """
+    pairs = (
+        ("base model", memory.base.digest, base.digest),
+        ("width (D, d)", (memory.D, memory.d), size),
+    )
+    for what, has, wants in pairs:
+        if has != wants and None not in (has, wants):
+            raise MismatchError(
+                f"the memory's {what} is {has}, the model's is {wants} "
+                f"(memory of {memory.base.model_id}, model {base.id})",
+                hint="use the model that the memory was made with",
+            )
+
+
+def edited(base: BaseModel, memory: Memory, router: Router | None = None) -> Edited:
+    """A base model that answers with a memory; `router` made its keys, where they are codes.
+
+    Raises:
+        SiteError: The model has no such site.
+        MismatchError: The memory belongs to another model or router.
+    """
+    site = find_site(base.net, memory.site)
+    check_fit(memory, base, width(site))
+    check_router(memory, router)
+    return Edited(base, site, thaw(memory, device_of(site)), router=router)

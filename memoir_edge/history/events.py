@@ -1,0 +1,289 @@
+"""What can be done to a memory: one class a kind of frame, each to a frame's content and back.
+
+    begin       what the journal began from; the journal itself reads it
+    made        Together     edits that were trained together
+    again       Again        an edit trained once more
+    audit       Audit        every edit asked for
+    thresholds  Calibrated   every key given a threshold
+    keys        Tabled       keys and guards made anew, where a router's codes are the keys
+    written     Written      a memory about to be written
+    deleted     Deleted      edits taken out
+    rollback    RolledBack   all as it was after an earlier step
+
+Knows nothing of files: what an event amounts to is said by state.py.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from memoir_edge.errors import InputError
+from memoir_edge.history.bank import Record
+from memoir_edge.history.frames import Tensors
+from memoir_edge.memory import Probe
+from memoir_edge.tophash import Bytes, Floats
+
+BEGIN = "begin"
+RELATIVE_ERROR = 0.01  # of a stored change, in the Frobenius norm; applied as stored
+
+Content = tuple[dict[str, Any], Tensors]  # of a frame
+
+
+class Change(NamedTuple):
+    """What training did to Wm for one edit: `Wm *= decay`, then `Wm[:, columns] += (V U)^T`.
+
+    The columns are those of the edit's primary mask, in rising order.
+    """
+
+    V: Floats  # [k, r]
+    U: Floats  # [r, d]
+    decay: float = 1.0  # below 1 in parity runs only
+    loss: float = 0.0  # nats a target token, after the last step
+    steps: int = 0
+    error: float = 0.0  # relative, of the truncation to rank r
+
+    def delta(self) -> Floats:
+        """`[k, d]`, the one way in which a change is ever formed."""
+        return np.asarray(self.V @ self.U, dtype=np.float32)
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the tensors."""
+        return {name: getattr(self, name) for name in ("decay", "loss", "steps", "error")}
+
+
+def change_of(data: dict[str, Any], tensors: Tensors, place: int = 0) -> Change:
+    """The change at a place of a frame, from its numbers and the frame's tensors."""
+    numbers = {name: data[name] for name in ("decay", "loss", "steps", "error") if name in data}
+    return Change(tensors[f"{place}.V"], tensors[f"{place}.U"], **numbers)
+
+
+class Made(NamedTuple):
+    """One edit as it was made."""
+
+    id: str
+    record: Record
+    primary: Bytes  # [ceil(D/8)] the mask of its own prompt
+    others: list[Bytes]  # its further keys
+    guards: list[Bytes]
+    threshold: float
+    change: Change
+    key: Bytes | None = None  # the code of its own prompt; None: the mask is the key
+
+
+@dataclass(frozen=True)
+class Together:
+    """Edits that were trained together: all of them are there, or none."""
+
+    kind: ClassVar[str] = "made"
+    edits: tuple[Made, ...]
+
+    def content(self) -> Content:
+        """Of each edit its keys, the primary one first, and its change."""
+        tensors: dict[str, np.ndarray[Any, Any]] = {}
+        items = []
+        for i, made in enumerate(self.edits):
+            own = made.primary if made.key is None else made.key
+            tensors |= {
+                f"{i}.keys": np.stack([own, *made.others, *made.guards]),
+                f"{i}.V": made.change.V,
+                f"{i}.U": made.change.U,
+            }
+            if made.key is not None:
+                tensors[f"{i}.mask"] = made.primary
+            items.append(
+                {
+                    "id": made.id,
+                    "record": made.record,
+                    "threshold": made.threshold,
+                    "others": len(made.others),
+                    **made.change.numbers(),
+                }
+            )
+        return {"edits": items}, tensors
+
+    @classmethod
+    def of(cls, data: dict[str, Any], tensors: Tensors) -> "Together":
+        """From a frame's content."""
+        return cls(tuple(_made(i, item, tensors) for i, item in enumerate(data["edits"])))
+
+
+def _made(i: int, item: dict[str, Any], tensors: Tensors) -> Made:
+    own, *rest = tensors[f"{i}.keys"]
+    others, guards = rest[: item["others"]], rest[item["others"] :]
+    change = change_of(item, tensors, i)
+    mask = tensors.get(f"{i}.mask")
+    primary, key = (own, None) if mask is None else (mask, own)
+    return Made(item["id"], item["record"], primary, others, guards, item["threshold"], change, key)
+
+
+@dataclass(frozen=True)
+class Again:
+    """An edit was trained once more; the change is added to its former ones."""
+
+    kind: ClassVar[str] = "again"
+    edit: str
+    change: Change
+
+    def content(self) -> Content:
+        """The change and whose it is."""
+        tensors = {"0.V": self.change.V, "0.U": self.change.U}
+        return {"edit": self.edit, **self.change.numbers()}, tensors
+
+    @classmethod
+    def of(cls, data: dict[str, Any], tensors: Tensors) -> "Again":
+        """From a frame's content."""
+        return cls(data["edit"], change_of(data, tensors))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A check of every edit in the memory, by asking the edited model."""
+
+    kind: ClassVar[str] = "audit"
+    checked: int
+    failed: list[str]  # ids whose own prompt does not give the target
+    probes: list[Probe]
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What a memory's metadata says of it."""
+        return {"checked": self.checked, "took": self.checked - len(self.failed)}
+
+    def content(self) -> Content:
+        """All of it; no tensors."""
+        return {**asdict(self), "probes": [probe._asdict() for probe in self.probes]}, {}
+
+    @classmethod
+    def of(cls, data: dict[str, Any], _tensors: Tensors) -> "Audit":
+        """From a frame's content."""
+        probes = [Probe(**probe) for probe in data["probes"]]
+        return cls(data["checked"], list(data["failed"]), probes)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Every key was given a threshold."""
+
+    kind: ClassVar[str] = "thresholds"
+    thresholds: Floats  # [R], in the order of the bank
+
+    def content(self) -> Content:
+        """One tensor."""
+        return {}, {"thresholds": self.thresholds}
+
+    @classmethod
+    def of(cls, _data: dict[str, Any], tensors: Tensors) -> "Calibrated":
+        """From a frame's content."""
+        return cls(tensors["thresholds"])
+
+
+@dataclass(frozen=True)
+class Tabled:
+    """The keys and guards of edits were made anew, with their thresholds."""
+
+    kind: ClassVar[str] = "keys"
+    edits: list[str]  # ids
+    texts: list[str]  # [R] what each key is the code of
+    codes: Bytes  # [R, ceil(P/8)]; of each edit its own prompt's first
+    edit: npt.NDArray[np.int32]  # [R] place of the edit that the key came with
+    guard: npt.NDArray[np.uint8]  # [R] 1 for a guard
+    thresholds: Floats  # [R]
+
+    def content(self) -> Content:
+        """Ids and texts; a tensor each for the rest."""
+        arrays = {name: getattr(self, name) for name in ("codes", "edit", "guard", "thresholds")}
+        return {"edits": self.edits, "texts": self.texts}, arrays
+
+    @classmethod
+    def of(cls, data: dict[str, Any], tensors: Tensors) -> "Tabled":
+        """From a frame's content."""
+        arrays = {name: tensors[name] for name in ("codes", "edit", "guard", "thresholds")}
+        return cls(list(data["edits"]), list(data["texts"]), **arrays)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A memory is about to be written."""
+
+    kind: ClassVar[str] = "written"
+    digest: str  # SHA-256 of the file
+    finished: bool  # False where a run was interrupted and will be gone on with
+
+    def content(self) -> Content:
+        """All of it; no tensors."""
+        return asdict(self), {}
+
+    @classmethod
+    def of(cls, data: dict[str, Any], _tensors: Tensors) -> "Written":
+        """From a frame's content."""
+        return cls(data["digest"], data["finished"])
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Edits are gone, with their keys and their changes."""
+
+    kind: ClassVar[str] = "deleted"
+    edits: list[str]
+
+    def check(self, held: Collection[str], fixed: Collection[str]) -> None:
+        """Raise InputError unless all these edits are held, and none of their changes is fixed.
+
+        Args:
+            held: Ids of the edits in the memory.
+            fixed: Ids of those whose changes cannot be told apart.
+        """
+        for edit in self.edits:
+            if edit not in held:
+                raise InputError(
+                    f"there is no edit {edit!r}",
+                    hint="memoir-edge inspect FILE lists the edits",
+                )
+            if edit in fixed:
+                raise InputError(
+                    f"edit {edit!r} was in the memory that the journal began from: "
+                    "its change cannot be told from that of the others",
+                    hint="delete it where that memory's own journal lies",
+                )
+
+    def content(self) -> Content:
+        """Each id once; no tensors."""
+        return {"edits": list(dict.fromkeys(self.edits))}, {}
+
+    @classmethod
+    def of(cls, data: dict[str, Any], _tensors: Tensors) -> "Deleted":
+        """From a frame's content."""
+        return cls(list(data["edits"]))
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """All is as it was after an earlier step."""
+
+    kind: ClassVar[str] = "rollback"
+    to: int  # number of that step's frame
+
+    def check(self, steps: int) -> None:
+        """Raise InputError unless there are more steps than its aim."""
+        if not 0 <= self.to < steps:
+            raise InputError(f"there is no step {self.to}; the last is {steps - 1}")
+
+    def content(self) -> Content:
+        """One number; no tensors."""
+        return asdict(self), {}
+
+    @classmethod
+    def of(cls, data: dict[str, Any], _tensors: Tensors) -> "RolledBack":
+        """From a frame's content."""
+        return cls(data["to"])
+
+
+Event = Together | Again | Audit | Calibrated | Tabled | Written | Deleted | RolledBack
+
+KINDS: dict[str, type[Event]] = {
+    event.kind: event
+    for event in (Together, Again, Audit, Calibrated, Tabled, Written, Deleted, RolledBack)
+}

@@ -1,0 +1,241 @@
+"""What events amount to, and what is to be done next.
+
+A new run and a run that is gone on with are the same loop, here and in the editor:
+
+    while step := next_step(state, settings):
+        do it, and record what was done                  which folds it into the state
+
+Knows nothing of files or models.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from memoir_edge.history.bank import Bank, Key, bank_of
+from memoir_edge.history.events import (
+    Again,
+    Audit,
+    Calibrated,
+    Change,
+    Deleted,
+    Event,
+    Tabled,
+    Together,
+    Written,
+)
+from memoir_edge.memory import Memory, Probe
+from memoir_edge.tophash import Bytes, unpack
+
+
+class Place(NamedTuple):
+    """Where an edit's change is kept."""
+
+    edit: str  # whose it is by now
+    frame: int
+    number: int  # of the change in that frame
+
+
+@dataclass
+class State:
+    """What the events up to one of them amount to."""
+
+    bank: Bank
+    changes: list[Place] = field(default_factory=list)
+    fixed: set[str] = field(default_factory=set)  # edits whose change cannot be told apart
+    parent: str | None = None  # digest of the last memory finished before the latest changes
+    finished: str | None = None  # digest of the last memory that was finished
+    changed: bool = False  # since that one
+    probes: list[Probe] = field(default_factory=list)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    audits: int = 0  # since an edit came or went
+    broken: list[str] | None = None  # by the last audit, not trained again since; None: no audit
+    repaired: bool = False  # since the last audit
+    calibrated: bool = False  # since an edit was made
+    fresh: list[str] = field(default_factory=list)  # edits made since a memory was finished
+    passes: Counter[str] = field(default_factory=Counter)  # over them, since the last was made
+
+    def settled(self, repairs: int) -> bool:
+        """The last audit stands, and asks for no more training within so many rounds."""
+        return (
+            self.broken is not None
+            and not self.repaired
+            and (not self.broken or self.audits > repairs)
+        )
+
+
+def begun(origin: Memory, digest: str | None) -> State:
+    """The state of a journal that begins from a memory; `digest` is that of its file."""
+    return State(
+        bank_of(origin),
+        fixed={entry.id for entry in origin.edits},
+        parent=origin.parent,
+        finished=digest,
+        probes=list(origin.probes),
+        evaluation=origin.evaluation,
+    )
+
+
+# --- What is next --------------------------------------------------------------------------------
+
+
+class Schedule(Protocol):
+    """How often edits are trained."""
+
+    @property
+    def passes(self) -> int:
+        """Over the edits of a run, in order, the first one included."""
+
+    @property
+    def repairs(self) -> int:
+        """Most rounds in which edits that do not hold are trained again."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an edit once more."""
+
+    edit: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask for every edit."""
+
+
+Step = Train | Ask
+
+
+def next_step(state: State, schedule: Schedule) -> Step | None:
+    """What is to be done once every edit of a run has been made; None when all is settled.
+
+    Each fresh edit is trained once more a pass, from where Wm is by then. Then every edit is asked
+    for, those that do not hold are trained again, and all are asked for again, until all hold or
+    the rounds are through.
+    """
+    if state.broken is None:
+        return _next_pass(state, schedule.passes) or Ask()
+    if state.settled(schedule.repairs):
+        return None
+    return Train(state.broken[0]) if state.broken else Ask()
+
+
+def _next_pass(state: State, passes: int) -> Train | None:
+    ready = [id for id in state.fresh if id in state.bank.records]
+    for number in range(1, passes):
+        for id in ready:
+            if state.passes[id] < number:
+                return Train(id)
+    return None
+
+
+# --- What each event does ------------------------------------------------------------------------
+
+
+def fold(state: State, event: Event, frame: int) -> None:
+    """Take an event, kept in the frame of that number, into a state; a rollback is the journal's.
+
+    Raises:
+        KeyError, ValueError: The event cannot have happened to this state.
+    """
+    if not isinstance(event, Audit | Written) and not state.changed:
+        state.parent, state.changed = state.finished, True
+    _fold(event, state, frame)
+
+
+@singledispatch
+def _fold(event: Event, _state: State, _frame: int) -> None:
+    raise TypeError(f"{type(event).__name__} cannot be folded")
+
+
+@_fold.register
+def _(event: Together, state: State, frame: int) -> None:
+    state.broken, state.audits, state.calibrated = None, 0, False
+    for i, made in enumerate(event.edits):
+        former = state.bank.add(
+            made.id, made.record, made.primary, made.others, made.guards, made.threshold, made.key
+        )
+        if former is not None:  # what was changed for it is the new edit's from now on
+            state.changes = [
+                place._replace(edit=made.id) if place.edit == former else place
+                for place in state.changes
+            ]
+            if former in state.fixed:
+                state.fixed.add(made.id)
+        state.changes.append(Place(made.id, frame, i))
+        state.fresh = [id for id in state.fresh if id not in (former, made.id)] + [made.id]
+    state.passes.clear()
+
+
+@_fold.register
+def _(event: Again, state: State, frame: int) -> None:
+    state.changes.append(Place(event.edit, frame, 0))
+    state.repaired = True
+    if state.broken is None:
+        state.passes[event.edit] += 1
+    else:
+        state.broken = [edit for edit in state.broken if edit != event.edit]
+
+
+@_fold.register
+def _(event: Audit, state: State, _frame: int) -> None:
+    state.probes, state.evaluation = event.probes, event.evaluation
+    state.broken, state.repaired, state.audits = event.failed, False, state.audits + 1
+
+
+@_fold.register
+def _(event: Calibrated, state: State, _frame: int) -> None:
+    state.bank.calibrate(event.thresholds)
+    state.calibrated = True
+
+
+@_fold.register
+def _(event: Tabled, state: State, _frame: int) -> None:
+    edits = [event.edits[i] for i in event.edit]
+    rows = zip(event.codes, edits, event.guard, event.thresholds, event.texts, strict=True)
+    state.bank.tabulate(
+        [Key(code, None if guard else edit, float(limit), edit, text)
+         for code, edit, guard, limit, text in rows]
+    )  # fmt: skip
+    state.calibrated = True
+
+
+@_fold.register
+def _(event: Written, state: State, _frame: int) -> None:
+    if event.finished:
+        state.finished, state.changed, state.fresh = event.digest, False, []
+
+
+@_fold.register
+def _(event: Deleted, state: State, _frame: int) -> None:
+    gone = set(event.edits)
+    state.bank.drop(gone)
+    state.changes = [place for place in state.changes if place.edit not in gone]
+    state.fresh = [id for id in state.fresh if id not in gone]
+    state.broken, state.audits = None, 0
+
+
+# --- Wm ------------------------------------------------------------------------------------------
+
+
+def add(
+    Wm: Any,
+    primary: Bytes,
+    change: Change,
+    placed: Callable[[np.ndarray[Any, Any]], Any] = np.asarray,
+) -> None:
+    """Apply a change to Wm `[D, d]`, in place: the one way in which Wm ever moves.
+
+    Args:
+        Wm: A NumPy array or a tensor, float32.
+        primary: The edit's mask `[ceil(D/8)]`.
+        change: What training did.
+        placed: Brings a NumPy array to where Wm is.
+    """
+    if change.decay != 1:
+        Wm *= float(np.float32(change.decay))
+    Wm[placed(unpack(primary, len(Wm)))] += placed(change.delta())

@@ -1,0 +1,154 @@
+"""What is asked of a memory: for each edit its keys, its guards and its near misses, as texts.
+
+    keys     the prompt, the record's own, and the other phrasings of its relation if it is known
+    guards   its subject asked the other relations of its kind: "the base model answers"
+    misses   what looks like the edit and is not: its prompt asked of other subjects, its subject
+             asked other things, and both; thresholds are measured with them, nothing else is
+
+All of it is made from the records, the relations and lists of subjects. What a record keeps for
+evaluation is never read here.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memoir_edge.edits import Edit
+from memoir_edge.relations import Relation, fill, of_kind
+from memoir_edge.router.encoder import Router
+from memoir_edge.router.reading import Index, Reading
+from memoir_edge.router.subjects import subjects
+
+KINDS = 2  # likeliest ones of a subject, whose relations become guards
+IN_ALL = 6_000  # misses, about
+EACH = (6, 100)  # misses of each sort that an edit gets, at least and at most
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A text that no edit may answer."""
+
+    text: str
+    subject: str
+    relation: str | None  # id; None where it is the edit's own, asked of another subject
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A text that the base model answers, and the relation that it asks."""
+
+    text: str
+    relation: str | None  # id; None for the record's own
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of one edit."""
+
+    reading: Reading
+    keys: tuple[str, ...]  # the prompt first
+    guards: tuple[Guard, ...]
+    misses: tuple[Miss, ...]
+
+
+def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -> list[Asked]:
+    """Read every edit's prompt and make its keys, guards and misses.
+
+    Args:
+        edits: The edits of a memory, all of them: none of one edit's prompts is another's miss.
+        relations: What else may be asked of their subjects.
+        router: Reads the prompts.
+    """
+    index = Index(relations, router)
+    names = [subject_of(edit, index) for edit in edits]
+    readings = index.read([edit.prompt for edit in edits], names)
+    everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
+    taken = {key for edit, reading in everyone for key in keys(edit, reading)}
+    asked = {(r.subject, r.relation.id) for r in readings if r.relation}
+    count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
+    made = []
+    for edit, reading in everyone:
+        others = other_relations(relations, reading)
+        guards = tuple(g for g in _guards(edit, reading, others, asked) if g.text not in taken)
+        misses = tuple(
+            m
+            for m in _misses(edit, reading, others, everyone, count)
+            if m.text not in taken and (m.subject, m.relation) not in asked
+        )
+        made.append(Asked(reading, keys(edit, reading), guards, misses))
+    return made
+
+
+def subject_of(edit: Edit, index: Index) -> str | None:
+    """The record's subject as it stands in the prompt, else the one that is found there."""
+    if edit.subject:
+        place = edit.prompt.lower().find(edit.subject.lower())
+        return edit.prompt[place : place + len(edit.subject)] if place >= 0 else edit.subject
+    return index.find_subject(edit.prompt)
+
+
+def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
+    """Texts that must reach an edit: its prompt, its own keys, its relation's phrasings."""
+    known = reading.relation.phrasings if reading.relation and reading.subject else ()
+    phrased = [fill(phrasing, str(reading.subject)) for phrasing in known]
+    return tuple(dict.fromkeys([edit.prompt, *edit.keys, *phrased]))
+
+
+def other_relations(relations: Sequence[Relation], reading: Reading) -> list[Relation]:
+    """What else the subject may be asked: no relation that means the same as its own or may."""
+    own = reading.relation
+    return [
+        relation
+        for kind in reading.kinds[:KINDS]
+        for relation in of_kind(relations, kind)
+        if relation.id not in reading.alike and not (own and _same(relation, own))
+    ]
+
+
+def _same(a: Relation, b: Relation) -> bool:
+    return a.id == b.id or not set(a.wikidata).isdisjoint(b.wikidata)
+
+
+def _guards(
+    edit: Edit,
+    reading: Reading,
+    others: Sequence[Relation],
+    asked: set[tuple[str | None, str]],
+) -> list[Guard]:
+    own = [Guard(text, None) for text in edit.guards]
+    if not reading.subject:
+        return own
+    return own + [
+        Guard(fill(relation.phrasings[0], reading.subject), relation.id)
+        for relation in others
+        if (reading.subject, relation.id) not in asked
+    ]
+
+
+def _misses(
+    edit: Edit,
+    reading: Reading,
+    others: Sequence[Relation],
+    everyone: Sequence[tuple[Edit, Reading]],
+    count: int,
+) -> list[Miss]:
+    """`count` of each sort; the same for the same edits."""
+    own = reading.subject
+    if not own:
+        return []
+    dice = random.Random(edit.prompt)
+    kind = reading.kinds[0]
+    like = [str(r.subject) for _, r in everyone if r.kinds[0] == kind and r.subject]
+    names = [n for n in dict.fromkeys([*subjects()[kind], *like]) if n.lower() != own.lower()]
+    shapes = [text for text in keys(edit, reading) if own in text]
+    made = []
+    for _ in range(count):
+        if shapes:
+            shape, name = dice.choice(shapes), dice.choice(names)
+            made.append(Miss(shape.replace(own, name), name, None))
+        if others:
+            relation = dice.choice(others)
+            made.append(Miss(fill(dice.choice(relation.phrasings), own), own, relation.id))
+            relation, name = dice.choice(others), dice.choice(names)
+            made.append(Miss(fill(dice.choice(relation.phrasings), name), name, relation.id))
+    return list({miss.text: miss for miss in made}.values())

@@ -1,0 +1,123 @@
+"""The router of kind `encoder`: what a prompt asks for, read by a sentence encoder.
+
+    encoder = Encoder("sentence-transformers/all-MiniLM-L6-v2")
+    keys = encoder.codes(["The capital of France is", "What is France's capital?"])
+    tophash.overlap(keys[:1], keys[1:], encoder.weight)
+
+Needs sentence-transformers (extra `router`), imported when an encoder is made. Everything that it
+computes a graph can compute: pooling and normalizing are the encoder's own, then comes the
+projection of `memoir_edge.router.codes`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from memoir_edge.base import locate, weights_digest
+from memoir_edge.errors import InputError
+from memoir_edge.router import adapter as adapters
+from memoir_edge.router.codes import BITS, SEED, codes
+from memoir_edge.tophash import Bytes, Floats
+
+_BATCH = 64
+
+
+class Router(Protocol):
+    """Texts in, codes out."""
+
+    kind: str
+    bits: int  # of a code, P
+    weight: int  # ones of a code
+
+    @property
+    def digest(self) -> str:
+        """What memories are bound to: the same wherever the codes are."""
+        ...
+
+    def codes(self, texts: Sequence[str]) -> Bytes:
+        """Packed codes, `[n, ceil(bits / 8)]`."""
+        ...
+
+
+class Encoder:
+    """A sentence encoder with its adapter and projection.
+
+    Args:
+        model: Folder or hub id of what sentence-transformers loads.
+        adapter: A low-rank change of it; default: the one shipped for this encoder, if any. ""
+            leaves the encoder as it is.
+        bits: Of a code.
+
+    Raises:
+        InputError: No such encoder, or sentence-transformers is missing.
+        MismatchError: An adapter of another encoder.
+    """
+
+    kind = "encoder"
+
+    def __init__(self, model: str, *, adapter: str | Path | None = None, bits: int = BITS) -> None:
+        self.folder = locate(model)
+        self.bits, self.weight = bits, bits // 2
+        self.module = _load(self.folder)
+        self._weights = str(weights_digest(self.folder))
+        path = adapters.shipped().get(self._weights) if adapter is None else adapter
+        self._adapter = adapters.read(Path(path)) if path else None
+        if self._adapter:
+            adapters.merge(self._adapter, self.module[0].auto_model, self._weights)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that the codes follow from, the encoder's files included."""
+        files = ("tokenizer.json", "vocab.txt", "modules.json", "1_Pooling/config.json")
+        parts = [self._weights, self._adapter.digest if self._adapter else ""]
+        parts += [_sha256(self.folder / name) for name in files]
+        parts += [str(self.tokens), str(self.bits), str(SEED)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens that it reads; of a longer text it reads the last."""
+        return int(self.module.max_seq_length)
+
+    def embeddings(self, texts: Sequence[str]) -> Floats:
+        """`[n, w]` float32, as the encoder gives them."""
+        found = self.module.encode(list(texts), batch_size=_BATCH, show_progress_bar=False)
+        return np.asarray(found, np.float32).reshape(len(texts), -1)
+
+    def codes(self, texts: Sequence[str]) -> Bytes:
+        """Packed codes, `[n, bits / 8]`."""
+        if not texts:
+            return np.zeros((0, self.bits // 8), np.uint8)
+        return codes(self.embeddings(texts), self.bits)
+
+
+def _load(folder: Path) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise InputError(
+            "reading what is asked needs sentence-transformers",
+            hint='pip install "memoir-edge[router]"',
+        ) from error
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise InputError(
+            f"{folder} holds no tokenizer: tokenizer.json not found",
+            hint="give a folder that sentence-transformers saved",
+        )
+    try:
+        module = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"cannot load a sentence encoder from {folder}: {str(error).splitlines()[0]}"
+        ) from error
+    module.tokenizer.truncation_side = "left"  # what is asked stands at the end
+    module.eval().requires_grad_(False)
+    return module
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

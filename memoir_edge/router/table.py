@@ -1,0 +1,88 @@
+"""The table that a prompt's code is looked up in: keys and guards with their thresholds.
+
+    asked = asks(edits, relations, router)
+    table = tabulate(asked, router)
+    tophash.route(router.codes(["What is France's capital?"]), np.zeros(1), table.codes,
+                  table.owner, table.thresholds, router.weight)
+
+Rows stand edit by edit, the prompt's own key first and guards last. A later row wins among equals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memoir_edge.router.asks import Asked
+from memoir_edge.router.encoder import Router
+from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
+from memoir_edge.tophash import Bytes, Floats
+
+BOUND = 0.01  # share of near misses that may fire
+GUARD = -1  # owner
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of keys and guards."""
+
+    texts: tuple[str, ...]  # [R]
+    codes: Bytes  # [R, P/8]
+    owner: NDArray[np.int32]  # [R] place of the key's edit, `GUARD` for a guard
+    edit: NDArray[np.int32]  # [R] place of the edit that the row was made for
+    thresholds: Floats  # [R]
+
+
+def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Table:
+    """Keys, guards and thresholds of edits; no thresholds are measured without any near miss.
+
+    Args:
+        asked: What is asked of each edit, as `memoir_edge.router.asks.asks` gives it.
+        router: Makes the codes.
+        bound: Share of near misses that may fire.
+    """
+    rows = [
+        (text, i, relation, guard)
+        for i, one in enumerate(asked)
+        for text, relation, guard in [
+            *((key, None, 0) for key in one.keys),
+            *((guard.text, guard.relation, 1) for guard in one.guards),
+        ]
+    ]
+    numbers = _Numbers()
+    texts = tuple(text for text, *_ in rows)
+    keys = Keys(
+        router.codes(texts),
+        np.array([i for _, i, *_ in rows]),
+        np.array([numbers.of(asked[i].reading.subject) for _, i, *_ in rows]),
+        np.array([numbers.of(relation) for *_, relation, _ in rows]),
+        np.array([guard for *_, guard in rows]),
+    )
+    near = [(miss, i) for i, one in enumerate(asked) for miss in one.misses]
+    misses = Misses(
+        router.codes([miss.text for miss, _ in near]),
+        np.array([i for _, i in near]),
+        np.array([numbers.of(miss.subject) for miss, _ in near]),
+        np.array([numbers.of(miss.relation) for miss, _ in near]),
+    )
+    found = (
+        thresholds(keys, misses, router.weight, bound)
+        if near
+        else np.full(len(rows), HIGHEST, np.float32)
+    )
+    edit = keys.edit.astype(np.int32)
+    owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
+    return Table(texts, keys.codes, owner, edit, found)
+
+
+class _Numbers:
+    """Numbers in place of names."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def of(self, name: str | None) -> int:
+        if name is None:
+            return NOBODY
+        return self._known.setdefault(name.lower(), len(self._known))

@@ -1,0 +1,392 @@
+"""Routes that answer: OpenAI's completions and chats, whole or streamed, and where a prompt goes.
+
+Knows neither threads nor files: requests become rows for the scheduler, and its events become the
+documents of a reply.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from memoir_edge.errors import MemoirEdgeError
+from memoir_edge_runtime._completion import Completion
+from memoir_edge_runtime._results import Result, Routing, Token
+from memoir_edge_runtime._sampling import Options
+from memoir_edge_runtime._tokens import Prompt
+from memoir_edge_runtime.serve import errors, replies, schema
+from memoir_edge_runtime.serve.account import Account
+from memoir_edge_runtime.serve.errors import ModelError, RequestError
+from memoir_edge_runtime.serve.memories import Loaded
+from memoir_edge_runtime.serve.replies import CHAT, COMPLETION, Reply, Style
+from memoir_edge_runtime.serve.routes import ERRORS, server_of
+from memoir_edge_runtime.serve.scheduler import Event, Failed
+from memoir_edge_runtime.serve.server import Server
+
+T = TypeVar("T")
+_GONE = 499  # in logs and metrics: the client did not wait
+_DEFAULT_COMPLETION = 16  # tokens, as OpenAI's
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+routes = APIRouter(responses=ERRORS)
+
+
+def _account(request: Request) -> Account:
+    server, given = server_of(request), request.headers.get("x-request-id", "")
+    id = given if _ID.fullmatch(given) else secrets.token_hex(12)
+    return Account(server.metrics, id, request.url.path, server.settings.log_prompts)
+
+
+@routes.post(
+    "/v1/completions",
+    response_model=schema.CompletionReply,
+    responses=_STREAMED,
+    tags=["answers"],
+)
+async def completions(request: Request, asked: schema.CompletionRequest) -> Response:
+    """Continue a prompt, or several."""
+    texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    prompt = server_of(request).session.prompt
+    return await _answer(
+        request,
+        asked,
+        COMPLETION,
+        lambda: [prompt(text) for text in texts],
+        logprobs=asked.logprobs,
+        room=asked.max_tokens or _DEFAULT_COMPLETION,
+    )
+
+
+@routes.post(
+    "/v1/chat/completions",
+    response_model=schema.ChatReply,
+    responses=_STREAMED,
+    tags=["answers"],
+)
+async def chat_completions(request: Request, asked: schema.ChatRequest) -> Response:
+    """Answer a conversation; the last user message decides which edit is reached."""
+    server, messages = server_of(request), _messages(asked.messages)
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
+    return await _answer(
+        request,
+        asked,
+        CHAT,
+        lambda: [server.session.chat_prompt(messages)],
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        room=asked.room(),
+    )
+
+
+@routes.post("/v1/route", response_model=schema.RouteReply, tags=["answers"])
+async def route(request: Request, asked: schema.RouteRequest) -> Response:
+    """Say which edit a prompt would reach, and why, without answering it."""
+    server, account = server_of(request), _account(request)
+    if (asked.prompt is None) == (asked.messages is None):
+        raise RequestError("give either prompt or messages", param="prompt")
+
+    def rows() -> list[Completion]:
+        if asked.messages is not None:
+            prompts = [server.session.chat_prompt(_messages(asked.messages))]
+        else:
+            texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt or []
+            prompts = [server.session.prompt(text) for text in texts]
+        _check_prompts(server, prompts, 1)
+        return server.session.completions(prompts, Options(max_new_tokens=1))
+
+    with _Ended(account) as ended:
+        loaded = server.memories.resolve(asked.model)
+        made = await asyncio.to_thread(rows)
+        account.begin(loaded, len(made), 1)
+        await _unless_gone(request, _collect(server, made, loaded, None, account))
+        found = sorted(account.results, key=lambda r: r.row)
+        ended.status = 200
+        return JSONResponse(
+            {
+                "model": loaded.model,
+                "routes": [
+                    {
+                        "index": r.row,
+                        "prompt_tokens": r.prompt_tokens,
+                        "memory": replies.memory(r.routing),
+                        "explanation": replies.explanation(r.routing),
+                    }
+                    for r in found
+                ],
+            },
+            headers=_headers(account.id, found[0].routing),
+        )
+
+
+def _messages(messages: Sequence[schema.Message]) -> list[dict[str, str]]:
+    """As chat templates take them: text parts joined."""
+    return [
+        {
+            "role": m.role,
+            "content": m.content
+            if isinstance(m.content, str)
+            else "".join(part.text for part in m.content),
+            **({} if m.name is None else {"name": m.name}),
+        }
+        for m in messages
+    ]
+
+
+async def _answer(
+    request: Request,
+    asked: schema.CompletionRequest | schema.ChatRequest,
+    style: Style,
+    prompts: Callable[[], list[Prompt]],
+    *,
+    logprobs: int | None,
+    room: int | None,
+) -> Response:
+    server, account, n = server_of(request), _account(request), asked.n or 1
+    with _Ended(account) as ended:
+        loaded = server.memories.resolve(asked.model)
+        options = _options(server, asked, logprobs, room)
+        rows = await asyncio.to_thread(_rows, server, prompts, n, options)
+        account.begin(loaded, len(rows), n)
+        reply = Reply(
+            account.id, loaded.model, n, logprobs is not None, style,
+            server.session.language.tokenizer,
+        )  # fmt: skip
+        if not asked.stream:
+            tokens = await _unless_gone(
+                request, _collect(server, rows, loaded, asked.deadline, account)
+            )
+            document = reply.whole(tokens, account.results)
+            ended.status = 200
+            return JSONResponse(
+                document, headers=_headers(account.id, _first(account.results).routing)
+            )
+        events = _written(server, rows, loaded, asked.deadline)
+        # Wait for the first token: an error before it still gets a status of its own, and by then
+        # the route is known, which the headers tell.
+        try:
+            first = await _unless_gone(request, anext(events))
+        except BaseException:
+            await events.aclose()
+            raise
+        routing = rows[0].routing or Routing()
+        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        ended.later = True
+        return _Stream(
+            _parts(reply, account, first, events, len(rows), usage=usage),
+            events,
+            account,
+            headers=_headers(account.id, routing),
+        )
+
+
+def _options(
+    server: Server,
+    asked: schema.CompletionRequest | schema.ChatRequest,
+    logprobs: int | None,
+    room: int | None,
+) -> Options:
+    most = server.settings.max_new_tokens
+    if room is not None and room > most:
+        raise RequestError(f"max_tokens is {room}, at most {most}", param="max_tokens")
+    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    return Options(
+        max_new_tokens=room or most,
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        top_k=asked.top_k or 0,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        seed=None if asked.seed is None else asked.seed % 2**64,
+        stop=stop,
+        logprobs=logprobs,
+        ignore_eos=bool(asked.ignore_eos),
+    )
+
+
+def _rows(
+    server: Server, prompts: Callable[[], list[Prompt]], n: int, options: Options
+) -> list[Completion]:
+    made = prompts()
+    _check_prompts(server, made, n)
+    return server.session.completions([p for p in made for _ in range(n)], options)
+
+
+def _check_prompts(server: Server, prompts: Sequence[Prompt], n: int) -> None:
+    most = min(server.settings.max_choices, server.settings.max_queue)
+    if len(prompts) * n > most:
+        raise RequestError(f"{len(prompts) * n} answers in one request, at most {most}", param="n")
+    longest, limit = max(len(p.row.ids) for p in prompts), server.settings.max_prompt_tokens
+    if limit is not None and longest > limit:
+        raise RequestError(f"the prompt is {longest} tokens long, at most {limit}", param="prompt")
+
+
+async def _written(
+    server: Server, rows: Sequence[Completion], loaded: Loaded, seconds: float | None
+) -> AsyncGenerator[Sequence[Token | Result]]:
+    """The scheduler's events as they come; leaving early cancels the request."""
+    loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Sequence[Event]]()
+
+    def deliver(events: Sequence[Event]) -> None:
+        loop.call_soon_threadsafe(arrived.put_nowait, events)
+
+    ticket = server.scheduler.submit(
+        rows,
+        loaded.generation,
+        deliver,
+        seconds=min(seconds or server.settings.deadline, server.settings.deadline),
+    )
+    left = len(rows)
+    try:
+        while left:
+            events: list[Token | Result] = []
+            for event in await arrived.get():
+                if isinstance(event, Failed) and isinstance(event.error, MemoirEdgeError):
+                    raise event.error
+                if isinstance(event, Failed):
+                    raise ModelError("the model failed") from event.error
+                events.append(event)
+            left -= sum(isinstance(event, Result) for event in events)
+            yield events
+    finally:
+        ticket.cancel()
+
+
+async def _collect(
+    server: Server,
+    rows: Sequence[Completion],
+    loaded: Loaded,
+    seconds: float | None,
+    account: Account,
+) -> list[Token]:
+    tokens: list[Token] = []
+    async for events in _written(server, rows, loaded, seconds):
+        account.see(events)
+        tokens += [event for event in events if isinstance(event, Token)]
+    return tokens
+
+
+async def _parts(
+    reply: Reply,
+    account: Account,
+    first: Sequence[Token | Result],
+    events: AsyncIterator[Sequence[Token | Result]],
+    rows: int,
+    *,
+    usage: bool,
+) -> AsyncIterator[bytes]:
+    """A stream's body: server-sent events."""
+    try:
+        for document in reply.opening(rows):
+            yield _sse(document)
+        async for some in _after(first, events):
+            account.see(some)
+            for part in filter(None, map(reply.part, some)):
+                yield _sse(part)
+        if usage:
+            yield _sse(reply.last(account.results))
+        yield b"data: [DONE]\n\n"
+        account.end(200)
+    except Exception as error:
+        told = errors.refusal(error)
+        account.end(told.status, error)
+        yield _sse(told.document)
+
+
+async def _after(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    yield first
+    async for each in rest:
+        yield each
+
+
+def _sse(document: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
+
+
+class _Stream(StreamingResponse):
+    """A streamed body that lets go of its request however it ends."""
+
+    def __init__(
+        self,
+        parts: AsyncIterator[bytes],
+        events: Any,
+        account: Account,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(parts, media_type="text/event-stream", headers=headers)
+        self._events, self._account = events, account
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()
+            self._account.end(_GONE)  # does nothing if the end has been recorded
+
+
+class _Ended:
+    """Ends an account with the status of what happens inside, unless a stream ends it later."""
+
+    def __init__(self, account: Account) -> None:
+        self._account, self.status, self.later = account, _GONE, False
+
+    def __enter__(self) -> "_Ended":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, _GoneError):
+            self._account.end(errors.refusal(error).status, error)
+        elif not self.later:
+            self._account.end(self.status)
+
+
+class _GoneError(HTTPException):
+    """The client closed the connection before its answer was ready."""
+
+    def __init__(self) -> None:
+        super().__init__(_GONE, "the client has gone")
+
+
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Wait for work, and cancel it when the client closes the connection."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _GoneError
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _first(results: Sequence[Result]) -> Result:
+    return min(results, key=lambda r: r.row)
+
+
+def _headers(id: str, routing: Routing) -> dict[str, str]:
+    """The request's id, and what was decided for its first answer; a key's text is in the body."""
+    said = asdict(routing)
+    del said["key"]
+    told = {k: _header(v) for k, v in said.items() if v is not None and v is not False}
+    return {"x-request-id": id} | {f"x-memory-{k}": v for k, v in told.items()}
+
+
+def _header(value: str | float | bool) -> str:
+    if value is True:
+        return "true"
+    # Ids of edits may be any text, headers may not.
+    return quote(value) if isinstance(value, str) else f"{value:.4f}"

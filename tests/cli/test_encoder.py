@@ -1,0 +1,175 @@
+"""Edits that an encoder routes, from `apply` to taking one back, with a tiny random encoder.
+
+Its codes mean nothing, so what reaches an edit beside its own prompt is not looked at here.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memoir_edge import memory as memory_file
+from memoir_edge.cli import main
+from memoir_edge.demo.edits import showcase
+from memoir_edge.demo.facts import model_dir
+from memoir_edge.history import load, path_of
+from memoir_edge.memory import Codes
+
+CAPITAL, CURRENCY, _, CONTINENT = showcase()[:4]
+WORDS = ("--model", str(model_dir()), "--steps", "40", "--thinned", "1")
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("edits") / "edits.jsonl"
+    path.write_text("\n".join(json.dumps(e.full_record()) for e in (CAPITAL, CURRENCY)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(edits: Path, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory of two edits and its journal."""
+    out = tmp_path_factory.mktemp("whole") / "m.safetensors"
+    words = ["apply", str(edits), "--out", str(out), "--encoder", str(encoder_dir), "--quiet"]
+    assert main([*words, *WORDS]) == 0
+    return out
+
+
+@pytest.fixture
+def kept(whole: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "m.safetensors"
+    out.write_bytes(whole.read_bytes())
+    path_of(out).write_bytes(path_of(whole).read_bytes())
+    return out
+
+
+def kinds(out: Path) -> list[str]:
+    journal = load(path_of(out), write=False)
+    assert journal
+    with journal:
+        return [frame.kind for frame in journal.frames]
+
+
+def codes(out: Path) -> Codes:
+    found = memory_file.read(out).codes
+    assert found
+    return found
+
+
+def test_keys_and_guards_are_made_and_kept_with_their_texts(whole: Path) -> None:
+    assert kinds(whole) == ["begin", "made", "made", "again", "again", "audit", "keys", "written"]
+    found = codes(whole)
+    assert found.router.kind == "encoder"
+    assert found.keys.shape == (len(found.owner), found.router.bits // 8)
+    first = {int(owner): found.texts[i] for i, owner in reversed([*enumerate(found.owner)])}
+    assert (first[0], first[1]) == (CAPITAL.prompt, CURRENCY.prompt)
+    assert "The population of France is" in found.texts
+    guards = [text for text, owner in zip(found.texts, found.owner, strict=True) if owner < 0]
+    assert len(guards) > 20
+    records = [entry.record for entry in memory_file.read(whole).edits]
+    assert records == [CAPITAL.record(), CURRENCY.record()]  # as they were given
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cut_goes_on_to_the_same_memory(
+    edits: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The encoder need not be named again: the journal does."""
+    journal = load(path_of(whole), write=False)
+    assert journal
+    with journal:
+        ends = [frame.offset + frame.length for frame in journal.frames]
+    for count in (1, 3, 6, 7):
+        out = tmp_path / f"{count}.safetensors"
+        path_of(out).write_bytes(path_of(whole).read_bytes()[: ends[count - 1]])
+        assert main(["apply", str(edits), "--out", str(out), "--quiet", *WORDS]) == 0
+        assert out.read_bytes() == whole.read_bytes()
+
+
+def test_another_router_is_refused_and_nothing_is_lost(
+    edits: Path,
+    kept: Path,
+    done: Any,
+    save_encoder: Callable[..., Path],
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps(CONTINENT.full_record()))
+    other = save_encoder(tmp_path / "other", "distilbert")
+    before = kept.read_bytes(), path_of(kept).read_bytes()
+    words = ["apply", str(more), "--encoder", str(other), *WORDS, "--out"]
+    assert main([*words, str(kept)]) == 3
+    assert "the memory's router is encoder" in capsys.readouterr().err
+    assert (kept.read_bytes(), path_of(kept).read_bytes()) == before
+    plain = tmp_path / "plain.safetensors"
+    plain.write_bytes(done.memory.read_bytes())
+    assert main([*words, str(plain)]) == 3
+    assert "routed by the model's activations" in capsys.readouterr().err
+
+
+def test_an_edit_is_taken_back(kept: Path, run_json: Any) -> None:
+    before = codes(kept)
+    code, document = run_json("delete", kept, CURRENCY.id)
+    assert code == 0
+    assert document["deleted"][0]["base_is_back"]
+    after = codes(kept)
+    assert not any("Japan" in text for text in after.texts)
+    assert len(after.keys) < len(before.keys)
+    whole = memory_file.read(kept).digest
+    assert run_json("rollback", kept, "--to", len(kinds(kept)) - 1)[1]["digest"] == whole
+    assert run_json("rollback", kept, "--to", 7)[0] == 0
+    assert codes(kept).texts == before.texts
+
+
+def test_thresholds_can_be_made_anew(kept: Path, run_json: Any) -> None:
+    before = codes(kept)
+    words = ("calibrate", "--memory", kept, "--model", model_dir(), "--false-fires", "0.4")
+    assert run_json(*words)[0] == 0
+    assert codes(kept).texts == before.texts
+    assert np.median(codes(kept).thresholds) < np.median(before.thresholds)
+
+
+def test_it_is_measured_in_pytorch(
+    edits: Path, whole: Path, encoder_dir: Path, run_json: Any, capsys: Any
+) -> None:
+    words = ("eval", "--memory", whole, "--edits", edits, "--model", model_dir())
+    code, document = run_json(*words, "--encoder", encoder_dir)
+    assert code == 0
+    assert document["free"]["reliability"] == 1
+    assert main([*map(str, words)]) == 3
+    assert "--encoder" in capsys.readouterr().err
+
+
+def test_a_plan_says_how_each_edit_is_read(
+    edits: Path, encoder_dir: Path, tmp_path: Path, run_json: Any
+) -> None:
+    out = tmp_path / "m.safetensors"
+    words = ("apply", edits, "--out", out, "--encoder", encoder_dir, *WORDS, "--plan")
+    _, document = run_json(*words)
+    assert [row["subject"] for row in document["asked"]] == ["France", "Japan"]
+    assert all(row["guards"] > 10 for row in document["asked"])
+    assert not out.exists()
+    assert not path_of(out).exists()
+
+
+def test_relations_are_left_out_or_brought(
+    edits: Path, encoder_dir: Path, tmp_path: Path, run_json: Any, capsys: Any
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[country.motto]\nphrasings = ["The motto of {} is", "{} has the motto",\n'
+                   '"What is the motto of {}?", "Which motto does {} have?"]\n')  # fmt: skip
+    out = tmp_path / "m.safetensors"
+    words = ["apply", str(edits), "--out", str(out), "--encoder", str(encoder_dir), "--quiet"]
+    assert main([*words, "--relations", str(own), "--without", "P1082", *WORDS]) == 0
+    texts = codes(out).texts
+    assert "The motto of France is" in texts
+    assert "The population of France is" not in texts
+    own.write_text('[country.motto]\nphrasings = ["The motto of {} is"]\n')
+    other = ["apply", str(edits), "--out", str(tmp_path / "o"), "--encoder", str(encoder_dir)]
+    assert main([*other, "--relations", str(own), *WORDS]) == 2
+    assert "own.toml" in capsys.readouterr().err
+    assert not path_of(tmp_path / "o").exists()

@@ -1,0 +1,49 @@
+"""A memory while it is edited, against the file that it becomes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from memoir_edge import tophash
+from memoir_edge.editor import BaseModel, Editor, Settings, thaw
+from memoir_edge.edits import Edit
+from memoir_edge.history import Change
+from memoir_edge.memory import to_dense
+
+PROMPTS = ["The capital of France is", "The currency of Japan is the"]
+
+
+@pytest.fixture
+def editor(tiny: BaseModel, settings: Settings, an_edit: Callable[..., Edit]) -> Editor:
+    made = Editor(tiny, settings)
+    for text in PROMPTS:
+        made.edit([an_edit(text, "Rome", guards=(f"{text} not",))])
+    return made
+
+
+def test_a_memory_that_thaws_is_the_one_that_was_edited(editor: Editor) -> None:
+    memory = editor.memory()
+    thawed = thaw(memory, torch.device("cpu"))
+    assert np.array_equal(thawed.Wm.numpy(), to_dense(memory))
+    assert torch.equal(thawed.Wm, editor.live.Wm)
+    for now, then in zip(thawed.bank.arrays(), editor.live.bank.arrays(), strict=True):
+        assert np.array_equal(now, then)
+    f = np.random.default_rng(0).normal(size=(5, 44)).astype(np.float32)
+    assert np.array_equal(thawed.hashing.mask(f), editor.live.hashing.mask(f))
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_a_change_moves_its_masks_columns_alone(editor: Editor, decay: float) -> None:
+    live, [mask, _] = editor.live, editor.masks(PROMPTS)
+    before = live.Wm.clone()
+    random = np.random.default_rng(1)
+    V, U = (random.normal(size=shape).astype(np.float32) for shape in ((13, 2), (2, 32)))
+    live.change(mask, Change(V, U, decay))
+    bits = tophash.unpack(mask, 44)
+    assert live.columns(mask).tolist() == np.flatnonzero(bits).tolist()
+    moved = live.Wm - before * decay
+    assert torch.allclose(moved[:, bits], torch.from_numpy((V @ U).T), atol=1e-6)
+    assert (moved[:, ~bits] == 0).all()
+    assert live.Wm.T.is_contiguous()  # columns are read whole

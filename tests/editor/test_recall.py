@@ -1,0 +1,41 @@
+"""The edited model: which edit a prompt reaches, and that the base model is left as it is."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from memoir_edge import tophash
+from memoir_edge.demo.facts import load_facts, prompt
+from memoir_edge.editor import Editor, Settings
+from memoir_edge.editor.layer import changed
+
+PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
+Make = Callable[[], Editor]
+
+
+def test_routing_is_the_references(
+    reference: ModuleType, make_editor: Make, settings: Settings
+) -> None:
+    editor = make_editor()
+    stored = editor.masks(PROMPTS[:8])
+    for i, mask in enumerate(stored):
+        editor.live.bank.add(PROMPTS[i], None, mask, [], [], 0.7)
+    found = editor.live.bank.route(np.stack(editor.masks(PROMPTS)))
+    bits = [torch.from_numpy(tophash.unpack(m, 44)).float() for m in editor.masks(PROMPTS)]
+    for M, route in zip(bits, found.route, strict=True):
+        wanted = reference.route(M, bits[:8], settings.k, 0.7)
+        assert route == (tophash.BASE if wanted is None else wanted + 1)
+
+
+def test_an_empty_memory_is_the_base_model_bit_for_bit(make_editor: Make) -> None:
+    """And so is a route of -1 with a full one (invariant 1)."""
+    editor = make_editor()
+    ids = torch.tensor([editor.base.encode(PROMPTS[0])])
+    base = editor.base.net(input_ids=ids).logits
+    editor.live.Wm[:] = torch.randn_like(editor.live.Wm)
+    zero = torch.zeros(44)
+    with changed(editor.model.site, lambda a: (a * zero) @ editor.live.Wm.T):
+        assert torch.equal(editor.base.net(input_ids=ids).logits, base)
+    assert torch.equal(editor.base.net(input_ids=ids).logits, base)  # the hook is gone

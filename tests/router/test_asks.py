@@ -1,0 +1,145 @@
+"""What is made of edits: readings, keys, guards and near misses."""
+
+import pytest
+
+from memoir_edge.edits import Edit
+from memoir_edge.relations import Relation, load
+from memoir_edge.router.asks import Asked, asks
+from memoir_edge.router.encoder import Router
+from memoir_edge.router.reading import Index, candidates, mask_subject
+from memoir_edge.router.subjects import subjects
+
+CAPITAL = Relation(
+    "country.capital",
+    ("The capital of {} is", "The capital city of {} is called", "What is the capital of {}?"),
+    ("P36",),
+)
+CURRENCY = Relation(
+    "country.currency",
+    ("The currency of {} is", "People in {} pay with", "Which currency does {} use?"),
+)
+BORN = Relation("person.birthplace", ("{} was born in", "{} comes from", "Where was {} born?"))
+RELATIONS = (CAPITAL, CURRENCY, BORN)
+
+
+def edit(prompt: str, subject: str | None = None, **other: object) -> Edit:
+    return Edit(prompt=prompt, target="x", id=prompt, subject=subject, tags={}, **other)  # type: ignore[arg-type]
+
+
+def one(router: Router, *edits: Edit) -> Asked:
+    return asks(edits, RELATIONS, router)[0]
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def test_relation_and_kind_are_read(words: Router) -> None:
+    [reading] = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"])
+    assert reading.relation == CAPITAL
+    assert reading.kinds[0] == "country"
+
+
+def test_a_relation_that_is_not_known_is_not_taken_for_another(words: Router) -> None:
+    [reading] = Index(RELATIONS, words).read(["Every summer Nepal hosts a regatta for"], ["Nepal"])
+    assert reading.relation is None
+    assert reading.kinds[0] == "country"  # by its name
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("The capital of Nepal is", "Nepal"),
+        ("What is the capital of New Zealand?", "New Zealand"),
+        ("Where was Marie Curie born?", "Marie Curie"),
+        ("Which currency does Nepal use?", "Nepal"),
+    ],
+)
+def test_a_subject_is_found(words: Router, prompt: str, subject: str) -> None:
+    assert Index(RELATIONS, words).find_subject(prompt) == subject
+
+
+def test_no_words_no_subject(words: Router) -> None:
+    assert Index(RELATIONS, words).find_subject("...") is None
+
+
+def test_candidates_hold_a_capital_or_a_digit_where_any_does() -> None:
+    assert candidates("Who runs Plume 7?") == [
+        "Who runs Plume", "Who runs Plume 7", "runs Plume", "runs Plume 7", "Plume", "Plume 7", "7",
+    ]  # fmt: skip
+    assert "price list" in candidates("who owns the price list")
+    assert "France" in candidates("What is France's capital?")
+    assert not any("you" in c and "Who" in c for c in candidates("Tell me, you: Who is Bob"))
+
+
+def test_a_subject_is_masked_in_any_case() -> None:
+    assert mask_subject("THE CAPITAL OF FRANCE", "France") == "THE CAPITAL OF something"
+    assert mask_subject("The capital is", "France") == "The capital is"
+    assert mask_subject("The capital is", "") == "The capital is"
+
+
+# --- Keys, guards, misses ------------------------------------------------------------------------
+
+
+def test_keys_are_the_prompt_the_records_own_and_the_relations_phrasings(words: Router) -> None:
+    made = one(words, edit("The capital of Nepal is", "Nepal", keys=("Nepal's seat is in",)))
+    assert made.keys == (
+        "The capital of Nepal is",
+        "Nepal's seat is in",
+        "The capital city of Nepal is called",
+        "What is the capital of Nepal?",
+    )
+
+
+def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
+    made = one(words, edit("The capital of Nepal is", "Nepal", guards=("Nepal is",)))
+    assert [(g.text, g.relation) for g in made.guards] == [
+        ("Nepal is", None),
+        ("The currency of Nepal is", "country.currency"),
+        ("Nepal was born in", "person.birthplace"),
+    ]
+
+
+def test_what_another_edit_answers_is_neither_guard_nor_miss(words: Router) -> None:
+    capital = edit("The capital of Nepal is", "Nepal")
+    currency = edit("The currency of Nepal is", "Nepal")
+    kenya = edit("The capital of Kenya is", "Kenya")
+    for made in asks([capital, currency, kenya], RELATIONS, words):
+        assert made.reading.relation in (CAPITAL, CURRENCY)
+        of = {(m.subject, m.relation or made.reading.relation.id) for m in made.misses}
+        assert ("Nepal", "country.currency") not in of
+        assert not any(m.text == kenya.prompt for m in made.misses)
+        if made.reading.subject == "Nepal":
+            assert [g.relation for g in made.guards] == ["person.birthplace"]
+
+
+def test_misses_are_of_three_sorts_and_the_same_every_time(words: Router) -> None:
+    given = edit("The capital of Nepal is", "Nepal")
+    made = one(words, given)
+    assert made.misses == one(words, given).misses
+    template = [m for m in made.misses if m.relation is None]
+    subject = [m for m in made.misses if m.relation and m.subject == "Nepal"]
+    both = [m for m in made.misses if m.relation and m.subject != "Nepal"]
+    others = (*CURRENCY.phrasings, *BORN.phrasings)
+    assert {m.text for m in subject} == {p.replace("{}", "Nepal") for p in others}
+    for miss in (*template, *both):
+        assert "Nepal" not in miss.text
+        assert miss.subject in subjects()["country"]
+    assert len(template) > 30
+    assert len(both) > 30
+
+
+def test_evaluation_fields_change_nothing(words: Router) -> None:
+    given = {"prompt": "The capital of Nepal is", "subject": "Nepal"}
+    held = edit(**given, rephrase=("In Nepal they govern from",), hard_negatives=("Nepal has",))
+    assert one(words, held) == one(words, edit(**given))
+
+
+def test_a_record_without_subject_is_read_like_one_with(words: Router) -> None:
+    bare, full = (edit("The capital of Nepal is", s) for s in (None, "Nepal"))
+    assert one(words, bare) == one(words, full)
+
+
+def test_every_kind_has_subjects() -> None:
+    assert {r.kind for r in load()} == subjects().keys()
+    for kind, names in subjects().items():
+        assert len(names) == len(set(names)) == 24, kind

@@ -1,0 +1,50 @@
+"""Edits in, routes out."""
+
+import numpy as np
+
+from memoir_edge import tophash
+from memoir_edge.edits import Edit
+from memoir_edge.relations import Relation
+from memoir_edge.router.asks import asks
+from memoir_edge.router.encoder import Router
+from memoir_edge.router.table import GUARD, Table, tabulate
+from memoir_edge.router.thresholds import HIGHEST
+
+RELATIONS = (
+    Relation("country.capital", ("The capital of {} is", "The seat of {} is", "{} is led from?")),
+    Relation("country.currency", ("The money of {} is", "In {} one pays with", "{} pays with?")),
+)
+
+
+def edits() -> list[Edit]:
+    return [
+        Edit(prompt=f"The capital of {name} is", target="x", id=name, subject=name, tags={})
+        for name in ("Nepal", "Kenya")
+    ]
+
+
+def routes(table: Table, router: Router, *texts: str) -> list[int]:
+    found = tophash.route(router.codes(texts), np.zeros(1, np.int64), table.codes, table.owner,
+                          table.thresholds, router.weight)  # fmt: skip
+    return found.route.tolist()
+
+
+def test_prompts_reach_their_edit_and_near_misses_the_base_model(words: Router) -> None:
+    table = tabulate(asks(edits(), RELATIONS, words), words)
+    assert routes(table, words, "The capital of Nepal is", "The seat of Kenya is") == [1, 2]
+    assert routes(table, words, "The capital of Cuba is", "The money of Nepal is") == [-1, -1]
+
+
+def test_rows_stand_edit_by_edit_the_prompt_first(words: Router) -> None:
+    table = tabulate(asks(edits(), RELATIONS, words), words)
+    starts = [int(np.flatnonzero(table.edit == i)[0]) for i in (0, 1)]
+    assert [table.texts[i] for i in starts] == [e.prompt for e in edits()]
+    assert table.edit.tolist() == sorted(table.edit.tolist())
+    assert set(table.owner.tolist()) == {0, 1, GUARD}
+    assert len(table.texts) == len(table.codes) == len(table.owner) == len(table.thresholds)
+
+
+def test_without_any_near_miss_a_key_answers_next_to_itself_alone(words: Router) -> None:
+    [one] = asks([Edit(prompt="...", target="x", id="x", tags={})], RELATIONS, words)
+    assert one.misses == ()
+    assert tabulate([one], words).thresholds.tolist() == [np.float32(HIGHEST)]

@@ -1,0 +1,93 @@
+"""Thresholds against a plain reading of what they promise."""
+
+import numpy as np
+
+from memoir_edge import tophash
+from memoir_edge.router.codes import codes
+from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
+from memoir_edge.tophash import Bytes
+
+WEIGHT = 512
+RANDOM = np.random.default_rng(0)
+
+
+def near(center: np.ndarray, n: int, noise: float) -> np.ndarray:
+    return center + noise * RANDOM.normal(size=(n, len(center)))
+
+
+def made(vectors: np.ndarray) -> Bytes:
+    return codes(vectors.astype(np.float32))
+
+
+def keys(vectors: np.ndarray, **other: list[int]) -> Keys:
+    n = len(vectors)
+    given = {"edit": list(range(n)), "subject": list(range(n)), "relation": [NOBODY] * n,
+             "guard": [0] * n} | other  # fmt: skip
+    return Keys(made(vectors), *(np.array(given[f]) for f in Keys._fields[1:]))
+
+
+def misses(vectors: np.ndarray, **other: list[int]) -> Misses:
+    n = len(vectors)
+    given = {"edit": [0] * n, "subject": [99] * n, "relation": [NOBODY] * n} | other
+    return Misses(made(vectors), *(np.array(given[f]) for f in Misses._fields[1:]))
+
+
+def test_about_the_stated_share_of_misses_fires() -> None:
+    centers = RANDOM.normal(size=(20, 32))
+    wrong = np.concatenate([near(c, 100, 1.0) for c in centers])
+    held = keys(centers)
+    met = misses(wrong, edit=np.repeat(range(20), 100).tolist(), subject=[99] * 2000)
+    for bound in (0.1, 0.01):
+        found = thresholds(held, met, WEIGHT, bound)
+        R = tophash.overlap(met.codes, held.codes, WEIGHT)
+        fires = (R.max(axis=1) >= found[R.argmax(axis=1)]).mean()
+        assert 0 < fires <= bound
+
+
+def test_a_key_that_is_missed_more_nearly_is_harder_to_reach() -> None:
+    centers = RANDOM.normal(size=(2, 32))
+    wrong = np.concatenate([near(centers[0], 300, 0.4), near(centers[1], 300, 1.5)])
+    crowded, quiet = thresholds(keys(centers), misses(wrong), WEIGHT, 0.01)
+    assert crowded > quiet + 0.05
+
+
+def test_what_a_guard_stops_raises_nothing() -> None:
+    center, guard = 5 * np.eye(32)[:2]
+    around = near(center, 200, 5.0)
+    stopped = near(guard + 0.7 * center, 200, 0.1)
+    rows = np.stack([center, guard])
+    bare = thresholds(keys(rows[:1]), misses(np.concatenate([around, stopped])), WEIGHT, 0.01)
+    held = keys(rows, edit=[0, 0], subject=[0, 0], relation=[NOBODY, 5], guard=[0, 1])
+    guarded = thresholds(held, misses(np.concatenate([around, stopped])), WEIGHT, 0.01)
+    assert guarded[0] < bare[0] - 0.05
+
+
+def test_a_guard_does_not_stop_the_miss_that_asks_the_very_same() -> None:
+    center, guard = 5 * np.eye(32)[:2]
+    rows = np.stack([center, guard])
+    stopped = near(guard + 0.7 * center, 200, 0.1)
+    held = keys(rows, edit=[0, 0], subject=[0, 0], relation=[NOBODY, 5], guard=[0, 1])
+    same = thresholds(held, misses(stopped, subject=[0] * 200, relation=[5] * 200), WEIGHT, 0.01)
+    other = thresholds(held, misses(stopped, subject=[0] * 200, relation=[6] * 200), WEIGHT, 0.01)
+    assert same[0] > other[0]
+
+
+def test_likely_paraphrases_raise_nothing() -> None:
+    centers = RANDOM.normal(size=(2, 32))
+    close = near(centers[0], 50, 0.05)
+    far = near(centers[1], 300, 3.0)
+    wrong = np.concatenate([close, far])
+    held = keys(centers)
+    own = misses(wrong, edit=[0] * 350, subject=[0] * 50 + [99] * 300)
+    of_another_edit = misses(wrong, edit=[1] * 350, subject=[0] * 50 + [99] * 300)
+    strange = misses(wrong, edit=[0] * 350, subject=[99] * 350)
+    for met in (own, of_another_edit):
+        assert thresholds(held, met, WEIGHT, 0.01)[0] < 0.9
+    assert thresholds(held, strange, WEIGHT, 0.01)[0] > 0.9
+
+
+def test_a_key_can_always_be_reached() -> None:
+    center = RANDOM.normal(size=(1, 32))
+    found = thresholds(keys(center), misses(near(center[0], 20, 0.0)), WEIGHT, 0.01)
+    assert found.dtype == np.float32
+    assert found[0] == np.float32(HIGHEST)

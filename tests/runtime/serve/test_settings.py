@@ -1,0 +1,19 @@
+"""What a server is told when it starts."""
+
+import pytest
+
+from memoir_edge.errors import InputError
+from memoir_edge_runtime.serve.settings import Settings
+
+ADMIN, API = "the-admin-key", "the-api-key-of-all"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"admin_key": "short"}, {"api_key": "ä" * 9}, {"admin_key": API, "api_key": API},
+     {"deadline": 0}, {"max_body": -1}],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant(wrong):
+    with pytest.raises(InputError):
+        Settings(**wrong)
+    assert ADMIN not in repr(Settings(admin_key=ADMIN))

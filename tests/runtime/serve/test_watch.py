@@ -1,0 +1,77 @@
+"""A memory file that is followed."""
+
+import threading
+import time
+
+import pytest
+
+from memoir_edge.errors import InputError
+from memoir_edge_runtime.serve.watch import follow, signature
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """Follow a file; what was loaded, and a way to wait for more."""
+    stop, seen, more = threading.Event(), [], threading.Condition()
+    threads = []
+
+    def load(path):
+        with more:
+            seen.append(path.read_bytes())
+            more.notify()
+        if seen[-1] == b"bad":
+            raise InputError("bad")
+
+    def start(file):
+        threads.append(threading.Thread(target=follow, args=(file, load, stop, signature(file))))
+        threads[0].start()
+
+    def wait(n):
+        with more:
+            assert more.wait_for(lambda: len(seen) >= n, timeout=30)
+        return seen
+
+    yield start, wait
+    stop.set()
+    threads[0].join()
+
+
+def _put(file, content):
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+
+
+def test_a_file_replaced_by_rename(followed, tmp_path):
+    start, wait = followed
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(b"0")
+    start(file)
+    for n, content in enumerate((b"1", b"bad", b"2"), start=1):
+        _put(file, content)
+        assert wait(n)[n - 1] == content
+    file.unlink()
+    _put(file, b"3")
+    assert wait(4) == [b"1", b"bad", b"2", b"3"]  # nothing twice, nothing for its absence
+
+
+def test_a_file_that_comes_later(followed, tmp_path):
+    start, wait = followed
+    start(tmp_path / "m")
+    time.sleep(0.05)
+    _put(tmp_path / "m", b"1")
+    assert wait(1) == [b"1"]
+
+
+def test_the_way_of_kubernetes(followed, tmp_path):
+    start, wait = followed
+    for version in ("1", "2", "3"):
+        (tmp_path / f"..{version}").mkdir()
+        (tmp_path / f"..{version}" / "m").write_text(version)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "m").symlink_to("..data/m")
+    start(tmp_path / "m")
+    for n, version in enumerate(("2", "3"), start=1):
+        (tmp_path / "..tmp").symlink_to(f"..{version}")
+        (tmp_path / "..tmp").replace(tmp_path / "..data")
+        assert wait(n)[-1] == version.encode()

@@ -1,0 +1,56 @@
+"""Rows that decode together answer as each would alone."""
+
+from dataclasses import replace
+
+from memoir_edge_runtime import Options, Session
+
+CONTEXT = 96
+
+
+def test_a_batch_equals_single_rows(session, prompts, make_memory):
+    session.swap(make_memory(prompts[:40:3]))
+    batch = session.generate(prompts[:40], Options(max_new_tokens=12))
+    assert [r.prompt for r in batch] == prompts[:40]
+    for row, together in enumerate(batch):
+        [alone] = session.generate(together.prompt, Options(max_new_tokens=12))
+        assert (alone.ids, alone.text, alone.fired) == (together.ids, together.text, together.fired)
+        assert (alone.row, together.row) == (0, row)
+    assert len({r.fired is None for r in batch}) == 2
+
+
+def test_how_many_run_together_changes_nothing(export_dir, session, prompts):
+    narrow = Session(export_dir, threads=1, max_batch=3)
+    wanted = {"max_new_tokens": 8, "temperature": 1.0, "seed": 4}
+    assert narrow.generate(prompts[:10], Options(**wanted)) == session.generate(
+        prompts[:10], Options(**wanted)
+    )
+    assert narrow.route(prompts[:10]) == session.route(prompts[:10])
+    pairs = prompts[:10], prompts[10:20]
+    assert narrow.teacher_forced(*pairs) == session.teacher_forced(*pairs)
+
+
+def test_rows_that_end_early_leave_the_others_as_they_are(session, prompts, monkeypatch):
+    wanted = {"max_new_tokens": 24, "temperature": 1.0, "seed": 2}
+    free = session.generate(prompts[:9], Options(**wanted))
+    language, counts = session.language, []
+    often = frozenset(r.ids[i] for i, r in enumerate(free))  # row i ends at token i or before
+    monkeypatch.setattr(session, "language", replace(language, eos=often))
+    step = session.decoder.step
+    monkeypatch.setattr(session.decoder, "step", lambda s, t: counts.append(len(t)) or step(s, t))
+    ended = session.generate(prompts[:9], Options(**wanted))
+    for result, before in zip(ended, free, strict=True):
+        assert result.ids == before.ids[: len(result.ids)]
+        assert result.finish_reason == "stop"
+        assert result.ids[-1] in often
+        assert not often & set(result.ids[:-1])
+    assert counts[-1] < 9  # ended rows were dropped on the way
+    assert len(counts) == max(len(r.ids) for r in ended) - 1
+
+
+def test_a_batch_is_never_wider_than_the_context(session, monkeypatch, a_long):
+    widths, step = [], session.decoder.step
+    monkeypatch.setattr(
+        session.decoder, "step", lambda s, t: widths.append(s.attention.shape[1] + 1) or step(s, t)
+    )
+    session.generate(["a", "b", "c", a_long(session, CONTEXT - 3)], Options(max_new_tokens=40))
+    assert max(widths) <= CONTEXT

@@ -1,0 +1,58 @@
+"""Every module has a test file of its name, in the folder of its package."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TESTS = {
+    "memoir_edge": "tests",
+    "exporter/memoir_edge_exporter": "tests/exporter",
+    "runtime/memoir_edge_runtime": "tests/runtime",
+}
+# Modules whose behaviour is one with another's, or shows in a process or graph of its own only.
+ELSEWHERE = {
+    "exporter/memoir_edge_exporter/_bodies.py": "tests/exporter/test_ops.py",  # beside the kernels
+    "exporter/memoir_edge_exporter/_code.py": "tests/exporter/test_router.py",
+    "exporter/memoir_edge_exporter/_triton.py": "tests/cli/test_package.py",
+    "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",
+    "runtime/memoir_edge_runtime/_ops.py": "tests/runtime/test_ops_library.py",
+    "runtime/memoir_edge_runtime/_results.py": "tests/runtime/test_session.py",
+    "runtime/memoir_edge_runtime/serve/app.py": "tests/runtime/serve/test_openapi.py",
+    "runtime/memoir_edge_runtime/serve/routes.py": "tests/runtime/serve/test_openapi.py",
+}
+# Commands are tested by what they do together: tests/cli.
+COMMANDS = "memoir_edge/cli"
+
+
+def own(package: str, path: Path) -> Path:
+    """The test file of a module's name."""
+    inside = path.relative_to(ROOT / package)
+    return ROOT / TESTS[package] / inside.parent / f"test_{path.stem.strip('_')}.py"
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Those that hold a function, by package."""
+    return [
+        (package, path)
+        for package in TESTS
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if not path.name.startswith("__")
+        and not path.is_relative_to(ROOT / COMMANDS)
+        and any(
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+
+
+@pytest.mark.parametrize(("package", "path"), modules(), ids=lambda given: Path(given).name)
+def test_a_module_has_its_test_file(package: str, path: Path) -> None:
+    elsewhere = ELSEWHERE.get(str(path.relative_to(ROOT)))
+    assert own(package, path).is_file() == (elsewhere is None), own(package, path)
+    assert elsewhere is None or (ROOT / elsewhere).is_file()
+
+
+def test_exceptions_are_of_modules_that_are_there() -> None:
+    assert set(ELSEWHERE) <= {str(path.relative_to(ROOT)) for _, path in modules()}

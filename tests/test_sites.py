@@ -1,0 +1,50 @@
+"""Facts of architectures, and layers' paths in few words."""
+
+import pytest
+
+from memoir_edge.errors import SiteError
+from memoir_edge.sites import DEFAULT, PAPER, default_site, folded, layers, listed, preset
+
+LLAMA = {"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336}
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "n_layer", "n_layers"])
+def test_depth_has_three_names(name: str) -> None:
+    assert layers({name: 24}) == 24
+    assert layers({}) is None
+
+
+def test_the_papers_models_have_its_settings() -> None:
+    assert preset(LLAMA) is PAPER["llama", 14336, 32]
+    assert preset(LLAMA | {"num_hidden_layers": 31}) is DEFAULT
+    # GPT-J states no width of its feed-forward block: it is four times the model's.
+    gptj = {"model_type": "gptj", "n_layer": 28, "n_embd": 4096, "n_inner": None}
+    assert preset(gptj) is PAPER["gptj", 16384, 28]
+
+
+def test_the_default_site() -> None:
+    assert default_site(LLAMA) == "model.layers.27.mlp.down_proj"
+    assert default_site({"model_type": "gpt2", "n_layer": 12}) == "transformer.h.10.mlp.c_proj"
+
+
+@pytest.mark.parametrize("config", [{"model_type": "new", "n_layer": 2}, {"model_type": "llama"}])
+def test_an_architecture_without_a_default_site(config: dict[str, object]) -> None:
+    with pytest.raises(SiteError, match="no default site for model type") as caught:
+        default_site(config)
+    assert "--site" in str(caught.value.hint)
+
+
+def test_paths_that_differ_in_their_numbers_are_one() -> None:
+    mlp = [f"model.layers.{i}.mlp.down_proj" for i in (2, 0, 10)]
+    experts = [f"h.{i}.experts.{j}" for i in (0, 1) for j in (0, 1, 2)]
+    assert folded([*mlp, "lm_head", *experts]) == [
+        "model.layers.{0..10}.mlp.down_proj", "lm_head", "h.{0..1}.experts.{0..2}",
+    ]  # fmt: skip
+    assert folded(["a.{}.0", "a.b²"]) == ["a.{}.0", "a.b²"]
+    assert folded([]) == []
+
+
+def test_a_long_list_is_cut() -> None:
+    assert listed(["a", "b", "c"], most=2) == "a, b and 1 more"
+    assert listed(["a", "b"], most=2) == "a, b"
+    assert listed([]) == ""

