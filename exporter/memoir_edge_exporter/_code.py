@@ -4,9 +4,10 @@ import copy
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from memoir_edge.router.codes import projection
 from memoir_edge.router.encoder import Encoder
-from torch import Tensor, nn
 
 
 class Code(nn.Module):

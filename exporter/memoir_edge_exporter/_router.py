@@ -23,11 +23,11 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from memoir_edge.router.encoder import Encoder
 from onnx import TensorProto, helper, numpy_helper
 
 from memoir_edge import ports, sidecar
 from memoir_edge.errors import InputError
+from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter._base_graph import OPSET, quiet
 from memoir_edge_exporter._bodies import VERSION, bodies
 from memoir_edge_exporter._eight_bits import eight_bits

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from memoir_edge.router.codes import BITS, feature, projection
-from memoir_edge.router.encoder import Encoder
 
 from memoir_edge import sidecar, tophash
 from memoir_edge.errors import InputError
 from memoir_edge.memory import Codes
 from memoir_edge.memory import Router as Bound
+from memoir_edge.router.codes import BITS, feature, projection
+from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter import Exported, export, export_router
 from memoir_edge_runtime import Router
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memoir_edge.router.encoder import Encoder
 
 from memoir_edge import memory as memories
 from memoir_edge.memory import UNREACHABLE, Codes
 from memoir_edge.memory import Router as Bound
+from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter import export
 from memoir_edge_runtime import Session
 from memoir_edge_runtime.serve import schema
