@@ -255,6 +255,29 @@ class Memory:
         return {entry.row: entry for entry in self.edits}
 
 
+class Rows(NamedTuple):
+    """What prompts are compared with, whether masks or codes."""
+
+    packed: Bytes  # [R, ceil(bits/8)]
+    owner: npt.NDArray[np.int32]  # [R] row of the edit (`Entry.row`), -1 for a guard
+    thresholds: Floats  # [R]
+    bits: int
+    weight: int
+
+    def of(self, entry: Entry) -> npt.NDArray[np.intp]:
+        """The rows of an edit's keys, that of its own prompt first."""
+        return np.flatnonzero(self.owner == entry.row)
+
+
+def rows(memory: Memory) -> Rows:
+    """The keys of a memory of either kind."""
+    if (codes := memory.codes) is not None:
+        router = codes.router
+        return Rows(codes.keys, codes.owner, codes.thresholds, router.bits, router.weight)
+    thresholds = np.broadcast_to(memory.thresholds, memory.owner.shape)
+    return Rows(memory.bank, memory.owner, thresholds, memory.D, memory.k)
+
+
 def sparse(Wm: Floats, bank: Bytes) -> tuple[npt.NDArray[np.int32], Floats]:
     """The columns of `Wm` that some mask touches and that are not all zero.
 

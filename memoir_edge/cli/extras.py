@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, install
 from memoir_edge.history import Journal
 from memoir_edge.relations import Relation, without
 from memoir_edge.relations import load as load_relations
@@ -38,7 +38,7 @@ def needs(what: str, extra: str) -> Iterator[None]:
     except ImportError as error:
         raise InputError(
             f"this command needs {what} ({error.name} is missing)",
-            hint=f'in a checkout of memoir-edge: pip install -c constraints.txt ".[{extra}]"',
+            hint=install(extra),
         ) from error
 
 

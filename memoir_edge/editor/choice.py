@@ -9,6 +9,8 @@ Nothing is trained.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +23,9 @@ from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.prompts import own_texts, unrelated_prompts, ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
-from memoir_edge.nearmiss import misses, subjects
+from memoir_edge.nearmiss import Miss, misses, subjects
 from memoir_edge.sites import layers
-from memoir_edge.tophash import FEATURES, SCALED
+from memoir_edge.tophash import FEATURES, SCALED, Ints
 
 SHARES = (1 / 8, 2 / 7, 1 / 2)  # of k / D
 OWN_TEXTS = 3
@@ -86,48 +88,73 @@ def trials(
     Raises:
         InputError: Too few near misses can be made from the edits to measure that bound.
     """
-    strays = list(unrelated or unrelated_prompts())
-    texts = own_texts(base, OWN_TEXTS)
-    asked = [
-        (i, text)
-        for i, edit in enumerate(edits)
-        for text in dict.fromkeys([*edit.keys, *ways(base, edit.prompt, texts)])
-    ]
-    near = misses(edits)
-    parts = [[e.prompt for e in edits], [t for _, t in asked], [m.text for m in near], strays]
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    own = np.array([i for i, _ in asked])
-    about = np.array(subjects(edits))
-    of = np.array([miss.edit for miss in near]), np.array([miss.subject for miss in near])
+    asked = _Asked.of(base, edits, list(unrelated or unrelated_prompts()))
     found: list[Trial] = []
     for site in sites:
-        every = _features(base, site, [text for part in parts for text in part], features)
+        every = _features(base, site, asked.texts, features)
         for feature in features:
-            f = every[feature]
-            plain = np.split(f, ends)[3]
-            D = f.shape[1]
-            scale = tophash.scale(plain) if feature in SCALED else np.ones(D, np.float32)
+            D = every[feature].shape[1]
             for k in sorted({max(round(share * D), 1) for share in shares}):
-                masks = tophash.pack(tophash.mask(f, plain.mean(axis=0), scale, np.arange(D), k))
-                bank, way, missing, stray = np.split(masks, ends)
-                keys = Keys(bank, np.arange(len(edits)), about)
-                limits = thresholds(keys, k, Misses(missing, *of), stray, bound)
-                if limits is None:
-                    raise InputError(
-                        f"{len(near)} near misses can be made from these edits, too few to "
-                        f"measure false fires of {bound:g}",
-                        hint="more edits, records that name their subject, or a larger bound",
-                    )
-                R = np.concatenate([tophash.overlap(mask[None], bank, k) for mask in way])
-                best = R.argmax(axis=1)
-                right = best == own
-                reached = right & (R.max(axis=1) >= limits[best])
-                found.append(
-                    Trial(site, feature, k, float(reached.mean()), float(right.mean()),
-                          float(np.median(limits)))
-                )  # fmt: skip
+                found.append(_trial(asked, site, feature, k, every[feature], bound))
         on_site(site)
     return sorted(found, key=lambda trial: -trial.recall)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """All that is asked: the edits' prompts, other ways to ask, near misses, unrelated prompts."""
+
+    texts: list[str]
+    ends: tuple[int, int, int]  # where the second, third and fourth part begin
+    own: Ints  # [ways] number of the edit that each way asks for
+    about: Ints  # [edits] number of each edit's subject
+    near: list[Miss]
+
+    @classmethod
+    def of(cls, base: BaseModel, edits: Sequence[Edit], strays: Sequence[str]) -> "_Asked":
+        before = own_texts(base, OWN_TEXTS)
+        asked = [
+            (i, text)
+            for i, edit in enumerate(edits)
+            for text in dict.fromkeys([*edit.keys, *ways(base, edit.prompt, before)])
+        ]
+        near = misses(edits)
+        parts = [[e.prompt for e in edits], [t for _, t in asked], [m.text for m in near]]
+        first, second, third = accumulate(map(len, parts))
+        return cls(
+            [text for part in (*parts, strays) for text in part],
+            (first, second, third),
+            np.array([i for i, _ in asked]),
+            np.array(subjects(edits)),
+            near,
+        )
+
+
+def _trial(
+    asked: _Asked, site: str, feature: str, k: int, f: tophash.Floats, bound: float
+) -> Trial:
+    """One way to route, with thresholds for the bound; f `[texts, D]` are the texts' features."""
+    plain = f[asked.ends[2] :]
+    D = f.shape[1]
+    scale = tophash.scale(plain) if feature in SCALED else np.ones(D, np.float32)
+    masks = tophash.pack(tophash.mask(f, plain.mean(axis=0), scale, np.arange(D), k))
+    bank, way, missing, stray = np.split(masks, asked.ends)
+    of = np.array([m.edit for m in asked.near]), np.array([m.subject for m in asked.near])
+    keys = Keys(bank, np.arange(len(bank)), asked.about)
+    limits = thresholds(keys, k, Misses(missing, *of), stray, bound)
+    if limits is None:
+        raise InputError(
+            f"{len(asked.near)} near misses can be made from these edits, too few to "
+            f"measure false fires of {bound:g}",
+            hint="more edits, records that name their subject, or a larger bound",
+        )
+    R = np.concatenate([tophash.overlap(mask[None], bank, k) for mask in way])
+    best = R.argmax(axis=1)
+    right = best == asked.own
+    reached = right & (R.max(axis=1) >= limits[best])
+    return Trial(
+        site, feature, k, float(reached.mean()), float(right.mean()), float(np.median(limits))
+    )
 
 
 @torch.no_grad()

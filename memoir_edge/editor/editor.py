@@ -154,7 +154,7 @@ class Editor:
         """Packed masks, each `[ceil(D/8)]`.
 
         One forward pass a prompt: a stored mask must not depend on what else was in its batch. It
-        does not depend on Wm either (MEMOIR section 2), so it is formed once.
+        does not depend on Wm either, which is added behind the site, so it is formed once.
         """
         hashing = self.live.hashing
         alone = replace(self.model, batch=1)

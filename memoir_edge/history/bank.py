@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from memoir_edge import tophash
-from memoir_edge.memory import Codes, Entry, Memory, Router, by_codes
-from memoir_edge.tophash import Bytes, Floats
+from memoir_edge.memory import Codes, Entry, Memory, Router, by_codes, rows
+from memoir_edge.tophash import GUARD, Bytes, Floats
 
-GUARD = -1
 Record = dict[str, Any]
 
 
@@ -232,15 +231,14 @@ class Bank:
 
 def bank_of(memory: Memory) -> Bank:
     """The keys of a memory file. Which edit brought a guard it does not say."""
-    codes = memory.codes
-    packed, owners = (memory.bank, memory.owner) if codes is None else (codes.keys, codes.owner)
-    thresholds = memory.thresholds if codes is None else codes.thresholds
+    codes, held = memory.codes, rows(memory)
     edit = {entry.row: entry.id for entry in memory.edits}
-    texts = codes.texts if codes and codes.texts else [None] * len(packed)
-    limits = np.broadcast_to(thresholds, owners.shape)
+    texts = codes.texts if codes and codes.texts else [None] * len(held.packed)
     keys = [
         Key(mask, edit.get(int(owner)), float(limit), edit.get(int(owner)), text)
-        for mask, owner, limit, text in zip(packed, owners, limits, texts, strict=True)
+        for mask, owner, limit, text in zip(
+            held.packed, held.owner, held.thresholds, texts, strict=True
+        )
     ]
     return Bank(
         memory.D,

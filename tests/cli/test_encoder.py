@@ -125,6 +125,22 @@ def test_an_edit_is_taken_back(kept: Path, run_json: Any) -> None:
     assert codes(kept).texts == before.texts
 
 
+def test_it_is_looked_into_and_compared(whole: Path, kept: Path, run_json: Any) -> None:
+    held = codes(whole)
+    _, document = run_json("inspect", whole)
+    assert document["router"]["kind"] == "encoder"
+    assert (document["keys"], document["guards"]) == (len(held.keys), int((held.owner < 0).sum()))
+    assert document["chance_overlap"] == 0.5
+    first = document["edits"][0]
+    assert first["keys"] == int((held.owner == 0).sum())
+    assert first["threshold"] == held.thresholds[0]
+    run_json("delete", kept, CURRENCY.id, "--no-replay")
+    _, document = run_json("diff", whole, kept)
+    assert [(row["what"], row["id"]) for row in document["edits"]] == [("went", CURRENCY.id)]
+    assert document["bytes"]["keys"][1] == len(codes(kept).keys) * (128 + 8)
+    assert document["bytes"]["masks"] == [2 * 96, 96]
+
+
 def test_thresholds_can_be_made_anew(kept: Path, run_json: Any) -> None:
     before = codes(kept)
     words = ("calibrate", "--memory", kept, "--model", model_dir(), "--false-fires", "0.4")

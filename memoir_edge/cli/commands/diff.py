@@ -7,7 +7,7 @@ import numpy as np
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.output import Output
-from memoir_edge.memory import Entry, Memory
+from memoir_edge.memory import Entry, Memory, rows
 from memoir_edge.tophash import unpack
 
 
@@ -30,7 +30,7 @@ def command(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: 
         "went": [was[id] for id in was if id not in now],
         "changed": [now[id] for id in changed],
     }
-    rows = [
+    listed = [
         {"what": what, "id": e.id, "prompt": _field(e, "prompt"), "target": _field(e, "target"),
          "bytes": cost[what][e.id]}
         for what, entries in groups.items() for e in entries
@@ -38,7 +38,7 @@ def command(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: 
     sizes = {name: [_size(memory)[name] for memory in (old, new)] for name in _size(old)}
     sizes["file"] = [a.stat().st_size, b.stat().st_size]
     output.table(
-        "edits", ["", "id", "prompt", "target", "own bytes"], [list(r.values()) for r in rows]
+        "edits", ["", "id", "prompt", "target", "own bytes"], [list(r.values()) for r in listed]
     )
     output.table(
         "bytes",
@@ -51,7 +51,7 @@ def command(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: 
         f"{same} are the same" + ("" if _kin(old, new) else "; the memories are of other models")
     )
     document = {"before": old.digest, "after": new.digest, "same_model": _kin(old, new)}
-    output.result(document | {"edits": rows, "same": same, "bytes": sizes})
+    output.result(document | {"edits": listed, "same": same, "bytes": sizes})
     return 0
 
 
@@ -70,9 +70,8 @@ def _other(old: Memory, was: Entry, new: Memory, now: Entry) -> bool:
 
 
 def _keys(memory: Memory, entry: Entry) -> list[tuple[bytes, float]]:
-    thresholds = np.broadcast_to(memory.thresholds, memory.owner.shape)
-    rows = np.flatnonzero(memory.owner == entry.row)
-    return [(memory.bank[row].tobytes(), float(thresholds[row])) for row in rows]
+    held = rows(memory)
+    return [(held.packed[row].tobytes(), float(held.thresholds[row])) for row in held.of(entry)]
 
 
 def _costs(memory: Memory) -> dict[str, int]:
@@ -84,16 +83,17 @@ def _costs(memory: Memory) -> dict[str, int]:
         readers += reads[entry.id]
     alone = np.zeros(memory.D, np.bool_)
     alone[memory.columns] = readers[memory.columns] == 1
-    key, column = _per_key(memory), _per_column(memory)
+    held, key, column = rows(memory), _per_key(memory), _per_column(memory)
     return {
-        e.id: int((memory.owner == e.row).sum()) * key + _document(e)
+        e.id: len(held.of(e)) * key + _document(e)
         + int((reads[e.id] & alone).sum()) * column
         for e in memory.edits
     }  # fmt: skip
 
 
 def _per_key(memory: Memory) -> int:
-    return int(memory.bank.shape[1] + memory.owner.itemsize + memory.thresholds.itemsize)
+    held = rows(memory)
+    return int(held.packed.shape[1] + held.owner.itemsize + held.thresholds.itemsize)
 
 
 def _per_column(memory: Memory) -> int:
@@ -107,7 +107,8 @@ def _document(entry: Entry) -> int:
 
 def _size(memory: Memory) -> dict[str, int]:
     return {
-        "keys": len(memory.bank) * _per_key(memory),
+        "keys": len(rows(memory).packed) * _per_key(memory),
+        "masks": memory.bank.nbytes if memory.codes else 0,
         "columns": len(memory.columns) * _per_column(memory),
         "records": sum(map(_document, memory.edits)),
     }
