@@ -34,7 +34,7 @@ from rich.table import Table
 from memoir_edge import ports, tophash
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import Editor, choose, default_site, find_site, load, quiet, width
+from memoir_edge.editor import Editor, choose, load, quiet
 from memoir_edge.memory import Base, Entry, Memory
 from memoir_edge_exporter import export
 from memoir_edge_exporter._base_graph import base_graph
@@ -388,8 +388,7 @@ def _way(native: bool) -> str:
 def edited(name: str, device: str, dtype: torch.dtype | None) -> tuple[Figures, Memory]:
     """Seconds an edit once warm, and whether the edits took."""
     base = load(str(model_dir()), device=device, dtype=dtype)
-    site = default_site(base.config)
-    settings = choose(base.config, width(find_site(base.net, site))[0], site=site)
+    settings = choose(base)
     edits = showcase()
     Editor(base, settings).apply(edits[:1])  # warm
     editor = Editor(base, settings)
