@@ -1,8 +1,8 @@
 """The examples in the docstrings give what they say.
 
 They run in a folder that holds `model`, the demo model; `onnx`, its export; `facts.safetensors`, a
-memory of one edit of it. `base` is that model in PyTorch, `edits` the edit, `choose` the function
-of that name.
+memory of one edit of it. `base` is that model in PyTorch, `edits` the edit, and `choose` is the
+function of that name.
 """
 
 import doctest

@@ -15,8 +15,11 @@ TESTS = {
 ELSEWHERE = {
     "exporter/memoir_edge_exporter/_bodies.py": "tests/exporter/test_ops.py",  # beside the kernels
     "exporter/memoir_edge_exporter/_code.py": "tests/exporter/test_router.py",
+    "exporter/memoir_edge_exporter/_eight_bits.py": "tests/exporter/test_router.py",
     "exporter/memoir_edge_exporter/_triton.py": "tests/cli/test_package.py",
     "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",
+    "memoir_edge/router/adapter.py": "tests/router/test_encoder.py",  # an encoder's own change
+    "memoir_edge/router/reading.py": "tests/router/test_asks.py",
     "runtime/memoir_edge_runtime/_ops.py": "tests/runtime/test_ops_library.py",
     "runtime/memoir_edge_runtime/_results.py": "tests/runtime/test_session.py",
     "runtime/memoir_edge_runtime/serve/app.py": "tests/runtime/serve/test_openapi.py",

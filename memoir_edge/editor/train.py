@@ -5,7 +5,7 @@ edit's change, as a product of two thin matrices.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from math import isfinite
 from typing import NamedTuple
 
@@ -92,15 +92,11 @@ def train(
     Raises:
         InputError: A loss is no longer finite.
     """
+    batch = _batch(base, jobs, settings)
     kept = [thin(settings, len(job.rows), job.columns).to(Wm.device)[:, None] for job in jobs]
     ends = [0, *accumulate(map(len, kept))]
     parts = [slice(*pair) for pair in pairwise(ends)]  # each job's rows of the batch
-    batch, at, wanted, owner, share = _batch(base, jobs, settings)
-    touched, places = torch.unique(torch.cat([job.columns for job in jobs]), return_inverse=True)
-    own = places.reshape(len(jobs), -1)  # [jobs, k] in W
-    W = Wm.T[touched]  # [columns of any mask, d]: the only copy, and all that training changes
-    changes, moves = W.new_zeros(2, *own.shape, W.shape[1])
-    leaves: list[Tensor] = []
+    descent = _Descent(Wm, jobs, settings)
     reads: list[Tensor] = []  # [rows, T, k] of each job, constant over the steps
 
     def delta(a: Tensor) -> Tensor:
@@ -110,53 +106,94 @@ def train(
                 a[part][..., job.columns].float() * keep
                 for part, job, keep in zip(parts, jobs, kept, strict=True)
             ]
-        return torch.cat([r @ leaf for r, leaf in zip(reads, leaves, strict=True)])
+        return torch.cat([r @ leaf for r, leaf in zip(reads, descent.leaves, strict=True)])
 
-    step, steps, decay = 0, [0] * len(jobs), 1.0
-    former = [float("inf")] * len(jobs)
-    with resumed_at(base.net, settings.site, batch), changed(site, delta), head_reads(base.net, at):
-        while True:
-            leaves[:] = [W[places].requires_grad_(True) for places in own]
-            logits = base.net(**batch, use_cache=False).logits.float()
-            nats = nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none")
-            measured = nats.new_zeros(len(jobs)).index_add(
-                0, owner.to(nats.device), nats * share.to(nats.device)
-            )
-            losses = measured.tolist()
+    with (
+        resumed_at(base.net, settings.site, batch.inputs),
+        changed(site, delta),
+        head_reads(base.net, batch.at),
+    ):
+        losses = descent.run(lambda: _measured(base, batch, len(jobs)), on_step)
+    out = []
+    real = batch.inputs["attention_mask"].bool().to(Wm.device)
+    for i, (part, job) in enumerate(zip(parts, jobs, strict=True)):
+        read = reads[i][real[part]]
+        read = read if job.avoid is None else read @ job.avoid
+        V, U, error = low_rank(descent.changes[i], read)
+        steps = descent.steps[i]
+        out.append(Change(V.cpu().numpy(), U.cpu().numpy(), descent.decay, losses[i], steps, error))
+    return out
+
+
+class _Descent:
+    """Gradient descent on the columns that the jobs' masks touch, and what it did for each job."""
+
+    def __init__(self, Wm: Tensor, jobs: Sequence[Job], settings: Settings) -> None:
+        columns = torch.cat([job.columns for job in jobs])
+        touched, places = torch.unique(columns, return_inverse=True)
+        self.jobs, self.settings = jobs, settings
+        self.own = places.reshape(len(jobs), -1)  # [jobs, k] in W
+        self.W = Wm.T[touched]  # [columns, d]: the only copy, and all that training changes
+        self.changes, self.moves = self.W.new_zeros(2, *self.own.shape, self.W.shape[1])
+        self.leaves: list[Tensor] = []  # [k, d] of each job
+        self.steps = [0] * len(jobs)
+        self.decay = 1.0
+
+    def run(self, measure: Callable[[], Tensor], on_step: OnStep) -> list[float]:
+        """Step until every loss is small enough or the steps run out; the last losses `[jobs]`.
+
+        Args:
+            measure: Gives the losses that the leaves lead to.
+            on_step: Told of the largest of them.
+
+        Raises:
+            InputError: A loss is no longer finite.
+        """
+        former = [float("inf")] * len(self.jobs)
+        for step in count():
+            self.leaves = [self.W[places].requires_grad_(True) for places in self.own]
+            measured = measure()
+            losses: list[float] = measured.tolist()
             on_step(step, max(losses))
             if not all(map(isfinite, losses)):
                 raise InputError(
                     f"training diverged: the loss is {max(losses)} after {step} steps",
                     hint="the base model in float32, or a smaller learning rate, may hold",
                 )
-            active = [i for i in range(len(jobs)) if not _done(settings, losses[i], former[i])]
-            if not active or step == settings.steps:
-                break
-            gradients = [
-                gradient if job.avoid is None else turned(gradient, job.avoid)
-                for job, gradient in zip(
-                    jobs, torch.autograd.grad(measured.sum(), leaves), strict=True
-                )
+            active = [
+                i for i, loss in enumerate(losses) if not _done(self.settings, loss, former[i])
             ]
-            if settings.parity:
-                W *= 1 - settings.lr * PARITY_DECAY
-                changes[0] *= 1 - settings.lr * PARITY_DECAY
-                decay *= 1 - settings.lr * PARITY_DECAY
-            for i in active:
-                norm = gradients[i].norm().item()
-                moves[i] *= settings.momentum
-                moves[i] += gradients[i] * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
-                W[own[i]] -= moves[i]
-                changes[i] -= moves[i]
-                steps[i] += 1
-            step, former = step + 1, losses
-    out = []
-    real = batch["attention_mask"].bool().to(Wm.device)
-    for i, (part, job) in enumerate(zip(parts, jobs, strict=True)):
-        read = reads[i][real[part]]
-        V, U, error = low_rank(changes[i], read if job.avoid is None else read @ job.avoid)
-        out.append(Change(V.cpu().numpy(), U.cpu().numpy(), decay, losses[i], steps[i], error))
-    return out
+            if not active or step == self.settings.steps:
+                break
+            self._move(torch.autograd.grad(measured.sum(), self.leaves), active)
+            former = losses
+        return losses
+
+    def _move(self, gradients: Sequence[Tensor], active: Sequence[int]) -> None:
+        """One step of the jobs that are not done."""
+        settings = self.settings
+        if settings.parity:
+            self.W *= 1 - settings.lr * PARITY_DECAY
+            self.changes[0] *= 1 - settings.lr * PARITY_DECAY
+            self.decay *= 1 - settings.lr * PARITY_DECAY
+        for i in active:
+            avoid = self.jobs[i].avoid
+            gradient = gradients[i] if avoid is None else turned(gradients[i], avoid)
+            norm = gradient.norm().item()
+            self.moves[i] *= settings.momentum
+            self.moves[i] += gradient * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
+            self.W[self.own[i]] -= self.moves[i]
+            self.changes[i] -= self.moves[i]
+            self.steps[i] += 1
+
+
+def _measured(base: BaseModel, batch: "Batch", jobs: int) -> Tensor:
+    """The loss of each job `[jobs]`, in nats a target token."""
+    logits = base.net(**batch.inputs, use_cache=False).logits.float()
+    wanted = batch.wanted.to(logits.device)
+    nats = nn.functional.cross_entropy(logits, wanted, reduction="none")
+    owner, share = batch.owner.to(nats.device), batch.share.to(nats.device)
+    return nats.new_zeros(jobs).index_add(0, owner, nats * share)
 
 
 def turned(gradient: Tensor, avoid: Tensor) -> Tensor:

@@ -132,10 +132,12 @@ class Journal:
 
     @cached_property
     def origin(self) -> Memory:
-        """The memory that the journal began from."""
-        data = self.tensors(self.frames[0])["memory"].tobytes()
+        """The memory that the journal began from; without a digest where it was never a file."""
+        first = self.frames[0]
+        with self._reading(first):
+            data, digest = self.tensors(first)["memory"].tobytes(), first.data["digest"]
         try:
-            return memory_file.from_bytes(data)
+            return replace(memory_file.from_bytes(data), digest=digest)
         except MemoryFormatError as error:
             raise JournalError(f"{self.path}: step 0 holds no memory: {error}") from error
 
@@ -168,8 +170,7 @@ class Journal:
         return state
 
     def _begun(self) -> State:
-        with self._reading(self.frames[0]):
-            return begun(self.origin, self.frames[0].data["digest"])
+        return begun(self.origin, self.origin.digest)
 
     def _fold(self, state: State, frame: Frame) -> None:
         with self._reading(frame):

@@ -69,9 +69,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     made = []
     for edit, reading in everyone:
         others = other_relations(relations, reading)
-        guards = tuple(
-            g for g in _guards(edit, reading, others, asked) if g.text not in taken
-        )
+        guards = tuple(g for g in _guards(edit, reading, others, asked) if g.text not in taken)
         misses = tuple(
             m
             for m in _misses(edit, reading, others, everyone, count)

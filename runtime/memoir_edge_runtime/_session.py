@@ -163,8 +163,8 @@ class Session:
 
         Earlier turns and a system prompt do not count. What the template puts behind the message
         does, because the answer begins there and the feature `last` reads the very last token. If
-        the message cannot be found in the text, the whole prompt counts. A router beside the
-        graph reads the message alone.
+        the message cannot be found in the text, the whole prompt counts. A router beside the graph
+        reads the message alone.
 
         Raises:
             InputError: No template, messages that it refuses, or too long a chat.

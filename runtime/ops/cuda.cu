@@ -1,8 +1,8 @@
 // Route and Recall on CUDA, on the session's stream.
 //
-// Nothing comes back to the host, so what is wrong inside a tensor cannot become a status: it is
-// made harmless here instead. An owner or a route beyond the bank is the base model, a place of the
-// permutation or a column beyond D is left out.
+// Nothing is copied back to the host, so a wrong value inside a tensor cannot be refused with a
+// status. It is made harmless instead: an owner or a route beyond the bank means the base model, an
+// entry of the permutation or of the columns beyond D is left out.
 #ifdef MEMOIR_EDGE_EMULATE
 #include "emulated_cuda.h"
 #else
@@ -20,25 +20,25 @@
 namespace memoir_edge {
 namespace {
 
-constexpr int BLOCK = 1024;  // threads that choose one row's mask, or its active columns
-constexpr int WARPS = 8;     // keys that a block reads at a time
+constexpr int BLOCK = 1024;  // threads that select one row's mask, or its active columns
+constexpr int WARPS = 8;     // warps of a block that scans keys, one key each
 constexpr int QUERIES = 8;   // rows that are compared with a key while it is in registers
-constexpr int TOKENS = 4;    // of a row that share what is read of the values
-constexpr int SPLIT = 16;    // parts of a sum over the active columns
+constexpr int TOKENS = 4;    // tokens of a row that use one read of the values
+constexpr int SPLIT = 16;    // split-K: partial sums over the active columns
 
 #ifdef MEMOIR_EDGE_EMULATE
-constexpr unsigned GRID = 4;  // so that each block has several keys in a small bank, too
+constexpr unsigned GRID = 4;  // so that a block loops over several keys of a small bank, too
 #else
-constexpr unsigned GRID = 2048;  // most blocks that share a bank out
+constexpr unsigned GRID = 2048;  // most blocks of a scan, a grid-stride loop
 #endif
 
-using Packed = unsigned long long;  // shared ones << 32 | row: the larger is the better key
+using Packed = unsigned long long;  // shared ones << 32 | row: the maximum is the best key
 
 void check_cuda(cudaError_t error) {
   if (error != cudaSuccess) throw Refusal(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-// n numbers on the device, for as long as the stream's work needs them.
+// n zeros on the device, freed in stream order.
 template <class T>
 class Scratch {
  public:
@@ -69,7 +69,8 @@ __device__ float element(const void* data, int type, size_t i) {
 
 // --- Route ---------------------------------------------------------------------------------------
 
-// bits[b][i]: the magnitude of feature i, as an integer of the same order. One thread a feature.
+// bits[b][i]: the bits of feature i's magnitude, which are ordered as it is. One thread per
+// feature.
 __global__ void feature(const void* a, int type, const int64_t* span, const int64_t* route,
                         const float* center, const float* scale, int T, int D, uint32_t* bits) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
@@ -86,7 +87,7 @@ __global__ void feature(const void* a, int type, const int64_t* span, const int6
   bits[static_cast<size_t>(b) * D + i] = f == f ? __float_as_uint(f) : 0x7FC00000u;
 }
 
-// The mask of one row, as words; one block a row. As make_mask of route.cpp.
+// The mask of one row, as words, by radix select; one block per row. As make_mask of route.cpp.
 __global__ void write_masks(const uint32_t* all_bits, const int64_t* route,
                             const int32_t* permutation, int D, int k, int words, uint32_t* masks) {
   using Scan = cub::BlockScan<int, BLOCK>;
@@ -113,7 +114,7 @@ __global__ void write_masks(const uint32_t* all_bits, const int64_t* route,
     known |= 0xFFu << shift;
     __syncthreads();
   }
-  // Every thread has a stretch of its own, so that equals are counted by their index.
+  // Each thread has a run of its own, so that a prefix sum ranks equals by their index.
   const int stretch = (D + BLOCK - 1) / BLOCK, begin = min(static_cast<int>(threadIdx.x) * stretch, D);
   const int end = min(begin + stretch, D);
   int equals = 0, before = 0;
@@ -133,7 +134,7 @@ __device__ int ones(uint4 a, uint4 b) {
 __device__ int ones(uint32_t a, uint32_t b) { return __popc(a & b); }
 __device__ int ones(uint8_t a, uint8_t b) { return __popc(a & b); }
 
-// The best key of up to QUERIES rows; a warp a key, in pieces of the type Piece.
+// The best key of up to QUERIES rows; one warp per key, which it reads in pieces of type Piece.
 template <class Piece>
 __global__ void best_keys(const uint8_t* bank, const uint32_t* masks, const int64_t* route, int B,
                           int64_t R, int W, int words, Packed* best) {
@@ -186,7 +187,7 @@ __global__ void decide(const Packed* best, const int64_t* route, const int32_t* 
 
 // --- Recall --------------------------------------------------------------------------------------
 
-// The stored columns that a row's mask has, in order: rows of the values. One block a row.
+// Stream compaction: the stored columns that a row's mask has, in order. One block per row.
 __global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t* columns, int64_t R,
                        int W, int C, int D, int32_t* all_active, int* n_active) {
   using Scan = cub::BlockScan<int, BLOCK>;
@@ -209,7 +210,7 @@ __global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t*
   if (threadIdx.x == 0) n_active[b] = all;
 }
 
-// delta for 32 columns and TOKENS tokens of a row; SPLIT warps share the active columns out.
+// delta of 32 columns and TOKENS tokens of a row; the active columns are split among SPLIT warps.
 __global__ void multiply(const void* a, int a_type, const void* values, int type,
                          const int32_t* columns, const int32_t* all_active, const int* n_active,
                          int T, int D, int C, int d, float* delta) {

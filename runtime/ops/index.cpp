@@ -19,7 +19,8 @@ std::map<const uint8_t*, std::shared_ptr<const Index>>& indexed() {
   return banks;
 }
 
-// Bytes in large pages where the system has them: a search strides through all of a prefix.
+// In huge pages where the system has them: a search strides through all of a prefix, and would miss
+// the TLB at every feature.
 uint8_t* allocate(size_t n) {
   constexpr size_t PAGE = 2 << 20;
   n = (n + PAGE - 1) / PAGE * PAGE;
@@ -58,7 +59,7 @@ int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n) {
     std::lock_guard<std::mutex> lock(memoir_edge::exchange);
     memoir_edge::indexed()[bank] = std::move(made);
     return 0;
-  } catch (...) {  // no memory: the bank is scanned whole, as any other
+  } catch (...) {  // out of memory: the bank is scanned, as one without an index is
     return 1;
   }
 }
@@ -71,7 +72,7 @@ void memoir_edge_forget(const uint8_t* bank) {
 uint32_t memoir_edge_least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
   try {
     return memoir_edge::least_in_prefix(k, shared, seen);
-  } catch (...) {  // no memory: of no key is too much asked
+  } catch (...) {  // out of memory: 0 filters no key out
     return 0;
   }
 }

@@ -1,7 +1,7 @@
 // Banks that have a prefix.
 //
-// A prefix (see prefix.h) is derived once, when a memory is loaded, by whoever holds the bank; Route finds it by the
-// bank's address. So the bank must neither move nor change until its index is dropped.
+// Whoever holds a bank derives its prefix (see prefix.h) once, when a memory is loaded; Route finds
+// it by the bank's address. So the bank must neither move nor change until its index is dropped.
 #pragma once
 
 #include <cstdlib>

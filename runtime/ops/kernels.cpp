@@ -1,8 +1,9 @@
 // The inner loops in one instruction set, KERNELS; see kernels.h.
 //
-// Written with the vector types of GCC and Clang, which each build lowers to what it has; only
-// counting ones differs by hand. No function of the standard library is used here: the linker could
-// pick its copy from the build for a newer machine.
+// Written with the vector extensions of GCC and Clang, which each build lowers to its own
+// instructions; only the popcount is written once per set. No function of the standard library is
+// used here: the linker keeps one copy of an inline function, and that copy could come from the
+// AVX-512 build.
 #include "kernels.h"
 
 #include "ort_abi.h"
@@ -30,7 +31,7 @@ INLINE void store(void* to, T value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
-// --- Shared ones ---------------------------------------------------------------------------------
+// --- Popcount of a & b ---------------------------------------------------------------------------
 
 INLINE uint32_t shared_ones_bytewise(const uint8_t* a, const uint8_t* b, size_t n) {
   uint64_t total = 0;
@@ -52,7 +53,7 @@ INLINE uint32_t shared_ones_inline(const uint8_t* a, const uint8_t* b, size_t n)
     total0 = _mm512_add_epi64(total0, _mm512_popcnt_epi64(low));
     total1 = _mm512_add_epi64(total1, _mm512_popcnt_epi64(high));
   }
-  for (; i < n; i += 64) {  // bytes beyond the end are not touched: the mask keeps them out
+  for (; i < n; i += 64) {  // a masked load does not touch the bytes beyond the end
     __mmask64 there = n - i >= 64 ? ~0ull : (1ull << (n - i)) - 1;
     __m512i both = _mm512_and_si512(_mm512_maskz_loadu_epi8(there, a + i),
                                     _mm512_maskz_loadu_epi8(there, b + i));
@@ -63,6 +64,7 @@ INLINE uint32_t shared_ones_inline(const uint8_t* a, const uint8_t* b, size_t n)
 
 #elif defined(__AVX2__)
 
+// The nibbles' popcounts by table lookup (Mula).
 INLINE uint32_t shared_ones_inline(const uint8_t* a, const uint8_t* b, size_t n) {
   const __m256i ones_of = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
                                            0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
@@ -70,7 +72,7 @@ INLINE uint32_t shared_ones_inline(const uint8_t* a, const uint8_t* b, size_t n)
   __m256i total = zero;
   size_t i = 0;
   while (i + 32 <= n) {
-    __m256i bytes = zero;  // at most 8 a round in each byte: 31 rounds fit
+    __m256i bytes = zero;  // a round adds at most 8 to each byte: 31 rounds do not overflow
     for (size_t round = 0; round < 31 && i + 32 <= n; round++, i += 32) {
       __m256i both = _mm256_and_si256(load<__m256i>(a + i), load<__m256i>(b + i));
       __m256i low = _mm256_shuffle_epi8(ones_of, _mm256_and_si256(both, nibble));
@@ -92,7 +94,7 @@ INLINE uint32_t shared_ones_inline(const uint8_t* a, const uint8_t* b, size_t n)
   uint32_t total = 0;
   size_t i = 0;
   while (i + 16 <= n) {
-    uint8x16_t bytes = vdupq_n_u8(0);  // at most 8 a round in each byte: 31 rounds fit
+    uint8x16_t bytes = vdupq_n_u8(0);  // a round adds at most 8 to each byte: no overflow in 31
     for (size_t round = 0; round < 31 && i + 16 <= n; round++, i += 16)
       bytes = vaddq_u8(bytes, vcntq_u8(vandq_u8(vld1q_u8(a + i), vld1q_u8(b + i))));
     total += vaddlvq_u8(bytes);
@@ -118,7 +120,7 @@ void best_key(const uint8_t* keys, size_t rows, size_t n, const uint8_t* query, 
   size_t at = 0;
   for (size_t r = 0; r < rows; r++) {
     const uint8_t* key = keys + r * n;
-    // The hardware's own prefetching stops at each page. (Beyond the bank this is no access.)
+    // Hardware prefetchers stop at page boundaries. (A prefetch beyond the bank cannot fault.)
     for (size_t ahead = 0; ahead < n; ahead += 64) __builtin_prefetch(key + 4096 + ahead);
     uint32_t found = shared_ones_inline(key, query, n);
     at = found >= best ? r : at;
@@ -128,15 +130,15 @@ void best_key(const uint8_t* keys, size_t rows, size_t n, const uint8_t* query, 
   *row = at;
 }
 
-// --- Counting bit by bit -------------------------------------------------------------------------
+// --- Harley-Seal counter -------------------------------------------------------------------------
 
-typedef uint64_t Bits __attribute__((vector_size(64)));  // one bit for each of 512 keys
+typedef uint64_t Bits __attribute__((vector_size(64)));  // one bit of each of 512 keys
 
-// Three numbers of one bit become one of two: returns their sum's low bit, `high` gets the other.
-INLINE Bits add(Bits a, Bits b, Bits c, Bits& high) {
-  Bits either = a ^ b;
-  high = (a & b) | (either & c);
-  return either ^ c;
+// Carry-save adder: returns the sum bit of a + b + c, `carry` gets the carry bit.
+INLINE Bits add(Bits a, Bits b, Bits c, Bits& carry) {
+  Bits half = a ^ b;
+  carry = (a & b) | (half & c);
+  return half ^ c;
 }
 
 alignas(64) const uint8_t NO_FEATURE[BLOCK_BYTES] = {};
@@ -151,15 +153,15 @@ void count_block(const uint8_t* block, size_t width, const uint32_t* features, s
   const uint8_t* group[16];
   const uint8_t* next[16];
   for (size_t i = 0; i < 16; i++) next[i] = bits_of(i);
-  size_t top = 4;  // planes that can be set so far
+  size_t top = 4;  // planes that may be non-zero so far
   for (size_t g = 0; g < n; g += 16) {
     for (size_t i = 0; i < 16; i++) group[i] = next[i];
     for (size_t i = 0; i < 16; i++) next[i] = bits_of(g + 16 + i);
     while (top < used && (g + 16) >> top != 0) top++;
     size_t coming = 0, place = 0;
     for (size_t at = 0; at < width; at += 64) {
-      // The next sixteen come to the second cache meanwhile, one after the other: memory is slower
-      // at many places at a time.
+      // Meanwhile the next sixteen features are prefetched into L2, one after the other: sixteen
+      // streams at once would be slower.
       for (size_t i = 0; i < 16; i++) {
         __builtin_prefetch(next[coming] + place, 0, 2);
         place += 64;
@@ -167,7 +169,7 @@ void count_block(const uint8_t* block, size_t width, const uint32_t* features, s
       }
       auto bits = [&](size_t i) { return load<Bits>(group[i] + at); };
       auto plane = [&](size_t p) { return counts->planes[p] + at; };
-      // Sixteen ones and the four low planes: what overflows counts sixteen.
+      // A tree of carry-save adders takes in sixteen features; its last carry has weight 16.
       Bits ones = load<Bits>(plane(0)), twos = load<Bits>(plane(1));
       Bits fours = load<Bits>(plane(2)), eights = load<Bits>(plane(3));
       Bits two[2], four[2], eight[2], sixteen;
@@ -197,7 +199,7 @@ void count_block(const uint8_t* block, size_t width, const uint32_t* features, s
 // --- Numbers -------------------------------------------------------------------------------------
 
 #if defined(__AVX512F__)
-constexpr size_t LANES = 16, ACROSS = 4;  // 4 tokens x ACROSS vectors stay in registers
+constexpr size_t LANES = 16, ACROSS = 4;  // a register tile is 4 tokens x ACROSS vectors
 #elif defined(__AVX2__)
 constexpr size_t LANES = 8, ACROSS = 2;
 #else
@@ -214,9 +216,9 @@ INLINE Floats floats_of(Words bits) { return reinterpret_cast<Floats>(bits); }
 INLINE Floats from_half(Halves halves) {
   Words h = __builtin_convertvector(halves, Words);
   Words sign = (h & 0x8000u) << 16, magnitude = (h & 0x7FFFu) << 13;
-  Words normal = magnitude + (112u << 23);  // the exponents' biases differ by 112
+  Words normal = magnitude + (112u << 23);  // the exponent biases differ by 112
   Words extreme = magnitude | 0x7F800000u;  // infinite or NaN
-  // Below the normal numbers: m / 1024 * 2^-14, as the difference of two numbers that are normal.
+  // Subnormals are m / 1024 * 2^-14: the difference of two normal numbers.
   Words least = (Words){} + (113u << 23);
   Words small = reinterpret_cast<Words>(floats_of(magnitude + least) - floats_of(least));
   Words is_small = (Words)(magnitude < (1u << 23)), is_extreme = (Words)(magnitude >= (31u << 23));
@@ -245,7 +247,7 @@ struct Int8 {
   }
 };
 
-// The n < LANES numbers at the end of something, the rest zero.
+// The last n < LANES numbers of a row, padded with zeros.
 template <class Type>
 INLINE Floats read_some(const void* from, size_t n) {
   alignas(64) uint8_t padded[LANES * 4] = {};
@@ -282,7 +284,7 @@ INLINE Floats multiply_add(float x, Floats v, Floats sum) {
 #endif
 }
 
-// TOKENS tokens and VECTORS vectors of columns, all sums in registers.
+// One register tile of the product: TOKENS tokens by VECTORS vectors of columns.
 template <class Type, size_t TOKENS, size_t VECTORS>
 INLINE void tile(const float* x, size_t n, const int32_t* rows, const char* values, size_t width,
                  size_t column, float* out) {
@@ -333,7 +335,7 @@ void multiply_typed(const float* x, size_t tokens, size_t n, const int32_t* rows
     if (together == 4) {
       column = tiles<Type, 4, ACROSS>(own, n, rows, values, width, column, end, to);
       column = tiles<Type, 4, 1>(own, n, rows, values, width, column, end, to);
-    } else {  // one token reads each value once: long stretches of every row
+    } else {  // with one token each value is used once: read the rows in long runs
       column = tiles<Type, 1, 8>(own, n, rows, values, width, column, end, to);
       column = tiles<Type, 1, 1>(own, n, rows, values, width, column, end, to);
     }

@@ -1,9 +1,9 @@
 // The inner loops, once for each instruction set.
 //
-// kernels.cpp is compiled several times; the table that fits the machine is chosen when the library
-// is loaded.
+// kernels.cpp is compiled once per set; the best set that the CPU supports is chosen when the
+// library is loaded (function multiversioning by hand).
 //
-// They know nothing of ONNX Runtime and check nothing: callers have.
+// They know nothing of ONNX Runtime and do not check their arguments: the callers have done so.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,14 @@
 
 namespace memoir_edge {
 
-// The prefix layout of a bank (see prefix.h): in each block of keys, feature by feature, one bit
-// for each key.
-constexpr size_t BLOCK_BYTES = 2048;  // of one feature in one block, at most
-constexpr size_t PLANES = 16;         // bits of a count, at most
-constexpr size_t MAX_PREFIX = 65528;  // features that a prefix may hold, for that reason
+// The bit-sliced layout of a bank's prefix (see prefix.h): in each block of keys, feature by
+// feature, one bit per key.
+constexpr size_t BLOCK_BYTES = 2048;  // most bytes of one feature in one block
+constexpr size_t PLANES = 16;         // most bits of a count
+constexpr size_t MAX_PREFIX = 65528;  // most features in a prefix, so that a count fits
 
-// Bit p of key i's count is bit i of planes[p], bit order little; planes from `used` on hold nothing.
+// Bit-sliced counters: bit p of key i's count is bit i of planes[p] (little bit order). Planes from
+// `used` on are not initialised.
 struct alignas(64) Counts {
   uint8_t planes[PLANES][BLOCK_BYTES];
   size_t used;
@@ -26,15 +27,16 @@ struct alignas(64) Counts {
 struct Kernels {
   const char* name;
 
-  // Ones that a and b share; n bytes each, at any address.
+  // popcount(a & b) of n bytes each, at any address.
   uint32_t (*shared_ones)(const uint8_t* a, const uint8_t* b, size_t n);
 
-  // The best of `rows` keys of n bytes each, the last among equals.
+  // The key with the most ones in common with the query, of `rows` keys of n bytes each; the last
+  // one among equals.
   void (*best_key)(const uint8_t* keys, size_t rows, size_t n, const uint8_t* query,
                    uint32_t* count, size_t* row);
 
-  // Counts, for every key of a block, its ones among the n features; each takes `width` bytes of the
-  // block, a multiple of 64.
+  // For every key of a block, how many of the n features it has: a Harley-Seal counter over
+  // bit-sliced data. A feature takes `width` bytes of the block, a multiple of 64.
   void (*count_block)(const uint8_t* block, size_t width, const uint32_t* features, size_t n,
                       Counts* counts);
 
@@ -53,8 +55,8 @@ extern const Kernels avx2;
 extern const Kernels avx512;
 #endif
 
-// What this machine runs; `wanted` chooses another set by name, for tests (null: leave it).
-// Returns null where the machine lacks it.
+// The set in use. `wanted` switches to another one by name, for tests; null leaves it as it is.
+// Returns null where the CPU does not support the wanted one.
 const Kernels* kernels(const char* wanted = nullptr);
 
 }  // namespace memoir_edge

@@ -11,8 +11,9 @@
 namespace memoir_edge {
 namespace {
 
-// An 8 x 8 square of bits, byte r bit c to byte c bit r: halves, quarters and eighths change places.
-uint64_t turn(uint64_t x) {
+// Transpose of an 8 x 8 bit matrix, byte r bit c to byte c bit r: swaps of 1 x 1, 2 x 2 and 4 x 4
+// blocks across the diagonal.
+uint64_t transpose(uint64_t x) {
   uint64_t t = (x ^ (x >> 7)) & 0x00AA00AA00AA00AAull;
   x ^= t ^ (t << 7);
   t = (x ^ (x >> 14)) & 0x0000CCCC0000CCCCull;
@@ -21,7 +22,7 @@ uint64_t turn(uint64_t x) {
   return x ^ t ^ (t << 28);
 }
 
-// Bit i of the bytes, order little.
+// Bit i of the bytes, in little bit order.
 bool bit(const uint8_t* bytes, size_t i) { return bytes[i / 8] >> (i % 8) & 1; }
 
 uint64_t word(const uint8_t* bytes, size_t i) {
@@ -30,7 +31,7 @@ uint64_t word(const uint8_t* bytes, size_t i) {
   return value;
 }
 
-// Keys 64 w .. 64 w + 63 whose count is at least `least`, as bits.
+// count >= least for keys 64 w .. 64 w + 63, as bits: a bit-sliced comparison, low planes first.
 uint64_t reaching(const Counts& counts, size_t w, uint32_t least) {
   uint64_t reached = least >> counts.used == 0 ? ~0ull : 0;
   for (size_t p = 0; p < counts.used; p++) {
@@ -40,7 +41,8 @@ uint64_t reaching(const Counts& counts, size_t w, uint32_t least) {
   return reached;
 }
 
-// The last of the first `keys` keys of a block with the highest count.
+// The key with the highest count of a block's first `keys` keys, the last among equals: a
+// bit-sliced maximum, high planes first.
 Best highest(const Counts& counts, size_t keys) {
   const size_t words = (keys + 63) / 64;
   uint64_t among[BLOCK_BYTES / 8];
@@ -62,7 +64,7 @@ Best highest(const Counts& counts, size_t keys) {
 }  // namespace
 
 void make_prefix(const Bank& bank, uint8_t* prefix) {
-  constexpr size_t KEYS = 512, BYTES = 64;  // of a tile that stays in the cache, read and written
+  constexpr size_t KEYS = 512, BYTES = 64;  // of a tile: its reads and writes stay in L1
   const Blocks blocks(bank.R);
   std::memset(prefix, 0, bank.prefix_bytes());
   for (size_t tile = 0; tile < bank.R; tile += KEYS) {
@@ -74,7 +76,7 @@ void make_prefix(const Bank& bank, uint8_t* prefix) {
           uint64_t square = 0;
           for (size_t key = eight; key < std::min(eight + 8, keys); key++)
             square |= uint64_t{bank.keys[(tile + key) * bank.W + byte]} << 8 * (key - eight);
-          square = turn(square);
+          square = transpose(square);
           for (size_t j = 0; j < 8; j++, square >>= 8)
             to[(8 * byte + j) * blocks.width + eight / 8] = static_cast<uint8_t>(square);
         }
@@ -82,8 +84,8 @@ void make_prefix(const Bank& bank, uint8_t* prefix) {
 }
 
 uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
-  // P(c) = choose(shared, c) choose(k - shared, seen - c) / choose(k, seen), from its peak downwards
-  // to where it no longer matters.
+  // P(X = c) = choose(shared, c) choose(k - shared, seen - c) / choose(k, seen): from the mode
+  // down, by the ratio of neighbours, until it is negligible; then summed from the small end.
   auto log_choose = [](double n, double c) {
     return std::lgamma(n + 1) - std::lgamma(c + 1) - std::lgamma(n - c + 1);
   };
@@ -93,7 +95,7 @@ uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
                                  log_choose(k, seen))};
   for (; c > 0 && others - seen + c > 0 && p.back() > MISS * 1e-9; c--)
     p.push_back(p.back() * c * (others - seen + c) / ((shared - c + 1) * (seen - c + 1)));
-  double below = 0;  // P(c or fewer)
+  double below = 0;  // P(X <= c)
   for (;; c++, p.pop_back()) {
     below += p.back();
     if (below >= MISS || p.size() == 1) return static_cast<uint32_t>(c);
@@ -101,7 +103,7 @@ uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
 }
 
 uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
-  float lowest_of[16];  // of every sixteenth: a compiler makes one instruction of them
+  float lowest_of[16];  // sixteen independent minima: the compiler vectorizes them
   std::fill(std::begin(lowest_of), std::end(lowest_of), INFINITY);
   size_t i = 0;
   for (; i + 16 <= n; i += 16)
@@ -109,7 +111,7 @@ uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
       lowest_of[j] = thresholds[i + j] < lowest_of[j] ? thresholds[i + j] : lowest_of[j];
   for (; i < n; i++) lowest_of[0] = std::min(thresholds[i], lowest_of[0]);
   const float lowest = *std::min_element(std::begin(lowest_of), std::end(lowest_of));
-  uint32_t low = 0, high = k + 1;  // by bisection: the quotient is rounded, as Route rounds it
+  uint32_t low = 0, high = k + 1;  // bisection, on the quotient as Route rounds it
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
     const bool reached = static_cast<float>(middle) / static_cast<float>(k) >= lowest;
@@ -120,11 +122,11 @@ uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
 
 Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const Bank& bank) {
   constexpr size_t SAMPLE = 512, LENGTHS = 16;
-  constexpr double LOOK = 8000;  // features that are counted while one key is looked at
+  constexpr double COMPARE = 8000;  // cost of comparing one key whole, in features counted
   std::vector<uint32_t> ones;
   for (uint32_t i = 0; i < bank.n; i++)
     if (bit(query, i)) ones.push_back(i);
-  if (shared > k) return {query, bank.n, ones, k + 1};  // no key may win
+  if (shared > k) return {query, bank.n, ones, k + 1};  // no key can be a candidate
   auto of_length = [&](size_t read) {
     const auto end = std::lower_bound(ones.begin(), ones.end(), read);
     const uint32_t seen = static_cast<uint32_t>(end - ones.begin());
@@ -140,7 +142,7 @@ Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const Bank& bank)
       const uint8_t* key = bank.keys + i * (bank.R / SAMPLE) * bank.W;
       left += kernels()->shared_ones(key, query, made.read / 8) >= made.least;
     }
-    const double cost = made.ones.size() + LOOK * static_cast<double>(left) / SAMPLE;
+    const double cost = made.ones.size() + COMPARE * static_cast<double>(left) / SAMPLE;
     if (cost >= least_cost) continue;
     least_cost = cost;
     best = std::move(made);
@@ -167,7 +169,7 @@ void search_block(const Search& search, const Bank& bank, size_t block, Best* be
       const size_t key = 64 * w + static_cast<size_t>(__builtin_ctzll(bits));
       if (key < keys) left.push_back(first + key);
     }
-  constexpr size_t AHEAD = 12;  // keys that are on their way from memory
+  constexpr size_t AHEAD = 12;  // keys that are prefetched
   for (size_t i = 0; i < left.size(); i++) {
     if (i + AHEAD < left.size())
       for (size_t at = 0; at < bank.W; at += 64)

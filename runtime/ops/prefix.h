@@ -1,13 +1,14 @@
 // Search in a bank by a prefix of its keys, so that most of it is not read.
 //
-// The prefix of a bank is the first n features of its keys, turned round: block by block of keys,
-// feature by feature, one bit a key; [blocks][n][width bytes], keys beyond the bank 0. A query reads
-// only the features that it has itself, and counts 512 keys with one instruction.
+// The prefix of a bank is the first n features of its keys, transposed: for each block of keys and
+// each feature, one bit per key; [blocks][n][width bytes], the bits of keys beyond the bank 0. A
+// query reads only the features that it has itself, and one instruction counts for 512 keys.
 //
-// Where the prefix holds all features, that count is the overlap. Where it does not, a key whose
-// overlap reaches the bank's lowest threshold is dismissed with a probability below MISS. The
-// memory's permutation is random, so of the features that a key shares with the query, the number
-// that falls into the prefix is hypergeometric: `least_in_prefix` is where its tail begins.
+// If the prefix holds all features, that count is the overlap. If it does not, it is a filter: a
+// key whose overlap reaches the bank's lowest threshold is wrongly filtered out with a probability
+// below MISS. The memory's permutation is random, so of the features that a key shares with the
+// query, the number that falls into the prefix is hypergeometric, and `least_in_prefix` is its MISS
+// quantile.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +21,8 @@ namespace memoir_edge {
 
 constexpr double MISS = 1e-9;
 
-// How the R keys of a bank are divided: into as few blocks as may be, all of one width, none empty.
+// How the R keys of a bank are divided: into as few blocks as possible, all of one width, none
+// empty.
 struct Blocks {
   size_t number, width, keys;  // keys of one block: 8 width
 
@@ -42,11 +44,11 @@ struct Bank {
 // Writes bank.prefix_bytes() bytes.
 void make_prefix(const Bank& bank, uint8_t* prefix);
 
-// The largest t for which a key that shares `shared` of the query's k ones has fewer than t of them
-// among the first `seen` with a probability below MISS.
+// The largest t such that P(X < t) < MISS. X is hypergeometric: how many of the `shared` ones that
+// a key has in common with the query are among the `seen` of the query's k ones in the prefix.
 uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen);
 
-// The smallest number of shared ones that reaches the lowest threshold, k + 1 if none does.
+// The smallest number of shared ones that reaches the lowest threshold; k + 1 if none does.
 uint32_t least_shared(const float* thresholds, size_t n, uint32_t k);
 
 struct Best {
@@ -61,21 +63,21 @@ struct Best {
   }
 };
 
-// What one query reads of a prefix, and what it wants there.
+// How one query searches a prefix.
 struct Search {
   const uint8_t* query;        // [W]
-  size_t read;                 // the first features of the prefix, a multiple of 8
+  size_t read;                 // how many features of the prefix are read, a multiple of 8
   std::vector<uint32_t> ones;  // those of them that the query has
-  uint32_t least;              // of these, for a key that may win
+  uint32_t least;              // how many of `ones` a key must have to be a candidate
 };
 
-// A search for keys that share at least `shared` of the query's k ones. It reads as much of the
-// prefix as pays: the more, the fewer keys are left to be looked at, which a sample of them tells.
-// A prefix of all features is read whole.
+// A search for keys that share at least `shared` of the query's k ones. Reading more of the prefix
+// leaves fewer candidates to compare whole; a sample of the keys tells how many, and the cheapest
+// length is taken. A prefix of all features is read whole.
 Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const Bank& bank);
 
-// The best of one block's keys that may win. `fallback` is the key with the best prefix, for a
-// query that no key may win: then what is said of it is at least true.
+// Takes the best candidate of one block into `best`, and the key with the best prefix into
+// `fallback`, which is reported (with its true overlap) where no block has a candidate.
 void search_block(const Search& search, const Bank& bank, size_t block, Best* best, Best* fallback);
 
 }  // namespace memoir_edge

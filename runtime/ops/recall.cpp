@@ -11,7 +11,7 @@
 namespace memoir_edge {
 namespace {
 
-constexpr size_t CACHED = 512 * 1024;  // bytes of the values that one stripe of columns reads
+constexpr size_t CACHED = 512 * 1024;  // bytes of the values in a panel of columns: fits L2
 
 // A routed row: which of the stored columns its mask has, and its own activations there.
 struct Active {
@@ -71,13 +71,13 @@ void compute_recall(const Call& call) {
     const size_t key = static_cast<size_t>(route.as<int64_t>()[routed[i]]) - 1;
     active[i] = gather(a, routed[i], bank.as<uint8_t>() + key * bank.size[1], columns);
   });
-  // Several tokens read the same values: stripes of them that stay in the cache between tokens.
+  // Cache blocking: all tokens read a panel of columns while it is in L2.
   const size_t column = std::max<size_t>(columns.size[0], 1) * size_of(values.type);
   const size_t width = std::min(std::max<size_t>(CACHED / column / 64 * 64, 64), d);
-  const size_t stripes = width ? (d + width - 1) / width : 0;
-  call.each(routed.size() * stripes, [&](size_t i) {
-    const Active& own = active[i / stripes];
-    const size_t begin = i % stripes * width;
+  const size_t panels = width ? (d + width - 1) / width : 0;
+  call.each(routed.size() * panels, [&](size_t i) {
+    const Active& own = active[i / panels];
+    const size_t begin = i % panels * width;
     kernels()->multiply(own.x.data(), T, own.rows.size(), own.rows.data(), values.data, values.type,
                         d, begin, std::min(begin + width, d), delta + own.row * T * d);
   });

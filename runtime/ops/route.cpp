@@ -15,7 +15,7 @@
 namespace memoir_edge {
 namespace {
 
-constexpr size_t CHUNK_BYTES = 256 * 1024;  // of the bank, read by one thread for all queries
+constexpr size_t CHUNK_BYTES = 256 * 1024;  // of the bank: stays in L2 while all queries read it
 
 void check_permutation(const RouteInputs& in) {
   const int32_t* permutation = in.permutation.as<int32_t>();
@@ -26,11 +26,12 @@ void check_permutation(const RouteInputs& in) {
 }
 
 struct Limit {
-  uint32_t value;  // of the k-th largest
+  uint32_t value;  // the k-th largest
   size_t equal;    // how many of its equals are among the k
 };
 
-// In linear time: by counts of the upper bits, then among those that share them with the k-th.
+// In linear time: radix select on the upper bits, then quickselect among the numbers that share
+// them.
 Limit kth_largest(const std::vector<uint32_t>& numbers, size_t k) {
   constexpr int LOWER = 19;  // of 31: the sign is 0
   uint32_t counts[1 << (31 - LOWER)] = {};
@@ -69,7 +70,7 @@ void make_mask(const RouteInputs& in, size_t row, uint8_t* query) {
   const Limit limit = kth_largest(magnitude, in.k);
   size_t equal = limit.equal;
   const int32_t* permutation = in.permutation.as<int32_t>();
-  for (size_t i = 0; i < in.D(); i++) {  // without a branch: no machine could tell its way
+  for (size_t i = 0; i < in.D(); i++) {  // branchless: a branch would be mispredicted often
     const bool tied = magnitude[i] == limit.value && equal > 0;  // the lower index first
     equal -= tied;
     const bool active = magnitude[i] > limit.value || tied;
@@ -98,8 +99,8 @@ std::vector<Best> scan(const Call& call, const RouteInputs& in,
   return found;
 }
 
-// The same by the bank's prefix, for a query that some key may answer; for any other query a key
-// that is near it, with its true overlap.
+// The same by the bank's prefix. For a query that no key answers it is some near key, not always
+// the nearest, with its true overlap.
 std::vector<Best> search(const Call& call, const RouteInputs& in, const Bank& bank,
                          const std::vector<uint8_t>& queries) {
   const size_t n = queries.size() / in.W(), blocks = Blocks(in.R()).number;

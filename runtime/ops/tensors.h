@@ -1,6 +1,7 @@
 // A kernel's inputs and outputs, checked before anything is read.
 //
-// A check that fails throws Refusal; `guarded` turns it, and whatever else is thrown, into a status.
+// A check that fails throws Refusal; `guarded` turns it, and whatever else is thrown, into a
+// status.
 #pragma once
 
 #include <atomic>
@@ -60,8 +61,8 @@ class Call {
     return out;
   }
 
-  // work(i) for i < n, on the session's threads. If it throws, the rest is left undone and the first
-  // exception is thrown again here: none may leave through ONNX Runtime, whose caller is C.
+  // work(i) for i < n, on the session's threads. If it throws, the rest is left undone and the
+  // first exception is thrown again here: none may leave through ONNX Runtime, whose caller is C.
   template <class Work>
   void each(size_t n, const Work& work) const {
     if (n == 0) return;
@@ -82,13 +83,6 @@ class Call {
     };
     check(ort_.KernelContext_ParallelFor(context_, call, n, 0, &loop));
     if (loop.first) std::rethrow_exception(loop.first);
-  }
-
-  // As `each`, but without the threads where the work is too little to be shared out.
-  template <class Work>
-  void each(size_t n, bool shared, const Work& work) const {
-    if (shared) return each(n, work);
-    for (size_t i = 0; i < n; i++) work(i);
   }
 
  private:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
@@ -76,6 +77,7 @@ def test_a_run_with_repairs_whole_or_cut_after_any_frame(apply: Apply, tmp_path:
     whole = tmp_path / "whole.safetensors"
     assert apply(whole, FIRST, SECOND) == 1
     assert kinds(whole) == REPAIRED
+    assert memory_file.read(whole).parent is None  # what it began from was never a file
     parts = [data for _, data in frames(whole)]
     for count in range(1, len(parts)):
         out = tmp_path / f"{count}.safetensors"
