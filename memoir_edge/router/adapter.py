@@ -48,7 +48,9 @@ def read(path: Path) -> Adapter:
     names = {name[:-2] for name in tensors}
     base = _metadata(path).get(BASE)
     if not names or base is None or tensors.keys() != {f"{n}.{x}" for n in names for x in "AB"}:
-        raise InputError(f"{path} is no adapter: expected pairs of A and B and its encoder's digest")
+        raise InputError(
+            f"{path} is no adapter: expected pairs of A and B and its encoder's digest"
+        )
     layers = {
         n: (tensors[f"{n}.A"].astype(np.float32), tensors[f"{n}.B"].astype(np.float32))
         for n in sorted(names)

@@ -19,7 +19,7 @@ from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, Reading
 from memoir_edge.router.subjects import subjects
 
-KINDS = 2  # likeliest ones of a subject, whose relations become guards
+KINDS = 1  # likeliest ones of a subject, whose relations become guards
 IN_ALL = 6_000  # misses, about
 EACH = (6, 100)  # misses of each sort that an edit gets, at least and at most
 
@@ -69,9 +69,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     made = []
     for edit, reading in everyone:
         others = other_relations(relations, reading)
-        guards = tuple(
-            g for g in _guards(edit, reading, others, asked) if g.text not in taken
-        )
+        guards = tuple(g for g in _guards(edit, reading, others, asked) if g.text not in taken)
         misses = tuple(
             m
             for m in _misses(edit, reading, others, everyone, count)
