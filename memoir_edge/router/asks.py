@@ -19,7 +19,7 @@ from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, Reading
 from memoir_edge.router.subjects import subjects
 
-KINDS = 2  # likeliest ones of a subject, whose relations become guards
+KINDS = 1  # likeliest ones of a subject, whose relations become guards
 IN_ALL = 6_000  # misses, about
 EACH = (6, 100)  # misses of each sort that an edit gets, at least and at most
 

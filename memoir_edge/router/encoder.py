@@ -71,7 +71,7 @@ class Encoder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over all that the codes follow from, the encoder's files included."""
+        """SHA-256 over all that codes follow from: weights, adapter, tokenizer, pooling, bits."""
         files = ("tokenizer.json", "vocab.txt", "modules.json", "1_Pooling/config.json")
         parts = [self._weights, self._adapter.digest if self._adapter else ""]
         parts += [_sha256(self.folder / name) for name in files]

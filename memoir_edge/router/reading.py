@@ -26,7 +26,7 @@ SUBJECT_WEIGHT = 4.0  # a subject tells its kind better than a phrasing does
 LIKELY = 3  # kinds, among whose relations the prompt's is looked for
 RECOGNISED = 0.77  # overlap from which a phrasing's relation is the prompt's own
 APART = 0.03  # by which the next relation must be farther
-UNSURE = 0.70  # overlap from which a relation may be the prompt's own
+UNSURE = 0.65  # overlap from which a relation may be the prompt's own
 LONGEST = 6  # words of a subject that is looked for
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
+from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, threshold
 from memoir_edge.tophash import Bytes, Floats
 
 BOUND = 0.01  # share of near misses that may fire
@@ -35,7 +35,7 @@ class Table:
 
 
 def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Table:
-    """Keys, guards and thresholds of edits; no thresholds are measured without any near miss.
+    """Keys and guards of edits, and their threshold; none is measured without any near miss.
 
     Args:
         asked: What is asked of each edit, as `memoir_edge.router.asks.asks` gives it.
@@ -66,14 +66,10 @@ def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Ta
         np.array([numbers.of(miss.subject) for miss, _ in near]),
         np.array([numbers.of(miss.relation) for miss, _ in near]),
     )
-    found = (
-        thresholds(keys, misses, router.weight, bound)
-        if near
-        else np.full(len(rows), HIGHEST, np.float32)
-    )
+    found = threshold(keys, misses, router.weight, bound) if near else HIGHEST
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
-    return Table(texts, keys.codes, owner, edit, found)
+    return Table(texts, keys.codes, owner, edit, np.full(len(texts), found, np.float32))
 
 
 class _Numbers:

@@ -17,6 +17,7 @@ from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.history import load, path_of
 from memoir_edge.memory import Codes
+from memoir_edge.relations import load as load_relations
 
 CAPITAL, CURRENCY, _, CONTINENT = showcase()[:4]
 WORDS = ("--model", str(model_dir()), "--steps", "40", "--thinned", "1")
@@ -66,9 +67,9 @@ def test_keys_and_guards_are_made_and_kept_with_their_texts(whole: Path) -> None
     assert found.keys.shape == (len(found.owner), found.router.bits // 8)
     first = {int(owner): found.texts[i] for i, owner in reversed([*enumerate(found.owner)])}
     assert (first[0], first[1]) == (CAPITAL.prompt, CURRENCY.prompt)
-    assert "The population of France is" in found.texts
     guards = [text for text, owner in zip(found.texts, found.owner, strict=True) if owner < 0]
-    assert len(guards) > 20
+    assert len(guards) > 10
+    assert all("France" in text or "Japan" in text for text in guards)
     records = [entry.record for entry in memory_file.read(whole).edits]
     assert records == [CAPITAL.record(), CURRENCY.record()]  # as they were given
 
@@ -167,23 +168,28 @@ def test_a_plan_says_how_each_edit_is_read(
     words = ("apply", edits, "--out", out, "--encoder", encoder_dir, *WORDS, "--plan")
     _, document = run_json(*words)
     assert [row["subject"] for row in document["asked"]] == ["France", "Japan"]
-    assert all(row["guards"] > 10 for row in document["asked"])
+    assert all(row["guards"] > 5 for row in document["asked"])
     assert not out.exists()
     assert not path_of(out).exists()
 
 
 def test_relations_are_left_out_or_brought(
-    edits: Path, encoder_dir: Path, tmp_path: Path, run_json: Any, capsys: Any
+    edits: Path, encoder_dir: Path, tmp_path: Path, capsys: Any
 ) -> None:
+    """Of every kind, since this encoder takes a country for anything."""
     own = tmp_path / "own.toml"
-    own.write_text('[country.motto]\nphrasings = ["The motto of {} is", "{} has the motto",\n'
-                   '"What is the motto of {}?", "Which motto does {} have?"]\n')  # fmt: skip
+    kinds = {relation.kind for relation in load_relations()}
+    own.write_text("\n".join(
+        f'[{kind}.motto]\nphrasings = ["The motto of {{}} is", "{{}} has the motto", '
+        '"What is the motto of {}?", "Which motto does {} have?"]' for kind in sorted(kinds)
+    ))  # fmt: skip
     out = tmp_path / "m.safetensors"
     words = ["apply", str(edits), "--out", str(out), "--encoder", str(encoder_dir), "--quiet"]
-    assert main([*words, "--relations", str(own), "--without", "P1082", *WORDS]) == 0
-    texts = codes(out).texts
-    assert "The motto of France is" in texts
-    assert "The population of France is" not in texts
+    everything = ",".join(relation.id for relation in load_relations())
+    assert main([*words, "--relations", str(own), "--without", everything, *WORDS]) == 0
+    made = set(codes(out).texts) - {CAPITAL.prompt, CURRENCY.prompt}
+    assert made
+    assert all("motto" in text for text in made)
     own.write_text('[country.motto]\nphrasings = ["The motto of {} is"]\n')
     other = ["apply", str(edits), "--out", str(tmp_path / "o"), "--encoder", str(encoder_dir)]
     assert main([*other, "--relations", str(own), *WORDS]) == 2
