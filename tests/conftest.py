@@ -1,17 +1,23 @@
 """What all tests share: the demo model in torch, what writes the docs, and an isolated home."""
 
+import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+import re
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
 from memoir_edge import cache
 from memoir_edge.demo.facts import model_dir
+from memoir_edge.router.codes import codes
+from memoir_edge.tophash import Bytes
 
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
 torch.set_num_threads(1)
@@ -162,3 +168,46 @@ def save_encoder() -> Callable[..., Path]:
 def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT as sentence-transformers saves it; it reads 24 tokens."""
     return _save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+# --- A router that is quick and exact -----------------------------------------------------------
+
+
+class WordRouter:
+    """Texts that share telling words have codes that overlap."""
+
+    kind = "encoder"
+    bits, weight = 1024, 512
+
+    def __init__(self, name: str = "words") -> None:
+        self.digest = hashlib.sha256(name.encode()).hexdigest()
+
+    def codes(self, texts: Sequence[str]) -> Bytes:
+        rows = [sum((_vector(w) for w in _words(text)), np.zeros(64)) for text in texts]
+        return codes(np.array(rows, np.float32).reshape(len(texts), 64), self.bits)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+COMMON = {
+    "the", "a", "of", "is", "in", "was", "to", "does", "do", "what", "which", "where", "who",
+    "something", "city", "called",
+}  # fmt: skip
+
+
+def _vector(word: str) -> np.ndarray:
+    weight = 0.2 if word in COMMON else 1.0
+    return weight * np.random.default_rng(zlib.crc32(word.encode())).normal(size=64)
+
+
+@pytest.fixture(scope="session")
+def word_router() -> type[WordRouter]:
+    """In an encoder's place: `word_router(name)` reads words; another name has another digest."""
+    return WordRouter
+
+
+@pytest.fixture
+def words() -> WordRouter:
+    return WordRouter()

@@ -1,10 +1,7 @@
-"""Edits that an encoder routes, from `apply` to taking one back, with a tiny random encoder.
-
-Its codes mean nothing, so what reaches an edit beside its own prompt is not looked at here.
-"""
+"""Edits that an encoder routes, from `apply` to taking one back, with a router that reads words."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,19 @@ from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.history import load, path_of
 from memoir_edge.memory import Codes
-from memoir_edge.relations import load as load_relations
 
 CAPITAL, CURRENCY, _, CONTINENT = showcase()[:4]
 WORDS = ("--model", str(model_dir()), "--steps", "40", "--thinned", "1")
+
+
+ENCODER = "words"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _reads_words(word_router: type[Any]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("memoir_edge.router.Encoder", word_router)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +37,10 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(edits: Path, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(_reads_words: None, edits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory of two edits and its journal."""
     out = tmp_path_factory.mktemp("whole") / "m.safetensors"
-    words = ["apply", str(edits), "--out", str(out), "--encoder", str(encoder_dir), "--quiet"]
+    words = ["apply", str(edits), "--out", str(out), "--encoder", ENCODER, "--quiet"]
     assert main([*words, *WORDS]) == 0
     return out
 
@@ -69,6 +75,7 @@ def test_keys_and_guards_are_made_and_kept_with_their_texts(whole: Path) -> None
     assert (first[0], first[1]) == (CAPITAL.prompt, CURRENCY.prompt)
     guards = [text for text, owner in zip(found.texts, found.owner, strict=True) if owner < 0]
     assert len(guards) > 10
+    assert "The population of France is" in guards
     assert all("France" in text or "Japan" in text for text in guards)
     records = [entry.record for entry in memory_file.read(whole).edits]
     assert records == [CAPITAL.record(), CURRENCY.record()]  # as they were given
@@ -94,15 +101,13 @@ def test_another_router_is_refused_and_nothing_is_lost(
     edits: Path,
     kept: Path,
     done: Any,
-    save_encoder: Callable[..., Path],
     tmp_path: Path,
     capsys: Any,
 ) -> None:
     more = tmp_path / "more.jsonl"
     more.write_text(json.dumps(CONTINENT.full_record()))
-    other = save_encoder(tmp_path / "other", "distilbert")
     before = kept.read_bytes(), path_of(kept).read_bytes()
-    words = ["apply", str(more), "--encoder", str(other), *WORDS, "--out"]
+    words = ["apply", str(more), "--encoder", "other words", *WORDS, "--out"]
     assert main([*words, str(kept)]) == 3
     assert "the memory's router is encoder" in capsys.readouterr().err
     assert (kept.read_bytes(), path_of(kept).read_bytes()) == before
@@ -150,22 +155,18 @@ def test_thresholds_can_be_made_anew(kept: Path, run_json: Any) -> None:
     assert np.median(codes(kept).thresholds) < np.median(before.thresholds)
 
 
-def test_it_is_measured_in_pytorch(
-    edits: Path, whole: Path, encoder_dir: Path, run_json: Any, capsys: Any
-) -> None:
+def test_it_is_measured_in_pytorch(edits: Path, whole: Path, run_json: Any, capsys: Any) -> None:
     words = ("eval", "--memory", whole, "--edits", edits, "--model", model_dir())
-    code, document = run_json(*words, "--encoder", encoder_dir)
+    code, document = run_json(*words, "--encoder", ENCODER)
     assert code == 0
     assert document["free"]["reliability"] == 1
     assert main([*map(str, words)]) == 3
     assert "--encoder" in capsys.readouterr().err
 
 
-def test_a_plan_says_how_each_edit_is_read(
-    edits: Path, encoder_dir: Path, tmp_path: Path, run_json: Any
-) -> None:
+def test_a_plan_says_how_each_edit_is_read(edits: Path, tmp_path: Path, run_json: Any) -> None:
     out = tmp_path / "m.safetensors"
-    words = ("apply", edits, "--out", out, "--encoder", encoder_dir, *WORDS, "--plan")
+    words = ("apply", edits, "--out", out, "--encoder", ENCODER, *WORDS, "--plan")
     _, document = run_json(*words)
     assert [row["subject"] for row in document["asked"]] == ["France", "Japan"]
     assert all(row["guards"] > 5 for row in document["asked"])
@@ -173,25 +174,18 @@ def test_a_plan_says_how_each_edit_is_read(
     assert not path_of(out).exists()
 
 
-def test_relations_are_left_out_or_brought(
-    edits: Path, encoder_dir: Path, tmp_path: Path, capsys: Any
-) -> None:
-    """Of every kind, since this encoder takes a country for anything."""
+def test_relations_are_left_out_or_brought(edits: Path, tmp_path: Path, capsys: Any) -> None:
     own = tmp_path / "own.toml"
-    kinds = {relation.kind for relation in load_relations()}
-    own.write_text("\n".join(
-        f'[{kind}.motto]\nphrasings = ["The motto of {{}} is", "{{}} has the motto", '
-        '"What is the motto of {}?", "Which motto does {} have?"]' for kind in sorted(kinds)
-    ))  # fmt: skip
+    own.write_text('[country.motto]\nphrasings = ["The motto of {} is", "{} has the motto",\n'
+                   '"What is the motto of {}?", "Which motto does {} have?"]\n')  # fmt: skip
     out = tmp_path / "m.safetensors"
-    words = ["apply", str(edits), "--out", str(out), "--encoder", str(encoder_dir), "--quiet"]
-    everything = ",".join(relation.id for relation in load_relations())
-    assert main([*words, "--relations", str(own), "--without", everything, *WORDS]) == 0
-    made = set(codes(out).texts) - {CAPITAL.prompt, CURRENCY.prompt}
-    assert made
-    assert all("motto" in text for text in made)
+    words = ["apply", str(edits), "--out", str(out), "--encoder", ENCODER, "--quiet"]
+    assert main([*words, "--relations", str(own), "--without", "P1082", *WORDS]) == 0
+    texts = codes(out).texts
+    assert "The motto of France is" in texts
+    assert not any("population of France" in text for text in texts)
     own.write_text('[country.motto]\nphrasings = ["The motto of {} is"]\n')
-    other = ["apply", str(edits), "--out", str(tmp_path / "o"), "--encoder", str(encoder_dir)]
+    other = ["apply", str(edits), "--out", str(tmp_path / "o"), "--encoder", ENCODER]
     assert main([*other, "--relations", str(own), *WORDS]) == 2
     assert "own.toml" in capsys.readouterr().err
     assert not path_of(tmp_path / "o").exists()

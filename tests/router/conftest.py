@@ -1,47 +1,8 @@
-"""A router that reads words, quick and exact, and a sentence encoder with random weights."""
+"""A sentence encoder with random weights."""
 
-import re
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from memoir_edge.router.codes import codes
-from memoir_edge.tophash import Bytes
-
-
-class WordRouter:
-    """Texts that share telling words have codes that overlap."""
-
-    kind = "words"
-    bits, weight = 1024, 512
-    digest = "words"
-
-    def codes(self, texts: Sequence[str]) -> Bytes:
-        rows = [sum((_vector(w) for w in _words(text)), np.zeros(64)) for text in texts]
-        return codes(np.array(rows, np.float32).reshape(len(texts), 64), self.bits)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-COMMON = {
-    "the", "a", "of", "is", "in", "was", "to", "does", "do", "what", "which", "where", "who",
-    "something", "city", "called",
-}  # fmt: skip
-
-
-def _vector(word: str) -> np.ndarray:
-    weight = 0.2 if word in COMMON else 1.0
-    return weight * np.random.default_rng(zlib.crc32(word.encode())).normal(size=64)
-
-
-@pytest.fixture
-def words() -> WordRouter:
-    return WordRouter()
 
 
 @pytest.fixture(scope="session")
