@@ -39,6 +39,11 @@ def _vector(word: str) -> np.ndarray:
     return weight * np.random.default_rng(zlib.crc32(word.encode())).normal(size=64)
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMOIR_EDGE_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def words() -> WordRouter:
     return WordRouter()
