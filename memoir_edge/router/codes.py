@@ -18,6 +18,7 @@ from memoir_edge.tophash import Bytes, Floats
 
 BITS = 1024  # P
 SEED = 0
+FORMULA = "larger half"  # part of a router's digest; another formula must have another name
 
 
 @functools.cache
