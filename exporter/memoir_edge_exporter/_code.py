@@ -18,13 +18,12 @@ class Code(nn.Module):
         self.encoder = plain(encoder.module)
         W = projection(encoder.module.get_embedding_dimension(), encoder.bits)
         self.projection = nn.Linear(W.shape[0], W.shape[1], bias=False)
-        self.projection.weight.data = torch.from_numpy(W).T
+        self.projection.weight.data = torch.from_numpy(W).T.contiguous()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """`[B, T]` each, 1 on tokens and 0 on padding, to `[B, P]`."""
         read = self.encoder({"input_ids": input_ids, "attention_mask": attention_mask})
-        z = self.projection(read["sentence_embedding"])
-        return torch.cat([z.clamp(min=0), (-z).clamp(min=0)], dim=-1)
+        return 1 + self.projection(nn.functional.normalize(read["sentence_embedding"], dim=-1))
 
 
 def plain(module: Any) -> Any:

@@ -1,12 +1,11 @@
 """Codes: what a router compares. Embeddings go in, packed bits of fixed weight come out.
 
-    z    = e W                                  W [w, P/2], fixed by seed
-    f    = [max(z, 0), max(-z, 0)]
+    f    = 1 + e W / |e|                        W [w, P], fixed by seed, columns of length 1
     code = ones at the P/2 largest of f         TopHash, memoir_edge.tophash
 
-Of z and -z one is positive, so a code has a one for the sign of each projection, and P/2 in all:
-codes are masks to the memory format and to the Route op. The overlap of two codes is the share of
-signs that agree, 1 - angle/pi in expectation. Knows nothing of texts and encoders.
+f is positive, so TopHash takes the larger half of the projections: nearly their signs, but P/2 ones
+in every code, so that codes are masks to the memory format and to the Route op (center -1, scale
+1). The overlap of two codes is about 1 - angle/pi. Knows nothing of texts and encoders.
 """
 
 import functools
@@ -19,18 +18,18 @@ from memoir_edge.tophash import Bytes, Floats
 
 BITS = 1024  # P
 SEED = 0
+FORMULA = "larger half"  # part of a router's digest; another formula must have another name
 
 
 @functools.cache
 def projection(width: int, bits: int = BITS) -> Floats:
-    """W, `[width, bits / 2]`: directions that are orthogonal as far as the width allows.
+    """W, `[width, bits]`: directions that are orthogonal as far as the width allows.
 
     Orthogonal directions estimate an angle with less variance than independent ones.
     """
-    half = bits // 2
     draw = np.random.default_rng(SEED)
-    blocks = [_orthogonal(draw.standard_normal((width, width))) for _ in range(-(-half // width))]
-    return np.concatenate(blocks, axis=1)[:, :half].astype(np.float32)
+    blocks = [_orthogonal(draw.standard_normal((width, width))) for _ in range(-(-bits // width))]
+    return np.concatenate(blocks, axis=1)[:, :bits].astype(np.float32)
 
 
 def _orthogonal(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -47,12 +46,12 @@ def codes(embeddings: Floats, bits: int = BITS) -> Bytes:
     ((4, 2), [8, 8, 8, 8])
     """
     f = feature(embeddings, projection(embeddings.shape[1], bits))
-    half = bits // 2
     zeros, ones = np.zeros(bits, np.float32), np.ones(bits, np.float32)
-    return tophash.pack(tophash.mask(f, zeros, ones, np.arange(bits), half))
+    return tophash.pack(tophash.mask(f, zeros, ones, np.arange(bits), bits // 2))
 
 
 def feature(embeddings: Floats, projection: Floats) -> Floats:
-    """What TopHash reads, `[n, 2 h]`: the positive parts of e W and of -e W, `W [w, h]`."""
-    z = embeddings.astype(np.float32) @ projection
-    return np.concatenate([np.maximum(z, 0), np.maximum(-z, 0)], axis=1)
+    """What TopHash reads, `[n, P]`, positive."""
+    e = embeddings.astype(np.float32)
+    length = np.linalg.norm(e, axis=1, keepdims=True)
+    return np.asarray(1 + e @ projection / np.maximum(length, 1e-12), np.float32)

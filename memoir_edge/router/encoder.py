@@ -20,7 +20,7 @@ import numpy as np
 from memoir_edge.base import locate, weights_digest
 from memoir_edge.errors import InputError
 from memoir_edge.router import adapter as adapters
-from memoir_edge.router.codes import BITS, SEED, codes
+from memoir_edge.router.codes import BITS, FORMULA, SEED, codes
 from memoir_edge.tophash import Bytes, Floats
 
 _BATCH = 64
@@ -75,7 +75,7 @@ class Encoder:
         files = ("tokenizer.json", "vocab.txt", "modules.json", "1_Pooling/config.json")
         parts = [self._weights, self._adapter.digest if self._adapter else ""]
         parts += [_sha256(self.folder / name) for name in files]
-        parts += [str(self.tokens), str(self.bits), str(SEED)]
+        parts += [str(self.tokens), str(self.bits), str(SEED), FORMULA]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property

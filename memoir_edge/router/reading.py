@@ -9,12 +9,15 @@ as well as its three nearest phrasings and its three nearest subjects do.
     reading.relation.id, reading.kinds[0]       # country.capital, country
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from memoir_edge import cache
 from memoir_edge.relations import Relation, fill
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.subjects import subjects
@@ -54,8 +57,8 @@ class Index:
         asked = [(relation, phrasing) for relation in relations for phrasing in relation.phrasings]
         named = [(kind, name) for kind, names in subjects().items() for name in names]
         self._relations = [relation for relation, _ in asked]
-        self._templates = router.codes([fill(phrasing, MASK) for _, phrasing in asked])
-        self._names = router.codes([name for _, name in named])
+        self._templates = _remembered(router, [fill(phrasing, MASK) for _, phrasing in asked])
+        self._names = _remembered(router, [name for _, name in named])
         self.kinds = tuple(dict.fromkeys(relation.kind for relation in relations))
         self._kind_of_template = np.array([self.kinds.index(r.kind) for r in self._relations])
         known = {kind: i for i, kind in enumerate(self.kinds)}
@@ -99,6 +102,17 @@ class Index:
         for relation, R in zip(self._relations, templates.tolist(), strict=True):
             best[relation] = max(R, best.get(relation, 0.0))
         return best
+
+
+def _remembered(router: Router, texts: Sequence[str]) -> Bytes:
+    """Codes that are the same every time, kept in the cache: some seconds of an encoder."""
+    name = hashlib.sha256("\0".join([router.digest, *texts]).encode()).hexdigest()[:32]
+
+    def fill_(folder: Path) -> None:
+        np.save(folder / "codes.npy", router.codes(texts))
+
+    place = cache.made(cache.folder() / "codes" / name, fill_)
+    return np.asarray(np.load(place / "codes.npy"), np.uint8)
 
 
 def _recognised(best: dict[Relation, float]) -> Relation | None:

@@ -39,6 +39,15 @@ def test_relation_and_kind_are_read(words: Router) -> None:
     assert reading.kinds[0] == "country"
 
 
+def test_codes_of_the_relations_are_made_once(words: Router) -> None:
+    first = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"])
+    asked: list[str] = []
+    codes = words.codes
+    words.codes = lambda texts: (asked.extend(texts), codes(texts))[1]  # type: ignore[method-assign]
+    assert Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"]) == first
+    assert asked == ["The capital of something is", "Nepal"]
+
+
 def test_a_relation_that_is_not_known_is_not_taken_for_another(words: Router) -> None:
     [reading] = Index(RELATIONS, words).read(["Every summer Nepal hosts a regatta for"], ["Nepal"])
     assert reading.relation is None
