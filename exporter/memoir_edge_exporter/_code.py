@@ -23,7 +23,9 @@ class Code(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """`[B, T]` each, 1 on tokens and 0 on padding, to `[B, P]`."""
         read = self.encoder({"input_ids": input_ids, "attention_mask": attention_mask})
-        return 1 + self.projection(nn.functional.normalize(read["sentence_embedding"], dim=-1))
+        e = nn.functional.normalize(read["sentence_embedding"], dim=-1)
+        code: Tensor = 1 + self.projection(e)
+        return code
 
 
 def plain(module: Any) -> Any:
