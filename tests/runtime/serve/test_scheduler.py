@@ -256,7 +256,9 @@ def test_long_prompts_delay_a_token_by_a_bounded_amount(session, make_scheduler,
     monkeypatch.setattr(
         session.decoder,
         "prefill",
-        lambda rows, g: calls.append(len(rows) * max(len(r.ids) for r in rows)) or prefill(rows, g),
+        lambda rows, *rest: (
+            calls.append(len(rows) * max(len(r.ids) for r in rows)) or prefill(rows, *rest)
+        ),
     )
     monkeypatch.setattr(session.decoder, "step", lambda s, t: calls.append("step") or step(s, t))
     scheduler = make_scheduler(max_rows=8, prefill_tokens=70)
@@ -276,7 +278,7 @@ def test_first_come_first_served(session, make_scheduler, monkeypatch):
     monkeypatch.setattr(
         session.decoder,
         "prefill",
-        lambda rows, g: order.extend(len(r.ids) for r in rows) or prefill(rows, g),
+        lambda rows, *rest: order.extend(len(r.ids) for r in rows) or prefill(rows, *rest),
     )
     scheduler = make_scheduler(max_rows=2, prefill_tokens=20)
     lengths = [5, 60, 3, 80, 4, 30]
@@ -291,7 +293,9 @@ def test_a_tick_reads_one_memorys_prompts_and_the_first_is_never_passed(
     a, b = (session.load(memory) for memory in two)
     calls, prefill, step = [], session.decoder.prefill, session.decoder.step
     monkeypatch.setattr(
-        session.decoder, "prefill", lambda rows, g: calls.append((g, len(rows))) or prefill(rows, g)
+        session.decoder,
+        "prefill",
+        lambda rows, g, *rest: calls.append((g, len(rows))) or prefill(rows, g, *rest),
     )
     monkeypatch.setattr(session.decoder, "step", lambda s, t: calls.append("step") or step(s, t))
     scheduler = make_scheduler()
