@@ -67,7 +67,12 @@ def _convert(file: Path, folder: Path) -> None:
         token = about.get(f"tokenizer.ggml.{name}_token_id")
         for settings in (net.config, net.generation_config):
             setattr(settings, f"{role}_token_id", token)
-    net.save_pretrained(folder)
+    # transformers 5 takes it for quantized still, and would not save it.
+    vars(net.config).pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(net.config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    plain.load_state_dict(net.state_dict())
+    plain.generation_config = net.generation_config
+    plain.save_pretrained(folder)
     made.save_pretrained(folder)
 
 
