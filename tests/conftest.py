@@ -38,10 +38,29 @@ def demo_dir() -> Path:
     return model_dir()
 
 
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, the demo model's tokenizer; D = 44 is no multiple of 8."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).write_bytes((model_dir() / name).read_bytes())
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=1500, hidden_size=32, intermediate_size=44, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
 PUBLISHED = {  # others' work, not shipped; where it can be had
     "zsre/zsre_eval.json": "github.com/shariqahn/EasyEdit",
     "zsre/knowedit_zsre.json": "github.com/YJiangcm/LTE",
     "counterfact/counterfact-edit.json": "github.com/qizhou000/RECIPE",
+    "pararel": "github.com/yanaiela/pararel",
     "stories260K": "github.com/karpathy/llama2.c, as a transformers folder",
 }
 

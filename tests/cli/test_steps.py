@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
@@ -39,20 +37,10 @@ def kinds(out: Path) -> list[str]:
     return [kind for kind, _ in frames(out)]
 
 
-@pytest.fixture(scope="module")
-def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights: in one step no edit takes, so every round of repairs is gone through."""
-    folder = tmp_path_factory.mktemp("random")
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        (folder / name).write_bytes((model_dir() / name).read_bytes())
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1500, hidden_size=32, intermediate_size=44, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-        bos_token_id=0, eos_token_id=1, pad_token_id=2, tie_word_embeddings=False,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+@pytest.fixture
+def random_model(tiny_dir: Path) -> Path:
+    """In one step no edit of it takes, so every round of repairs is gone through."""
+    return tiny_dir
 
 
 @pytest.fixture

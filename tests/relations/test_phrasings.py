@@ -1,9 +1,9 @@
 """The built-in relations: a format that code can count on, and words of their own."""
 
 import json
-import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,15 +83,9 @@ def test_no_relation_is_copied_whole(pararel: dict[str, set[str]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def pararel() -> dict[str, set[str]]:
+def pararel(published: Callable[[str], Path]) -> dict[str, set[str]]:
     """ParaRel's patterns as far as the answer, by Wikidata property."""
-    here = Path(__file__).parents[2]
-    folder = Path(os.environ.get("MEMOIR_EDGE_DATA", here / "../shared/data")) / "pararel"
-    if not folder.exists():
-        pytest.skip(
-            "pararel of github.com/yanaiela/pararel is not shipped; "
-            "MEMOIR_EDGE_DATA names its folder"
-        )
+    folder = published("pararel")
     found: defaultdict[str, set[str]] = defaultdict(set)
     for file in folder.glob("*.jsonl"):
         for line in file.read_text("utf-8").splitlines():
