@@ -16,7 +16,7 @@ from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
 from memoir_edge.editor.layer import changed, find_site, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
-from memoir_edge.editor.model import BaseModel, collate, device_of, greedy
+from memoir_edge.editor.model import BaseModel, collate, counted, device_of, greedy
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Memory
 from memoir_edge.router import Router, check_router
@@ -38,14 +38,13 @@ class Edited:
 
     def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
         """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
-        rows = [self.base.encode(prompt) for prompt in prompts]
-        return np.concatenate([self._features(part, feature) for part in _parts(rows, self.batch)])
+        parts = _parts(prompts, self.batch)
+        return np.concatenate([self._features(part, feature) for part in parts])
 
-    def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
-        batch = collate(self.base, rows, side="left")
-        attention = batch["attention_mask"].cpu().numpy()
+    def _features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
+        batch, counts = counted(self.base, prompts)
         a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
-        return tophash.feature(a.reshape(*attention.shape, -1), tophash.span(feature, attention))
+        return tophash.feature(a.reshape(*counts.shape, -1), tophash.span(feature, counts))
 
     def routes(self, prompts: Sequence[str]) -> tophash.Routes:
         """Where each prompt goes."""

@@ -152,7 +152,7 @@ class Session:
         Raises:
             InputError: It is empty, or too long to be continued.
         """
-        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text))), text))
+        return self._fitting(Prompt(text, self.language.tokenizer.prompt(text), text))
 
     def render_chat(self, messages: Sequence[_chat.Message]) -> str:
         """The text that the model's chat template makes of messages (`role`, `content`)."""
@@ -311,7 +311,11 @@ class Session:
         pairs = [self._split(p, t) for p, t in zip(prompts, targets, strict=True)]
         generation, out = self._pin(memory), list[Forced]()
         for part in _parts(list(zip(prompts, pairs, strict=True)), self._max_batch):
-            rows = [Row((*read, *follow), slice(0, len(read))) for _, (read, follow) in part]
+            counted = [self.language.tokenizer.prompt(prompt).counted for prompt, _ in part]
+            rows = [
+                Row((*read, *follow), count)
+                for count, (_, (read, follow)) in zip(counted, part, strict=True)
+            ]
             found = generation.decide([prompt for prompt, _ in part])
             state, logits = self.decoder.read(rows, generation, found and found.routes)
             routings = generation.routings(found or Decided(state.routes))

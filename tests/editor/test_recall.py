@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 
 from memoir_edge import tophash
@@ -27,6 +28,19 @@ def test_routing_is_the_references(
     for M, route in zip(bits, found.route, strict=True):
         wanted = reference.route(M, bits[:8], settings.k, 0.7)
         assert route == (tophash.BASE if wanted is None else wanted + 1)
+
+
+@pytest.mark.parametrize("feature", tophash.FEATURES)
+def test_spaces_behind_a_prompt_do_not_change_where_it_goes(
+    make_editor: Make, feature: str
+) -> None:
+    model = make_editor().model
+    plain = model.features(["Where is France"], feature)
+    for spaces in (1, 2, 5):
+        asked = ["Where is France" + " " * spaces, "One longer prompt beside it, with spaces "]
+        np.testing.assert_allclose(model.features(asked, feature)[:1], plain, atol=1e-5)
+    other = model.features(["Where is France\n"], feature)
+    assert not np.allclose(other, plain, atol=1e-3)
 
 
 def test_an_empty_memory_is_the_base_model_bit_for_bit(make_editor: Make) -> None:
