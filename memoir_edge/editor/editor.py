@@ -404,7 +404,7 @@ def nothing(
         site=settings.site,
         feature=settings.feature,
         k=settings.k,
-        base=Base(base.id, base.digest),
+        base=Base(base.id, base.digest, base.former),
         columns=np.zeros(0, np.int32),
         values=np.zeros((0, d), np.float32),
         bank=np.zeros((0, -(-D // 8)), np.uint8),

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from memoir_edge.base import context, end_of_text, locate, read_config, weights_digest
+from memoir_edge.base import context, end_of_text, locate, read_config
 from memoir_edge.errors import InputError, install
+from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.text import routed
 from memoir_edge.tophash import Ints
 
@@ -33,6 +34,12 @@ class BaseModel:
     digest: str | None
     context: int  # most tokens of a sequence
     eos: tuple[int, ...]
+    folder: Path | None = None  # where it was loaded from
+
+    @functools.cached_property
+    def former(self) -> tuple[str, ...]:
+        """What earlier versions call the digest."""
+        return () if self.folder is None else former_digests(self.folder)
 
     @property
     def device(self) -> torch.device:
@@ -128,9 +135,10 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         tokenizer=tokenizer,
         config=config,
         id=_name(model, folder),
-        digest=weights_digest(folder),
+        digest=model_digest(folder),
         context=context(config),
         eos=eos,
+        folder=folder,
     )
 
 
