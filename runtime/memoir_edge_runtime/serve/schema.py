@@ -325,6 +325,9 @@ class ReadyReply(HealthReply):
 
     model: str
     digest: str | None
+    waiting_for: str | None = Field(
+        None, description="the model whose file is not there yet (--watch), if there is one"
+    )
 
 
 class ErrorDetail(_Strict):
