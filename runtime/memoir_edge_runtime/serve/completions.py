@@ -7,10 +7,8 @@ documents of a reply.
 import asyncio
 import contextlib
 import json
-import re
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -28,6 +26,7 @@ from memoir_edge_runtime._tokens import Prompt
 from memoir_edge_runtime.serve import errors, replies, schema
 from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError, RequestError
+from memoir_edge_runtime.serve.http import REQUEST_ID, request_id
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.replies import CHAT, COMPLETION, Reply, Style
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
@@ -36,16 +35,18 @@ from memoir_edge_runtime.serve.server import Server
 
 T = TypeVar("T")
 _GONE = 499  # in logs and metrics: the client did not wait
+_END = object()
 _DEFAULT_COMPLETION = 16  # tokens, as OpenAI's
 _STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ALIVE = 15.0  # seconds without a token until a stream says that it is there
+LIMIT = "x-max-tokens"  # header: the limit that an answer's length was cut to
+MEMORY = tuple(f"x-memory-{f.name}" for f in fields(Routing) if f.name != "key")
 
 routes = APIRouter(responses=ERRORS)
 
 
 def _account(request: Request) -> Account:
-    server, given = server_of(request), request.headers.get("x-request-id", "")
-    id = given if _ID.fullmatch(given) else secrets.token_hex(12)
+    server, id = server_of(request), request_id(request)
     return Account(server.metrics, id, request.url.path, server.settings.log_prompts)
 
 
@@ -327,7 +328,10 @@ async def _parts(
     try:
         for document in reply.opening(rows):
             yield _sse(document)
-        async for some in _after(first, events):
+        async for some in _alive(_after(first, events), _ALIVE):
+            if some is None:
+                yield b": still there\n\n"
+                continue
             account.see(some)
             for part in filter(None, map(reply.part, some)):
                 yield _sse(part)
@@ -347,6 +351,22 @@ async def _after(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield each
 
 
+async def _alive(items: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
+    """The items, and None whenever none has come for so long: proxies close what is silent."""
+    while True:
+        following = asyncio.ensure_future(anext(items, _END))
+        try:
+            while not (await asyncio.wait({following}, timeout=seconds))[0]:
+                yield None
+            item = following.result()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        if item is _END:
+            return
+        yield cast(T, item)
+
+
 def _sse(document: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
 
@@ -361,7 +381,9 @@ class _Stream(StreamingResponse):
         account: Account,
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(parts, media_type="text/event-stream", headers=headers)
+        # What stands between must neither keep a stream nor hold it back.
+        unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(parts, media_type="text/event-stream", headers={**unbuffered, **headers})
         self._events, self._account = events, account
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -426,8 +448,8 @@ def _headers(id: str, routing: Routing, capped: int | None = None) -> dict[str, 
     said = asdict(routing)
     del said["key"]
     told = {k: _header(v) for k, v in said.items() if v is not None and v is not False}
-    limit = {} if capped is None else {"x-max-tokens": str(capped)}
-    return {"x-request-id": id} | limit | {f"x-memory-{k}": v for k, v in told.items()}
+    limit = {} if capped is None else {LIMIT: str(capped)}
+    return {REQUEST_ID: id} | limit | {f"x-memory-{k}": v for k, v in told.items()}
 
 
 def _header(value: str | float | bool) -> str:
