@@ -53,7 +53,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return response(errors.invalid(error.errors()))
+    return response(errors.invalid(error.errors(), error.body))
 
 
 async def _http(_: Request, error: Exception) -> Response:
