@@ -8,8 +8,9 @@ import torch
 
 from memoir_edge import tophash
 from memoir_edge.demo.facts import load_facts, prompt
-from memoir_edge.editor import Editor, Settings
+from memoir_edge.editor import BaseModel, Editor, Settings
 from memoir_edge.editor.layer import changed
+from memoir_edge.router import Router
 
 PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
 Make = Callable[[], Editor]
@@ -27,6 +28,24 @@ def test_routing_is_the_references(
     for M, route in zip(bits, found.route, strict=True):
         wanted = reference.route(M, bits[:8], settings.k, 0.7)
         assert route == (tophash.BASE if wanted is None else wanted + 1)
+
+
+def test_a_router_reads_the_last_sentence_of_a_prompt_too(
+    tiny: BaseModel, settings: Settings, words: Router
+) -> None:
+    editor = Editor(tiny, settings, router=words)
+    prompt = "The capital of Nepal is"
+    [code] = words.codes([prompt])
+    mask = editor.masks([prompt])[0]
+    editor.live.bank.add("nepal", {"prompt": prompt}, mask, [], [], 0.9, code)
+    asked = [f"Heavy clouds hid every mountain there. {prompt}", "The capital of Cuba is", prompt]
+    found = editor.model.routes(asked)
+    assert found.route.tolist() == [1, -1, 1]
+    assert [answer.edit for answer in editor.model.answer(asked, 1, memory=True)] == [
+        "nepal",
+        None,
+        "nepal",
+    ]
 
 
 def test_an_empty_memory_is_the_base_model_bit_for_bit(make_editor: Make) -> None:
