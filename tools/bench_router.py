@@ -38,8 +38,8 @@ from memoir_edge.router.asks import Asked, asks
 from memoir_edge.router.codes import codes
 from memoir_edge.router.encoder import Encoder
 from memoir_edge.router.table import Table, tabulate
-from memoir_edge.router.text import views
 from memoir_edge.tophash import Bytes, Floats, Ints
+from memoir_edge.views import views
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", ROOT / "../shared/data"))
@@ -429,12 +429,11 @@ def look_up(table: Table, router: Remembering) -> Look:
 def both_views(look: Look) -> Look:
     """The whole text or its last sentence, whichever passes by more."""
 
-    def looked(texts: Sequence[str]) -> Found:
-        parts = [views(text) for text in texts]
-        found = look([part for each in parts for part in each])
-        ends = np.cumsum([len(each) for each in parts])
-        score = np.where(found.edit >= 0, found.above, -1)
-        best = [int(a + np.argmax(score[a:b])) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    def looked(prompts: Sequence[str]) -> Found:
+        texts, of = views(prompts)
+        found = look(texts)
+        order = np.lexsort((-found.above, found.edit < 0, of))
+        best = order[np.searchsorted(of[order], np.arange(len(prompts)))]
         return Found(found.edit[best], found.above[best])
 
     return looked
@@ -517,7 +516,7 @@ class Bench:
     def table(self, world: World, router: Remembering) -> tuple[list[Asked], Look]:
         """The same, with what is asked of each edit."""
         asked = asks(world.edits, world.relations, router)
-        return asked, look_up(tabulate(asked, router), router)
+        return asked, both_views(look_up(tabulate(asked, router), router))
 
 
 def left_out() -> Sequence[Relation]:
@@ -579,7 +578,7 @@ def alone(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for i, one in enumerate(world.edits):
         table = tabulate(asks([one], world.relations, bench.router), bench.router)
-        look = look_up(table, bench.router)
+        look = both_views(look_up(table, bench.router))
         near = misses_of(i, world, bench.seed)
         texts = [text for place, text in world.asked if place == i]
         rows.append({"edit": one.prompt, "near misses": len(near),
@@ -622,8 +621,9 @@ def counterfact_(bench: Bench) -> list[Row]:
     asked = [(i, r["rephrase_prompt"]) for i, r in enumerate(records)]
     hard = {"locality": list(dict.fromkeys(r["locality_prompt"] for r in records))}
     world = World(edits, asked, hard, left_out())
-    look = bench.product(world)
-    looks = {"the whole text": look, "the whole or its last sentence": both_views(look)}
+    table = tabulate(asks(world.edits, world.relations, bench.router), bench.router)
+    look = look_up(table, bench.router)
+    looks = {"the whole text alone": look, "the product": both_views(look)}
     return [{"router": name, **measure(world, each)} for name, each in looks.items()]
 
 
@@ -653,7 +653,7 @@ def variants(bench: Bench) -> list[Row]:
     worlds = {"facts": ask(facts(), left_out(), bench.edits, bench.seed),
               "business": ask(business(), load(), bench.edits, bench.seed)}  # fmt: skip
     for label, world in worlds.items():
-        look = both_views(bench.product(world))
+        look = bench.product(world)
         for name, form in VARIANTS.items():
             dice = random.Random(bench.seed)
             asked = [(i, form(text, dice)) for i, text in world.asked]

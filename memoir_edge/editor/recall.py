@@ -22,6 +22,7 @@ from memoir_edge.memory import Base, Memory
 from memoir_edge.router import Router, check_router
 from memoir_edge.text import split_target
 from memoir_edge.tophash import Bytes
+from memoir_edge.views import decisive, views
 
 T = TypeVar("T")
 
@@ -47,9 +48,12 @@ class Edited:
         return tophash.feature(a.reshape(*counts.shape, -1), tophash.span(feature, counts))
 
     def routes(self, prompts: Sequence[str]) -> tophash.Routes:
-        """Where each prompt goes."""
+        """Where each prompt goes; a router also reads its last sentence by itself."""
         assert self.live is not None
-        return self.live.bank.route(self.keys(prompts))
+        if self.router is None:
+            return self.live.bank.route(self.keys(prompts))
+        texts, of = views(prompts)
+        return decisive(self.live.bank.route(self.keys(texts)), of)
 
     def keys(self, texts: Sequence[str]) -> Bytes:
         """What the texts are routed by, packed: codes `[n, ceil(P/8)]`, or masks."""

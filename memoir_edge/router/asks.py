@@ -1,6 +1,7 @@
 """What is asked of a memory: for each edit its keys, its guards and its near misses, as texts.
 
-    keys     the prompt, the record's own, and the other phrasings of its relation if it is known
+    keys     the prompt, its last sentence, the record's own, and the other phrasings of its
+             relation if it is known
     guards   its subject asked the other relations of its kind: "the base model answers"
     misses   what looks like the edit and is not: its prompt asked of other subjects, its subject
              asked other things, and both; thresholds are measured with them, nothing else is
@@ -18,6 +19,7 @@ from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, Reading
 from memoir_edge.router.subjects import subjects
+from memoir_edge.views import asking
 
 KINDS = 1  # likeliest ones of a subject, whose relations become guards
 IN_ALL = 6_000  # misses, about
@@ -88,10 +90,16 @@ def subject_of(edit: Edit, index: Index) -> str | None:
 
 
 def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
-    """Texts that must reach an edit: its prompt, its own keys, its relation's phrasings."""
-    known = reading.relation.phrasings if reading.relation and reading.subject else ()
-    phrased = [fill(phrasing, str(reading.subject)) for phrasing in known]
-    return tuple(dict.fromkeys([edit.prompt, *edit.keys, *phrased]))
+    """Texts that must reach an edit: its prompt, its own keys, its relation's phrasings.
+
+    The last sentence of a longer prompt is one if it names the subject; else it may ask anything.
+    """
+    if not reading.subject:
+        return tuple(dict.fromkeys([edit.prompt, *edit.keys]))
+    last = [text for text in asking(edit.prompt) if reading.subject in text]
+    known = reading.relation.phrasings if reading.relation else ()
+    phrased = [fill(phrasing, reading.subject) for phrasing in known]
+    return tuple(dict.fromkeys([edit.prompt, *edit.keys, *last, *phrased]))
 
 
 def other_relations(relations: Sequence[Relation], reading: Reading) -> list[Relation]:

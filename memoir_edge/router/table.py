@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, threshold
+from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
 from memoir_edge.tophash import Bytes, Floats
 
 BOUND = 0.01  # share of near misses that may fire
@@ -35,7 +35,7 @@ class Table:
 
 
 def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Table:
-    """Keys and guards of edits, and their threshold; none is measured without any near miss.
+    """Keys and guards of edits, and their thresholds; none is measured without any near miss.
 
     Args:
         asked: What is asked of each edit, as `memoir_edge.router.asks.asks` gives it.
@@ -66,10 +66,12 @@ def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Ta
         np.array([numbers.of(miss.subject) for miss, _ in near]),
         np.array([numbers.of(miss.relation) for miss, _ in near]),
     )
-    found = threshold(keys, misses, router.weight, bound) if near else HIGHEST
+    limits = np.full(len(texts), HIGHEST, np.float32)
+    if near:
+        limits = thresholds(keys, misses, router.weight, bound)
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
-    return Table(texts, keys.codes, owner, edit, np.full(len(texts), found, np.float32))
+    return Table(texts, keys.codes, owner, edit, limits)
 
 
 class _Numbers:

@@ -1,4 +1,4 @@
-"""The threshold: from which overlap on keys answer, for a stated share of false fires.
+"""Thresholds: from which overlap on keys answer, for a stated share of false fires.
 
 Codes go in, thresholds come out; knows nothing of texts and encoders. A miss is a text that must
 not fire. What it meets is the nearest of the keys and guards, as at a request, but that
@@ -8,10 +8,11 @@ not fire. What it meets is the nearest of the keys and guards, as at a request, 
     keys of other edits of the miss's own subject are left out: it may be their paraphrase
     a miss of an edit's own subject that is as near as `PARAPHRASE` to its keys is, likely, one
 
-One threshold serves all keys: what a stated share of the misses exceeds. On codes of an encoder,
-thresholds of single keys by how near misses come to each did no better, unlike on a model's own
-activations. The misses are made of relations that the encoder's adapter was trained on and errs on
-less than on others, by a factor that was measured with relations kept out of training.
+A key's threshold is one number, which a stated share of the misses exceeds, and what the key is
+lifted by: some subjects' names weigh so much in an embedding that whatever is asked of them is
+near, and then guards are near the key too. The misses are made of relations that the encoder's
+adapter was trained on and errs on less than on others, by a factor that was measured with relations
+kept out of training.
 """
 
 from typing import NamedTuple
@@ -23,7 +24,9 @@ from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 NOBODY = -1
 HIGHEST = 0.95  # a key's own prompt overlaps it fully, up to rounding between runtimes
 PARAPHRASE = 0.88
-KNOWN = 0.25  # how often what was trained on fires, in proportion to what was not
+KNOWN = 0.15  # how often what was trained on fires, in proportion to what was not
+LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
+NEAREST = 3  # guards that tell it
 _CHUNK = 256
 
 
@@ -46,8 +49,8 @@ class Misses(NamedTuple):
     relation: Ints  # [n] `NOBODY` where it is the edit's own
 
 
-def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
-    """The overlap from which keys answer.
+def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
+    """The overlap from which each key answers, `[R]`.
 
     Args:
         keys: Keys and guards.
@@ -55,22 +58,42 @@ def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
         weight: Ones of a code.
         bound: Share of what must not fire that may.
     """
-    met = _meet(keys, misses, weight)
-    share = KNOWN * bound
-    found = float(np.quantile(met, 1 - share, method="higher"))
-    return min(found + 0.5 / weight, HIGHEST)  # a key answers at its threshold: stay above
+    lift = lifts(keys, weight)
+    best, R = _meet(keys, misses, weight)
+    passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
+    found = np.quantile(passes, 1 - KNOWN * bound, method="higher")
+    above = found + 0.5 / weight  # a key answers at its threshold: stay above
+    return np.asarray(np.minimum(above + lift, HIGHEST), np.float32)
 
 
-def _meet(keys: Keys, misses: Misses, weight: int) -> Floats:
-    """Overlap of each miss with its best key, `[n]`; 0 where that is a guard."""
-    found = np.zeros(len(misses.codes), np.float32)
-    for start in range(0, len(found), _CHUNK):
+def lifts(keys: Keys, weight: int) -> Floats:
+    """By how much each key's threshold is above the mean key's, `[R]`; 0 without guards.
+
+    A guard that a record brought itself tells nothing of the subject.
+    """
+    near = np.full(len(keys.edit), np.nan, np.float32)
+    for edit in np.unique(keys.edit):
+        mine = np.flatnonzero((keys.edit == edit) & (keys.guard == 0))
+        guards = (keys.edit == edit) & (keys.guard == 1) & (keys.relation != NOBODY)
+        if guards.any():
+            R = np.sort(overlap(keys.codes[mine], keys.codes[guards], weight), axis=1)
+            near[mine] = R[:, -NEAREST:].mean(axis=1)
+    known = ~np.isnan(near)
+    if not known.any():
+        return np.zeros_like(near)
+    return np.asarray(np.where(known, LIFT * (near - near[known].mean()), 0), np.float32)
+
+
+def _meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
+    """The key or guard that is nearest to each miss, and their overlap, `[n]` both."""
+    best = np.zeros(len(misses.codes), np.int64)
+    met = np.zeros(len(best), np.float32)
+    for start in range(0, len(best), _CHUNK):
         part = slice(start, start + _CHUNK)
         some = Misses(*(np.asarray(column)[part] for column in misses))  # type: ignore[arg-type]
         R = _overlaps(keys, some, weight)
-        best = R.argmax(axis=1)
-        found[part] = np.where(keys.guard[best] == 1, 0, R.max(axis=1))
-    return found
+        best[part], met[part] = R.argmax(axis=1), R.max(axis=1)
+    return best, met
 
 
 def _overlaps(keys: Keys, misses: Misses, weight: int) -> Floats:

@@ -23,6 +23,7 @@ import tokenizers
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.memory import Codes
+from memoir_edge.views import decisive, views
 from memoir_edge_runtime import _ops, _provider
 from memoir_edge_runtime._provider import OrtValue, value
 
@@ -86,17 +87,19 @@ class Router:
         return keys
 
     def decide(self, texts: Sequence[str], keys: Keys) -> Decided:
-        """The nearest key of each text, and where that sends it.
+        """The nearest key of each text or of its last sentence, and where that sends it.
 
         Args:
             texts: B texts.
             keys: At least one, as `place` gives them.
         """
-        read = self.read(texts)
+        parts, of = views(texts)
+        read = self.read(parts)
         code = value(np.stack([each.f for each in read]))
         outputs = self._route.run_with_ort_values([*ports.OUTPUTS], {"code": code, **keys})
         routes = tophash.Routes._make(output.numpy().copy() for output in outputs)
-        return Decided(routes, tuple(each.cut for each in read))
+        whole = np.searchsorted(of, np.arange(len(texts)))
+        return Decided(decisive(routes, of), tuple(read[i].cut for i in whole))
 
     def tokens(self, text: str) -> int:
         """Tokens that are read of a text, special ones included."""

@@ -13,12 +13,13 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.base import weights_digest
 from memoir_edge.demo.facts import load_facts, prompt
-from memoir_edge.editor import Editor, Settings, load
+from memoir_edge.editor import BaseModel, Editor, Settings, load
 from memoir_edge.editor.layer import changed
 from memoir_edge.editor.recall import check_fit
 from memoir_edge.errors import MismatchError
 from memoir_edge.identity import model_digest
 from memoir_edge.memory import Base
+from memoir_edge.router import Router
 
 PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
 Make = Callable[[], Editor]
@@ -49,6 +50,24 @@ def test_spaces_behind_a_prompt_do_not_change_where_it_goes(
         np.testing.assert_allclose(model.features(asked, feature)[:1], plain, atol=1e-5)
     other = model.features(["Where is France\n"], feature)
     assert not np.allclose(other, plain, atol=1e-3)
+
+
+def test_a_router_reads_the_last_sentence_of_a_prompt_too(
+    tiny: BaseModel, settings: Settings, words: Router
+) -> None:
+    editor = Editor(tiny, settings, router=words)
+    prompt = "The capital of Nepal is"
+    [code] = words.codes([prompt])
+    mask = editor.masks([prompt])[0]
+    editor.live.bank.add("nepal", {"prompt": prompt}, mask, [], [], 0.9, code)
+    asked = [f"Heavy clouds hid every mountain there. {prompt}", "The capital of Cuba is", prompt]
+    found = editor.model.routes(asked)
+    assert found.route.tolist() == [1, -1, 1]
+    assert [answer.edit for answer in editor.model.answer(asked, 1, memory=True)] == [
+        "nepal",
+        None,
+        "nepal",
+    ]
 
 
 def test_an_empty_memory_is_the_base_model_bit_for_bit(make_editor: Make) -> None:

@@ -99,6 +99,13 @@ def test_keys_are_the_prompt_the_records_own_and_the_relations_phrasings(words: 
     )
 
 
+def test_the_last_sentence_of_a_prompt_is_a_key_if_it_names_the_subject(words: Router) -> None:
+    behind = "It rained all day. The capital of Nepal is"
+    assert "The capital of Nepal is" in one(words, edit(behind, "Nepal")).keys
+    asked = "Nepal is far away. What is its capital?"
+    assert "What is its capital?" not in one(words, edit(asked, "Nepal")).keys
+
+
 def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
     made = one(words, edit("The capital of Nepal is", "Nepal", guards=("Nepal is",)))
     assert [(g.text, g.relation) for g in made.guards] == [

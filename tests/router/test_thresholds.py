@@ -4,7 +4,16 @@ import numpy as np
 
 from memoir_edge import tophash
 from memoir_edge.router.codes import codes
-from memoir_edge.router.thresholds import HIGHEST, KNOWN, NOBODY, Keys, Misses, threshold
+from memoir_edge.router.thresholds import (
+    HIGHEST,
+    KNOWN,
+    LIFT,
+    NOBODY,
+    Keys,
+    Misses,
+    lifts,
+    thresholds,
+)
 from memoir_edge.tophash import Bytes
 
 WEIGHT = 512
@@ -30,6 +39,11 @@ def misses(vectors: np.ndarray, **other: list[int]) -> Misses:
     n = len(vectors)
     given = {"edit": [0] * n, "subject": [99] * n, "relation": [NOBODY] * n} | other
     return Misses(made(vectors), *(np.array(given[f]) for f in Misses._fields[1:]))
+
+
+def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
+    """That of the first key."""
+    return float(thresholds(keys, misses, weight, bound)[0])
 
 
 def test_as_many_misses_fire_as_may() -> None:
@@ -81,4 +95,24 @@ def test_likely_paraphrases_raise_nothing() -> None:
 def test_a_key_can_always_be_reached() -> None:
     center = RANDOM.normal(size=(1, 32))
     found = threshold(keys(center), misses(near(center[0], 20, 0.0)), WEIGHT, 0.01)
-    assert found == HIGHEST
+    assert found == np.float32(HIGHEST)
+
+
+def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
+    near_, far = 5 * np.eye(32)[:2]
+    rows = np.stack([near_, far, near_ + 0.4 * far, far + 4 * np.eye(32)[2]])
+    held = keys(rows, edit=[0, 1, 0, 1], subject=[0, 1, 0, 1], relation=[NOBODY, NOBODY, 5, 5],
+                guard=[0, 0, 1, 1])  # fmt: skip
+    R = tophash.overlap(held.codes, held.codes, WEIGHT)
+    found = lifts(held, WEIGHT)
+    np.testing.assert_allclose(found[:2].sum(), 0, atol=1e-6)
+    np.testing.assert_allclose(found[0] - found[1], LIFT * (R[0, 2] - R[1, 3]), rtol=1e-5)
+    assert found[0] > 0.02
+    limits = thresholds(held, misses(near(far, 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
+    np.testing.assert_allclose(limits[0] - limits[1], found[0] - found[1], rtol=1e-5)
+
+
+def test_guards_of_a_record_lift_nothing() -> None:
+    rows = 5 * np.eye(32)[:3]
+    held = keys(rows, edit=[0, 1, 0], guard=[0, 0, 1])
+    assert lifts(held, WEIGHT).tolist() == [0, 0, 0]

@@ -212,6 +212,23 @@ def test_a_prompt_that_is_too_long_is_routed_by_its_last_part(routed, coded) -> 
     assert (short.edit, short.cut) == ("edit-0", False)
 
 
+def test_what_is_asked_may_stand_behind_other_text(routed, coded) -> None:
+    routed.swap(coded())
+    said = f"It rained all day. {ASKED[1]}"
+    guarded = f"It rained all day. {GUARDS[0]}"
+    found = routed.route([said, ASKED[0], guarded])
+    assert [(r.edit, r.guard) for r in found] == [
+        ("edit-1", False),
+        ("edit-0", False),
+        (None, True),
+    ]
+    assert found[0].overlap == pytest.approx(1.0, abs=0.01)
+    assert [r.fired for r in routed.generate([said, guarded], Options(max_new_tokens=1))] == [
+        "edit-1",
+        None,
+    ]
+
+
 # --- What is refused -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,59 @@
+"""What is read of a prompt, and which text of it decides."""
+
+import numpy as np
+import pytest
+
+from memoir_edge.tophash import Routes
+from memoir_edge.views import asking, decisive, views
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("The capital of France is", None),
+        ("What is the capital of France?", None),
+        ("It rained. The capital of France is", "The capital of France is"),
+        ("It rained!\nWhat is the capital of France?", "What is the capital of France?"),
+        (
+            "Could you help? What is the capital of France? Thanks!",
+            "What is the capital of France?",
+        ),
+        ("Version 2.1 of Plume was released in", None),
+        ("Hi! Yes?", None),
+        ("", None),
+    ],
+)
+def test_the_last_sentence_is_a_text_of_its_own(text: str, last: str | None) -> None:
+    assert asking(text) == (() if last is None else (last,))
+
+
+def test_texts_stand_prompt_by_prompt_the_whole_first() -> None:
+    texts, of = views(["One two three. Four five six", "Seven"])
+    assert texts == ["One two three. Four five six", "Four five six", "Seven"]
+    assert of.tolist() == [0, 0, 1]
+    assert views([])[1].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("route", "overlap", "wins"),
+    [
+        ((-1, -1), (0.6, 0.7), 1),  # nothing is reached: the nearest is told
+        ((3, -1), (0.8, 0.9), 0),  # a guard that is nearer to one text does not stop the other
+        ((-1, 3), (0.9, 0.8), 1),
+        ((3, 5), (0.8, 0.9), 1),
+        ((3, 5), (0.8, 0.8), 0),  # equals: the whole prompt
+    ],
+)
+def test_a_text_that_reaches_an_edit_decides(
+    route: tuple[int, int], overlap: tuple[float, float], wins: int
+) -> None:
+    routes = Routes(np.array([7, *route]), np.array([0.5, *overlap], np.float32), np.arange(3))
+    found = decisive(routes, np.array([0, 1, 1]))
+    assert found.candidate.tolist() == [0, 1 + wins]
+    assert found.route.tolist() == [7, route[wins]]
+    assert found.overlap.tolist() == pytest.approx([0.5, overlap[wins]])
+
+
+def test_nothing_decides_nothing() -> None:
+    none = np.zeros(0, np.int64)
+    assert len(decisive(Routes(none, np.zeros(0, np.float32), none), none).route) == 0
