@@ -1,6 +1,7 @@
 """What `memoir-edge apply` looks at before it trains, and what it says instead with --plan."""
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from memoir_edge.cli.output import Output, size
 from memoir_edge.edits import Edit, Problem
 from memoir_edge.lint import Finding, doubtful, too_long
+from memoir_edge.nearmiss import misses
 
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor
@@ -50,10 +52,27 @@ def show_findings(findings: Sequence[Finding], output: Output) -> None:
         output.say(f"... and {len(findings) - LISTED} more; --json lists all")
 
 
+def unmeasured(editor: "Editor", new: Sequence[Edit]) -> list[str]:
+    """What to know where near misses are too few to set thresholds from; most often nothing."""
+    bound = editor.settings.false_fires
+    if editor.router is not None or not bound or not new:
+        return []
+    made, needed = len(misses([*editor.edits, *new])), math.ceil(1 / bound)
+    if made >= needed:
+        return []
+    return [
+        f"near misses that can be made of these edits: {made}, fewer than the {needed} that false "
+        f"fires of {bound:g} are measured with. Thresholds stay {editor.settings.threshold:g}, and "
+        "prompts that are much like an edit's may reach it. More edits, records that name their "
+        "subject, guards, a higher --threshold or --encoder help"
+    ]
+
+
 def plan_of(
     editor: "Editor",
     new: Sequence[Edit],
     findings: Sequence[Finding],
+    warnings: Sequence[str],
     problems: Sequence[Problem],
     output: Output,
 ) -> int:
@@ -67,6 +86,7 @@ def plan_of(
     document = {
         "edits": len(new),
         "findings": [asdict(finding) for finding in findings],
+        "warnings": list(warnings),
         "skipped_bad": [problem._asdict() for problem in problems],
         "asked": [_read(edit, one) for edit, one in zip(fit, asked, strict=False)],
         "seconds_per_edit": round(each, 3),

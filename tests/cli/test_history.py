@@ -226,6 +226,9 @@ def test_a_plan_says_what_is_doubtful_and_touches_nothing(
     assert ("contradiction", "other", "first") in found
     assert ("same fact?", "near", "first") in found
     assert all(0.58 <= f["overlap"] <= 1 for f in document["findings"] if f["overlap"])
+    [warning] = document["warnings"]
+    assert "fewer than the 100" in warning
+    assert "Thresholds stay 0.58" in warning
     assert document["seconds"] > 0
     assert document["memory_bytes"] > 0
 

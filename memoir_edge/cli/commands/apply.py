@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.extras import Routed, Torch, named
 from memoir_edge.cli.output import Bar, Output, size
-from memoir_edge.cli.plan import look_at, plan_of, show_findings
+from memoir_edge.cli.plan import look_at, plan_of, show_findings, unmeasured
 from memoir_edge.edits import Edit, Problem, read
 from memoir_edge.errors import InputError
 from memoir_edge.history import Journal, begin, load, path_of
@@ -72,15 +72,18 @@ def command(
         _say_settings(editor, output)
         findings = look_at(editor, new) if new else []
         show_findings(findings, output)
+        warnings = unmeasured(editor, new)
+        for warning in warnings:
+            output.say(warning)
         if plan:
-            return plan_of(editor, new, findings, problems, output)
+            return plan_of(editor, new, findings, warnings, problems, output)
         start = time.monotonic()
         outcomes = _train(editor, new, out, output)
         seconds = time.monotonic() - start
         made = editor.journal.write(out)
         failed = editor.journal.state().broken or []
     skipped = len(wanted) - len(new)
-    _report(made, failed, out, outcomes, findings, problems, seconds, skipped, output)
+    _report(made, failed, out, outcomes, findings, warnings, problems, seconds, skipped, output)
     return 1 if failed else 0
 
 
@@ -213,6 +216,7 @@ def _report(
     out: Path,
     outcomes: "Sequence[Outcome]",
     findings: Sequence[Finding],
+    warnings: Sequence[str],
     problems: Sequence[Problem],
     seconds: float,
     skipped: int,
@@ -246,6 +250,7 @@ def _report(
         "skipped": skipped,
         "skipped_bad": [problem._asdict() for problem in problems],
         "findings": [asdict(finding) for finding in findings],
+        "warnings": list(warnings),
         "checked": checked,
         "failed": failed,
         "edits": [
