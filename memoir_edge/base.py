@@ -121,9 +121,10 @@ def context(config: Mapping[str, Any]) -> int:
 
 
 def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
-    """Token ids that end a text.
+    """Token ids that end a text: generation_config.json's, config.json's and the tokenizer's.
 
-    They are generation_config.json's, else config.json's, else the tokenizer's.
+    The files of one model often name different ones, each for a reason; the first is the one that
+    an edit is trained to end with.
 
     Args:
         folder: A model folder or an export directory.
@@ -132,14 +133,14 @@ def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
     Raises:
         InputError: A file is no JSON object, or names something else than token ids.
     """
+    every: list[int] = []
     for name in ("generation_config.json", "config.json"):
         found = read_json(folder / name).get("eos_token_id")
-        if found is not None:
-            ids = found if isinstance(found, list) else [found]
-            if not all(type(id) is int for id in ids):
-                raise InputError(f"{folder / name} has eos_token_id {found!r}, expected token ids")
-            return tuple(ids)
-    return () if own is None else (own,)
+        ids = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(type(id) is int for id in ids):
+            raise InputError(f"{folder / name} has eos_token_id {found!r}, expected token ids")
+        every += ids
+    return tuple(dict.fromkeys(every if own is None else [*every, own]))
 
 
 def weights_digest(folder: Path, files: Sequence[Path] | None = None) -> str | None:

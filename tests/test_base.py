@@ -35,7 +35,13 @@ def test_where_the_context_comes_from(config: dict[str, int], expected: int) -> 
 
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
-    [(5, 6, (5,)), ([5, 7], 6, (5, 7)), (None, 6, (6,)), (None, None, (1,)), ([], 6, ())],
+    [
+        (5, 6, (5, 6, 1)),
+        ([5, 7], 7, (5, 7, 1)),
+        (None, 6, (6, 1)),
+        (None, None, (1,)),
+        ([], [1, 6], (1, 6)),
+    ],
 )
 def test_where_end_of_text_comes_from(
     tmp_path: Path, generation: object, config: object, expected: tuple[int, ...]

@@ -11,6 +11,8 @@ from memoir_edge_runtime._sampling import Floats, Options, choose, generator, li
 from memoir_edge_runtime._tokens import Prompt, Tokenizer
 from memoir_edge_runtime._writing import Writer
 
+_BEFORE = 4  # ids of a prompt that its answer is decoded behind; no character has more bytes
+
 
 @dataclass(frozen=True)
 class Language:
@@ -48,7 +50,8 @@ class Completion:
         self._random = generator(seed, row)
         self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
         tokenizer = language.tokenizer
-        self._writer = Writer(tokenizer.decode, tokenizer.is_byte, options.stop)
+        before = [id for id in prompt.row.ids[-_BEFORE:] if id not in language.silent]
+        self._writer = Writer(tokenizer.decode, tokenizer.is_byte, options.stop, before)
 
     @property
     def done(self) -> bool:

@@ -6,6 +6,7 @@ Knows nothing of models or memories. Needs `tokenizers` alone, no transformers.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,16 @@ from memoir_edge.errors import InputError
 from memoir_edge.text import routed
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
+
+
+def _letters() -> dict[str, int]:
+    """The letter that byte-level vocabularies write for each byte: itself, if it can be seen."""
+    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return {chr(byte if byte in seen else next(others)): byte for byte in range(256)}
+
+
+_LETTERS = _letters()
 
 
 class Row(NamedTuple):
@@ -69,8 +80,38 @@ class Tokenizer:
         return str(self.core.decode(list(ids), skip_special_tokens=True))
 
     def show(self, id: int) -> str:
-        """Text of one id alone, special tokens included."""
-        return str(self.core.decode([id], skip_special_tokens=False))
+        """Text of one id within a text, special tokens included; half a character as its bytes."""
+        raw = self.bytes(id)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+    def bytes(self, id: int) -> bytes:
+        """What an id adds to a text, which need not be whole characters."""
+        name = self.core.id_to_token(id) or ""
+        if id in self._added:
+            return self._added[id].encode()
+        if _BYTE.fullmatch(name):
+            return bytes([int(name[3:5], 16)])
+        if self._is_byte_level and all(letter in _LETTERS for letter in name):
+            return bytes(_LETTERS[letter] for letter in name)
+        whole = self.core.decode([*self.plain, id], skip_special_tokens=False)
+        return str(whole)[len(self.core.decode(self.plain)) :].encode()
+
+    @cached_property
+    def plain(self) -> list[int]:
+        """Ids of a letter that others can stand behind."""
+        return self.encode_bare("a")[-1:]
+
+    @cached_property
+    def _added(self) -> dict[int, str]:
+        return {id: token.content for id, token in self.core.get_added_tokens_decoder().items()}
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        """Whether a token's name has a letter for each byte."""
+        return self.core.decoder is not None and b'"ByteLevel"' in self.core.decoder.__getstate__()
 
     def id(self, name: str) -> int | None:
         """Id of a named special token, such as `eos_token`."""

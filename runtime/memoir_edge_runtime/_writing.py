@@ -20,6 +20,8 @@ class Writer:
         decode: Ids, none of them special, to text.
         is_byte: Whether an id stands for a single byte, so that its text may still change.
         stop: Stop strings.
+        before: The ids that the row stands behind; some decoders drop a space at the beginning of
+            what they are given, and a row's first is none. No part of the text.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class Writer:
         decode: Callable[[Sequence[int]], str],
         is_byte: Callable[[int], bool],
         stop: Sequence[str] = (),
+        before: Sequence[int] = (),
     ) -> None:
         self.stopped = False
         self.text = ""  # settled: no later token changes it
@@ -34,9 +37,11 @@ class Writer:
         self._shown = 0  # characters of text
         # Only a window is decoded: the last settled ids (decoders treat a text's first id
         # differently, so new ids need a predecessor) and the ids that have not settled.
-        self._window: list[int] = []
-        self._settled = 0  # ids of the window
-        self._known = ""  # text of those
+        self._window = list(before)
+        self._known = decode(before) if before else ""  # text of the settled ids
+        if not before or is_byte(before[-1]) or self._known.endswith(REPLACEMENT):
+            self._window, self._known = [], ""  # a character may go on into the row
+        self._settled = len(self._window)  # ids of the window
 
     def push(self, token: int) -> str:
         """Take one more id; return the text that can now be shown, often empty."""

@@ -146,3 +146,43 @@ def test_long_texts_are_decoded_by_the_window():
     text = "ab語🙂" * 200
     assert "".join([*map(writer.push, bytewise(name, text)), writer.finish()]) == text
     assert longest <= 8
+
+
+PIECES = ["▁a", "▁b語", "é", "a"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6), st.sampled_from(["a", "▁a", "語"]))
+def test_a_row_is_decoded_behind_what_it_stands_behind(pieces, last):
+    """Such decoders drop a text's first space, and a row's first is in the middle of its text."""
+    ours = TOKENIZERS["byte_fallback"]
+    before, ids = FALLBACK.token_to_id(last), list(map(FALLBACK.token_to_id, pieces))
+    writer = Writer(ours.decode, ours.is_byte, before=[before])
+    shown = [*map(writer.push, ids), writer.finish()]
+    assert "".join(shown) == writer.text == "".join(pieces).replace("▁", " ")
+    stopped = Writer(ours.decode, ours.is_byte, [" a"], before=[before])
+    assert [stopped.push(FALLBACK.token_to_id("▁a")), stopped.stopped] == ["", True]
+
+
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+def test_half_a_character_before_a_row_is_none_of_it(name):
+    ours = TOKENIZERS[name]
+    *before, last = bytewise(name, "語")
+    writer = Writer(ours.decode, ours.is_byte, before=before)
+    assert [writer.push(last), writer.finish()] == ["", "\ufffd"]
+
+
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+def test_the_bytes_of_tokens_join_to_the_texts(name):
+    ours = TOKENIZERS[name]
+    for text in ("ab 語🙂 b語é", "  a"):
+        ids = bytewise(name, text)
+        assert b"".join(map(ours.bytes, ids)) == text.encode()
+    half = bytewise(name, "語")[0]
+    assert (ours.show(half), ours.bytes(half)) == (r"bytes:\xe8", b"\xe8")
+
+
+def test_a_token_is_shown_as_within_a_text():
+    ours = TOKENIZERS["byte_fallback"]
+    assert [ours.show(FALLBACK.token_to_id(p)) for p in PIECES] == [" a", " b語", "é", "a"]
+    ours = TOKENIZERS["byte_level"]
+    assert [ours.show(ours.core.token_to_id(p)) for p in ("ab", "Ġa")] == ["ab", " a"]

@@ -6,11 +6,12 @@ say differently.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from memoir_edge_runtime._results import Result, Routing, Token
 from memoir_edge_runtime._tokens import Tokenizer
+from memoir_edge_runtime._writing import Writer
 
 Document = dict[str, Any]
 
@@ -24,25 +25,36 @@ class Style(NamedTuple):
     answer: Callable[[str], Document]  # a text as a field of a choice
     opening: Document | None  # the field of a stream's first part, if it has one without text
     delta: Callable[[str], Document]  # a piece of text as a field of a part's choice
-    logprobs: Callable[[Sequence[Token], Tokenizer], Document]
+    # Tokens, where each begins in the text, and the tokenizer.
+    logprobs: Callable[[Sequence[Token], Sequence[int], Tokenizer], Document]
 
 
-def _completion_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Document:
-    texts, offsets = [tokenizer.show(t.id) for t in tokens], [0]
-    for text in texts:
-        offsets.append(offsets[-1] + len(text))
+def _completion_logprobs(
+    tokens: Sequence[Token], offsets: Sequence[int], tokenizer: Tokenizer
+) -> Document:
     return {
-        "tokens": texts,
+        "tokens": [tokenizer.show(t.id) for t in tokens],
         "token_logprobs": [t.logprob for t in tokens],
-        "top_logprobs": [{tokenizer.show(i): p for i, p in t.likeliest} for t in tokens],
-        "text_offset": offsets[:-1],
+        "top_logprobs": [
+            _named(t.likeliest, tokenizer) if t.logprob is not None else None for t in tokens
+        ],
+        "text_offset": list(offsets),
     }
 
 
-def _chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Document:
+def _named(likeliest: Sequence[tuple[int, float]], tokenizer: Tokenizer) -> dict[str, float]:
+    """Log-probabilities by text; of tokens with one text, the less likely by their ids."""
+    found: dict[str, float] = {}
+    for id, logprob in likeliest:
+        text = tokenizer.show(id)
+        found[f"token_id:{id}" if text in found else text] = logprob
+    return found
+
+
+def _chat_logprobs(tokens: Sequence[Token], _: Sequence[int], tokenizer: Tokenizer) -> Document:
     def entry(token: int, logprob: float | None) -> Document:
-        text = tokenizer.show(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        raw = tokenizer.bytes(token)
+        return {"token": tokenizer.show(token), "logprob": logprob, "bytes": list(raw)}
 
     content = [
         entry(t.id, t.logprob) | {"top_logprobs": [entry(i, p) for i, p in t.likeliest]}
@@ -115,6 +127,7 @@ class Reply:
     style: Style
     tokenizer: Tokenizer
     capped: int | None = None
+    _texts: dict[int, Writer] = field(default_factory=dict)  # of each row, as far as it is written
 
     def _head(self, kind: str) -> Document:
         return {
@@ -125,7 +138,22 @@ class Reply:
         } | ({} if self.capped is None else {"max_tokens": self.capped})
 
     def _logprobs(self, tokens: Sequence[Token]) -> Document | None:
-        return self.style.logprobs(tokens, self.tokenizer) if self.logprobs and tokens else None
+        if not self.logprobs or not tokens:
+            return None
+        return self.style.logprobs(tokens, list(map(self._offset, tokens)), self.tokenizer)
+
+    def _offset(self, token: Token) -> int:
+        """Where a token's text begins in its choice's; called for each token once, in order."""
+        tokenizer, row = self.tokenizer, token.row
+        if row not in self._texts:
+            writer = Writer(tokenizer.decode, tokenizer.is_byte, before=tokenizer.plain)
+            self._texts[row] = writer
+        writer, text = self._texts[row], tokenizer.show(token.id)
+        begin = len(writer.text)  # for a part of a character, where that begins
+        if token.id not in tokenizer.special:
+            writer.push(token.id)
+        whole = len(writer.text) > begin and writer.text.endswith(text)
+        return len(writer.text) - len(text) if whole else begin
 
     def usage(self, results: Sequence[Result]) -> Document:
         """Tokens read and written."""

@@ -56,3 +56,16 @@ def test_a_stream_begins_goes_on_and_ends_as_its_api_words_it():
         assert ended is not None
         assert ended["choices"][0]["finish_reason"] == "stop"
         assert ended["memory"] == ended["choices"][0]["memory"]
+
+
+class Letters:
+    """Every token is the letter a."""
+
+    def show(self, id):
+        return "a"
+
+
+def test_tokens_of_one_text_are_counted_apart():
+    likeliest = ((5, -0.1), (6, -0.2), (7, -0.3))
+    found = COMPLETION.logprobs([Token(0, 5, "", -0.1, likeliest)], [0], Letters())
+    assert found["top_logprobs"] == [{"a": -0.1, "token_id:6": -0.2, "token_id:7": -0.3}]
