@@ -84,13 +84,18 @@ class Settings:
     feature: str  # routing feature, a key of tophash.FEATURES
     threshold: float  # overlap from which an edit answers, where its near misses do not say
     steps: int  # most gradient steps of one edit
-    lr: float = 1.0
-    clip: float = 1.0  # largest gradient norm of one step
-    momentum: float = 0.0  # of the descent; the paper has none
-    stop_loss: float = 0.02  # nats a token; an edit is done at or below it
+    optimiser: str = "sgd"  # a key of OPTIMISERS
+    lr: float = 1.0  # of adam: in units of an entry of the site's own output
+    clip: float = 1.0  # largest gradient norm of one step; sgd
+    momentum: float = 0.0  # of sgd; the paper has none
+    stop_loss: float = 0.02  # nats a token; an edit is done at or below it (adam: its worst row)
     prefixes: int = 0  # rows behind texts that the model wrote itself; the paper has 10
+    forms: int = 0  # rows that ask the prompt in another form, such as a question
+    phrasings: int = 0  # most rows of keys, those of the prompt's relation included
+    chats: int = 0  # most rows of chats, where the model has a template for them
     thinned: int = 0  # copies of the plain row that read only part of the mask's features
-    dropout: float = 0.5  # that part they do not read
+    thinned_forms: int = 0  # the same of every other row
+    dropout: float = 0.5  # the part that they do not read
     spare: float = 0.0  # how strongly a change avoids what other edits read; the paper: not at all
     false_fires: float = (
         0.0  # share of near misses that may reach an edit; 0: one threshold for all
@@ -110,7 +115,10 @@ class Settings:
             raise InputError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         if not 0 < self.threshold <= 1:
             raise InputError(f"threshold is {self.threshold}, expected above 0 and at most 1")
-        for name in ("prefixes", "thinned", "spare", "made_keys", "repairs"):
+        if self.optimiser not in OPTIMISERS:
+            known = ", ".join(OPTIMISERS)
+            raise InputError(f"unknown optimiser {self.optimiser!r}; known: {known}")
+        for name in COUNTS:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.false_fires < 1:
@@ -120,11 +128,11 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum is {self.momentum}, expected from 0 to below 1")
-        ours = (self.thinned, self.spare, self.momentum, self.eos, self.batch_edits > 1)
-        if self.parity and any(ours):
+        ours = [name for name in OURS if getattr(self, name)]
+        if self.parity and (ours or self.batch_edits > 1 or self.optimiser != "sgd"):
             raise InputError(
-                "parity with the released code is one edit at a time, without thinned rows, "
-                "sparing, momentum or an end-of-text token"
+                "parity with the released code is plain descent, one edit at a time, without "
+                + ", ".join(name.replace("_", " ") for name in OURS)
             )
 
 
@@ -151,7 +159,7 @@ def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = F
     """
     if wishes.k is not None and not 0 < wishes.k <= D:
         raise InputError(f"k is {wishes.k}, expected from 1 to the site's input width {D}")
-    chosen = preset(config)
+    chosen = preset(config, coded=coded)
     feature = chosen.feature if wishes.feature is None else wishes.feature
     values: dict[str, Any] = {name: getattr(chosen, name) for name in TRAINED} | {
         "site": site,
@@ -168,11 +176,18 @@ def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = F
 
 
 CODED_THRESHOLD = 0.95
+OPTIMISERS = ("sgd", "adam")
+# What may be none at all, but not less.
+COUNTS = ("prefixes", "forms", "phrasings", "chats", "thinned", "thinned_forms", "spare",
+          "made_keys", "repairs")  # fmt: skip
 # What a preset says of training.
-TRAINED = ("steps", "prefixes", "thinned", "spare", "lr", "momentum", "passes", "repairs",
-           "false_fires", "made_keys")  # fmt: skip
-# With --parity nothing that the paper lacks is on by default.
-PARITY = {
-    "prefixes": 10, "thinned": 0, "spare": 0.0, "lr": 1.0, "momentum": 0.0, "passes": 1,
-    "repairs": 0, "false_fires": 0.0, "made_keys": 0, "eos": False,
+TRAINED = ("steps", "optimiser", "lr", "momentum", "stop_loss", "prefixes", "forms", "phrasings",
+           "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",
+           "made_keys")  # fmt: skip
+# What the paper lacks.
+OURS = ("forms", "phrasings", "chats", "thinned", "thinned_forms", "spare", "momentum", "eos")
+# With --parity none of that is on by default.
+PARITY = dict.fromkeys(OURS, 0) | {
+    "optimiser": "sgd", "stop_loss": 0.02, "prefixes": 10, "spare": 0.0, "lr": 1.0,
+    "momentum": 0.0, "passes": 1, "repairs": 0, "false_fires": 0.0, "made_keys": 0, "eos": False,
 }  # fmt: skip

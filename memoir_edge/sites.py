@@ -4,7 +4,7 @@ Knows a model by its parsed `config.json` and its layers' paths alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memoir_edge.errors import SiteError
@@ -34,13 +34,19 @@ class Preset:
     feature: str  # routing feature
     threshold: dict[str, float]  # overlap from which a key answers, by routing feature
     k_share: float = 2 / 7  # k / D
-    steps: int = 200  # most gradient steps of one edit
     depth: float = 0.85  # share of the blocks that lie below the site
+    optimiser: str = "adam"
+    steps: int = 40  # most gradient steps of one edit
+    lr: float = 0.15  # of an entry of the site's own output
+    momentum: float = 0.0  # of sgd
+    stop_loss: float = 0.05  # nats a token, of the worst row
     prefixes: int = 0  # training rows behind texts that the model wrote itself
-    thinned: int = 5  # training rows that read only part of the mask
+    forms: int = 4  # that ask the prompt in another form
+    phrasings: int = 8  # of keys, those of the prompt's relation included
+    chats: int = 2  # of chats
+    thinned: int = 4  # copies of the plain row that read only part of the mask
+    thinned_forms: int = 1  # the same of every other row
     spare: float = 10.0  # how strongly a change avoids what other edits read
-    lr: float = 0.5  # of the gradient descent
-    momentum: float = 0.9
     passes: int = 2  # how often all edits of a run are trained
     repairs: int = 5  # rounds in which worn edits are trained again
     made_keys: int = 4  # most further keys of an edit that the tool makes
@@ -49,18 +55,22 @@ class Preset:
 
 
 def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
-    threshold = {"mean": tau, "last": 0.6}
     return Preset(
         "mean",
-        threshold,
+        {"mean": tau, "last": 0.6},
         k / D,
-        steps,
         layer=layer,
-        prefixes=10,
-        thinned=0,
-        spare=0.0,
+        optimiser="sgd",
+        steps=steps,
         lr=1.0,
-        momentum=0.0,
+        stop_loss=0.02,
+        prefixes=10,
+        forms=0,
+        phrasings=0,
+        chats=0,
+        thinned=0,
+        thinned_forms=0,
+        spare=0.0,
         passes=1,
         made_keys=0,
         false_fires=0.0,
@@ -77,6 +87,10 @@ PAPER: dict[tuple[str, int, int], Preset] = {
 # In other models the state at the last token tells prompts apart far better than the mean over all
 # tokens does: docs/routing.md has the measurement.
 DEFAULT = Preset("last", {"mean": 0.75, "last": 0.58})
+# Where a router's codes say which edit a prompt reaches, the site need not tell prompts apart. The
+# last block then carries an answer to other phrasings best, and its training is the LM head alone
+# (docs/editor.md).
+CODED = replace(DEFAULT, depth=1.0)
 
 
 def _get(config: Config, *names: str) -> int | None:
@@ -88,16 +102,20 @@ def layers(config: Config) -> int | None:
     return _get(config, "num_hidden_layers", "n_layer", "n_layers")
 
 
-def preset(config: Config) -> Preset:
-    """The settings of a known model, or the default."""
+def preset(config: Config, *, coded: bool = False) -> Preset:
+    """The settings of a known model, or the default; `coded` where a router's codes decide."""
+    if coded:
+        return CODED
     width = _get(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * (
         _get(config, "hidden_size", "n_embd") or 0
     )
     return PAPER.get((str(config.get("model_type")), width, layers(config) or 0), DEFAULT)
 
 
-def default_site(config: Config) -> str:
+def default_site(config: Config, *, coded: bool = False) -> str:
     """Module path of the layer to edit: the down-projection at 85 % of the depth.
+
+    Where a router's codes decide which edit a prompt reaches, `coded`, it is the last block's.
 
     Raises:
         SiteError: The architecture is not in `SITES`, or its depth is unknown.
@@ -108,9 +126,18 @@ def default_site(config: Config) -> str:
             f"no default site for model type {kind!r}; known: {', '.join(SITES)}",
             hint="name the down-projection to edit with --site, e.g. model.layers.27.mlp.down_proj",
         )
-    chosen = preset(config)
-    layer = chosen.layer if chosen.layer is not None else int(chosen.depth * depth)
+    chosen = preset(config, coded=coded)
+    layer = chosen.layer if chosen.layer is not None else at_depth(chosen.depth, depth)
     return SITES[kind].format(layer=layer)
+
+
+def at_depth(share: float, blocks: int) -> int:
+    """The block with about this share of all below it; the last one for all of them.
+
+    >>> at_depth(0.85, 30), at_depth(1.0, 30)
+    (25, 29)
+    """
+    return min(int(share * blocks), blocks - 1)
 
 
 def folded(paths: Iterable[str]) -> list[str]:

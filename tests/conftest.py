@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from memoir_edge import cache
+from memoir_edge.demo import models
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.router.codes import codes
 from memoir_edge.tophash import Bytes
@@ -104,13 +105,12 @@ def readme(tool: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def real_model(tool: Callable[[str], ModuleType]) -> Callable[[str], Path]:
-    """Where a model of tools/models.py lies; skips where no source gives it."""
-    models = tool("models")
+def real_model() -> Callable[[str], Path]:
+    """Where a model of memoir_edge/demo/models.py lies; skips where no source gives it."""
 
     def find(name: str) -> Path:
         try:
-            return Path(models.path(name))
+            return models.path(name)
         except models.UnavailableError as error:
             pytest.skip(str(error))
 
@@ -147,7 +147,8 @@ _ENCODER_FILES: dict[str, object] = {
 
 def _save_encoder(folder: Path, family: str = "bert", **changes: object) -> Path:
     import transformers
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+    from tokenizers.models import WordPiece
     from transformers import AutoModel, PreTrainedTokenizerFast
 
     letters = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
@@ -155,7 +156,7 @@ def _save_encoder(folder: Path, family: str = "bert", **changes: object) -> Path
     words = ["the", "capital", "currency", "of", "what", "is", "france", "japan", "paris", "##s"]
     vocabulary = [*special, *words, *letters, *(f"##{letter}" for letter in letters)]
     core = Tokenizer(
-        models.WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="<unk>")
+        WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="<unk>")
     )
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

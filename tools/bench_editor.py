@@ -28,10 +28,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import BaseModel, Editor, Settings, quiet, train
+from memoir_edge.editor import BaseModel, Editor, Settings, descent, quiet, train
 from memoir_edge.editor.layer import changed
 from memoir_edge.editor.model import collate
-from memoir_edge.editor.train import Row, rows
+from memoir_edge.editor.rows import Row, rows
 from memoir_edge.edits import Edit
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -123,7 +123,7 @@ def ours(editor: Editor, edit: Edit, phases: dict[str, float]) -> list[float]:
     """`Editor.edit`, with a clock around its parts."""
     losses: list[float] = []
     parts = {"mask": (Editor, "masks"), "below the site": (train, "resumed_at"),
-             "low rank": (train, "low_rank")}  # fmt: skip
+             "low rank": (descent, "low_rank")}  # fmt: skip
     start, former = time.perf_counter(), {}
     spent = dict.fromkeys(parts, 0.0)
     for name, (owner, attribute) in parts.items():

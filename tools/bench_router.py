@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import path as model_path
 from rich.console import Console
 from rich.table import Table as Printed
 
 from memoir_edge import tophash
+from memoir_edge.demo.models import path as model_path
 from memoir_edge.edits import Edit, default_id, read
 from memoir_edge.relations import Relation, fill, load, without
 from memoir_edge.router.asks import Asked, asks

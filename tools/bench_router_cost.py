@@ -6,7 +6,7 @@ One thread, in CPU milliseconds, so that busy neighbours count less: the least a
 many rounds. The prompt has 12 tokens, another one in each round. The router is measured alone, in
 int8 and in float32, and in turn with the model, whose weights drive the router's out of the caches;
 the model reads the prompt without a memory. The keys are random codes. Encoder and model are by
-default those of tools/models.py. The last line is one JSON document.
+default those of `make models`. The last line is one JSON document.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import models
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from memoir_edge.base import locate
+from memoir_edge.demo.models import path
 from memoir_edge.memory import Codes
 from memoir_edge.memory import Router as Bound
 from memoir_edge_exporter import export, export_router
@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--model", default=None)
     parser.add_argument("--keys", type=int, default=1_000_000)
     given = parser.parse_args()
-    encoder = given.encoder or str(models.path("minilm"))
-    model = given.model or str(models.path("smollm2"))
+    encoder = given.encoder or str(path("minilm"))
+    model = given.model or str(path("smollm2"))
     with tempfile.TemporaryDirectory() as place:
         figures = measure(encoder, model, given.keys, Path(place))
     table = Table("what", "least", "median", title=f"{TOKENS} tokens, {given.keys:,} keys")

@@ -4,14 +4,16 @@
 
 Pairs are two phrasings of one relation asked of one subject; within a batch the others are
 negatives: the same subject asked other relations, other subjects asked the same, and both.
-Relations are the package's (memoir_edge/relations) and many more of fixed forms
-(tools/attributes.toml). Subjects are listed (memoir_edge/router/subjects.toml) or made here of
-syllables, some in pairs that differ in one word. A third of the texts is careless: small letters,
-no mark, a typo. The loss is sentence-transformers' own. Ten minutes of a CPU. The last line is one
-JSON document.
+Relations are the package's (memoir_edge/relations), thirteen hundred more (tools/phrasings), and
+many of fixed forms (tools/attributes.toml). Subjects are listed (memoir_edge/router/subjects.toml)
+or made here of syllables, some in pairs that differ in one word. A third of the texts is careless
+(small letters, no mark, a typo), a fifth stands behind sentences about something else. The loss is
+sentence-transformers' own. Three minutes of a GPU, hours of a CPU. The last line is one JSON
+document.
 """
 
 import argparse
+import functools
 import json
 import math
 import random
@@ -28,17 +30,19 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from memoir_edge.base import weights_digest
+from memoir_edge.editor.prompts import unrelated_prompts
 from memoir_edge.relations import Relation, fill, load, of_kind, question_answer, without
 from memoir_edge.router.adapter import write
 from memoir_edge.router.encoder import Encoder
 from memoir_edge.router.subjects import subjects
 
-RATE, WARM, SCALE = 2e-3, 30, 20.0
-SHAPE = (2, 6, 4)  # kinds, relations of each and subjects of a batch
-FROZEN = 2  # lowest blocks, which stay as they are
-FORMED = 0.5  # share of the relations that are of fixed forms
+RATE, WARM, SCALE = 5e-4, 60, 20.0
+SHAPE = (4, 10, 6)  # kinds, relations of each and subjects of a batch
+FORMED = 0.25  # share of the relations that are of fixed forms
 CARELESS = 0.35
-KEPT = 0.5  # of the change that was learned: with all of it, unseen relations lost what these won
+BEHIND = 0.2  # share of the texts that stand behind others
+LONGEST = 96  # tokens
+KEPT = 0.6  # of the change that was learned: with all of it, unseen relations lost what these won
 Pair = tuple[str, str]
 
 
@@ -50,24 +54,38 @@ def main() -> None:
     parser.add_argument("--without", default="", help="relations and Wikidata properties left out")
     parser.add_argument("--relations", type=Path, help="a file of further relations")
     parser.add_argument("--not-about", default="", help="words; no attribute with one is asked")
-    parser.add_argument("--steps", type=int, default=320)
-    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    left = without(load(given.relations), [name for name in given.without.split(",") if name])
+    left = without(known(given.relations), [name for name in given.without.split(",") if name])
     encoder = Encoder(given.encoder, adapter="")
+    encoder.module.to(given.device)
+    encoder.module.max_seq_length = LONGEST
     began = time.process_time()
     words = {word for word in given.not_about.split(",") if word}
     loss = train(encoder, left, formed(words), given.steps, given.rank, given.seed)
     layers = {name: (p.A, p.B) for name, p in low_rank(encoder)}
     write(
         given.out,
-        {name: (A.detach().numpy(), KEPT * B.detach().numpy()) for name, (A, B) in layers.items()},
+        {
+            name: (A.detach().cpu().numpy(), (KEPT * B.detach()).cpu().numpy())
+            for name, (A, B) in layers.items()
+        },
         str(weights_digest(encoder.folder)),
     )
     print(json.dumps({"relations": len(left), "loss": loss, "cpu_s": time.process_time() - began,
                       "bytes": given.out.stat().st_size}))  # fmt: skip
+
+
+def known(path: Path | None) -> tuple[Relation, ...]:
+    """The package's relations, a user's, and those of tools/phrasings."""
+    found = {r.id: r for r in load(path)}
+    for file in sorted(Path(__file__).with_name("phrasings").glob("*.toml")):
+        found |= {r.id: r for r in load(file)}
+    return tuple(found.values())
 
 
 class LowRank(nn.Module):
@@ -98,12 +116,12 @@ def train(
     rank: int,
     seed: int,
 ) -> float:
-    """Put a low-rank change on the linear layers of the encoder's upper blocks, and train it."""
+    """Put a low-rank change on the linear layers of the encoder's blocks, and train it."""
     torch.manual_seed(seed)
-    for block in encoder.module[0].auto_model.encoder.layer[FROZEN:]:
-        for module in list(block.modules()):
-            if isinstance(module, nn.Linear):
-                parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank))
+    for module in list(encoder.module[0].auto_model.encoder.layer.modules()):
+        if isinstance(module, nn.Linear):
+            low = LowRank(module.weight, rank).to(module.weight.device)
+            parametrize.register_parametrization(module, "weight", low)
     changed = [p for _, low in low_rank(encoder) for p in low.parameters()]
     optimizer = torch.optim.AdamW(changed, lr=RATE, weight_decay=0.01)
     rate = torch.optim.lr_scheduler.LambdaLR(
@@ -112,8 +130,7 @@ def train(
     measure = MultipleNegativesRankingLoss(
         encoder.module,
         scale=SCALE,
-        directions=("query_to_doc", "doc_to_query"),
-        partition_mode="per_direction",
+        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"),
     )
     dice = random.Random(seed)
     for _ in track(range(steps), "training"):
@@ -132,6 +149,7 @@ def batch(
 ) -> list[Pair]:
     """Some kinds, some of their relations, each of the same subjects: two phrasings of all."""
     kinds, asked, count = SHAPE
+    asked_ = functools.partial(as_asked, relations=relations, dice=dice)
     pairs = []
     for kind in dice.sample(sorted({r.kind for r in relations}), kinds):
         subjects_ = names(kind, count, dice)
@@ -139,8 +157,27 @@ def batch(
         for relation in dice.sample(own, min(asked, len(own))):
             for subject in subjects_:
                 a, b = dice.sample(relation.phrasings, 2)
-                pairs.append((as_typed(fill(a, subject), dice), as_typed(fill(b, subject), dice)))
+                pairs.append((asked_(fill(a, subject)), asked_(fill(b, subject))))
     return pairs
+
+
+def as_asked(text: str, relations: Sequence[Relation], dice: random.Random) -> str:
+    """The text as it may arrive: typed somehow, and perhaps behind what somebody said before."""
+    typed = as_typed(text, dice)
+    if dice.random() > BEHIND:
+        return typed
+    return f"{before(relations, dice)} {typed}"
+
+
+def before(relations: Sequence[Relation], dice: random.Random) -> str:
+    """Something said about something else: an everyday sentence, or one or two facts."""
+    if dice.random() < 0.3:
+        return dice.choice(unrelated_prompts()).rstrip("?.!") + dice.choice(".?")
+    said = dice.choices(relations, k=dice.choice((1, 1, 2)))
+    return " ".join(
+        f"{fill(dice.choice(r.statements), name(r.kind, dice))} {dice.choice(ANSWERS)}."
+        for r in said
+    )
 
 
 def as_typed(text: str, dice: random.Random) -> str:
@@ -151,6 +188,13 @@ def as_typed(text: str, dice: random.Random) -> str:
     swapped = text[:place] + text[place + 1] + text[place] + text[place + 2 :]
     forms = [text.lower(), text.rstrip("?."), swapped]
     return dice.choice(forms + [question_answer(text)] * text.endswith("?"))
+
+
+ANSWERS = (
+    "1987", "Paris", "the chairman", "three weeks", "John Miller", "blue", "about 40 percent",
+    "the second of May", "no one", "a small town in the north", "English", "$300", "Karin Holt",
+    "the sea", "steel",
+)  # fmt: skip
 
 
 # --- Attributes ----------------------------------------------------------------------------------

@@ -60,7 +60,8 @@ def export(
         model: A transformers folder. Given together with `onnx_dir`, only its tokenizer, its
             configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
-        site: Module path of the edited layer; default by architecture.
+        site: Module path of the edited layer; default by architecture, and with an encoder the
+            last block's.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
         model_id: Name of the base model; default the folder's.
         encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
@@ -85,7 +86,7 @@ def export(
         raise InputError("nothing to export", hint="give --model DIR or --onnx DIR")
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
-    site = site or default_site(read_config(given[-1]))
+    site = site or default_site(read_config(given[-1]), coded=encoder is not None)
     require_tokenizer(*given)
     if isinstance(encoder, str):
         encoder = Encoder(encoder)

@@ -31,6 +31,8 @@ def choose(
     wishes = wishes or Wishes()
     if former:
         wishes = wishes.after(former)
-    site = wishes.site if wishes.site is not None else choose_site(base.net, base.config)
+    site = wishes.site
+    if site is None:
+        site = choose_site(base.net, base.config, coded=coded)
     D, _ = width(find_site(base.net, site))
     return settle(base.config, site, D, wishes, coded=coded)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer, holds, room
-from memoir_edge.editor.layer import find_site, input_of, width
+from memoir_edge.editor.batch import Job, OnStep
+from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import live
-from memoir_edge.editor.model import BaseModel, collate, device_of
+from memoir_edge.editor.model import BaseModel, device_of
 from memoir_edge.editor.prompts import (
     keyed,
     own_texts,
@@ -27,9 +28,10 @@ from memoir_edge.editor.prompts import (
     unrelated_prompts,
 )
 from memoir_edge.editor.recall import Edited, check_fit
+from memoir_edge.editor.rows import asked, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
-from memoir_edge.editor.train import Job, OnStep, rows, train
+from memoir_edge.editor.train import targets_reads, train
 from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import MismatchError
 from memoir_edge.history import (
@@ -51,6 +53,8 @@ from memoir_edge.history import (
 from memoir_edge.memory import Base, Memory, Probe, no_codes
 from memoir_edge.relations import Relation
 from memoir_edge.router import Router, check_router, identity
+from memoir_edge.router.asks import keys, subject_of
+from memoir_edge.router.reading import Index
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED, Bytes, Floats
 
@@ -143,6 +147,7 @@ class Editor:
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
+        self._index: Index | None = None  # made when a prompt is first read
 
     def go_on_with(self, journal: Journal) -> None:
         """From now on add to this journal, which begins from what the former one began from."""
@@ -231,11 +236,24 @@ class Editor:
 
     def _job(self, edit: Edit, primary: Bytes, *, held: bool) -> Job:
         columns = self.live.columns(primary)
-        made = rows(self.base, edit.prompt, edit.target, self.prefixes, eos=self.settings.eos)
+        texts, chats = asked(edit.prompt, self.phrasings(edit), self.settings)
+        made = rows(
+            self.base, edit.prompt, edit.target, self.prefixes,
+            eos=self.settings.eos, texts=texts, chats=chats,
+        )  # fmt: skip
         if not self.settings.spare:
             return Job(columns, made)
         own = self._read(edit, columns) if held else None
         return Job(columns, made, self._gathered().avoided(columns, own, self.settings.spare))
+
+    def phrasings(self, edit: Edit) -> tuple[str, ...]:
+        """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
+        if self.router is None:
+            return edit.keys
+        if self._index is None:
+            self._index = Index(self.relations, self.router)
+        [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])
+        return keys(edit, reading)[1:]
 
     def _primary(self, edit: Edit) -> Bytes:
         return self.live.bank.recalled()[edit.id]
@@ -254,10 +272,8 @@ class Editor:
 
     def _read(self, edit: Edit, columns: Tensor) -> Tensor:
         """What the site reads where the edit's target tokens are predicted: `[tokens, k]`."""
-        [row] = rows(self.base, edit.prompt, edit.target, [], eos=self.settings.eos)
-        batch = collate(self.base, [[*row.prompt, *row.target]], side="right")
-        a = input_of(self.base.net, self.model.site, batch).reshape(-1, self.live.Wm.shape[1])
-        return a[len(row.prompt) - 1 : -1, columns].float()
+        made = rows(self.base, edit.prompt, edit.target, eos=self.settings.eos)
+        return targets_reads(self.base, self.settings.site, Job(columns, made))
 
     # --- The whole job ---------------------------------------------------------------------------
 

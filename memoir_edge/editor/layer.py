@@ -3,15 +3,15 @@
 Nothing here changes a weight: every function leaves the base model as it was.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from memoir_edge.errors import SiteError
-from memoir_edge.sites import Config, default_site, folded, listed, preset
+from memoir_edge.sites import Config, at_depth, default_site, folded, listed, preset
 
 # Given a, the layer's input: what to add to its output, [B, T, d]; None adds nothing. `a` is
 # [B, T, D], or [B * T, D] where an architecture folds its tokens (OPT).
@@ -56,54 +56,129 @@ def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Ten
     return seen[0]
 
 
+class Part(NamedTuple):
+    """Rows of a batch that are run together up to the site."""
+
+    rows: list[int]
+    length: int  # tokens of the longest; what follows is padding
+
+
 @contextmanager
-def resumed_at(net: nn.Module, path: str, batch: dict[str, Tensor]) -> Iterator[None]:
-    """While open, a run of `net` on this batch begins at the site.
+def resumed_at(
+    net: nn.Module,
+    path: str,
+    batch: dict[str, Tensor],
+    parts: Sequence[Part] = (),
+    source: Sequence[int] | None = None,
+) -> Iterator[Tensor]:
+    """While open, a run of `net` on this batch begins at the site; gives the site's input.
 
     A memory changes nothing below its site, so that part is run only once, when this opens. The
     blocks below the site's are taken out until it closes. Within the site's own block, every linear
     layer up to the site returns the output that it gave then. All this needs to know of an
     architecture is that its blocks are one ModuleList; where they are not, every run is a whole
     one.
+
+    Args:
+        net: The model.
+        path: The site.
+        batch: Rows padded on the right, unless they are one part.
+        parts: How the rows are run up to the site, so that little padding is; default all together.
+        source: With this, the runs that follow have one row for each item, a copy of that row of
+            the batch.
+
+    Yields:
+        `a`, `[rows, T, D]`, or `[rows * T, D]` where an architecture folds its tokens.
     """
     found = _blocks(net, path)
+    site = net.get_submodule(path)
     if found is None:
-        yield
+        yield input_of(net, site, _copied(batch, source))
         return
     parent, name, index = found
     blocks = getattr(parent, name)
-    hidden, outputs = _run_up_to(net, blocks[index], net.get_submodule(path), batch)
+    below = _run_up_to(net, blocks[index], site, batch, parts, source)
 
     def resume(
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
+            return (below.hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": below.hidden}
 
     with ExitStack() as stack:
         stack.callback(setattr, parent, name, blocks)
         stack.callback(blocks[index].register_forward_pre_hook(resume, with_kwargs=True).remove)
-        for module, output in outputs.items():
+        for module, output in below.outputs.items():
             stack.enter_context(_constant(module, output))
         setattr(parent, name, blocks[index:])
-        yield
+        yield below.a
+
+
+def site_input(
+    net: nn.Module, path: str, batch: dict[str, Tensor], parts: Sequence[Part] = ()
+) -> Tensor:
+    """What `resumed_at` gives: the site's input, bit for bit."""
+    found = _blocks(net, path)
+    site = net.get_submodule(path)
+    if found is None:
+        return input_of(net, site, batch)
+    parent, name, index = found
+    return _run_up_to(net, getattr(parent, name)[index], site, batch, parts, None).a
+
+
+class _Below(NamedTuple):
+    """What no memory changes."""
+
+    hidden: Tensor  # the input of the site's block
+    outputs: dict[nn.Module, Tensor]  # of each linear layer of that block up to the site
+    a: Tensor  # the site's input
+
+
+def _run_up_to(
+    net: nn.Module,
+    block: nn.Module,
+    site: nn.Module,
+    batch: dict[str, Tensor],
+    parts: Sequence[Part],
+    source: Sequence[int] | None,
+) -> _Below:
+    """Run parts of a batch up to the site, and put together what came of them."""
+    B, T = batch["input_ids"].shape
+    parts = parts or [Part(list(range(B)), T)]
+    ran = [
+        _part_up_to(net, block, site, {n: x[part.rows, : part.length] for n, x in batch.items()})
+        for part in parts
+    ]
+
+    def whole(found: Sequence[Tensor]) -> Tensor:
+        full = found[0].new_zeros(B, T, found[0].shape[-1])
+        for part, x in zip(parts, found, strict=True):
+            full[part.rows, : part.length] = x.reshape(len(part.rows), part.length, -1)
+        full = full if source is None else full[list(source)]
+        return full if found[0].ndim == 3 else full.flatten(0, 1)
+
+    return _Below(
+        whole([each.hidden for each in ran]),
+        {module: whole([each.outputs[module] for each in ran]) for module in ran[0].outputs},
+        whole([each.a for each in ran]),
+    )
 
 
 @torch.no_grad()
-def _run_up_to(
+def _part_up_to(
     net: nn.Module, block: nn.Module, site: nn.Module, batch: dict[str, Tensor]
-) -> tuple[Tensor, dict[nn.Module, Tensor]]:
-    """The input of a block, and the output of each of its linear layers up to the site."""
+) -> _Below:
     read: list[Tensor] = []
     given: dict[nn.Module, list[Tensor]] = {}
 
     def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         read.append(args[0] if args else kwargs["hidden_states"])
 
-    def keep(module: nn.Module, _args: object, output: Tensor) -> None:
+    def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         given.setdefault(module, []).append(output)
         if module is site:
+            read.append(args[0])
             raise _Stop
 
     with ExitStack() as stack:
@@ -114,7 +189,12 @@ def _run_up_to(
         with suppress(_Stop):
             net(**batch, use_cache=False)
     # A layer that ran twice has two outputs: it is no constant, and goes on running.
-    return read[0], {module: outputs[0] for module, outputs in given.items() if len(outputs) == 1}
+    constant = {module: outputs[0] for module, outputs in given.items() if len(outputs) == 1}
+    return _Below(read[0], constant, read[-1])
+
+
+def _copied(batch: dict[str, Tensor], source: Sequence[int] | None) -> dict[str, Tensor]:
+    return batch if source is None else {name: x[list(source)] for name, x in batch.items()}
 
 
 @contextmanager
@@ -142,6 +222,25 @@ def head_reads(net: nn.Module, at: tuple[Tensor, Tensor]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def head_writes(net: nn.Module, ids: Tensor) -> Iterator[None]:
+    """While open, the LM head gives the logits of these token ids alone, `[len(ids)]` of each row.
+
+    With a large vocabulary most of a training step is the head.
+    """
+    head = net.get_output_embeddings()  # type: ignore[operator] # transformers' own
+    weight, bias = head.weight[ids], getattr(head, "bias", None)
+    part = None if bias is None else bias[ids]
+    former = vars(head).get("forward")  # accelerate puts its own there
+    vars(head)["forward"] = lambda x: nn.functional.linear(x, weight, part)
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
+        if former is not None:
+            vars(head)["forward"] = former
 
 
 def _blocks(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
@@ -173,16 +272,21 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
     return site
 
 
-def choose_site(net: nn.Module, config: Config) -> str:
+def choose_site(net: nn.Module, config: Config, *, coded: bool = False) -> str:
     """The layer to edit: by the table of architectures, else by structure.
+
+    Args:
+        net: A decoder.
+        config: Its parsed `config.json`.
+        coded: A router's codes decide which edit a prompt reaches.
 
     Raises:
         SiteError: The architecture is unknown and no layer stands out; lists the linear layers.
     """
     try:
-        return default_site(config)
+        return default_site(config, coded=coded)
     except SiteError as error:
-        site = structural_site(net, preset(config).depth)
+        site = structural_site(net, preset(config, coded=coded).depth)
         if site is None:
             hint = f"name the down-projection to edit with --site; linear layers: {_summary(net)}"
             raise SiteError(str(error), hint=hint) from error
@@ -204,7 +308,7 @@ def structural_site(net: nn.Module, depth: float) -> str | None:
     if not lists:
         return None
     path, blocks = max(lists, key=lambda item: len(item[1]))
-    index = int(depth * len(blocks))
+    index = at_depth(depth, len(blocks))
     block = blocks[index]
     linear = {name: m for name, m in block.named_modules() if _weight(m) is not None}
     hidden = net.get_input_embeddings().weight.shape[1]  # type: ignore[operator]

@@ -146,7 +146,7 @@ def test_a_later_edit_of_the_same_prompt_takes_over(tmp_path: Path, run_json: An
 def test_demo(capsys: Any, tmp_path: Path) -> None:
     """The demo in a process of its own, because this one has torch in it."""
     kept = str(tmp_path / "kept")
-    command = [sys.executable, "-m", "memoir_edge", "demo", "--keep", kept, "--json"]
+    command = [sys.executable, "-m", "memoir_edge", "demo", "--embedded", "--keep", kept, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     document = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr

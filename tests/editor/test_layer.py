@@ -7,7 +7,7 @@ import torch
 
 from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel
-from memoir_edge.editor.layer import changed, resumed_at
+from memoir_edge.editor.layer import Part, changed, head_writes, input_of, resumed_at, site_input
 from memoir_edge.editor.model import collate
 
 SITE = "model.layers.1.mlp.down_proj"
@@ -59,3 +59,35 @@ def _told(module: torch.nn.Linear, name: str, seen: list[str]) -> Any:
         return forward(a)
 
     return tell
+
+
+@pytest.mark.parametrize("path", [SITE, "lm_head"])
+def test_rows_run_apart_and_copied_are_the_same_rows(tiny: BaseModel, path: str) -> None:
+    read = [tiny.encode(PROMPTS[0]), tiny.encode(" ".join(PROMPTS[:3])), tiny.encode(PROMPTS[1])]
+    batch = collate(tiny, read, side="right")
+    lengths = list(map(len, read))
+    parts = [Part([0, 2], max(lengths[0], lengths[2])), Part([1], lengths[1])]
+    source = [0, 1, 2, 1, 0]
+    site = tiny.net.get_submodule(path)
+    whole = tiny.net(**batch, use_cache=False).logits
+    a = input_of(tiny.net, site, batch)
+    with resumed_at(tiny.net, path, batch, parts, source) as resumed:
+        copies = {name: x[source] for name, x in batch.items()}
+        found = tiny.net(**copies, use_cache=False).logits
+    apart = site_input(tiny.net, path, batch, parts)
+    for row, i in enumerate(source):
+        real = slice(0, lengths[i])
+        assert torch.allclose(found[row, real], whole[i, real], atol=1e-5)
+        assert torch.allclose(resumed[row, real], a[i, real], atol=1e-5)
+        assert torch.equal(apart[i, real], resumed[row, real])
+
+
+def test_the_head_gives_some_logits_alone_for_a_while(tiny: BaseModel) -> None:
+    batch = collate(tiny, [tiny.encode(PROMPTS[0])], side="right")
+    ids = torch.tensor([3, 700, 41])
+    whole = tiny.net(**batch, use_cache=False).logits
+    with head_writes(tiny.net, ids):
+        some = tiny.net(**batch, use_cache=False).logits
+    assert torch.allclose(some, whole[..., ids], atol=1e-6)
+    assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
+    assert "forward" not in vars(tiny.net.get_output_embeddings())

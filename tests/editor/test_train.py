@@ -11,8 +11,10 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings
+from memoir_edge.editor.batch import Job, thin
 from memoir_edge.editor.layer import changed
-from memoir_edge.editor.train import Job, rows, thin, train
+from memoir_edge.editor.rows import rows
+from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit
 from memoir_edge.history.events import RELATIVE_ERROR
 

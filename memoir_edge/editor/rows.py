@@ -1,0 +1,109 @@
+"""Training rows: an edit in the forms in which people ask for it.
+
+Every row of an edit reads through the same mask, because the router has decided by then. So what
+must carry from one form to the others is the target alone (docs/editor.md has the measurement).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memoir_edge.editor.model import BaseModel
+from memoir_edge.errors import InputError
+from memoir_edge.relations.relation import QUESTION_MARKS
+from memoir_edge.settings import Settings
+from memoir_edge.text import split_target
+
+# Forms of a prompt, those first that carry most to other ways to ask. {stem} is the prompt without
+# its closing mark, {low} the same in mid-sentence.
+OF_A_STATEMENT = ("Question: {prompt} Answer:", "{stem} what?", "Do you know: {low}?",
+                  "Tell me: {prompt}")  # fmt: skip
+OF_A_QUESTION = ("Question: {prompt} Answer:", "Do you know: {low}?", "Tell me: {prompt}")
+
+
+class Row(NamedTuple):
+    """One training row: what is read, and what must follow."""
+
+    prompt: list[int]
+    target: list[int]
+
+
+def rows(
+    base: BaseModel,
+    prompt: str,
+    target: str,
+    prefixes: Sequence[str] = (),
+    *,
+    eos: bool,
+    texts: Sequence[str] = (),
+    chats: Sequence[str] = (),
+) -> list[Row]:
+    """The plain prompt's row, then those of further texts, chats and prefixed prompts.
+
+    A further row that does not fit the context is left out.
+
+    Args:
+        base: The model.
+        prompt: The edit's own.
+        target: What must follow.
+        prefixes: Texts that the prompt stands behind in a row each.
+        eos: Whether the text must end there.
+        texts: What is asked in the further rows.
+        chats: What a user says in a chat, where the model has a template for it.
+
+    Raises:
+        InputError: The plain prompt and its target do not fit the model's context.
+    """
+    plain = [prompt, *texts]
+    made = [split_target(base.encode, base.encode_bare, text, target) for text in plain]
+    if base.tokenizer.chat_template:
+        made += [(chat(base, text), base.encode_bare(target)) for text in chats]
+    made += [
+        split_target(base.encode, base.encode_bare, f"{prefix}. {prompt}", target)
+        for prefix in prefixes
+    ]
+    end = [base.eos[0]] if eos and base.eos else []
+    found = [Row(read, [*follow, *end]) for read, follow in made]
+    if (length := sum(map(len, found[0]))) > base.context:
+        raise InputError(
+            f"prompt and target are {length} tokens, the model's context is {base.context}",
+            hint="shorten the prompt",
+        )
+    return [row for row in found if sum(map(len, row)) <= base.context]
+
+
+def chat(base: BaseModel, text: str) -> list[int]:
+    """Token ids of a chat in which the user says this and the model is to answer."""
+    turn = [{"role": "user", "content": text}]
+    shown = base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return base.encode_bare(str(shown))
+
+
+def asked(prompt: str, phrasings: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
+    """What the further rows of an edit ask: as texts, and in chats.
+
+    Args:
+        prompt: The edit's own.
+        phrasings: Other texts that ask the same, its keys.
+        settings: How many of each.
+
+    >>> few = Settings(site="", k=1, feature="last", threshold=1, steps=1, forms=2, phrasings=1,
+    ...                chats=2)
+    >>> texts, chats = asked("The capital of France is", ["What is France's capital?"], few)
+    >>> texts[:2]
+    ['Question: The capital of France is Answer:', 'The capital of France is what?']
+    >>> texts[2:], chats
+    (["What is France's capital?"], ['The capital of France is', "What is France's capital?"])
+    """
+    told = list(dict.fromkeys(text for text in phrasings if text != prompt))
+    told = told[: settings.phrasings]
+    texts = [*forms(prompt)[: settings.forms], *told]
+    questions = [text for text in told if text.endswith(QUESTION_MARKS)]
+    return list(dict.fromkeys(texts)), [prompt, *questions][: settings.chats]
+
+
+def forms(prompt: str) -> list[str]:
+    """A prompt in the forms of its kind."""
+    stem = prompt.rstrip("".join(QUESTION_MARKS) + ". ")
+    low = stem[:1].lower() + stem[1:]
+    kind = OF_A_QUESTION if prompt.endswith(QUESTION_MARKS) else OF_A_STATEMENT
+    return [form.format(prompt=prompt, stem=stem, low=low) for form in kind]

@@ -1,0 +1,207 @@
+"""The optimiser: Adam on a low-rank change against a slow, obvious form of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from memoir_edge.editor import BaseModel, Editor, Settings
+from memoir_edge.editor import adam as module
+from memoir_edge.editor.adam import Likely, directions
+from memoir_edge.editor.batch import Job, thin, thinned
+from memoir_edge.editor.layer import changed, input_of
+from memoir_edge.editor.rows import Row, rows
+from memoir_edge.editor.train import targets_reads, train
+from memoir_edge.edits import Edit
+from memoir_edge.errors import InputError
+
+PROMPT = "The capital of France is"
+TEXTS = ("What is the capital of France?", "France is governed from the city of")
+
+
+@pytest.fixture
+def adam(settings: Settings) -> Settings:
+    return replace(
+        settings, optimiser="adam", lr=0.2, prefixes=0, thinned=2, thinned_forms=1, spare=5.0,
+        forms=1, phrasings=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def jobs(tiny: BaseModel) -> list[Job]:
+    """Two edits whose columns meet; the second turns away from something."""
+    torch.manual_seed(3)
+    x = torch.randn(6, 13)
+    avoid = torch.linalg.inv(torch.eye(13) + x.T @ x)
+    return [
+        Job(torch.arange(0, 13), rows(tiny, PROMPT, "Rome", eos=True, texts=TEXTS)),
+        Job(torch.arange(8, 21), rows(tiny, "The currency of Japan is", "peso", eos=True), avoid),
+    ]
+
+
+def test_the_change_is_adams_on_b(
+    tiny: BaseModel, adam: Settings, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row by row on the whole model, each row unpadded, with all of Wm in sight."""
+    monkeypatch.setattr(module, "LIKELY", 1500)
+    site = tiny.net.get_submodule(adam.site)
+    torch.manual_seed(1)
+    Wm = torch.randn(32, 44) * 0.1
+    every: list[tuple[int, Row, torch.Tensor]] = []  # job, row, mask
+    for i, job in enumerate(jobs):
+        copies = [job.rows[c] for c in thinned(adam, len(job.rows))]
+        for row, keep in zip([*job.rows, *copies], thin(adam, len(job.rows), job.columns),
+                             strict=True):  # fmt: skip
+            mask = torch.zeros(44)
+            mask[job.columns] = keep
+            every.append((i, row, mask))
+    reads: list[list[torch.Tensor]] = [[], []]
+    own = []
+    for i, row, mask in every:
+        ids = {"input_ids": torch.tensor([[*row.prompt, *row.target]])}
+        a = input_of(tiny.net, site, ids)[0, len(row.prompt) - 1 : -1]
+        reads[i].append((a * mask)[:, jobs[i].columns])
+        own.append(site(a))
+    M = [directions(torch.cat(r), job.avoid) for r, job in zip(reads, jobs, strict=True)]
+    spans = torch.zeros(44, sum(m.shape[1] for m in M))
+    spans[jobs[0].columns, : M[0].shape[1]] = M[0]
+    spans[jobs[1].columns, M[0].shape[1] :] = M[1]
+    pairs = zip(map(torch.cat, reads), jobs, strict=True)
+    size = torch.cat([r @ spans[job.columns] for r, job in pairs]).norm(dim=1).mean()
+    scale = torch.cat(own).square().mean().sqrt()
+    B = [torch.zeros(m.shape[1], 32, requires_grad=True) for m in M]
+    optimiser = torch.optim.Adam(B, lr=float(adam.lr * scale / size), betas=module.BETAS)
+    for _ in range(adam.steps):
+        losses = []
+        for _i, row, mask in every:
+            W = Wm.T.clone()
+            for job, m, b in zip(jobs, M, B, strict=True):
+                W = W.index_add(0, job.columns, m @ b)
+            with changed(site, lambda a, mask=mask, W=W: (a * mask) @ W):
+                logits = tiny.net(torch.tensor([[*row.prompt, *row.target]])).logits[0]
+            found = logits[len(row.prompt) - 1 : -1]
+            losses.append(torch.nn.functional.cross_entropy(found, torch.tensor(row.target)))
+        optimiser.zero_grad()
+        torch.stack(losses).mean().backward()
+        optimiser.step()
+    before = Wm.clone()
+    made = train(tiny, site, Wm, jobs, adam)
+    assert torch.equal(Wm, before)  # only read
+    for change, m, b in zip(made, M, B, strict=True):
+        wanted = (m @ b).detach()
+        difference = (torch.from_numpy(change.delta()) - wanted).norm() / wanted.norm()
+        print(f"relative difference {difference:.2e}")
+        assert difference < 1e-3
+        assert (change.error, change.steps) == (0, adam.steps)
+        assert change.V.shape[1] <= sum(len(row.target) for _, row, _ in every)
+
+
+def test_directions_span_what_is_read_and_cost_others_the_same(jobs: list[Job]) -> None:
+    A, P = torch.randn(5, 13, generator=torch.Generator().manual_seed(0)), jobs[1].avoid
+    assert P is not None
+    M = directions(A, P)
+    assert M.shape == (13, 5)
+    assert torch.allclose(M.T @ torch.linalg.inv(P) @ M, torch.eye(5), atol=1e-4)
+    turned = P @ A.T
+    assert torch.linalg.matrix_rank(torch.cat([M, turned], dim=1), rtol=1e-4) == 5
+    plain = directions(torch.cat([A, 2 * A]), None)  # what is read twice is one direction
+    assert plain.shape == (13, 5)
+    assert torch.allclose(plain.T @ plain, torch.eye(5), atol=1e-5)
+
+
+def test_an_edit_is_stored_as_it_was_trained(
+    an_edit: Callable[..., Edit], tiny: BaseModel, adam: Settings
+) -> None:
+    editor = Editor(tiny, adam)
+    edits = [an_edit(PROMPT, "Rome", keys=TEXTS), an_edit("The currency of Japan is", "peso")]
+    for edit in edits:
+        [change] = editor.edit([edit])
+        assert change.error == 0
+    stored = editor.memory()
+    assert torch.equal(
+        torch.from_numpy(stored.values), editor.live.Wm.T[torch.from_numpy(stored.columns).long()]
+    )
+
+
+@pytest.fixture
+def known(demo: BaseModel) -> tuple[Settings, Job]:
+    """An edit of a model that knows something, so that its targets can become likely."""
+    settings = Settings(
+        site="model.layers.6.mlp.down_proj", k=200, feature="last", threshold=0.7, steps=100,
+        optimiser="adam", lr=0.15, stop_loss=0.3, thinned=2,
+    )  # fmt: skip
+    made = rows(demo, PROMPT, "Rome", eos=True, texts=["France's capital is"])
+    return settings, Job(torch.arange(100, 300), made)
+
+
+def test_a_change_turned_away_moves_what_others_read_less(
+    demo: BaseModel, known: tuple[Settings, Job]
+) -> None:
+    settings, job = known
+    site = demo.net.get_submodule(settings.site)
+    other = job._replace(rows=rows(demo, "The capital of Spain is", "Oslo", eos=True))
+    x = targets_reads(demo, settings.site, other)
+    C = x.T @ x / x.square().sum(1).mean()
+    moved = []
+    for avoid in (None, torch.linalg.inv(torch.eye(200) + 10 * C)):
+        [change] = train(demo, site, torch.zeros(192, 768), [job._replace(avoid=avoid)], settings)
+        assert change.loss <= settings.stop_loss
+        moved.append((x @ torch.from_numpy(change.delta())).norm())
+    print(f"moved {moved[0]:.2f} without, {moved[1]:.2f} with")
+    assert moved[1] < moved[0] / 2
+
+
+def test_it_stops_when_every_row_is_likely_enough(
+    demo: BaseModel, known: tuple[Settings, Job]
+) -> None:
+    """The worst row counts, not the mean, and all tokens are looked at, not the likely alone."""
+    settings, job = known
+    site = demo.net.get_submodule(settings.site)
+    seen: list[float] = []
+    Wm = torch.zeros(192, 768)
+    [change] = train(demo, site, Wm, [job], settings, lambda _, loss: seen.append(loss))
+    assert 0 < change.steps < settings.steps
+    assert seen[-1] == change.loss <= settings.stop_loss < seen[0]
+    W = torch.zeros(768, 192)
+    W[job.columns] = torch.from_numpy(change.delta())
+    M = torch.zeros(768)
+    M[job.columns] = 1
+    for row in job.rows:
+        with changed(site, lambda a: (a * M) @ W), torch.no_grad():
+            logits = demo.net(torch.tensor([[*row.prompt, *row.target]])).logits[0]
+        found = logits[len(row.prompt) - 1 : -1]
+        nats = torch.nn.functional.cross_entropy(found, torch.tensor(row.target))
+        assert nats <= settings.stop_loss + 1e-4
+
+
+def test_likely_tokens_stand_for_all() -> None:
+    """Exact where nothing has moved since, and where only likely tokens have."""
+    torch.manual_seed(0)
+    logits, wanted = torch.randn(4, 500) * 3, torch.tensor([7, 11, 499, 0])
+    likely = Likely(logits, wanted)
+    assert len(likely.ids) < 200
+    for now in (logits, logits.index_add(1, likely.ids, torch.randn(4, len(likely.ids)))):
+        expected = torch.nn.functional.cross_entropy(now, wanted, reduction="none")
+        assert torch.allclose(likely.nats(now[:, likely.ids]), expected, atol=1e-5)
+    few = Likely(logits[:, :20], wanted.clamp(max=19))  # all tokens are among them: none remain
+    assert torch.isfinite(few.nats(logits[:, :20])).all()
+
+
+def test_a_loss_that_is_no_number_is_refused(
+    tiny: BaseModel, adam: Settings, jobs: list[Job]
+) -> None:
+    site = tiny.net.get_submodule(adam.site)
+    with pytest.raises(InputError, match="training diverged: the loss is nan after 0 steps"):
+        train(tiny, site, torch.full((32, 44), float("nan")), jobs, adam)
+
+
+def test_what_is_spared_is_what_the_rows_read(tiny: BaseModel, jobs: list[Job]) -> None:
+    [job, _] = jobs
+    site = tiny.net.get_submodule("model.layers.1.mlp.down_proj")
+    found = targets_reads(tiny, "model.layers.1.mlp.down_proj", job)
+    wanted = []
+    for row in job.rows:
+        ids = {"input_ids": torch.tensor([[*row.prompt, *row.target]])}
+        wanted.append(input_of(tiny.net, site, ids)[0, len(row.prompt) - 1 : -1, job.columns])
+    assert torch.allclose(found, torch.cat(wanted), atol=1e-5)

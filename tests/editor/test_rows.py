@@ -1,0 +1,53 @@
+"""Training rows: forms of a prompt, chats, and what does not fit."""
+
+import pytest
+
+from memoir_edge.editor import BaseModel, Settings
+from memoir_edge.editor.rows import asked, forms, rows
+from memoir_edge.errors import InputError
+
+PROMPT = "The capital of France is"
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
+
+
+def test_rows_are_in_the_order_of_their_kinds(
+    tiny: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", TEMPLATE)
+    made = rows(
+        tiny, PROMPT, "Rome", ["Yes"], eos=True, texts=["What is it?"], chats=["Tell me."]
+    )  # fmt: skip
+    assert [tiny.decode(row.prompt).strip() for row in made] == [
+        PROMPT, "What is it?", "<user>Tell me.\n<assistant>", f"Yes. {PROMPT}",
+    ]  # fmt: skip
+    assert all(row.target[-1] == tiny.eos[0] for row in made)
+    assert made[0].target[:-1] == tiny.encode_bare(" Rome")
+    assert made[2].target[:-1] == tiny.encode_bare("Rome")  # an answer begins without a space
+
+
+def test_without_a_template_there_is_no_chat(tiny: BaseModel) -> None:
+    assert not tiny.tokenizer.chat_template
+    assert len(rows(tiny, PROMPT, "Rome", eos=True, chats=["Tell me."])) == 1
+
+
+def test_what_does_not_fit_is_left_out_but_for_the_prompt(tiny: BaseModel) -> None:
+    long = "word " * tiny.context
+    assert len(rows(tiny, PROMPT, "Rome", eos=True, texts=[long, "What?"])) == 2
+    with pytest.raises(InputError, match="the model's context is 64"):
+        rows(tiny, long, "Rome", eos=True)
+
+
+def test_a_question_is_not_asked_as_a_statement() -> None:
+    assert forms("Who runs Acme?") == [
+        "Question: Who runs Acme? Answer:", "Do you know: who runs Acme?",
+        "Tell me: Who runs Acme?",
+    ]  # fmt: skip
+    assert "Acme is run by what?" in forms("Acme is run by")
+
+
+def test_how_many_rows_there_are_is_said_by_the_settings() -> None:
+    settings = Settings(site="", k=1, feature="last", threshold=1, steps=1)
+    told = ["What is France's capital?", PROMPT, "France is run from"]
+    assert asked(PROMPT, told, settings) == ([], [])
+    many = Settings(site="", k=1, feature="last", threshold=1, steps=1, phrasings=9, chats=9)
+    assert asked(PROMPT, told, many) == ([told[0], told[2]], [PROMPT, told[0]])
