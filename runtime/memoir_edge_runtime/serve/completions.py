@@ -199,7 +199,7 @@ async def _answer(
         account.begin(loaded, len(rows), n)
         reply = Reply(
             account.id, loaded.model, n, logprobs is not None, style,
-            server.session.language.tokenizer, capped,
+            server.session.language.tokenizer, capped, server.session.language.silent,
         )  # fmt: skip
         if not asked.stream:
             tokens = await _unless_gone(

@@ -118,6 +118,7 @@ class Reply:
         style: Which API is spoken.
         tokenizer: The model's.
         capped: The limit of an answer's tokens, where more were asked for.
+        silent: Ids that are no text.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Reply:
     style: Style
     tokenizer: Tokenizer
     capped: int | None = None
+    silent: frozenset[int] = frozenset()
     _texts: dict[int, Writer] = field(default_factory=dict)  # of each row, as far as it is written
 
     def _head(self, kind: str) -> Document:
@@ -150,7 +152,7 @@ class Reply:
             self._texts[row] = writer
         writer, text = self._texts[row], tokenizer.show(token.id)
         begin = len(writer.text)  # for a part of a character, where that begins
-        if token.id not in tokenizer.special:
+        if token.id not in self.silent:
             writer.push(token.id)
         whole = len(writer.text) > begin and writer.text.endswith(text)
         return len(writer.text) - len(text) if whole else begin
