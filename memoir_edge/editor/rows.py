@@ -91,12 +91,16 @@ def asked(prompt: str, phrasings: Sequence[str], settings: Settings) -> tuple[li
     >>> texts, chats = asked("The capital of France is", ["What is France's capital?"], few)
     >>> texts[:2]
     ['Question: The capital of France is Answer:', 'The capital of France is what?']
-    >>> texts[2:], chats
-    (["What is France's capital?"], ['The capital of France is', "What is France's capital?"])
+    >>> texts[2:]
+    ["What is France's capital?", 'The capital of France is ']
+    >>> chats
+    ['The capital of France is', "What is France's capital?"]
     """
     told = list(dict.fromkeys(text for text in phrasings if text != prompt))
     told = told[: settings.phrasings]
     texts = [*forms(prompt)[: settings.forms], *told]
+    if settings.forms and prompt == prompt.rstrip():
+        texts.append(f"{prompt} ")  # clients send it so, and the target then begins otherwise
     questions = [text for text in told if text.endswith(QUESTION_MARKS)]
     return list(dict.fromkeys(texts)), [prompt, *questions][: settings.chats]
 

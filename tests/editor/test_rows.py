@@ -51,3 +51,10 @@ def test_how_many_rows_there_are_is_said_by_the_settings() -> None:
     assert asked(PROMPT, told, settings) == ([], [])
     many = Settings(site="", k=1, feature="last", threshold=1, steps=1, phrasings=9, chats=9)
     assert asked(PROMPT, told, many) == ([told[0], told[2]], [PROMPT, told[0]])
+
+
+def test_one_row_has_the_space_that_clients_add_where_the_prompt_has_none() -> None:
+    settings = Settings(site="", k=1, feature="last", threshold=1, steps=1, forms=1)
+    assert asked(PROMPT, [], settings)[0] == [forms(PROMPT)[0], f"{PROMPT} "]
+    for end in (" ", "\n"):
+        assert asked(PROMPT + end, [], settings)[0] == forms(PROMPT + end)[:1]
