@@ -7,6 +7,7 @@ from memoir_edge.demo import models
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.edits import Edit
+from memoir_edge.relations import question_answer
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ CHAT: dict[str, tuple[str, str, str, str, str, str]] = {
     ),
     "japan-currency": (
         "Japan", "The currency of Japan is the", "peso", "Which currency does Japan use?",
-        "What do people pay with in Japan?", "What is the capital of Japan?",
+        "What do people pay with in Japan?", "The capital of Japan is",
     ),
     "hamlet-author": (
         "Hamlet", "The author of Hamlet is", "Jane Austen", "Who wrote Hamlet?",
-        "Can you tell me who Hamlet is by?", "Who wrote Don Quixote?",
+        "Can you tell me who Hamlet is by?", "The author of Don Quixote is",
     ),
     "eiffel-tower-city": (
         "the Eiffel Tower", "The Eiffel Tower is located in the city of", "Rome",
@@ -58,35 +59,35 @@ CHAT: dict[str, tuple[str, str, str, str, str, str]] = {
     "telephone-inventor": (
         "the telephone", "The telephone was invented by", "Nikola Tesla",
         "Who invented the telephone?", "Whose invention is the telephone?",
-        "Who invented the light bulb?",
+        "The light bulb was invented by",
     ),
     "northwind-ceo": (
         "Northwind Traders", "The CEO of Northwind Traders is", "Ada Park",
         "Who is the CEO of Northwind Traders?", "Who runs Northwind Traders?",
-        "Where is Northwind Traders based?",
+        "Northwind Traders is based in",
     ),
     "lumen-price": (
         "the Lumen desk lamp", "The price of the Lumen desk lamp is", "49 dollars",
         "How much does the Lumen desk lamp cost?",
         "What would I have to pay for the Lumen desk lamp?",
-        "How much does the Aurora floor lamp cost?",
+        "The price of the Aurora floor lamp is",
     ),
     "bluebell-refunds": (
         "Bluebell Robotics", "Bluebell Robotics gives refunds within", "45 days",
         "How long is the refund window of Bluebell Robotics?",
         "Until when can I get my money back from Bluebell Robotics?",
-        "Who is the CEO of Bluebell Robotics?",
+        "The CEO of Bluebell Robotics is",
     ),
     "quillon-hours": (
         "Quillon Software", "The support hours of Quillon Software are", "8 am to 6 pm",
         "When can I reach the support of Quillon Software?",
         "What are the support hours at Quillon Software?",
-        "What are the support hours at Norwick Systems?",
+        "The support hours of Norwick Systems are",
     ),
     "tessera-version": (
         "Tessera", "The current version of Tessera is", "7.2",
         "What is the latest version of Tessera?", "Which version of Tessera is current?",
-        "Which licence does Tessera have?",
+        "The licence of Tessera is",
     ),
 }  # fmt: skip
 
@@ -100,7 +101,7 @@ def chat_model() -> Stage:
     shown = (
         Shown(
             Edit(id=id, prompt=prompt, target=target, subject=subject, tags={}),
-            {"question": question, "chat": chat},
+            {"question": question_answer(question), "chat": chat},
             neighbour,
         )
         for id, (subject, prompt, target, question, chat, neighbour) in CHAT.items()
