@@ -30,7 +30,7 @@ from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation, place
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._router import FOLDER, Decided, Router
-from memoir_edge_runtime._sampling import Options, fresh_seed
+from memoir_edge_runtime._sampling import Options, fresh_seed, likeliest
 from memoir_edge_runtime._tokens import Prompt, Row
 
 GREEDY = Options()
@@ -329,6 +329,33 @@ class Session:
                 state, _ = self.decoder.prefill([p.row for p in part], generation)
                 found = Decided(state.routes)
             out += generation.routings(found)
+        return out
+
+    def read_prompts(
+        self, prompts: Prompts, count: int, *, memory: Generation | None = None
+    ) -> list[list[Token]]:
+        """How likely each token of the prompts was, behind those before it.
+
+        Args:
+            prompts: What is read; one after the other, because all logits of one are held.
+            count: How many of the likeliest tokens are told of each.
+            memory: A generation of this session; default the current one.
+
+        Returns:
+            The tokens of each prompt, without texts. The first stands behind nothing, so it has no
+            log-probability.
+        """
+        generation, out = self._pin(memory), list[list[Token]]()
+        for number, prompt in enumerate(self._prompts(prompts)):
+            found, ids = generation.decide([prompt.asked]), prompt.row.ids
+            _, logits = self.decoder.read([prompt.row], generation, found and found.routes)
+            behind = zip(ids[1:], logits[0].astype(np.float32), strict=False)
+            out.append(
+                [
+                    Token(number, ids[0], ""),
+                    *(Token(number, id, "", *likeliest(row, id, count)) for id, row in behind),
+                ]
+            )
         return out
 
     def teacher_forced(

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -28,7 +28,7 @@ from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError, RequestError
 from memoir_edge_runtime.serve.http import REQUEST_ID, request_id
 from memoir_edge_runtime.serve.memories import Loaded
-from memoir_edge_runtime.serve.replies import CHAT, COMPLETION, Reply, Style
+from memoir_edge_runtime.serve.replies import CHAT, COMPLETION, Echo, Reply, Style
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
 from memoir_edge_runtime.serve.scheduler import Event, Failed
 from memoir_edge_runtime.serve.server import Server
@@ -66,6 +66,7 @@ async def completions(request: Request, asked: schema.CompletionRequest) -> Resp
         lambda: _prompts(session, asked.prompt),
         logprobs=asked.logprobs,
         room=asked.max_tokens or _DEFAULT_COMPLETION,
+        echo=bool(asked.echo),
     )
 
 
@@ -189,6 +190,7 @@ async def _answer(
     *,
     logprobs: int | None,
     room: int | None,
+    echo: bool = False,
 ) -> Response:
     server, account, n = server_of(request), _account(request), asked.n or 1
     with _Ended(account) as ended:
@@ -196,10 +198,12 @@ async def _answer(
         options, most = _options(server, asked, logprobs, room), server.settings.max_new_tokens
         capped = most if room is not None and room > most else None
         rows = await asyncio.to_thread(_rows, server, prompts, n, options)
+        echoed = await asyncio.to_thread(_echoed, server, rows, loaded, n, logprobs) if echo else {}
         account.begin(loaded, len(rows), n)
         reply = Reply(
             account.id, loaded.model, n, logprobs is not None, style,
             server.session.language.tokenizer, capped, server.session.language.silent,
+            echoed,
         )  # fmt: skip
         if not asked.stream:
             tokens = await _unless_gone(
@@ -227,6 +231,20 @@ async def _answer(
             account,
             headers=_headers(account.id, routing, capped),
         )
+
+
+def _echoed(
+    server: Server, rows: Sequence[Completion], loaded: Loaded, n: int, logprobs: int | None
+) -> dict[int, Echo]:
+    """What each answer begins with; its tokens too, where their probabilities are asked for."""
+    prompts = [row.prompt for row in rows[::n]]
+    read: list[list[Token]] = [[] for _ in prompts]
+    if logprobs is not None:
+        read = server.session.read_prompts(prompts, logprobs, memory=loaded.generation)
+    return {
+        row.row: Echo(row.prompt.text, [replace(t, row=row.row) for t in read[i // n]])
+        for i, row in enumerate(rows)
+    }
 
 
 def _options(

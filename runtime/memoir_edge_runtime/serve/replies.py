@@ -5,7 +5,7 @@ say differently.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -106,6 +106,16 @@ def explanation(routing: Routing) -> str:
     return f"{near} stays below its threshold {routing.threshold:.3f}: the base model answers"
 
 
+class Echo(NamedTuple):
+    """A prompt that its answer begins with."""
+
+    text: str
+    tokens: Sequence[Token]  # where log-probabilities are asked for
+
+
+_NO_ECHO = Echo("", ())
+
+
 @dataclass(frozen=True)
 class Reply:
     """One request's documents.
@@ -119,6 +129,7 @@ class Reply:
         tokenizer: The model's.
         capped: The limit of an answer's tokens, where more were asked for.
         silent: Ids that are no text.
+        echoed: What answers begin with, by row.
     """
 
     id: str
@@ -129,6 +140,7 @@ class Reply:
     tokenizer: Tokenizer
     capped: int | None = None
     silent: frozenset[int] = frozenset()
+    echoed: Mapping[int, Echo] = field(default_factory=dict)
     _texts: dict[int, Writer] = field(default_factory=dict)  # of each row, as far as it is written
 
     def _head(self, kind: str) -> Document:
@@ -148,7 +160,8 @@ class Reply:
         """Where a token's text begins in its choice's; called for each token once, in order."""
         tokenizer, row = self.tokenizer, token.row
         if row not in self._texts:
-            writer = Writer(tokenizer.decode, tokenizer.is_byte, before=tokenizer.plain)
+            before = () if row in self.echoed else tokenizer.plain
+            writer = Writer(tokenizer.decode, tokenizer.is_byte, before=before)
             self._texts[row] = writer
         writer, text = self._texts[row], tokenizer.show(token.id)
         begin = len(writer.text)  # for a part of a character, where that begins
@@ -172,8 +185,10 @@ class Reply:
         choices = [
             {
                 "index": result.row,
-                **self.style.answer(result.text),
-                "logprobs": self._logprobs([t for t in tokens if t.row == result.row]),
+                **self.style.answer(self._echo(result.row).text + result.text),
+                "logprobs": self._logprobs(
+                    [*self._echo(result.row).tokens, *(t for t in tokens if t.row == result.row)]
+                ),
                 "finish_reason": result.finish_reason,
                 "memory": memory(result.routing),
             }
@@ -192,7 +207,15 @@ class Reply:
     def opening(self, rows: int) -> list[Document]:
         """What a stream begins with."""
         opening = self.style.opening
-        return [] if opening is None else [self._part(row, opening) for row in range(rows)]
+        if opening is not None:
+            return [self._part(row, opening) for row in range(rows)]
+        return [
+            self._part(row, self.style.delta(echo.text), echo.tokens)
+            for row, echo in self.echoed.items()
+        ]
+
+    def _echo(self, row: int) -> Echo:
+        return self.echoed.get(row, _NO_ECHO)
 
     def part(self, event: Token | Result) -> Document | None:
         """The part of a stream that an event makes; None for a token that shows nothing."""

@@ -95,6 +95,7 @@ class _Generation(_Asked):
 class CompletionRequest(_Generation):
     """`POST /v1/completions`."""
 
+    echo: bool | None = Field(False, description="begin each answer with its prompt")
     prompt: Prompts = Field(description="a text, several, token ids, or several lists of these")
     logprobs: int | None = Field(None, ge=0, le=20)
     best_of: Literal[1] | None = None

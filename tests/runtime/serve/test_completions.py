@@ -174,3 +174,40 @@ def test_a_route_is_explained_without_an_answer(session, running, prompts):
     assert "no memory is asked" in chat["routes"][0]["explanation"]
     assert neither.status_code == 400
     schema.RouteReply.model_validate(found)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("logprobs", [None, 2])
+def test_an_echo_begins_with_the_prompt(session, client, prompts, stream, logprobs):
+    asked = {"model": "base@a", "prompt": prompts[:2], "n": 2, "temperature": 0, "max_tokens": 3}
+    asked |= {"extra_body": {"ignore_eos": True}}
+    plain = client.completions.create(**asked)
+    wanted = [prompts[c.index // 2] + c.text for c in plain.choices]
+    found = client.completions.create(**asked, echo=True, logprobs=logprobs, stream=stream)
+    texts, offsets = dict.fromkeys(range(4), ""), {i: [] for i in range(4)}
+    for part in found if stream else [found]:
+        for choice in part.choices:
+            texts[choice.index] += choice.text
+            offsets[choice.index] += choice.logprobs.text_offset if choice.logprobs else []
+    assert list(texts.values()) == wanted
+    for i, each in offsets.items():
+        read = len(session.prompt(prompts[i // 2]).row.ids)
+        assert len(each) == (0 if logprobs is None else read + 3)
+        assert each == sorted(each)
+
+
+def test_an_echo_says_how_likely_the_prompt_was(session, client, prompts):
+    """As a harness scores a continuation: token ids in, one token more, all with their odds."""
+    ids = list(session.prompt(prompts[0]).row.ids)
+    said = client.completions.create(
+        model="base", prompt=[ids], echo=True, logprobs=1, max_tokens=1, temperature=0
+    ).choices[0].logprobs  # fmt: skip
+    assert said.token_logprobs[0] is said.top_logprobs[0] is None
+    assert len(said.tokens) == len(ids) + 1
+    for place in range(1, len(ids)):
+        [result] = session.generate(
+            session.token_prompt(ids[:place]), Options(1, logprobs=1), memory=session.base
+        )
+        [likeliest] = said.top_logprobs[place]
+        assert likeliest == session.language.tokenizer.show(result.ids[0])
+        assert said.token_logprobs[place] <= said.top_logprobs[place][likeliest] + 1e-4

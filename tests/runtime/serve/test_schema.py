@@ -43,7 +43,6 @@ def test_replies_are_what_the_openapi_page_says(running, prompts):
         ({"top_p": 0}, "top_p"),
         ({"n": 1000}, "at most"),
         ({"stop": [""]}, "stop"),
-        ({"echo": True}, "echo"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
         ({"tools": [{}]}, "tools"),
         ({"deadline": 0}, "deadline"),
