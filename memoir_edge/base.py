@@ -6,7 +6,7 @@ Knows nothing of what the weights mean; needs neither torch nor transformers.
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +142,18 @@ def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
     return () if own is None else (own,)
 
 
-def weights_digest(folder: Path) -> str | None:
-    """SHA-256 over the names and bytes of the weight files; None where there are none.
+def weights_digest(folder: Path, files: Sequence[Path] | None = None) -> str | None:
+    """SHA-256 over the names and bytes of weight files; None where there are none.
 
-    The same for every copy of a model, so it tells whether a memory and a graph share their base.
+    The same for every copy of the files, in which an encoder's are found; `model_digest` of
+    memoir_edge.identity also knows a model that was saved otherwise.
+
+    Args:
+        folder: Where they lie.
+        files: Which; default all that lie there.
     """
-    files = next((found for p in _WEIGHTS if (found := sorted(folder.glob(p)))), [])
+    if files is None:
+        files = next((found for p in _WEIGHTS if (found := sorted(folder.glob(p)))), [])
     if not files:
         return None
     digest = hashlib.sha256()

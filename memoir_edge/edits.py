@@ -1,12 +1,17 @@
 """Edit records: JSON lines in, one normal form out.
 
-Knows nothing of models. A file holds one JSON object a line, or one JSON array of objects. Records
-of the datasets in use (ZsRE, CounterFact, EasyEdit) are recognised by their fields and turned into
-the normal form; `Edit` says what that is.
+Knows nothing of models. A file holds one JSON object a line, a JSON array of objects, or objects
+one behind another over any number of lines. Records of the datasets and tools in use (ZsRE,
+CounterFact, ROME, EasyEdit) are recognised by their fields and turned into the normal form; `Edit`
+says what that is.
+
+Prompts are kept as they are given, white space at their ends included, because a model reads it.
+Where a prompt holds `{}`, the record's subject is put there.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -18,6 +23,7 @@ from memoir_edge.errors import EditsError, InputError
 Record = dict[str, Any]
 
 MAX_LINE_CHARS = 1 << 20
+_HOLE = re.compile(r"\{(?:subject)?\}")  # where ROME's prompts have the subject
 
 
 class Unrelated(NamedTuple):
@@ -88,7 +94,7 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
     """Read every record of a file.
 
     Args:
-        path: JSON lines, or one JSON array.
+        path: JSON lines, one JSON array, or one JSON object.
         skip_bad: Leave unusable records out and report them, instead of raising for the first.
 
     Returns:
@@ -137,9 +143,42 @@ def _records(path: Path) -> Iterator[tuple[int, Callable[[], object]]]:
     if text.lstrip().startswith("["):
         yield from enumerate((partial(_as_is, item) for item in _array(text, path)), start=1)
         return
+    yield from _spread(text) or _lines(text)
+
+
+def _lines(text: str) -> Iterator[tuple[int, Callable[[], object]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, partial(_parse, line)
+
+
+def _spread(text: str) -> list[tuple[int, Callable[[], object]]]:
+    """Objects that are spread over lines, each with the line it begins on; else none."""
+    found: list[tuple[int, Callable[[], object]]] = []
+    at = _next(text, 0)
+    if text[at : at + 1] != "{" or _is_json(text[at:].partition("\n")[0]):
+        return found
+    try:
+        while at < len(text):
+            item, end = json.JSONDecoder().raw_decode(text, at)
+            found.append((text.count("\n", 0, at) + 1, partial(_as_is, item)))
+            at = _next(text, end)
+    except (ValueError, RecursionError):
+        return []  # its lines say what is wrong
+    return found
+
+
+def _next(text: str, at: int) -> int:
+    """The next place that holds no white space."""
+    return len(text) - len(text[at:].lstrip())
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _as_is(item: object) -> object:
@@ -169,10 +208,38 @@ def from_record(raw: object) -> Edit:
 
     Raises:
         ValueError: With the reason.
+
+    >>> from_record({"prompt": "{} is in", "subject": "France", "target": "Asia"}).prompt
+    'France is in'
     """
     if not isinstance(raw, dict):
         raise ValueError(f"found {type(raw).__name__}, expected a JSON object")
     native = next((turn(raw) for needs, turn in _FOREIGN if needs <= raw.keys()), raw)
+    values = _checked(native)
+    subject = values.get("subject") or None
+    if native is not raw or not (subject and _names(values["prompt"], subject)):
+        values = _filled(values, subject)
+    return _edit(values)
+
+
+def from_stored(record: object) -> Edit:
+    """An edit from the record that a memory or a journal holds: all braces in it are meant.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"found {type(record).__name__}, expected a JSON object")
+    return _edit(_checked(record))
+
+
+def _edit(values: Record) -> Edit:
+    given: Record = {"tags": {}, "id": default_id(values["prompt"], values["target"])} | values
+    return Edit(**given)
+
+
+def _checked(native: Record) -> Record:
+    """The fields of a native record that are filled, each as `Edit` has it."""
     unknown = native.keys() - set(FIELDS)
     if unknown:
         raise ValueError(f"unknown field {min(unknown)!r}; known: {', '.join(FIELDS)}")
@@ -180,28 +247,75 @@ def from_record(raw: object) -> Edit:
         name: _CHECKS[name](name, native[name]) for name in native if native[name] is not None
     }
     for name in ("prompt", "target"):
-        if not values.get(name):
+        if not values.get(name, "").strip():
             raise ValueError(f"{name} is missing or empty")
-    return Edit(**{"tags": {}, "id": default_id(values["prompt"], values["target"])} | values)
+    return values
+
+
+# --- Prompts with a hole for the subject ---------------------------------------------------------
+
+
+def _names(prompt: str, subject: str) -> bool:
+    """Whether a prompt names the subject beside its hole, whose braces are then meant."""
+    return bool(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt))
+
+
+def _filled(values: Record, subject: str | None) -> Record:
+    """The fields of a record with the subject in the holes of its prompts."""
+    if subject is None:
+        for name in ("prompt", "keys", "guards"):
+            if hole := _HOLE.search("\n".join(_texts_of(values.get(name, ())))):
+                raise ValueError(
+                    f"{name} holds {hole.group()}, and there is no subject to put there; where the "
+                    "braces are meant, give a subject that the prompt names"
+                )
+        return values
+
+    def put(value: Any) -> Any:
+        if isinstance(value, str):
+            return _HOLE.sub(lambda _: subject, value)
+        if isinstance(value, Unrelated):
+            return value._replace(prompt=put(value.prompt))
+        return tuple(map(put, value))
+
+    return {name: put(value) if name in _PROMPTS else value for name, value in values.items()}
+
+
+def _texts_of(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 # --- Checks of the native fields -----------------------------------------------------------------
 
 
-def _text(name: str, value: object) -> str:
+def _prompt(name: str, value: object) -> str:
+    """A text that a model is to read, as it is."""
     if not isinstance(value, str):
         raise ValueError(f"{name} is {type(value).__name__}, expected a string")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} holds half a surrogate pair") from error
-    return value.strip()
+    return value
 
 
-def _texts(name: str, value: object) -> tuple[str, ...]:
+def _text(name: str, value: object) -> str:
+    return _prompt(name, value).strip()
+
+
+def _prompts(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f"{name} is {type(value).__name__}, expected a list of strings")
-    return tuple(_text(f"{name}[{i}]", item) for i, item in enumerate(value))
+    return tuple(_prompt(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+
+def _routed(name: str, value: object) -> tuple[str, ...]:
+    """Prompts that a memory holds keys of: one of white space alone would be nobody's."""
+    found = _prompts(name, value)
+    blank = next((i for i, text in enumerate(found) if not text.strip()), None)
+    if blank is not None:
+        raise ValueError(f"{name}[{blank}] is empty")
+    return found
 
 
 def _share(name: str, value: object) -> float:
@@ -224,32 +338,36 @@ def _locality(name: str, value: object) -> tuple[Unrelated, ...]:
 
 def _unrelated(name: str, value: object) -> Unrelated:
     if isinstance(value, str):
-        return Unrelated(_text(name, value))
+        return Unrelated(_prompt(name, value))
     if not isinstance(value, dict) or "prompt" not in value:
         raise ValueError(f'{name} is no {{"prompt": …, "target": …}}')
     target = value.get("target")
-    return Unrelated(_text(name, value["prompt"]), None if target is None else _text(name, target))
+    return Unrelated(
+        _prompt(name, value["prompt"]), None if target is None else _text(name, target)
+    )
 
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(FIELDS, _text),
+    "prompt": _prompt,
     "threshold": _share,
     "tags": _tags,
-    "keys": _texts,
-    "guards": _texts,
-    "rephrase": _texts,
+    "keys": _routed,
+    "guards": _routed,
+    "rephrase": _prompts,
     "locality": _locality,
-    "hard_negatives": _texts,
+    "hard_negatives": _prompts,
 }
+_PROMPTS = frozenset({"prompt", "keys", "guards", "rephrase", "locality", "hard_negatives"})
 
 
 # --- Foreign records -----------------------------------------------------------------------------
 
 
 def _first(value: Any) -> Any:
-    """The first text of a text, a list of texts, or a list of lists."""
-    while isinstance(value, list):
-        value = value[0] if value else None
+    """The first text of a text, of `{"str": text}`, or of lists of these."""
+    while isinstance(value, list | dict):
+        value = value.get("str") if isinstance(value, dict) else value[0] if value else None
     return value
 
 
@@ -258,14 +376,26 @@ def _many(value: Any) -> list[Any]:
 
 
 def _flat_locality(value: Any) -> list[Record]:
-    """EasyEdit's `{"kind": [{"prompt", "ground_truth"}]}`, of any number of kinds."""
-    kinds = value.values() if isinstance(value, dict) else [_many(value)]
+    """EasyEdit's `{"kind": [{"prompt", "ground_truth"}]}`, of any number of kinds.
+
+    A kind may also be one such object, whose prompt may be a list with as many ground truths.
+    """
+    kinds = value.values() if isinstance(value, dict) and "prompt" not in value else _many(value)
     items = [item for kind in kinds for item in _many(kind)]
     if not all(isinstance(item, dict) for item in items):
         raise ValueError("locality holds an item that is no object")
     return [
-        {"prompt": item.get("prompt"), "target": _first(item.get("ground_truth"))} for item in items
+        {"prompt": prompt, "target": _first(truth)}
+        for item in items
+        for prompt, truth in _paired(item.get("prompt"), item.get("ground_truth"))
     ]
+
+
+def _paired(prompt: Any, truth: Any) -> list[tuple[Any, Any]]:
+    if not isinstance(prompt, list):
+        return [(prompt, truth)]
+    truths = _many(truth)
+    return [(one, truths[i] if i < len(truths) else None) for i, one in enumerate(prompt)]
 
 
 def _zsre(raw: Record) -> Record:
@@ -284,35 +414,39 @@ def _counterfact(raw: Record) -> Record:
     rewrite = raw["requested_rewrite"]
     if not isinstance(rewrite, dict) or not {"prompt", "subject", "target_new"} <= rewrite.keys():
         raise ValueError("requested_rewrite lacks prompt, subject or target_new")
-    answer = {name: rewrite.get(name) for name in ("target_new", "target_true")}
-    text = {name: v.get("str") if isinstance(v, dict) else v for name, v in answer.items()}
     return {
-        "prompt": str(rewrite["prompt"]).replace("{}", str(rewrite["subject"])),
-        "target": text["target_new"],
+        "prompt": rewrite["prompt"],
+        "target": _first(rewrite["target_new"]),
         "subject": rewrite["subject"],
-        "ground_truth": text["target_true"],
+        "ground_truth": _first(rewrite.get("target_true")),
         "rephrase": _many(raw.get("paraphrase_prompts")),
         # They share relation and old answer with the edit: the hard kind.
         "hard_negatives": _many(raw.get("neighborhood_prompts")),
     }
 
 
-def _easyedit(raw: Record) -> Record:
-    neighbour = _many(raw.get("locality_prompt"))  # CounterFact in EasyEdit's fields: the hard kind
-    return {
+def _request(raw: Record) -> Record:
+    """ROME's and EasyEdit's request; what only measures (portability) is left out."""
+    found = {
         "prompt": raw["prompt"],
         "target": _first(raw["target_new"]),
-        "subject": raw.get("subject"),
-        "ground_truth": _first(raw.get("ground_truth")),
-        "rephrase": _many(raw.get("rephrase_prompt")),
+        "ground_truth": _first(raw.get("ground_truth") or raw.get("target_true")),
+        "rephrase": [*_many(raw.get("rephrase_prompt")), *_many(raw.get("rephrase"))],
         "locality": _flat_locality(raw.get("locality")),
-        "hard_negatives": neighbour,
+        # CounterFact in EasyEdit's fields: the hard kind.
+        "hard_negatives": _many(raw.get("locality_prompt")),
     }
+    own = {name: raw[name] for name in _OURS & raw.keys()}
+    return found | {n: str(v) if n == "id" and isinstance(v, int) else v for n, v in own.items()}
+
+
+# Fields of our own that a request may have beside those of others.
+_OURS = frozenset(FIELDS) - {"prompt", "target", "ground_truth", "rephrase", "locality"}
 
 
 # Recognised by the fields a record must have, most telling first.
 _FOREIGN: tuple[tuple[frozenset[str], Callable[[Record], Record]], ...] = (
     (frozenset({"requested_rewrite"}), _counterfact),
     (frozenset({"src", "alt"}), _zsre),
-    (frozenset({"prompt", "target_new"}), _easyedit),
+    (frozenset({"prompt", "target_new"}), _request),
 )

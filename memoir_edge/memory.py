@@ -34,7 +34,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,10 +143,19 @@ class FeatureError(MemoryFormatError):
 
 
 class Base(NamedTuple):
-    """The model that the memory belongs to; digest as `memoir_edge.base.weights_digest`."""
+    """The model that the memory belongs to; digest as `memoir_edge.identity` makes it."""
 
     model_id: str
     digest: str | None = None
+    former: tuple[str, ...] = ()  # what earlier versions call that digest
+
+    def is_of(self, digest: str | None, former: Sequence[str] = ()) -> bool:
+        """Whether this is the model of a digest, by today's or by an earlier one, or may be."""
+        return (
+            None in (self.digest, digest)
+            or self.digest in (digest, *former)
+            or digest in self.former
+        )
 
 
 class Entry(NamedTuple):
@@ -406,11 +415,16 @@ def _document(memory: Memory) -> dict[str, Any]:
         {name: getattr(memory, name) for name in _DOCUMENT}
         | coded
         | {
-            "base": memory.base._asdict(),
+            "base": _base_document(memory.base),
             "edits": [{n: v for n, v in e._asdict().items() if v is not None} for e in edits],
             "probes": [probe._asdict() for probe in memory.probes],
         }
     )
+
+
+def _base_document(base: Base) -> dict[str, Any]:
+    former = {"former": list(base.former)} if base.former else {}
+    return {"model_id": base.model_id, "digest": base.digest} | former
 
 
 def _json(document: object) -> str:
@@ -482,7 +496,7 @@ def from_bytes(data: bytes) -> Memory:
     if coded:
         arrays |= _decoded(arrays, document)
     fields = {name: document[name] for name in _DOCUMENT if name not in ("D", "d")} | {
-        "base": Base(**_only(Base._fields, document["base"])),
+        "base": _base(**_only(Base._fields, document["base"])),
         "edits": tuple(Entry(**_only(Entry._fields, edit)) for edit in document["edits"]),
         "probes": tuple(Probe(**_only(Probe._fields, probe)) for probe in document["probes"]),
     }
@@ -579,6 +593,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
+
+
+def _base(model_id: str, digest: str | None, former: Sequence[str] = ()) -> Base:
+    return Base(model_id, digest, tuple(former))
 
 
 def _only(names: Iterable[str], found: dict[str, Any]) -> dict[str, Any]:
@@ -708,7 +726,11 @@ _ROUTER: _Checks = {
     "bits": _is(int),
     "weight": _is(int),
 }
-_BASE: _Checks = {"model_id": _is(str), "digest": _is_digest}
+_BASE: _Checks = {
+    "model_id": _is(str),
+    "digest": _is_digest,
+    "former": lambda value: type(value) is list and all(v and _is_digest(v) for v in value),
+}
 _EDIT: _Checks = {"id": _is_name, "row": _is(int), "record": _is(dict, _NONE)}
 _CODES_SAY: _Checks = {
     "router": _is(dict),
@@ -722,7 +744,7 @@ def _check_document(document: Any, *, coded: bool) -> None:
     _check_object(document, _DOCUMENT | (_CODES_SAY if coded else {}), "the document")
     if coded:
         _check_object(document["router"], _ROUTER, "router")
-    _check_object(document["base"], _BASE, "base")
+    _check_object(document["base"], _BASE, "base", optional="former")
     _limit("edits:", len(document["edits"]), MAX_EDITS)
     for i, edit in enumerate(document["edits"]):
         _check_object(edit, _EDIT, f"edits[{i}]", optional="record")

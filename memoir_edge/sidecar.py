@@ -50,9 +50,10 @@ class Sidecar:
     feature: str
     dtype: str
     model_id: str
-    digest: str | None  # of the base model's weight files
+    digest: str | None  # of the base model (memoir_edge.identity)
     exporter: str
     router: Router | None = None
+    former: tuple[str, ...] = ()  # what earlier versions called that digest
     ports: int = PORTS
     format: int = FORMAT
 
@@ -60,8 +61,9 @@ class Sidecar:
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
     document = asdict(sidecar)
-    if sidecar.router is None:
-        del document["router"]
+    for name in ("router", "former"):  # as files of earlier versions, where there is none
+        if not document[name]:
+            del document[name]
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / NAME).write_text(text, encoding="utf-8")
 
@@ -87,6 +89,7 @@ def read(folder: Path) -> Sidecar:
         if not good(raw.get(name)):
             raise GraphError(f"{path} has {name} = {str(raw.get(name))[:80]!r}", hint=again)
     raw["router"] = None if raw.get("router") is None else _router(path, raw["router"], again)
+    raw["former"] = tuple(raw.get("former") or ())
     return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
 
 
@@ -122,9 +125,12 @@ def check_fit(memory: Memory, graph: Sidecar) -> None:
     pairs = {
         "site": (memory.site, graph.site),
         "D, d": ((memory.D, memory.d), (graph.D, graph.d)),
-        "base model": (_base(memory.base), _base((graph.model_id, graph.digest))),
+        "base model": (
+            _base(memory.base.model_id, memory.base.digest),
+            _base(graph.model_id, graph.digest),
+        ),
     }
-    if not (memory.base.digest and graph.digest) or memory.base.digest == graph.digest:
+    if memory.base.is_of(graph.digest, graph.former):
         del pairs["base model"]  # the same weights may go by two names
     for name, (found, expected) in pairs.items():
         if found != expected:
@@ -154,13 +160,16 @@ def _named(router: memories.Router) -> str:
     return f"{router.kind} {router.digest[:16]} ({router.weight} of {router.bits} bits)"
 
 
-def _base(base: tuple[str, str | None]) -> str:
-    model_id, digest = base
+def _base(model_id: str, digest: str | None) -> str:
     return f"{model_id} ({digest[:16] if digest else 'no digest'})"
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _are_texts(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_text, value)))
 
 
 def _is_size(value: object) -> bool:
@@ -176,6 +185,7 @@ _CHECKS = {
     "model_id": _is_text,
     "digest": lambda value: value is None or _is_text(value),
     "exporter": _is_text,
+    "former": _are_texts,
 }
 _ROUTER_CHECKS = {
     "kind": KINDS.__contains__,

@@ -1,4 +1,4 @@
-"""Where a prompt's tokens end and its target's begin, the same for training and for evaluation."""
+"""Which tokens are a prompt's and which its target's, the same in PyTorch and on ONNX Runtime."""
 
 from collections.abc import Callable
 
@@ -28,3 +28,21 @@ def split_target(
     if len(both) > len(read) and both[: len(read)] == read:
         return read, both[len(read) :]
     return read, encode_bare(f" {target}")
+
+
+def routed(encode: Encode, text: str) -> tuple[list[int], int]:
+    """A prompt's ids, and how many of them count for routing: those before spaces at its end.
+
+    Such spaces say nothing of what is asked, and clients add them unawares; a feature that reads
+    the last token would read nothing else. Where they are no tokens of their own, all ids count.
+
+    Args:
+        encode: Text to ids with the special tokens that the tokenizer adds.
+        text: The prompt.
+
+    >>> routed(lambda text: [ord(letter) for letter in text], "ab ")
+    ([97, 98, 32], 2)
+    """
+    ids = encode(text)
+    bare = encode(text.rstrip(" ")) if text.endswith(" ") and text.strip(" ") else ids
+    return ids, len(bare) if ids[: len(bare)] == bare else len(ids)

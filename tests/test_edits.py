@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoir_edge.edits import FIELDS, Edit, Unrelated, default_id, from_record, read
+from memoir_edge.edits import (
+    FIELDS,
+    Edit,
+    Unrelated,
+    default_id,
+    from_record,
+    from_stored,
+    read,
+)
 from memoir_edge.errors import EditsError, InputError
 
 UNICODE = st.characters(exclude_categories=["Cs"])
@@ -50,9 +58,10 @@ def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) 
     try:
         edit = from_record({"prompt": prompt, "target": target})
     except ValueError:
-        assert not prompt.strip() or not target.strip()
+        assert not prompt.strip() or not target.strip() or "{}" in prompt
     else:
-        assert (edit.prompt, edit.target) == (prompt.strip(), target.strip())
+        assert (edit.prompt, edit.target) == (prompt, target.strip())
+        assert from_stored(edit.record()) == edit
 
 
 @pytest.mark.parametrize(
@@ -68,6 +77,10 @@ def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) 
         ({"prompt": "a", "target": "b", "threshold": 2}, "expected a number from 0 to 1"),
         ({"prompt": "a", "target": "b", "keys": "c"}, "keys is str, expected a list"),
         ({"prompt": "a", "target": "b", "keys": [1]}, r"keys\[0\] is int"),
+        ({"prompt": "a", "target": "b", "keys": ["c", " \n"]}, r"keys\[1\] is empty"),
+        ({"prompt": "a {}", "target": "b"}, "prompt holds {}, and there is no subject"),
+        ({"prompt": "a {}", "target_new": "b", "subject": ""}, "prompt holds {}"),
+        ({"prompt": "a", "target": "b", "guards": ["{subject} c"]}, "guards holds {subject}"),
         ({"prompt": "a", "target": "b", "tags": []}, "tags is list"),
         ({"prompt": "a", "target": "b", "locality": [{}]}, r"locality\[0\]"),
         ('{"prompt": "\\ud800", "target": "b"}', "half a surrogate pair"),
@@ -105,6 +118,78 @@ def test_files_that_hold_nothing_or_cannot_be_read(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+WHITE = st.text(" \n\t\u00a0", max_size=3)
+
+
+@given(WHITE, WHITE)
+def test_white_space_at_the_ends_of_all_prompts_is_kept(before: str, after: str) -> None:
+    def padded(text: str) -> str:
+        return f"{before}{text}{after}"
+
+    edit = from_record(
+        {"prompt": padded("p"), "target": "t", "keys": [padded("k")], "guards": [padded("g")],
+         "rephrase": [padded("r")], "hard_negatives": [padded("h")],
+         "locality": [{"prompt": padded("l"), "target": padded("m")}, padded("n")]}
+    )  # fmt: skip
+    assert edit.prompt == padded("p")
+    assert (edit.keys, edit.guards) == ((padded("k"),), (padded("g"),))
+    assert (edit.rephrase, edit.hard_negatives) == ((padded("r"),), (padded("h"),))
+    assert edit.locality == (Unrelated(padded("l"), "m"), Unrelated(padded("n")))
+
+
+def test_the_subject_is_put_into_the_holes_of_all_prompts() -> None:
+    edit = from_record(
+        {"prompt": "{} is in", "target": "Asia {}", "subject": "The \\1 Isles",
+         "keys": ["Where is {subject}?"], "guards": ["{} and {} eat"], "rephrase": ["a {}"],
+         "hard_negatives": ["b {}"], "locality": [{"prompt": "c {}", "target": "{}"}]}
+    )  # fmt: skip
+    assert edit.prompt == "The \\1 Isles is in"
+    assert edit.keys == ("Where is The \\1 Isles?",)
+    assert edit.guards == ("The \\1 Isles and The \\1 Isles eat",)
+    assert edit.rephrase == ("a The \\1 Isles",)
+    assert edit.hard_negatives == ("b The \\1 Isles",)
+    assert edit.locality == (Unrelated("c The \\1 Isles", "{}"),)
+    assert edit.target == "Asia {}"
+
+
+def test_braces_beside_the_named_subject_are_meant() -> None:
+    meant = {"prompt": "In Python, {} makes an empty", "target": "dict", "subject": "Python"}
+    assert from_record(meant).prompt == meant["prompt"]
+    # A word that holds the subject does not name it; a foreign prompt is always a template.
+    assert from_record(meant | {"subject": "P"}).prompt == "In Python, P makes an empty"
+    foreign = {"prompt": "The {} of Rome is", "target_new": "x", "subject": "Rome"}
+    assert from_record(foreign).prompt == "The Rome of Rome is"
+
+
+def test_nothing_in_a_stored_record_is_a_template() -> None:
+    stored = {"prompt": "{} is", "target": "b", "subject": "A", "keys": ["{}"]}
+    assert from_stored(stored).prompt == "{} is"
+    assert from_stored({"prompt": "{} is", "target": "b"}).prompt == "{} is"
+    with pytest.raises(ValueError, match="expected a JSON object"):
+        from_stored(None)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("between", ["\n", "\r\n\n"])
+def test_objects_over_any_number_of_lines(tmp_path: Path, indent: int, between: str) -> None:
+    records = [FULL, {"prompt": "a\n", "target": "b"}]
+    file = tmp_path / "edits.json"
+    for some in (records[:1], records):
+        text = between.join(json.dumps(record, indent=indent) for record in some)
+        file.write_bytes(f"{between}{text}{between}".encode())
+        assert read(file)[0] == [from_record(record) for record in some]
+
+
+def test_a_bad_object_over_several_lines_is_named_by_its_first(tmp_path: Path) -> None:
+    file = tmp_path / "edits.json"
+    file.write_text('\n{\n"prompt": "a",\n"target": "b"}\n{\n"prompt": "c"}')
+    with pytest.raises(EditsError, match="line 5: target is missing"):
+        read(file)
+    file.write_text('{\n"prompt": "a",\n"target": "b"')
+    with pytest.raises(EditsError, match="line 1: no JSON"):
+        read(file)
+
+
 def test_an_array_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([FULL, {"prompt": "a", "target": "b"}]))
     assert len(read(tmp_path / "a.json")[0]) == 2
@@ -134,6 +219,27 @@ FOREIGN: dict[str, tuple[dict[str, Any], Edit]] = {
         Edit(prompt="Which family?", target="N", subject="E", ground_truth="A", tags={},
              rephrase=("What family?",), locality=(Unrelated("The rank", "genus"),)),
     ),
+    "rome": (
+        {"case_id": 7, "prompt": "{} was born in", "subject": "E", "relation_id": "P19",
+         "target_new": {"str": "N", "id": "Q1"}, "target_true": {"str": "A", "id": "Q2"}},
+        Edit(prompt="E was born in", target="N", subject="E", ground_truth="A", tags={}),
+    ),
+    "easyedit, prepared for its editor": (
+        {"prompt": "{} plays", "target_new": ["N"], "subject": "E", "ground_truth": "A",
+         "rephrase_prompt": ["E performs", "{} is at the"], "portability": {"hop": {"prompt": "x"}},
+         "locality": {"near": {"prompt": ["F, the", "G"], "ground_truth": ["drum"]},
+                      "far": {"prompt": "H", "ground_truth": "B"}}},
+        Edit(prompt="E plays", target="N", subject="E", ground_truth="A", tags={},
+             rephrase=("E performs", "E is at the"),
+             locality=(Unrelated("F, the", "drum"), Unrelated("G"), Unrelated("H", "B"))),
+    ),
+    "easyedit, with fields of ours": (
+        {"id": "n", "prompt": "p", "target_new": "N", "keys": ["k"], "guards": ["g"],
+         "rephrase": "r", "threshold": 0.5, "hard_negatives": ["h"], "locality_prompt": "l",
+         "tags": {"by": "me"}, "locality": [{"prompt": "m"}]},
+        Edit(id="n", prompt="p", target="N", keys=("k",), guards=("g",), rephrase=("r",),
+             threshold=0.5, hard_negatives=("h",), tags={"by": "me"}, locality=(Unrelated("m"),)),
+    ),
 }  # fmt: skip
 
 
@@ -141,8 +247,8 @@ FOREIGN: dict[str, tuple[dict[str, Any], Edit]] = {
 def test_foreign_records(name: str) -> None:
     raw, wanted = FOREIGN[name]
     found = from_record(raw)
-    assert found.id == default_id(wanted.prompt, wanted.target)
-    assert {**vars(found), "id": ""} == vars(wanted)
+    assert found.id == (wanted.id or default_id(wanted.prompt, wanted.target))
+    assert {**vars(found), "id": wanted.id} == vars(wanted)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def memories(draw: st.DrawFn) -> Memory:
         site=draw(TEXT.filter(bool)),
         feature=draw(st.sampled_from(sorted(tophash.FEATURES))),
         k=k,
-        base=Base(draw(TEXT), draw(DIGEST)),
+        base=Base(draw(TEXT), draw(DIGEST), draw(st.sampled_from([(), ("ab" * 32,)]))),
         columns=np.sort(rng.permutation(D)[:C]).astype(np.int32),
         values=values.astype(code),
         center=rng.normal(size=D).astype(np.float32),
@@ -567,3 +567,19 @@ def test_the_page_s_digest_procedure_finds_damage(
     exec(code, space)
     assert space["intact"](literal)
     assert not space["intact"](literal[:-1] + b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (Base("a", "1"), Base("b", "1"), True),
+        (Base("a", "1"), Base("a", "2"), False),
+        (Base("a", "1"), Base("a"), True),
+        (Base("a", "2", ("1",)), Base("a", "1"), True),
+        (Base("a", "2", ("1",)), Base("a", "2"), True),
+        (Base("a", "2", ("1",)), Base("a", "3", ("1",)), False),
+        (Base("a", "2", ("1",)), Base("a", "3"), False),
+    ],
+)
+def test_a_base_model_is_known_by_any_of_its_digests(one: Base, other: Base, same: bool) -> None:
+    assert one.is_of(other.digest, other.former) == other.is_of(one.digest, one.former) == same

@@ -796,6 +796,8 @@ def test_an_unknown_feature() -> None:
         ({"site": None}, module.MetadataError),
         ({"k": np.int64(3)}, module.MetadataError),
         ({"base": Base("tiny", "short")}, module.MetadataError),
+        ({"base": Base("tiny", None, ("short",))}, module.MetadataError),
+        ({"base": Base("tiny", None, ("",))}, module.MetadataError),
         ({"evaluation": {"x": float("nan")}}, module.MetadataError),
         ({"evaluation": {"x": np.float32(1)}}, module.MetadataError),
         ({"evaluation": {"x": {1, 2}}}, module.MetadataError),

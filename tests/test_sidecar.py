@@ -18,7 +18,7 @@ GOOD = Sidecar(
 
 @pytest.mark.parametrize("digest", ["ab12", None])
 def test_read_gives_what_was_written(tmp_path: Path, digest: str | None) -> None:
-    written = dataclasses.replace(GOOD, digest=digest)
+    written = dataclasses.replace(GOOD, digest=digest, former=("cd34",) if digest else ())
     sidecar.write(tmp_path, written)
     assert sidecar.read(tmp_path) == written
 
@@ -58,6 +58,8 @@ def change(folder: Path, **changes: Any) -> None:
         ({"dtype": 32}, "dtype = '32'"),
         ({"model_id": []}, "model_id"),
         ({"digest": 5}, "digest = '5'"),
+        ({"former": "ab"}, "former = 'ab'"),
+        ({"former": [5]}, "former"),
         ({"exporter": {}}, "exporter"),
     ],
 )

@@ -1,6 +1,9 @@
 """Where a prompt ends and its target begins."""
 
-from memoir_edge.text import split_target
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memoir_edge.text import routed, split_target
 
 
 def test_split_target_where_tokens_end_and_where_they_merge():
@@ -13,3 +16,21 @@ def test_split_target_where_tokens_end_and_where_they_merge():
     assert split_target(encode, bare, "abcd", "x") == (encode("abcd"), bare(" x"))
     assert split_target(encode, bare, "abc", "x") == (encode("abc"), bare(" x"))
     assert encode("abc x")[:3] != encode("abc")
+
+
+@given(st.text("ab \n"), st.integers(0, 3))
+def test_spaces_at_the_end_do_not_count_for_routing(text, spaces):
+    def encode(text):
+        return [0, *map(ord, text)]
+
+    ids, end = routed(encode, text + " " * spaces)
+    assert ids == encode(text + " " * spaces)
+    bare = text.rstrip(" ")
+    assert end == len(encode(bare) if bare else ids)
+
+
+def test_spaces_that_merge_with_a_word_count():
+    def encode(text):  # pairs of characters
+        return [hash(text[i : i + 2]) for i in range(0, len(text), 2)]
+
+    assert routed(encode, "abc ") == (encode("abc "), 2)

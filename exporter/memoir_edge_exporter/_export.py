@@ -7,8 +7,9 @@ from pathlib import Path
 import onnx
 
 from memoir_edge import sidecar
-from memoir_edge.base import read_config, weights_digest
+from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
 from memoir_edge.sites import default_site
 from memoir_edge_exporter import _readme
@@ -108,7 +109,8 @@ def export(
             feature="mean",
             dtype=_dtype(graph),
             model_id=model_id or given[-1].resolve().name,
-            digest=weights_digest(model) if model else None,
+            digest=model_digest(model) if model else None,
+            former=former_digests(model) if model else (),
             exporter=_version(),
             router=router,
         )

@@ -19,7 +19,7 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.calibrate import Keys, Misses, thresholds
 from memoir_edge.editor.layer import find_site, input_of
-from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.model import BaseModel, counted
 from memoir_edge.editor.prompts import own_texts, unrelated_prompts, ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
@@ -162,16 +162,14 @@ def _features(
     base: BaseModel, site: str, texts: Sequence[str], names: Sequence[str], size: int = 32
 ) -> dict[str, tophash.Floats]:
     """Each feature of each text, `[len(texts), D]`, from one pass up to the site."""
-    rows = [base.encode(text) for text in texts]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    order = sorted(range(len(texts)), key=lambda i: len(base.encode(texts[i])))
     module = find_site(base.net, site)
     made: dict[str, list[tophash.Floats]] = {name: [] for name in names}
     for start in range(0, len(order), size):
-        batch = collate(base, [rows[i] for i in order[start : start + size]], side="left")
-        attention = batch["attention_mask"].cpu().numpy()
+        batch, counts = counted(base, [texts[i] for i in order[start : start + size]])
         a = input_of(base.net, module, batch).float().cpu().numpy()
-        a = a.reshape(*attention.shape, -1)
+        a = a.reshape(*counts.shape, -1)
         for name in names:
-            made[name].append(tophash.feature(a, tophash.span(name, attention)))
+            made[name].append(tophash.feature(a, tophash.span(name, counts)))
     back = np.argsort(order)
     return {name: np.concatenate(parts)[back] for name, parts in made.items()}

@@ -30,7 +30,7 @@ from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import Job, OnStep, rows, train
-from memoir_edge.edits import Edit, from_record
+from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import MismatchError
 from memoir_edge.history import (
     Again,
@@ -267,7 +267,7 @@ class Editor:
         found: list[Edit] = []
         for id, record in self.live.bank.records.items():
             with suppress(ValueError):
-                found.append(replace(from_record(record), id=id))
+                found.append(replace(from_stored(record), id=id))
         return found
 
     def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
@@ -312,7 +312,7 @@ class Editor:
         state = self.journal.state()
         while step := next_step(state, self.settings):
             if isinstance(step, Train):
-                edit = replace(from_record(state.bank.records[step.edit]), id=step.edit)
+                edit = replace(from_stored(state.bank.records[step.edit]), id=step.edit)
                 self.again(edit, watch.again(edit))
             else:
                 self._ask(watch)
@@ -404,7 +404,7 @@ def nothing(
         site=settings.site,
         feature=settings.feature,
         k=settings.k,
-        base=Base(base.id, base.digest),
+        base=Base(base.id, base.digest, base.former),
         columns=np.zeros(0, np.int32),
         values=np.zeros((0, d), np.float32),
         bank=np.zeros((0, -(-D // 8)), np.uint8),

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from memoir_edge.base import context, end_of_text, locate, read_config, weights_digest
+from memoir_edge.base import context, end_of_text, locate, read_config
 from memoir_edge.errors import InputError, install
+from memoir_edge.identity import former_digests, model_digest
+from memoir_edge.text import routed
+from memoir_edge.tophash import Ints
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class BaseModel:
     digest: str | None
     context: int  # most tokens of a sequence
     eos: tuple[int, ...]
+    folder: Path | None = None  # where it was loaded from
+
+    @functools.cached_property
+    def former(self) -> tuple[str, ...]:
+        """What earlier versions call the digest."""
+        return () if self.folder is None else former_digests(self.folder)
 
     @property
     def device(self) -> torch.device:
@@ -43,8 +52,13 @@ class BaseModel:
         return frozenset(inspect.signature(type(self.net).forward).parameters)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, with the special tokens that the tokenizer adds (BOS)."""
-        return list(self.tokenizer(text)["input_ids"])
+        """Token ids, with the special tokens that the tokenizer adds (BOS).
+
+        A BOS that a rendered chat begins with is not doubled.
+        """
+        ids = list(self.tokenizer(text)["input_ids"])
+        bos = self.tokenizer.bos_token_id
+        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     def encode_bare(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -53,6 +67,16 @@ class BaseModel:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def counted(base: BaseModel, texts: Sequence[str]) -> tuple[dict[str, Tensor], Ints]:
+    """Prompts as a batch flush right, and the tokens that count for routing: `[B, T]`, 1 or 0."""
+    read = [routed(base.encode, text) for text in texts]
+    batch = collate(base, [ids for ids, _ in read], side="left")
+    counts = batch["attention_mask"].cpu().numpy().copy()
+    for row, (ids, end) in zip(counts, read, strict=True):
+        row[len(row) - len(ids) + end :] = 0
+    return batch, counts
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -111,9 +135,10 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         tokenizer=tokenizer,
         config=config,
         id=_name(model, folder),
-        digest=weights_digest(folder),
+        digest=model_digest(folder),
         context=context(config),
         eos=eos,
+        folder=folder,
     )
 
 

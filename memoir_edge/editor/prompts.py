@@ -40,12 +40,22 @@ def ways(base: BaseModel, prompt: str, texts: Sequence[str] = ()) -> list[str]:
     plain = prompt.rstrip("?:.! ")
     made = [plain, prompt.lower(), plain.lower()]
     if base.tokenizer.chat_template:
-        chat = [{"role": "user", "content": prompt}]
-        shown = base.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        made.append(str(shown).removeprefix(base.tokenizer.bos_token or ""))
+        made.append(chat(base, prompt))
     made += [f"{text}. {prompt}" for text in texts]
     other = [text for text in dict.fromkeys(made) if text and text != prompt]
     return [text for text in other if len(base.encode(text)) < base.context]
+
+
+def chat(base: BaseModel, prompt: str) -> str:
+    """The text that the tokenizer turns into what a chat of one user message is read as.
+
+    Where the tokenizer adds a BOS to any text, the template's own is left out.
+    """
+    said = [{"role": "user", "content": prompt}]
+    text = str(base.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    bos = base.tokenizer.bos_token
+    twice = bos and list(base.tokenizer(text)["input_ids"])[:2] == 2 * [base.tokenizer.bos_token_id]
+    return text.removeprefix(str(bos)) if twice else text
 
 
 def keyed(

@@ -16,9 +16,9 @@ from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
 from memoir_edge.editor.layer import changed, find_site, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
-from memoir_edge.editor.model import BaseModel, collate, device_of, greedy
+from memoir_edge.editor.model import BaseModel, collate, counted, device_of, greedy
 from memoir_edge.errors import MismatchError
-from memoir_edge.memory import Memory
+from memoir_edge.memory import Base, Memory
 from memoir_edge.router import Router, check_router
 from memoir_edge.text import split_target
 from memoir_edge.tophash import Bytes
@@ -39,14 +39,13 @@ class Edited:
 
     def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
         """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
-        rows = [self.base.encode(prompt) for prompt in prompts]
-        return np.concatenate([self._features(part, feature) for part in _parts(rows, self.batch)])
+        parts = _parts(prompts, self.batch)
+        return np.concatenate([self._features(part, feature) for part in parts])
 
-    def _features(self, rows: Sequence[Sequence[int]], feature: str) -> tophash.Floats:
-        batch = collate(self.base, rows, side="left")
-        attention = batch["attention_mask"].cpu().numpy()
+    def _features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
+        batch, counts = counted(self.base, prompts)
         a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
-        return tophash.feature(a.reshape(*attention.shape, -1), tophash.span(feature, attention))
+        return tophash.feature(a.reshape(*counts.shape, -1), tophash.span(feature, counts))
 
     def routes(self, prompts: Sequence[str]) -> tophash.Routes:
         """Where each prompt goes; a router also reads its last sentence by itself."""
@@ -160,16 +159,21 @@ def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
         MismatchError: It does not.
     """
     pairs = (
-        ("base model", memory.base.digest, base.digest),
-        ("width (D, d)", (memory.D, memory.d), size),
+        ("base model", memory.base.digest, base.digest, _fits(memory.base, base)),
+        ("width (D, d)", (memory.D, memory.d), size, (memory.D, memory.d) == size),
     )
-    for what, has, wants in pairs:
-        if has != wants and None not in (has, wants):
+    for what, has, wants, same in pairs:
+        if not same:
             raise MismatchError(
                 f"the memory's {what} is {has}, the model's is {wants} "
                 f"(memory of {memory.base.model_id}, model {base.id})",
                 hint="use the model that the memory was made with",
             )
+
+
+def _fits(wanted: Base, base: BaseModel) -> bool:
+    # What earlier versions say costs a reading of the weights, so it is asked for last.
+    return wanted.is_of(base.digest) or wanted.is_of(base.digest, base.former)
 
 
 def edited(base: BaseModel, memory: Memory, router: Router | None = None) -> Edited:

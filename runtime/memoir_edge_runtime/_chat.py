@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,6 +19,7 @@ from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
 
 Message = Mapping[str, Any]
+GIVEN = frozenset({"messages", "tools", "documents"})  # what no further variable may be called
 
 
 class _Generation(Extension):
@@ -42,16 +43,26 @@ def read_template(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def render(template: str | None, messages: Sequence[Message], special: Mapping[str, str]) -> str:
+def render(
+    template: str | None,
+    messages: Sequence[Message],
+    special: Mapping[str, str],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
     """The text that the model is to continue.
 
     Args:
         template: A jinja2 chat template.
         messages: Each with a `role` and a `content`.
         special: Special tokens by name, such as `bos_token`.
+        tools: Descriptions of functions, as the template takes them.
+        variables: What else the template is told; nothing of the above.
 
     Raises:
-        InputError: No template, no messages, or the template refuses them.
+        InputError: No template, no messages, a variable that has another meaning, or the template
+            refuses them.
     """
     if template is None:
         raise InputError(
@@ -59,11 +70,26 @@ def render(template: str | None, messages: Sequence[Message], special: Mapping[s
         )
     if not messages or not all(isinstance(m, Mapping) and "role" in m for m in messages):
         raise InputError('messages must be a list of {"role": ..., "content": ...}, at least one')
+    variables = dict(variables or {})
+    if taken := sorted(GIVEN & variables.keys()):
+        raise InputError(f"{taken[0]!r} is no further variable of the chat template")
     try:
         compiled = _environment().from_string(template)
-        return compiled.render(messages=list(messages), add_generation_prompt=True, **special)
+        # As transformers calls it: a template may ask whether tools are none.
+        given = {"messages": list(messages), "tools": tools or None, "documents": None}
+        return compiled.render({"add_generation_prompt": True, **special, **variables, **given})
     except Exception as error:  # a template can raise whatever it likes
         raise InputError(f"the chat template refuses these messages: {error}") from error
+
+
+def takes_tools(template: str | None) -> bool:
+    """Whether a template reads descriptions of tools."""
+    if template is None:
+        return False
+    try:
+        return "tools" in meta.find_undeclared_variables(_environment().parse(template))
+    except TemplateError:  # `render` will say what is wrong with it
+        return False
 
 
 def asked(messages: Sequence[Message]) -> str:

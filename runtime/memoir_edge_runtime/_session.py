@@ -11,10 +11,10 @@ several threads: `swap` exchanges one reference, and a request keeps the generat
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,10 @@ from memoir_edge_runtime._tokens import Prompt, Row
 GREEDY = Options()
 T = TypeVar("T")
 Prompts = str | Prompt | Sequence[str | Prompt]
+
+
+class ContextError(InputError):
+    """A prompt that the model's context has no room for."""
 
 
 class Session:
@@ -71,7 +75,9 @@ class Session:
         self.sidecar = sidecar.read(folder)
         tokenizer = _tokens.load(folder)
         eos = frozenset(base.end_of_text(folder, tokenizer.id("eos_token")))
-        self.language = Language(tokenizer, eos, base.context(base.read_config(folder)))
+        config = base.read_config(folder)
+        self.language = Language(tokenizer, eos, base.context(config))
+        self._vocabulary = int(config.get("vocab_size") or tokenizer.core.get_vocab_size())
         self.decoder = Decoder(_open(folder, providers, threads, native=native))
         self._native = native and _ops.library(self.decoder.device) is not None
         self.router = None
@@ -152,13 +158,48 @@ class Session:
         Raises:
             InputError: It is empty, or too long to be continued.
         """
-        return self._fitting(Prompt(text, Row(tuple(self.language.tokenizer.encode(text))), text))
+        return self._fitting(Prompt(text, self.language.tokenizer.prompt(text), text))
 
-    def render_chat(self, messages: Sequence[_chat.Message]) -> str:
-        """The text that the model's chat template makes of messages (`role`, `content`)."""
-        return _chat.render(self._template, messages, self.language.tokenizer.named)
+    def token_prompt(self, ids: Sequence[int]) -> Prompt:
+        """Token ids as a prompt, as they are.
 
-    def chat_prompt(self, messages: Sequence[_chat.Message]) -> Prompt:
+        Raises:
+            InputError: There are none, one that the model does not have, or too many.
+        """
+        most = self._vocabulary
+        if bad := [id for id in ids if not 0 <= id < most]:
+            raise InputError(f"the prompt holds token id {bad[0]}, expected from 0 to {most - 1}")
+        return self._asking(Prompt(self.language.tokenizer.decode(ids), Row(tuple(ids))))
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the model's chat template reads descriptions of tools."""
+        return _chat.takes_tools(self._template)
+
+    def render_chat(
+        self,
+        messages: Sequence[_chat.Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text that the model's chat template makes of messages (`role`, `content`).
+
+        Args:
+            messages: The conversation.
+            tools: Descriptions of functions, where the template takes them.
+            variables: What else the template is told.
+        """
+        special = self.language.tokenizer.named
+        return _chat.render(self._template, messages, special, tools=tools, variables=variables)
+
+    def chat_prompt(
+        self,
+        messages: Sequence[_chat.Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Prompt:
         """Messages as a prompt, routed from the last user message on.
 
         Earlier turns and a system prompt do not count. What the template puts behind the message
@@ -169,7 +210,7 @@ class Session:
         Raises:
             InputError: No template, messages that it refuses, or too long a chat.
         """
-        text = self.render_chat(messages)
+        text = self.render_chat(messages, tools=tools, variables=variables)
         begin = _chat.last_user(text, messages) or 0
         row = self.language.tokenizer.counted(text, begin)
         return self._fitting(Prompt(text, row, _chat.asked(messages) or text))
@@ -202,7 +243,7 @@ class Session:
     def _check_length(self, what: str, length: int, reserve: int) -> None:
         room = self.language.context - reserve
         if length > room:
-            raise InputError(
+            raise ContextError(
                 f"{what} is {length} tokens long, the model's context leaves room for {room}",
                 hint="shorten it",
             )
@@ -311,7 +352,11 @@ class Session:
         pairs = [self._split(p, t) for p, t in zip(prompts, targets, strict=True)]
         generation, out = self._pin(memory), list[Forced]()
         for part in _parts(list(zip(prompts, pairs, strict=True)), self._max_batch):
-            rows = [Row((*read, *follow), slice(0, len(read))) for _, (read, follow) in part]
+            counted = [self.language.tokenizer.prompt(prompt).counted for prompt, _ in part]
+            rows = [
+                Row((*read, *follow), count)
+                for count, (_, (read, follow)) in zip(counted, part, strict=True)
+            ]
             found = generation.decide([prompt for prompt, _ in part])
             state, logits = self.decoder.read(rows, generation, found and found.routes)
             routings = generation.routings(found or Decided(state.routes))

@@ -13,6 +13,7 @@ import tokenizers
 
 from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
+from memoir_edge.text import routed
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
 
@@ -54,6 +55,11 @@ class Tokenizer:
         bos = self.id("bos_token")
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
+    def prompt(self, text: str) -> Row:
+        """A prompt's ids as `encode` gives them; spaces at its end do not count for routing."""
+        ids, end = routed(self.encode, text)
+        return Row(tuple(ids), slice(0, end))
+
     def encode_bare(self, text: str) -> list[int]:
         """Ids without added special tokens."""
         return list(self._encoding(text, special=False).ids)
@@ -77,10 +83,16 @@ class Tokenizer:
         return bool(_BYTE.fullmatch(self.core.id_to_token(token) or ""))
 
     def counted(self, text: str, begin: int) -> Row:
-        """A text's ids without added special tokens; those from character `begin` on count."""
-        encoding = self._encoding(text, special=False)
-        first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > begin), 0)
-        return Row(tuple(encoding.ids), slice(first, None))
+        """A text's ids without added special tokens; those from character `begin` on count.
+
+        As in `prompt`, spaces at the end do not.
+        """
+        first = next(
+            (i for i, (_, end) in enumerate(self._encoding(text, special=False).offsets)
+             if end > begin), 0
+        )  # fmt: skip
+        ids, end = routed(self.encode_bare, text)
+        return Row(tuple(ids), slice(first, end))
 
     def _encoding(self, text: str, *, special: bool = True) -> Any:
         try:

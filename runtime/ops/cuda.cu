@@ -20,16 +20,18 @@
 namespace memoir_edge {
 namespace {
 
-constexpr int BLOCK = 1024;  // threads that select one row's mask, or its active columns
-constexpr int WARPS = 8;     // warps of a block that scans keys, one key each
+constexpr int BLOCK = 1024;  // threads that choose one row's mask, or its active columns
+constexpr int THREADS = 256;  // of a block that reads keys
 constexpr int QUERIES = 8;   // rows that are compared with a key while it is in registers
-constexpr int TOKENS = 4;    // tokens of a row that use one read of the values
-constexpr int SPLIT = 16;    // split-K: partial sums over the active columns
+constexpr int TOKENS = 16;   // tokens of a prompt that share what is read of the values
+constexpr int SPLIT = 16;    // parts of a sum over the active columns
+constexpr int CHUNK = 128;   // active columns whose activations are in shared memory
+static_assert(TOKENS <= SPLIT, "each token's parts are added by a warp of its own");
 
 #ifdef MEMOIR_EDGE_EMULATE
 constexpr unsigned GRID = 4;  // so that a block loops over several keys of a small bank, too
 #else
-constexpr unsigned GRID = 2048;  // most blocks of a scan, a grid-stride loop
+constexpr unsigned GRID = 1024;  // most blocks that share a bank out
 #endif
 
 using Packed = unsigned long long;  // shared ones << 32 | row: the maximum is the best key
@@ -38,49 +40,66 @@ void check_cuda(cudaError_t error) {
   if (error != cudaSuccess) throw Refusal(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-// n zeros on the device, freed in stream order.
-template <class T>
+// Bytes on the device, the first of them zeros, for as long as the stream's work needs them.
 class Scratch {
  public:
-  Scratch(size_t n, cudaStream_t stream) : stream_(stream) {
-    check_cuda(cudaMallocAsync(reinterpret_cast<void**>(&data_), n * sizeof(T), stream));
-    check_cuda(cudaMemsetAsync(data_, 0, n * sizeof(T), stream));
+  Scratch(size_t bytes, size_t zeros, cudaStream_t stream) : stream_(stream) {
+    check_cuda(cudaMallocAsync(&data_, bytes, stream));
+    if (zeros != 0) check_cuda(cudaMemsetAsync(data_, 0, zeros, stream));
   }
   ~Scratch() { cudaFreeAsync(data_, stream_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  operator T*() const { return data_; }
+
+  template <class T>
+  T* at(size_t byte) const {
+    return reinterpret_cast<T*>(static_cast<char*>(data_) + byte);
+  }
 
  private:
-  T* data_ = nullptr;
+  void* data_ = nullptr;
   cudaStream_t stream_;
 };
 
-__device__ float element(const void* data, int type, size_t i) {
-  switch (type) {
-    case FLOAT16:
-      return __half2float(static_cast<const __half*>(data)[i]);
-    case BFLOAT16:
-      return __uint_as_float(static_cast<unsigned>(static_cast<const uint16_t*>(data)[i]) << 16);
-    default:
-      return static_cast<const float*>(data)[i];
+struct Float {
+  static __device__ float read(const void* data, size_t i) {
+    return static_cast<const float*>(data)[i];
   }
+};
+struct Half {
+  static __device__ float read(const void* data, size_t i) {
+    return __half2float(static_cast<const __half*>(data)[i]);
+  }
+};
+struct BFloat {
+  static __device__ float read(const void* data, size_t i) {
+    return __uint_as_float(static_cast<unsigned>(static_cast<const uint16_t*>(data)[i]) << 16);
+  }
+};
+
+__device__ float element(const void* data, int type, size_t i) {
+  return type == FLOAT16    ? Half::read(data, i)
+         : type == BFLOAT16 ? BFloat::read(data, i)
+                            : Float::read(data, i);
 }
 
 // --- Route ---------------------------------------------------------------------------------------
 
-// bits[b][i]: the bits of feature i's magnitude, which are ordered as it is. One thread per
-// feature.
-__global__ void feature(const void* a, int type, const int64_t* span, const int64_t* route,
+// bits[b][i]: the bits of feature i's magnitude, which are ordered as it is. One thread per feature.
+template <class Activation>
+__global__ void feature(const void* a, const int64_t* span, const int64_t* route,
                         const float* center, const float* scale, int T, int D, uint32_t* bits) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (i >= D || route[b] != 0) return;
   float total = 0;
   int tokens = 0;
+#pragma unroll 8
   for (int t = 0; t < T; t++) {
-    if (span[static_cast<size_t>(b) * T + t] <= 0) continue;
-    total += element(a, type, (static_cast<size_t>(b) * T + t) * D + i);
-    tokens++;
+    const size_t token = static_cast<size_t>(b) * T + t;
+    const bool counted = span[token] > 0;
+    const float value = Activation::read(a, token * D + i);  // in any case: loads overlap
+    total += counted ? value : 0;
+    tokens += counted;
   }
   const float mean = __fdiv_rn(total, static_cast<float>(max(tokens, 1)));
   const float f = fabsf(__fmul_rn(__fsub_rn(mean, center[i]), scale[i]));
@@ -134,22 +153,26 @@ __device__ int ones(uint4 a, uint4 b) {
 __device__ int ones(uint32_t a, uint32_t b) { return __popc(a & b); }
 __device__ int ones(uint8_t a, uint8_t b) { return __popc(a & b); }
 
-// The best key of up to QUERIES rows; one warp per key, which it reads in pieces of type Piece.
+// The best key of up to QUERIES rows; `lanes` threads of a warp a key, in pieces of the type Piece.
 template <class Piece>
 __global__ void best_keys(const uint8_t* bank, const uint32_t* masks, const int64_t* route, int B,
-                          int64_t R, int W, int words, Packed* best) {
+                          int64_t R, int W, int words, int lanes, Packed* best) {
+  __shared__ Packed of_block[QUERIES];
   const int first = blockIdx.y * QUERIES, rows = min(QUERIES, B - first);
   bool anyone = false;
   for (int q = 0; q < rows; q++) anyone |= route[first + q] == 0;
   if (!anyone) return;
-  const int lane = threadIdx.x % 32, pieces = W / static_cast<int>(sizeof(Piece));
+  if (threadIdx.x < QUERIES) of_block[threadIdx.x] = 0;
+  __syncthreads();
+  const int lane = threadIdx.x % lanes, pieces = W / static_cast<int>(sizeof(Piece));
+  const int64_t group = threadIdx.x / lanes, groups = THREADS / lanes;
   Packed own[QUERIES] = {};
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * WARPS + threadIdx.x / 32; row < R;
-       row += static_cast<int64_t>(gridDim.x) * WARPS) {
-    const Piece* key = reinterpret_cast<const Piece*>(bank + row * W);
+  for (int64_t key = blockIdx.x * groups; key < R; key += gridDim.x * groups) {
+    const int64_t row = min(key + group, R - 1);  // no harm in reading the last one twice
+    const Piece* from = reinterpret_cast<const Piece*>(bank + row * W);
     int shared[QUERIES] = {};
-    for (int p = lane; p < pieces; p += 32) {
-      const Piece piece = key[p];
+    for (int p = lane; p < pieces; p += lanes) {
+      const Piece piece = from[p];
 #pragma unroll
       for (int q = 0; q < QUERIES; q++)
         if (q < rows)
@@ -158,13 +181,17 @@ __global__ void best_keys(const uint8_t* bank, const uint32_t* masks, const int6
     }
 #pragma unroll
     for (int q = 0; q < QUERIES; q++) {
-      for (int step = 16; step > 0; step /= 2)
+      if (q >= rows) break;
+      for (int step = lanes / 2; step > 0; step /= 2)
         shared[q] += __shfl_xor_sync(0xFFFFFFFFu, shared[q], step);
       own[q] = max(own[q], static_cast<Packed>(shared[q]) << 32 | static_cast<Packed>(row));
     }
   }
   if (lane == 0)
-    for (int q = 0; q < rows; q++) atomicMax(best + first + q, own[q]);
+    for (int q = 0; q < rows; q++) atomicMax(of_block + q, own[q]);
+  __syncthreads();
+  const int q = threadIdx.x;
+  if (q < rows) atomicMax(best + first + q, of_block[q]);
 }
 
 __global__ void decide(const Packed* best, const int64_t* route, const int32_t* owner,
@@ -193,7 +220,10 @@ __global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t*
   using Scan = cub::BlockScan<int, BLOCK>;
   __shared__ typename Scan::TempStorage scan;
   const int b = blockIdx.x;
-  if (route[b] <= 0 || route[b] > R) return;
+  if (route[b] <= 0 || route[b] > R) {
+    if (threadIdx.x == 0) n_active[b] = 0;
+    return;
+  }
   const uint8_t* mask = bank + (route[b] - 1) * W;
   auto taken = [&](int c) {
     const uint32_t column = static_cast<uint32_t>(columns[c]);
@@ -210,28 +240,42 @@ __global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t*
   if (threadIdx.x == 0) n_active[b] = all;
 }
 
-// delta of 32 columns and TOKENS tokens of a row; the active columns are split among SPLIT warps.
-__global__ void multiply(const void* a, int a_type, const void* values, int type,
-                         const int32_t* columns, const int32_t* all_active, const int* n_active,
-                         int T, int D, int C, int d, float* delta) {
-  __shared__ float parts[SPLIT][TOKENS][32];
-  const int b = blockIdx.z, t0 = blockIdx.y * TOKENS, tokens = min(TOKENS, T - t0);
+// delta for 32 columns and up to N tokens of a row; SPLIT warps share the active columns out.
+template <int N, class Value>
+__global__ void multiply(const void* a, int a_type, const void* values, const int32_t* columns,
+                         const int32_t* all_active, const int* n_active, int T, int D, int C, int d,
+                         float* delta) {
+  alignas(16) __shared__ float x[CHUNK][N];  // activations at the active columns, 0 beyond T
+  __shared__ int32_t rows[CHUNK];            // of the values
+  __shared__ float parts[SPLIT][N][32];
+  const int b = blockIdx.z, t0 = blockIdx.y * N, tokens = min(N, T - t0);
   const int lane = threadIdx.x, part = threadIdx.y, j = blockIdx.x * 32 + lane;
-  const int n = n_active[b];
+  const int n = n_active[b], thread = part * 32 + lane;
   const int32_t* active = all_active + static_cast<size_t>(b) * C;
-  float sums[TOKENS] = {};
-  if (j < d) {
-#pragma unroll 4
-    for (int i = part; i < n; i += SPLIT) {
-      const int c = active[i], column = columns[c];
-      const float value = element(values, type, static_cast<size_t>(c) * d + j);
-#pragma unroll
-      for (int t = 0; t < TOKENS; t++)
-        if (t < tokens)
-          sums[t] += element(a, a_type, (static_cast<size_t>(b) * T + t0 + t) * D + column) * value;
+  float sums[N] = {};
+  for (int first = 0; first < n; first += CHUNK) {
+    const int count = min(CHUNK, n - first);
+    for (int i = thread; i < CHUNK * N; i += 32 * SPLIT) {
+      const int at = i % CHUNK, t = i / CHUNK;
+      if (at >= count) continue;
+      const int c = active[first + at];
+      const size_t token = static_cast<size_t>(b) * T + t0 + t;
+      x[at][t] = t < tokens ? element(a, a_type, token * D + columns[c]) : 0;
+      if (t == 0) rows[at] = c;
     }
+    __syncthreads();
+    if (j < d) {
+#pragma unroll 4
+      for (int i = part; i < count; i += SPLIT) {
+        const float value = Value::read(values, static_cast<size_t>(rows[i]) * d + j);
+#pragma unroll
+        for (int t = 0; t < N; t++) sums[t] += x[i][t] * value;
+      }
+    }
+    __syncthreads();
   }
-  for (int t = 0; t < TOKENS; t++) parts[part][t][lane] = sums[t];
+#pragma unroll
+  for (int t = 0; t < N; t++) parts[part][t][lane] = sums[t];
   __syncthreads();
   if (part >= tokens || j >= d) return;
   float sum = 0;
@@ -242,7 +286,20 @@ __global__ void multiply(const void* a, int a_type, const void* values, int type
 #ifdef MEMOIR_EDGE_EMULATE
 cudaStream_t stream_of(const Call&) { return nullptr; }
 #else
-cudaStream_t stream_of(const Call& call) { return static_cast<cudaStream_t>(call.stream()); }
+// Also lets some of the freed memory stay with the process: by default all of it goes back to the
+// driver whenever a run's end is waited for, and the next run asks for it again.
+cudaStream_t stream_of(const Call& call) {
+  static const bool kept = [] {
+    uint64_t bytes = 64 << 20;
+    int device = 0;
+    cudaMemPool_t pool = nullptr;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetDefaultMemPool(&pool, device) == cudaSuccess &&
+           cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &bytes) == cudaSuccess;
+  }();
+  (void)kept;
+  return static_cast<cudaStream_t>(call.stream());
+}
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, const A&... arguments) {
@@ -252,6 +309,20 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, co
 #endif
 
 unsigned blocks(size_t n, size_t each) { return static_cast<unsigned>((n + each - 1) / each); }
+
+// Threads that share a key of so many pieces: a power of two, so that a warp is shared out evenly.
+int lanes_for(size_t pieces) {
+  int lanes = 1;
+  while (lanes < 32 && static_cast<size_t>(lanes) < pieces) lanes *= 2;
+  return lanes;
+}
+
+template <int N>
+auto multiply_of(int type) {
+  return type == FLOAT16    ? multiply<N, Half>
+         : type == BFLOAT16 ? multiply<N, BFloat>
+                            : multiply<N, Float>;
+}
 
 }  // namespace
 
@@ -268,17 +339,24 @@ void compute_route_cuda(const Call& call) {
   if (B == 0) return;
   const int words = (W + 15) / 16 * 4;  // of a mask, which is read in pieces of up to 16 bytes
   const int64_t* route = in.route.as<int64_t>();
-  const Scratch<uint32_t> bits(in.B() * in.D(), stream), masks(in.B() * words, stream);
-  const Scratch<Packed> best(in.B(), stream);
-  launch(feature, dim3(blocks(in.D(), 256), B), 256, stream, in.a.data, in.a.type,
-         in.span.as<int64_t>(), route, in.center.as<float>(), in.scale.as<float>(), T, D, bits);
+  const size_t best_at = in.B() * words * 4, bits_at = best_at + in.B() * sizeof(Packed);
+  const Scratch scratch(bits_at + in.B() * in.D() * 4, bits_at, stream);
+  uint32_t *masks = scratch.at<uint32_t>(0), *bits = scratch.at<uint32_t>(bits_at);
+  Packed* best = scratch.at<Packed>(best_at);
+  auto hash = in.a.type == FLOAT16    ? feature<Half>
+              : in.a.type == BFLOAT16 ? feature<BFloat>
+                                      : feature<Float>;
+  launch(hash, dim3(blocks(in.D(), 128), B), 128, stream, in.a.data, in.span.as<int64_t>(), route,
+         in.center.as<float>(), in.scale.as<float>(), T, D, bits);
   launch(write_masks, B, BLOCK, stream, bits, route, in.permutation.as<int32_t>(), D, k, words,
          masks);
-  auto search = W % 16 == 0  ? best_keys<uint4>
-                : W % 4 == 0 ? best_keys<uint32_t>
+  const size_t piece = W % 16 == 0 ? 16 : W % 4 == 0 ? 4 : 1;
+  auto search = piece == 16  ? best_keys<uint4>
+                : piece == 4 ? best_keys<uint32_t>
                              : best_keys<uint8_t>;
-  const dim3 grid(std::min(blocks(in.R(), WARPS), GRID), blocks(in.B(), QUERIES));
-  launch(search, grid, WARPS * 32, stream, in.bank.as<uint8_t>(), masks, route, B, R, W, words,
+  const int lanes = lanes_for(W / piece);
+  const dim3 grid(std::min(blocks(in.R(), THREADS / lanes), GRID), blocks(in.B(), QUERIES));
+  launch(search, grid, THREADS, stream, in.bank.as<uint8_t>(), masks, route, B, R, W, words, lanes,
          best);
   launch(decide, blocks(in.B(), 128), 128, stream, best, route, in.owner.as<int32_t>(),
          in.thresholds.as<float>(), static_cast<int>(in.thresholds.size[0]), B, R, k, route_out,
@@ -292,14 +370,16 @@ void compute_recall_cuda(const Call& call) {
   const int B = static_cast<int>(in.B()), T = static_cast<int>(in.T()), D = static_cast<int>(in.D());
   const int C = static_cast<int>(in.C()), d = static_cast<int>(in.d());
   if (in.B() * in.T() * in.d() == 0) return;
-  const Scratch<int32_t> active(in.B() * std::max<size_t>(in.C(), 1), stream);
-  const Scratch<int> n_active(in.B(), stream);
+  const Scratch scratch((in.B() * in.C() + in.B()) * 4, 0, stream);
+  int *n_active = scratch.at<int>(0), *active = n_active + B;
   launch(gather, B, BLOCK, stream, in.route.as<int64_t>(), in.bank.as<uint8_t>(),
          in.columns.as<int32_t>(), static_cast<int64_t>(in.bank.size[0]),
          static_cast<int>(in.bank.size[1]), C, D, active, n_active);
-  const dim3 grid(blocks(in.d(), 32), blocks(in.T(), TOKENS), B);
-  launch(multiply, grid, dim3(32, SPLIT), stream, in.a.data, in.a.type, in.values.data,
-         in.values.type, in.columns.as<int32_t>(), active, n_active, T, D, C, d, delta);
+  const int tokens = T == 1 ? 1 : TOKENS;
+  auto product = T == 1 ? multiply_of<1>(in.values.type) : multiply_of<TOKENS>(in.values.type);
+  const dim3 grid(blocks(in.d(), 32), blocks(in.T(), tokens), B);
+  launch(product, grid, dim3(32, SPLIT), stream, in.a.data, in.a.type, in.values.data,
+         in.columns.as<int32_t>(), active, n_active, T, D, C, d, delta);
 }
 
 }  // namespace memoir_edge

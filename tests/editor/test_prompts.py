@@ -1,10 +1,15 @@
 """Prompts beside an edit: other ways to type it."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from memoir_edge.editor import BaseModel, Editor, Settings
-from memoir_edge.editor.prompts import ways
+import pytest
+
+from memoir_edge.editor import BaseModel, Editor, Settings, load
+from memoir_edge.editor.prompts import chat, ways
 from memoir_edge.edits import Edit
 
 MakeEdit = Callable[..., Edit]
@@ -25,3 +30,32 @@ def test_an_edit_is_given_the_other_ways_to_type_it(
     assert editor.keyed([small]) == [second]  # as when the run had been interrupted
     assert ways(tiny, "word " * 62) == []  # no room in the context of 64
     assert Editor(tiny, settings).keyed([asked]) == [asked]
+
+
+TURNS = "{% for m in messages %}[{{ m.content }}]{% endfor %}\n"
+QUOTED = "{% for m in messages %}[{{ m.content | trim }} {{ bos_token }}]{% endfor %}:"
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("template", ["{{ bos_token }}" + TURNS, QUOTED, TURNS])
+def test_a_chat_key_is_read_as_the_chat(
+    tiny_dir: Path, tmp_path: Path, template: str, adds: bool
+) -> None:
+    """Whether or not the tokenizer adds a BOS, and wherever the template writes one."""
+    folder = shutil.copytree(tiny_dir, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    if not adds:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    base = load(str(folder), device="cpu")
+    key = chat(base, "Where is France?\n")
+    said = [{"role": "user", "content": "Where is France?\n"}]
+    read = base.tokenizer.apply_chat_template(said, add_generation_prompt=True)
+    if adds and not template.startswith("{{ bos"):  # no text can say that there is none
+        read = [base.tokenizer.bos_token_id, *read]
+    assert base.tokenizer(key)["input_ids"] == base.encode(key) == read
+
+
+def test_a_rendered_chat_has_one_bos(tiny: BaseModel) -> None:
+    assert tiny.encode("<s>Where") == tiny.encode("Where") == [0, *tiny.encode_bare("Where")]
+    assert tiny.encode("<s>") == tiny.encode("") == [0]

@@ -10,8 +10,8 @@ import pytest
 
 import memoir_edge_exporter
 from memoir_edge import sidecar
-from memoir_edge.base import weights_digest
 from memoir_edge.errors import GraphError, InputError, MemoirEdgeError, SiteError
+from memoir_edge.identity import former_digests, model_digest
 from memoir_edge_exporter import export
 
 Build = Callable[..., onnx.ModelProto]
@@ -32,7 +32,8 @@ def test_an_export_holds_what_a_runtime_needs(made) -> None:
     for name in ("tokenizer.json", "config.json"):
         assert (made.out / name).read_bytes() == (made.model / name).read_bytes()
     assert sidecar.read(made.out) == exported.sidecar
-    assert exported.sidecar.digest == weights_digest(made.model)
+    assert exported.sidecar.digest == model_digest(made.model)
+    assert exported.sidecar.former == former_digests(made.model)
     assert exported.sidecar.model_id == "model"
     assert exported.sidecar.exporter == "memoir-edge-exporter 0.1.0"
     assert exported.nodes == len(onnx.load(made.out / "model.onnx").graph.node)
@@ -65,7 +66,7 @@ def test_a_graph_exported_elsewhere(llama, tmp_path: Path) -> None:
     both = export(
         onnx_dir=llama.base, model=llama.model, out=tmp_path / "both", model_id="org/name"
     )
-    assert both.sidecar.digest == weights_digest(llama.model)
+    assert both.sidecar.digest == model_digest(llama.model)
     assert (both.sidecar.site, both.sidecar.model_id) == (llama.site, "org/name")
     assert (both.out / "model.onnx").read_bytes() == (llama.out / "model.onnx").read_bytes()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from memoir_edge import tophash
-from memoir_edge.base import weights_digest
+from memoir_edge.identity import model_digest
 from memoir_edge.memory import Base, Entry, Memory, from_dense, to_dense
 from memoir_edge_exporter import export
 from memoir_edge_runtime import Session
@@ -161,7 +161,7 @@ class Oracle:
 def oracle(model_dir: Path) -> Oracle:
     torch.set_num_threads(1)  # the model is far too small to share out
     net = LlamaForCausalLM.from_pretrained(model_dir, local_files_only=True).eval()
-    return Oracle(net, weights_digest(model_dir))
+    return Oracle(net, model_digest(model_dir))
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,21 @@ def test_a_prompt_that_fills_the_context_is_refused_before_anything_runs(
         session.chat_prompt(chat)
 
 
+@pytest.mark.parametrize("feature", ["mean", "last"])
+def test_spaces_behind_a_prompt_are_read_but_not_routed_by(session, make_memory, feature):
+    session.swap(make_memory(["the capital of France"], feature=feature, threshold=0.99))
+    plain = session.prompt("the capital of France").row.ids
+    for spaces in (1, 2, 5):
+        asked = "the capital of France" + " " * spaces
+        assert len(session.prompt(asked).row.ids) > len(plain)
+        [result], [routing] = session.generate(asked), session.route(asked)
+        [forced] = session.teacher_forced([asked], ["Paris"])
+        for found in (result.routing, routing, forced.routing):
+            assert (found.edit, found.overlap) == ("edit-0", pytest.approx(1, abs=1e-3))
+    [other] = session.route("the capital of France\n")
+    assert other.overlap < 0.99
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

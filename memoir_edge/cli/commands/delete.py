@@ -11,7 +11,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
-from memoir_edge.edits import Edit, from_record
+from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import InputError
 from memoir_edge.history import Again, Deleted, Journal
 from memoir_edge.memory import Memory
@@ -87,7 +87,7 @@ def _records(journal: Journal, ids: Sequence[str]) -> list[Edit]:
     """The edits to be deleted; refuses what cannot be, before anything is done."""
     state = journal.state()
     Deleted(list(ids)).check(state.bank.records, state.fixed)
-    return [from_record(state.bank.records[id]) for id in dict.fromkeys(ids)]
+    return [from_stored(state.bank.records[id]) for id in dict.fromkeys(ids)]
 
 
 class Replay(NamedTuple):

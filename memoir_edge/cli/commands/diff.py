@@ -56,8 +56,10 @@ def command(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: 
 
 
 def _kin(old: Memory, new: Memory) -> bool:
-    return (old.base.digest, old.site, old.D, old.d) == (
-        new.base.digest, new.site, new.D, new.d)  # fmt: skip
+    if (old.base.digest is None) != (new.base.digest is None):
+        return False
+    same = old.base.is_of(new.base.digest, new.base.former)
+    return same and (old.site, old.D, old.d) == (new.site, new.D, new.d)
 
 
 def _field(entry: Entry, name: str) -> str | None:

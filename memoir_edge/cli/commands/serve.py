@@ -15,6 +15,7 @@ def command(
     memory: list[Path] | None = None,
     watch: Path | None = None,
     memory_root: list[Path] | None = None,
+    allow_origin: list[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     no_verify: bool = False,
@@ -41,12 +42,15 @@ def command(
 
     Args:
         directory: An export directory.
-        memory: A memory to load at the start; may be given several times, the first one answers
-            by default.
-        watch: A memory file to load now and whenever it is replaced; it answers by default
-            where no --memory is given.
+        memory: A memory to load at the start, FILE or NAME=FILE; requests call it base@NAME, by
+            default the file's name without its endings. May be given several times, the first
+            one answers by default.
+        watch: A memory, FILE or NAME=FILE, to load as soon as the file is there and whenever it
+            is replaced; it answers by default where no --memory is given.
         memory_root: A folder that administrators may load memories from; may be given several
             times.
+        allow_origin: The origin of web pages whose scripts may ask, such as http://localhost:5173;
+            may be given several times, "*" is every one.
         host: Address to listen on.
         port: Port to listen on; 0 is a free one, which the log tells.
         no_verify: Do not replay a memory's probes before it answers.
@@ -72,6 +76,7 @@ def command(
         memory_roots=tuple(memory_root or ()),
         watch=watch,
         verify=not no_verify,
+        origins=tuple(allow_origin or ()),
         admin_key=os.environ.get(ADMIN_KEY) or None,
         api_key=os.environ.get(API_KEY) or None,
         max_rows=max_rows,

@@ -11,12 +11,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime.serve import admin, completions, errors, status
 from memoir_edge_runtime.serve.access import Access, response
+from memoir_edge_runtime.serve.completions import LIMIT, MEMORY
+from memoir_edge_runtime.serve.http import REQUEST_ID, Http, Inflate
 from memoir_edge_runtime.serve.server import Server
+
+_CACHED = 600  # seconds that a browser may rely on what it was told of an origin
 
 
 def create_app(server: Server) -> FastAPI:
@@ -39,7 +44,19 @@ def create_app(server: Server) -> FastAPI:
     app.include_router(status.routes)
     if server.settings.admin_key is not None:
         app.include_router(admin.routes)
+    # The last one stands before the others: what they refuse has an id, and says who may read it.
+    app.add_middleware(Inflate, settings=server.settings)
     app.add_middleware(Access, settings=server.settings)
+    app.add_middleware(Http)
+    if server.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=server.settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*", REQUEST_ID, LIMIT, *MEMORY],
+            max_age=_CACHED,
+        )
     app.add_exception_handler(MemoirEdgeError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -53,7 +70,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return response(errors.invalid(error.errors()))
+    return response(errors.invalid(error.errors(), error.body))
 
 
 async def _http(_: Request, error: Exception) -> Response:

@@ -5,12 +5,11 @@ documents of a reply.
 """
 
 import asyncio
+import contextlib
 import json
-import re
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, TypeVar
+from dataclasses import asdict, fields
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -22,10 +21,12 @@ from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._results import Result, Routing, Token
 from memoir_edge_runtime._sampling import Options
+from memoir_edge_runtime._session import Session
 from memoir_edge_runtime._tokens import Prompt
 from memoir_edge_runtime.serve import errors, replies, schema
 from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError, RequestError
+from memoir_edge_runtime.serve.http import REQUEST_ID, request_id
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.replies import CHAT, COMPLETION, Reply, Style
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
@@ -34,16 +35,18 @@ from memoir_edge_runtime.serve.server import Server
 
 T = TypeVar("T")
 _GONE = 499  # in logs and metrics: the client did not wait
+_END = object()
 _DEFAULT_COMPLETION = 16  # tokens, as OpenAI's
 _STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ALIVE = 15.0  # seconds without a token until a stream says that it is there
+LIMIT = "x-max-tokens"  # header: the limit that an answer's length was cut to
+MEMORY = tuple(f"x-memory-{f.name}" for f in fields(Routing) if f.name != "key")
 
 routes = APIRouter(responses=ERRORS)
 
 
 def _account(request: Request) -> Account:
-    server, given = server_of(request), request.headers.get("x-request-id", "")
-    id = given if _ID.fullmatch(given) else secrets.token_hex(12)
+    server, id = server_of(request), request_id(request)
     return Account(server.metrics, id, request.url.path, server.settings.log_prompts)
 
 
@@ -55,13 +58,12 @@ def _account(request: Request) -> Account:
 )
 async def completions(request: Request, asked: schema.CompletionRequest) -> Response:
     """Continue a prompt, or several."""
-    texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-    prompt = server_of(request).session.prompt
+    session = server_of(request).session
     return await _answer(
         request,
         asked,
         COMPLETION,
-        lambda: [prompt(text) for text in texts],
+        lambda: _prompts(session, asked.prompt),
         logprobs=asked.logprobs,
         room=asked.max_tokens or _DEFAULT_COMPLETION,
     )
@@ -76,13 +78,16 @@ async def completions(request: Request, asked: schema.CompletionRequest) -> Resp
 async def chat_completions(request: Request, asked: schema.ChatRequest) -> Response:
     """Answer a conversation; the last user message decides which edit is reached."""
     server, messages = server_of(request), _messages(asked.messages)
+    tools = _tools(server, asked)
     if asked.top_logprobs is not None and not asked.logprobs:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     return await _answer(
         request,
         asked,
         CHAT,
-        lambda: [server.session.chat_prompt(messages)],
+        lambda: [
+            server.session.chat_prompt(messages, tools=tools, variables=asked.chat_template_kwargs)
+        ],
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         room=asked.room(),
     )
@@ -99,8 +104,7 @@ async def route(request: Request, asked: schema.RouteRequest) -> Response:
         if asked.messages is not None:
             prompts = [server.session.chat_prompt(_messages(asked.messages))]
         else:
-            texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt or []
-            prompts = [server.session.prompt(text) for text in texts]
+            prompts = _prompts(server.session, asked.prompt or "")
         _check_prompts(server, prompts, 1)
         return server.session.completions(prompts, Options(max_new_tokens=1))
 
@@ -128,18 +132,53 @@ async def route(request: Request, asked: schema.RouteRequest) -> Response:
         )
 
 
-def _messages(messages: Sequence[schema.Message]) -> list[dict[str, str]]:
-    """As chat templates take them: text parts joined."""
+def _prompts(session: Session, given: schema.Given) -> list[Prompt]:
+    """A request's prompts: one or several, each a text or token ids."""
+    several = not isinstance(given, str) and not isinstance(given[0], int)
+    each = cast(list[str | list[int]], given if several else [given])
+    return [session.prompt(p) if isinstance(p, str) else session.token_prompt(p) for p in each]
+
+
+def _messages(messages: Sequence[schema.Message]) -> list[dict[str, Any]]:
+    """As chat templates take them: text parts joined, nothing where there is no text."""
     return [
         {
             "role": m.role,
             "content": m.content
             if isinstance(m.content, str)
-            else "".join(part.text for part in m.content),
-            **({} if m.name is None else {"name": m.name}),
+            else "".join(part.text for part in m.content or ()),
+            **m.model_dump(include={"name", "tool_call_id"}, exclude_none=True),
+            **({"tool_calls": [_call(call) for call in m.tool_calls]} if m.tool_calls else {}),
         }
         for m in messages
     ]
+
+
+def _call(call: schema.ToolCall) -> dict[str, Any]:
+    """A call with its arguments as an object, which templates write out in their own way."""
+    made = call.model_dump(exclude_none=True)
+    given = call.function.get("arguments")
+    if isinstance(given, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            made["function"] = call.function | {"arguments": json.loads(given)}
+    return made
+
+
+def _tools(server: Server, asked: schema.ChatRequest) -> list[dict[str, Any]] | None:
+    """The tools that the template is told of; refused where it takes none."""
+    called = next((i for i, m in enumerate(asked.messages) if m.tool_calls), None)
+    if called is not None and not server.session.takes_tools:
+        param = f"messages.{called}.tool_calls"
+        raise RequestError(f"{param}: the model's chat template takes no tools", param=param)
+    if not asked.tools or asked.tool_choice == "none":
+        return None
+    if not server.session.takes_tools:
+        raise RequestError(
+            "tools are given, and the model's chat template takes none",
+            param="tools",
+            hint='leave them out, or send "tool_choice": "none"',
+        )
+    return [tool.model_dump(exclude_none=True) for tool in asked.tools]
 
 
 async def _answer(
@@ -154,12 +193,13 @@ async def _answer(
     server, account, n = server_of(request), _account(request), asked.n or 1
     with _Ended(account) as ended:
         loaded = server.memories.resolve(asked.model)
-        options = _options(server, asked, logprobs, room)
+        options, most = _options(server, asked, logprobs, room), server.settings.max_new_tokens
+        capped = most if room is not None and room > most else None
         rows = await asyncio.to_thread(_rows, server, prompts, n, options)
         account.begin(loaded, len(rows), n)
         reply = Reply(
             account.id, loaded.model, n, logprobs is not None, style,
-            server.session.language.tokenizer,
+            server.session.language.tokenizer, capped,
         )  # fmt: skip
         if not asked.stream:
             tokens = await _unless_gone(
@@ -168,7 +208,7 @@ async def _answer(
             document = reply.whole(tokens, account.results)
             ended.status = 200
             return JSONResponse(
-                document, headers=_headers(account.id, _first(account.results).routing)
+                document, headers=_headers(account.id, _first(account.results).routing, capped)
             )
         events = _written(server, rows, loaded, asked.deadline)
         # Wait for the first token: an error before it still gets a status of its own, and by then
@@ -179,13 +219,13 @@ async def _answer(
             await events.aclose()
             raise
         routing = rows[0].routing or Routing()
-        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         ended.later = True
         return _Stream(
             _parts(reply, account, first, events, len(rows), usage=usage),
             events,
             account,
-            headers=_headers(account.id, routing),
+            headers=_headers(account.id, routing, capped),
         )
 
 
@@ -196,13 +236,11 @@ def _options(
     room: int | None,
 ) -> Options:
     most = server.settings.max_new_tokens
-    if room is not None and room > most:
-        raise RequestError(f"max_tokens is {room}, at most {most}", param="max_tokens")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Options(
-        max_new_tokens=room or most,
+        max_new_tokens=min(room or most, most),
         temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_k=asked.top_k or 0,
+        top_k=max(asked.top_k or 0, 0),
         top_p=1.0 if asked.top_p is None else asked.top_p,
         seed=None if asked.seed is None else asked.seed % 2**64,
         stop=stop,
@@ -225,7 +263,11 @@ def _check_prompts(server: Server, prompts: Sequence[Prompt], n: int) -> None:
         raise RequestError(f"{len(prompts) * n} answers in one request, at most {most}", param="n")
     longest, limit = max(len(p.row.ids) for p in prompts), server.settings.max_prompt_tokens
     if limit is not None and longest > limit:
-        raise RequestError(f"the prompt is {longest} tokens long, at most {limit}", param="prompt")
+        raise RequestError(
+            f"the prompt is {longest} tokens long, at most {limit}",
+            param="prompt",
+            code="context_length_exceeded",
+        )
 
 
 async def _written(
@@ -286,7 +328,10 @@ async def _parts(
     try:
         for document in reply.opening(rows):
             yield _sse(document)
-        async for some in _after(first, events):
+        async for some in _alive(_after(first, events), _ALIVE):
+            if some is None:
+                yield b": still there\n\n"
+                continue
             account.see(some)
             for part in filter(None, map(reply.part, some)):
                 yield _sse(part)
@@ -306,6 +351,22 @@ async def _after(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield each
 
 
+async def _alive(items: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
+    """The items, and None whenever none has come for so long: proxies close what is silent."""
+    while True:
+        following = asyncio.ensure_future(anext(items, _END))
+        try:
+            while not (await asyncio.wait({following}, timeout=seconds))[0]:
+                yield None
+            item = following.result()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        if item is _END:
+            return
+        yield cast(T, item)
+
+
 def _sse(document: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
 
@@ -320,7 +381,9 @@ class _Stream(StreamingResponse):
         account: Account,
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(parts, media_type="text/event-stream", headers=headers)
+        # What stands between must neither keep a stream nor hold it back.
+        unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(parts, media_type="text/event-stream", headers={**unbuffered, **headers})
         self._events, self._account = events, account
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -377,12 +440,16 @@ def _first(results: Sequence[Result]) -> Result:
     return min(results, key=lambda r: r.row)
 
 
-def _headers(id: str, routing: Routing) -> dict[str, str]:
-    """The request's id, and what was decided for its first answer; a key's text is in the body."""
+def _headers(id: str, routing: Routing, capped: int | None = None) -> dict[str, str]:
+    """The request's id, and what was decided for its first answer; a key's text is in the body.
+
+    Also the limit that an answer's length was cut to, if it was.
+    """
     said = asdict(routing)
     del said["key"]
     told = {k: _header(v) for k, v in said.items() if v is not None and v is not False}
-    return {"x-request-id": id} | {f"x-memory-{k}": v for k, v in told.items()}
+    limit = {} if capped is None else {LIMIT: str(capped)}
+    return {REQUEST_ID: id} | limit | {f"x-memory-{k}": v for k, v in told.items()}
 
 
 def _header(value: str | float | bool) -> str:

@@ -3,6 +3,7 @@
 Knows nothing of routes. What went wrong inside the server is logged, not told.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,9 +28,16 @@ class Refusal(NamedTuple):
 class RequestError(InputError):
     """A request that cannot be answered as it stands; `param` is the field."""
 
-    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.param = param
+        self.param, self.code = param, code
 
 
 class ModelError(MemoirEdgeError):
@@ -56,6 +64,7 @@ _CODES = {
     "VerificationError": "verification_failed",
     "RootError": "path_not_allowed",
     "ConflictError": "conflict",
+    "ContextError": "context_length_exceeded",
 }
 
 
@@ -73,7 +82,8 @@ def refusal(error: Exception) -> Refusal:
         f"{error} ({hint})" if hint else str(error),
         kind,
         param=error.param if isinstance(error, RequestError) else None,
-        code=_CODES.get(name, name if isinstance(error, IncompatibleError) else None),
+        code=getattr(error, "code", None)
+        or _CODES.get(name, name if isinstance(error, IncompatibleError) else None),
         headers={"retry-after": str(retry)} if status in (429, 503) else {},
     )
 
@@ -94,10 +104,62 @@ def said(
     return Refusal(status, document, headers or {})
 
 
-def invalid(problems: Sequence[Mapping[str, Any]]) -> Refusal:
-    """A request that does not have the form it must have, by pydantic's list of problems."""
-    first: Mapping[str, Any] = problems[0]
+def invalid(problems: Sequence[Mapping[str, Any]], body: object) -> Refusal:
+    """A request that does not have the form it must have.
+
+    Args:
+        problems: As pydantic lists them.
+        body: What was sent; bytes where it was not declared to be JSON.
+    """
+    first = problems[0]
     if first.get("type") == "json_invalid":
         return said(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}")
-    where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return said(400, f"{where[:200]}: {first['msg']}", param=where[:200])
+    if isinstance(body, bytes):
+        return said(400, "the body is not declared as JSON: send 'content-type: application/json'")
+    path, wrong = _meant([(_path(problem, body), problem) for problem in problems])
+    where = ".".join(map(str, path))[:200]
+    what = " or ".join(dict.fromkeys(map(_wrong, wrong)))
+    return said(400, f"{where or 'the body'}: {what}", param=where or None)
+
+
+Path = tuple[str | int, ...]
+
+
+def _meant(
+    problems: Sequence[tuple[Path, Mapping[str, Any]]],
+) -> tuple[Path, list[Mapping[str, Any]]]:
+    """The problem to tell of, and what it is.
+
+    Where a field may have several forms, each has problems of its own. The form that was meant is
+    right as far as possible: its problem lies deepest, and it has the fewest.
+    """
+    forms = [(tuple(p for p in problem["loc"] if p not in path)) for path, problem in problems]
+    times = Counter(forms)
+    rank = [(len(path), -times[form]) for (path, _), form in zip(problems, forms, strict=True)]
+    first = rank.index(max(rank))
+    like = [own for own, place in zip(problems, rank, strict=True) if place == rank[first]]
+    return problems[first][0], [p for path, p in like if path == problems[first][0]]
+
+
+def _path(problem: Mapping[str, Any], body: Any) -> Path:
+    """Where a problem is, in the client's own words: without names of the validator's forms."""
+    path: list[str | int] = []
+    for part in problem["loc"]:
+        if _has(body, part):
+            body = body[part]
+        elif problem["type"] != "missing" or part != problem["loc"][-1]:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _has(body: Any, part: str | int) -> bool:
+    if isinstance(body, list):
+        return isinstance(part, int) and part < len(body)
+    return isinstance(body, dict) and part in body
+
+
+def _wrong(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "this server does not have it"
+    return str(problem["msg"])

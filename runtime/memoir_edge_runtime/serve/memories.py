@@ -9,7 +9,6 @@ the generation that it got.
     table.resolve("base@facts").generation  what a request asks for by its model's name
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,8 @@ from memoir_edge.errors import InputError, MemoirEdgeError, MismatchError
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._replay import Complete, probes, recorded, replay
 from memoir_edge_runtime._session import Session
+from memoir_edge_runtime.serve.names import BASE, DEFAULT, checked, name_of
 
-BASE, DEFAULT = "base", "default"  # names of models: without a memory; with the active one
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOGETHER = 16  # probes asked at once; for a short time they take the places of as many answers
 
 
@@ -155,7 +153,7 @@ class Memories:
 
         Args:
             path: The file.
-            name: What requests call it; default the file's name without its ending.
+            name: What requests call it; default the file's name without its endings.
             activate: Whether it answers by default.
             verify: Replay its probes, or where it has none its edits, before anything changes.
             digest: SHA-256 that the file must have.
@@ -169,7 +167,7 @@ class Memories:
         """
         path = Path(path)
         with self._watched("load"), self._loading:
-            name = _checked(path.name.split(".")[0] if name is None else name)
+            name = checked(name_of(path) if name is None else name)
             loaded = self._read(path, name, verify, digest)
             with self._exchange:
                 known = {**self.table.loaded, name: loaded}
@@ -254,15 +252,6 @@ class _Watched:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         failed = error if isinstance(error, Exception) else None
         self._observe(self._what, time.perf_counter() - self._began, failed)
-
-
-def _checked(name: str) -> str:
-    if name in (BASE, DEFAULT) or not _NAME.fullmatch(name):
-        raise InputError(
-            f"a memory cannot be called {name[:80]!r}",
-            hint=f"use up to 64 letters, digits, '.', '_' and '-', and not {BASE} or {DEFAULT}",
-        )
-    return name
 
 
 def _root(root: Path) -> Path:

@@ -16,6 +16,7 @@ from memoir_edge.errors import InputError
 from memoir_edge_runtime._session import Session
 from memoir_edge_runtime.serve.app import create_app
 from memoir_edge_runtime.serve.logs import configure, log
+from memoir_edge_runtime.serve.names import Source, source, sources
 from memoir_edge_runtime.serve.server import Server
 from memoir_edge_runtime.serve.settings import Settings
 from memoir_edge_runtime.serve.watch import Signature, follow, signature
@@ -34,7 +35,8 @@ def run(
     Args:
         session: The model.
         settings: Limits, keys and files.
-        memories: Files that are loaded before the first request; the first one answers by default.
+        memories: Files (or NAME=FILE) that are loaded before the first request; the first one
+            answers by default.
         host: Address to listen on.
         port: 0 is a free one; the log says which.
 
@@ -43,18 +45,23 @@ def run(
         InputError: The address cannot be used.
     """
     configure()
+    found = sources([*memories, *([] if settings.watch is None else [settings.watch])])
     # Tokens are sent by Python threads, and the scheduler's must not wait for the interpreter as
     # long as a token takes before each run of the graph: by default that is up to 5 ms.
     sys.setswitchinterval(0.0005)
     server = Server(session, settings)
     stop = threading.Event()
     try:
-        seen = None if settings.watch is None else signature(settings.watch)
-        files = [*memories, *([settings.watch] if settings.watch and seen else [])]
-        for i, file in enumerate(files):
-            server.memories.load(file, activate=i == 0, verify=settings.verify)
-        if settings.watch is not None:
-            _follow(server, settings.watch, stop, seen, activate=not memories)
+        watched = None if settings.watch is None else source(settings.watch)
+        seen = None if watched is None else signature(watched.file)
+        server.awaited = None if watched is None else watched.name
+        later = {watched} if seen is None and settings.watch not in memories else set()
+        for i, each in enumerate(found):
+            if each not in later:
+                verify, active = settings.verify, i == 0
+                server.memories.load(each.file, name=each.name, activate=active, verify=verify)
+        if watched is not None:
+            _follow(server, watched, stop, seen, activate=not memories)
         _serve(server, host, port)
     finally:
         stop.set()
@@ -62,13 +69,14 @@ def run(
 
 
 def _follow(
-    server: Server, file: Path, stop: threading.Event, seen: Signature, *, activate: bool
+    server: Server, watched: Source, stop: threading.Event, seen: Signature, *, activate: bool
 ) -> None:
     def load(path: Path) -> object:
-        return server.memories.load(path, activate=activate, verify=server.settings.verify)
+        verify = server.settings.verify
+        return server.memories.load(path, name=watched.name, activate=activate, verify=verify)
 
     threading.Thread(
-        target=follow, args=(file, load, stop, seen), name="watch", daemon=True
+        target=follow, args=(watched.file, load, stop, seen), name="watch", daemon=True
     ).start()
 
 

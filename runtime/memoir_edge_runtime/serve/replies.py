@@ -105,6 +105,7 @@ class Reply:
         logprobs: Whether they were asked for.
         style: Which API is spoken.
         tokenizer: The model's.
+        capped: The limit of an answer's tokens, where more were asked for.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Reply:
     logprobs: bool
     style: Style
     tokenizer: Tokenizer
+    capped: int | None = None
 
     def _head(self, kind: str) -> Document:
         return {
@@ -120,7 +122,7 @@ class Reply:
             "object": kind,
             "created": int(time.time()),
             "model": self.model,
-        }
+        } | ({} if self.capped is None else {"max_tokens": self.capped})
 
     def _logprobs(self, tokens: Sequence[Token]) -> Document | None:
         return self.style.logprobs(tokens, self.tokenizer) if self.logprobs and tokens else None

@@ -1,29 +1,56 @@
 """Requests and replies as pydantic models: what is taken, what is refused, what the docs show.
 
 Knows nothing of how a request is answered. An option that this server does not have is refused, not
-ignored: whoever sends it wants something that would not happen.
+ignored: whoever sends it wants something that would not happen. A value that asks for nothing is
+taken under any name: clients send all their fields, and replies of servers as history.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
+Prompts = (
+    Text
+    | Annotated[list[Text], Field(min_length=1, max_length=4096)]
+    | Ids
+    | Annotated[list[Ids], Field(min_length=1, max_length=4096)]
+)
+
+
+Given = str | list[str] | list[int] | list[list[int]]  # what `Prompts` are
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class StreamOptions(_Strict):
+class _Sent(_Strict):
+    """What clients send: unknown fields that hold nothing are left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict):
+            return sent
+        return {
+            name: value
+            for name, value in sent.items()
+            if name in cls.model_fields or not (value in (None, "", [], {}) or value is False)
+        }
+
+
+class StreamOptions(_Sent):
     """What a stream says at its end."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = None  # pads what is sent; nothing is to be hidden here
 
 
-class _Asked(_Strict):
+class _Asked(_Sent):
     model: Name | None = Field(
         None, description="`base`, `base@NAME`, or `default` for the active memory"
     )
@@ -32,10 +59,10 @@ class _Asked(_Strict):
 class _Generation(_Asked):
     """What both ways of asking share."""
 
-    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_tokens: int | None = Field(None, ge=1, description="at most the server's own limit")
     temperature: float | None = Field(1.0, ge=0, le=100, allow_inf_nan=False)
     top_p: float | None = Field(1.0, gt=0, le=1, allow_inf_nan=False)
-    top_k: int | None = Field(0, ge=0, le=1_000_000, description="0 cuts nothing")
+    top_k: int | None = Field(0, ge=-1, le=1_000_000, description="0 and -1 cut nothing")
     n: int | None = Field(1, ge=1, le=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
@@ -45,11 +72,19 @@ class _Generation(_Asked):
     deadline: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="seconds until the request may fail"
     )
-    # Taken where they ask for nothing.
+    # Taken where they ask for nothing, or for what is done anyway.
     presence_penalty: Literal[0] | None = None
     frequency_penalty: Literal[0] | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    repetition_penalty: Literal[1] | None = None
+    length_penalty: Literal[1] | None = None
+    min_p: Literal[0] | None = None
+    min_tokens: Literal[0] | None = None
+    skip_special_tokens: Literal[True] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    # About the client, not the answer.
     user: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
     metadata: dict[str, Any] | None = None
 
     def room(self) -> int | None:
@@ -60,37 +95,72 @@ class _Generation(_Asked):
 class CompletionRequest(_Generation):
     """`POST /v1/completions`."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=4096)]
+    prompt: Prompts = Field(description="a text, several, token ids, or several lists of these")
     logprobs: int | None = Field(None, ge=0, le=20)
-    echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
-    suffix: Literal[""] | None = None
 
 
-class Part(_Strict):
+class Part(_Sent):
     """A piece of a message."""
 
     type: Literal["text"]
     text: Text
+    cache_control: dict[str, Any] | None = None  # what is shared is found without being told
 
 
-class Message(_Strict):
+class ToolCall(_Sent):
+    """A call that the assistant asked for."""
+
+    id: Text | None = None
+    type: Literal["function"] | None = None
+    function: dict[str, Any]
+
+
+class Message(_Sent):
     """One turn of a conversation."""
 
     role: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    content: Text | list[Part]
+    content: Text | list[Part] | None = None
     name: Name | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: Text | None = None
+
+
+class ResponseFormat(_Sent):
+    """The form of an answer: none is enforced."""
+
+    type: Literal["text"]
+
+
+class Tool(_Sent):
+    """A function that a chat template tells the model of."""
+
+    type: Literal["function"]
+    function: dict[str, Any]
 
 
 class ChatRequest(_Generation):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
-    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="at most the server's own limit"
+    )
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
-    store: Literal[False] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=1024)] | None = Field(
+        None, description="for a chat template that takes them"
+    )
+    tool_choice: Literal["none", "auto"] | None = Field(
+        None, description="none: the template is told of no tools"
+    )
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = Field(
+        None, description="further variables of the chat template"
+    )
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    function_call: Literal["none"] | None = None
 
     def room(self) -> int | None:
         """Most tokens of an answer, where the request says so."""
@@ -100,7 +170,7 @@ class ChatRequest(_Generation):
 class RouteRequest(_Asked):
     """`POST /v1/route`: a prompt or a conversation."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=64)] | None = None
+    prompt: Prompts | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
 
 
@@ -173,6 +243,9 @@ class _Reply(_Strict):
     model: str
     usage: Usage
     memory: MemoryReply = Field(description="of the first choice")
+    max_tokens: int | None = Field(
+        None, description="the server's limit, where more tokens of an answer were asked for"
+    )
 
 
 class CompletionReply(_Reply):
@@ -252,6 +325,9 @@ class ReadyReply(HealthReply):
 
     model: str
     digest: str | None
+    waiting_for: str | None = Field(
+        None, description="the model whose file is not there yet (--watch), if there is one"
+    )
 
 
 class ErrorDetail(_Strict):

@@ -11,6 +11,7 @@ from memoir_edge_runtime._session import Session
 from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.memories import Memories
 from memoir_edge_runtime.serve.metrics import Metrics
+from memoir_edge_runtime.serve.names import BASE
 from memoir_edge_runtime.serve.scheduler import Scheduler
 from memoir_edge_runtime.serve.settings import Settings
 
@@ -42,6 +43,7 @@ class Server:
             observe=self._changed,
         )
         self.metrics.watch(self.scheduler, self.memories)
+        self.awaited: str | None = None  # the memory of a followed file, which may come later
         self.stopping = False
         self.unready: str | None = None  # why requests should go elsewhere, while they should
         self.administering = asyncio.Lock()  # loads wait here, not in threads that answers need
@@ -50,6 +52,12 @@ class Server:
     def ready(self) -> bool:
         """Whether requests are taken, and answered by what they should be."""
         return self.scheduler.alive and not self.stopping and self.unready is None
+
+    @property
+    def waiting_for(self) -> str | None:
+        """The model whose file is followed and has not been there yet."""
+        awaited = self.awaited
+        return None if awaited in (None, *self.memories.table.loaded) else f"{BASE}@{awaited}"
 
     def _changed(self, what: str, seconds: float, error: Exception | None) -> None:
         self.metrics.changed(what, seconds, error)

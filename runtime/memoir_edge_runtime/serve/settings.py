@@ -3,11 +3,13 @@
 Knows nothing of what is done with it.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memoir_edge.errors import InputError
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 ADMIN_KEY, API_KEY = "MEMOIR_EDGE_ADMIN_KEY", "MEMOIR_EDGE_API_KEY"  # in the environment
 
 
@@ -24,6 +26,7 @@ class Settings:
     verify: bool = True  # replay a memory's probes before it answers
     admin_key: str | None = field(default=None, repr=False)  # None: no admin routes
     api_key: str | None = field(default=None, repr=False)  # None: the other routes are open
+    origins: tuple[str, ...] = ()  # of pages whose scripts may ask; "*" is every one
     max_rows: int = 32  # answers written at once
     max_queue: int = 256  # answers that wait
     prefill_tokens: int = 256  # of prompts, read between two tokens
@@ -43,6 +46,11 @@ class Settings:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected a positive number")
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InputError(
+                    f"{origin!r} is no origin", hint="give one as https://host or http://host:port"
+                )
         for name in ("admin_key", "api_key"):
             key = getattr(self, name)
             if key is not None and (len(key) < 8 or not key.isascii() or not key.isprintable()):

@@ -69,6 +69,8 @@ async def ready(request: Request) -> Response:
     active = server.memories.table.default
     status = "ready" if server.ready else server.unready or "stopping"
     document = {"status": status, "model": active.model, "digest": active.generation.digest}
+    if server.waiting_for is not None:
+        document["waiting_for"] = server.waiting_for
     return JSONResponse(document, 200 if server.ready else 503)
 
 

@@ -17,7 +17,7 @@ import fsspec
 from memoir_edge.errors import InputError, MemoirEdgeError, MismatchError
 from memoir_edge.memory import LimitError
 from memoir_edge_runtime.serve.logs import log
-from memoir_edge_runtime.serve.memories import BASE
+from memoir_edge_runtime.serve.names import BASE, name_of
 from memoir_edge_runtime.serve.server import Server
 
 MAX_BYTES = 2**32  # of a memory file; the builder's `max_memory_bytes` says otherwise
@@ -65,7 +65,7 @@ def parse(config: object) -> Wanted | None:
             f"the digest is {memory['digest'][:80]!r}, expected 64 hexadecimal digits",
             hint="memoir-edge inspect FILE prints it, sha256sum FILE too",
         )
-    stem = PurePosixPath(memory["uri"].partition("?")[0]).name.split(".")[0]
+    stem = name_of(PurePosixPath(memory["uri"].partition("?")[0]))
     return Wanted(memory["uri"], memory["digest"], memory.get("name", stem))
 
 

@@ -140,6 +140,33 @@ def test_a_file_that_is_followed(start, pair):
     assert server.ready()["digest"] == wanted
 
 
+def test_memories_of_one_stem_are_given_two_names(start, pair, tmp_path):
+    files = [tmp_path / "v1" / "facts.1.safetensors", tmp_path / "v2" / "facts.2.safetensors"]
+    for file, source in zip(files, pair, strict=True):
+        file.parent.mkdir()
+        source.rename(file)
+    named = ("--memory", f"other={files[1]}", "--memory", f"facts.1={files[0]}")
+    server = start("--memory", files[1], *named)
+    assert server.ready()["digest"] == _digest(files[1])
+    found = {m["id"]: m["digest"] for m in server.client.get("/v1/models").json()["data"]}
+    second = _digest(files[1])
+    assert found == {
+        "base": None, "base@facts": second, "base@other": second,
+        "base@facts.1": _digest(files[0]),
+    }  # fmt: skip
+
+
+def test_a_followed_file_whose_folder_comes_later(start, pair, tmp_path):
+    file = tmp_path / "later" / "a b.safetensors"
+    server = start("--watch", f"facts={file}")
+    assert server.ready()["status"] == "ready"
+    assert (server.ready()["model"], server.ready()["waiting_for"]) == ("base", "base@facts")
+    file.parent.mkdir()
+    pair[0].rename(file)
+    server.until(lambda: "waiting_for" not in server.ready())
+    assert (server.ready()["model"], server.ready()["digest"]) == ("base@facts", _digest(file))
+
+
 def test_kill_9_under_load_leaves_files_that_the_next_start_takes(start, pair, prompts):
     before = [file.read_bytes() for file in pair]
     server = start("--memory", pair[0], "--memory-root", pair[0].parent)
@@ -195,6 +222,9 @@ def test_a_full_disk(start, pair, tmp_path):
     [
         (["--memory-root", "nowhere"], "memory root nowhere is no folder"),
         (["--memory", "nowhere"], "nowhere"),
+        (["--memory", "a/m.safetensors", "--memory", "b/m.safetensors"], "both be called m"),
+        (["--memory", "a/m.safetensors", "--watch", "b/m.safetensors"], "both be called m"),
+        (["--watch", "base.safetensors"], "cannot be called 'base'"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     ],
 )

@@ -1,11 +1,13 @@
 """A memory file that is followed."""
 
+import shutil
 import threading
 import time
 
 import pytest
 
 from memoir_edge.errors import InputError
+from memoir_edge_runtime.serve import watch
 from memoir_edge_runtime.serve.watch import follow, signature
 
 
@@ -21,6 +23,8 @@ def followed(tmp_path):
             more.notify()
         if seen[-1] == b"bad":
             raise InputError("bad")
+        if seen[-1] == b"odd":
+            raise ZeroDivisionError("odd")
 
     def start(file):
         threads.append(threading.Thread(target=follow, args=(file, load, stop, signature(file))))
@@ -61,6 +65,36 @@ def test_a_file_that_comes_later(followed, tmp_path):
     time.sleep(0.05)
     _put(tmp_path / "m", b"1")
     assert wait(1) == [b"1"]
+
+
+def test_a_folder_that_comes_later_goes_and_comes_back(followed, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "_LOOK_MS", 20)
+    start, wait = followed
+    folder = tmp_path / "a" / "b"
+    start(folder / "m")
+    time.sleep(0.05)
+    for n in (1, 2):
+        folder.mkdir(parents=True)
+        _put(folder / "m", b"%d" % n)
+        assert wait(n)[-1] == b"%d" % n
+        shutil.rmtree(folder.parent)
+
+
+@pytest.mark.parametrize("error", [OSError("no more watches"), RuntimeError("spoiled")])
+def test_no_error_ends_the_following(followed, tmp_path, monkeypatch, caplog, error):
+    def fails(*given, **options):
+        raise error
+
+    monkeypatch.setattr(watch, "_LOOK_MS", 20)
+    monkeypatch.setattr(watch.watchfiles, "watch", fails)
+    start, wait = followed
+    start(tmp_path / "m")
+    for n, content in enumerate((b"1", b"odd", b"3"), start=1):
+        _put(tmp_path / "m", content)
+        assert wait(n)[-1] == content
+    told = [record.fields["error"] for record in caplog.records]
+    assert f"{type(error).__name__}: {error}" in told
+    assert "ZeroDivisionError: odd" in told
 
 
 def test_the_way_of_kubernetes(followed, tmp_path):

@@ -1,0 +1,182 @@
+"""Which model a folder holds: a digest of its tensors and of the configuration that shapes them.
+
+Only the weights that a loader would take count, so what else lies in the folder does not. However
+they are saved, the same numbers are the same model: in one file or in shards, as safetensors or
+`.bin`, with a tied head or without, under a wrapper's prefix or not, in float32 or in the narrower
+type that they came from. Needs neither torch nor transformers, but torch where weights are `.bin`.
+"""
+
+import hashlib
+import json
+import mmap
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from memoir_edge.base import read_json, weights_digest
+from memoir_edge.errors import InputError, install
+
+# What a loader looks for, in its order; an index names the file of each tensor.
+_FILES = (
+    "model.safetensors", "model.safetensors.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+_WRAPPER = re.compile(r"^(?:model|transformer|gpt_neox|backbone)\.")
+_HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output_layer)\.weight$")
+# Constants that some versions save among the weights, and others do not.
+_CONSTANT = re.compile(r"\.(?:inv_freq|masked_bias|position_ids)$")
+_CAUSAL = re.compile(r"\.(?:attn|attention)\.bias$")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_CHUNK = 1 << 24  # bytes
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class _Tensor(NamedTuple):
+    name: str
+    type: str  # as safetensors calls it
+    shape: tuple[int, ...]
+    data: Bytes  # [bytes], flat
+
+
+def model_digest(folder: Path) -> str | None:
+    """SHA-256 that tells a folder's model from all others; None where there are no weights.
+
+    Args:
+        folder: As transformers saves it, or a copy from a hub.
+
+    Raises:
+        InputError: A file of the weights is missing or cannot be read.
+
+    Example:
+        >>> from memoir_edge.demo.facts import model_dir
+        >>> len(model_digest(model_dir()))
+        64
+    """
+    found = [
+        (_WRAPPER.sub("", tensor.name), tensor.shape, _content(tensor))
+        for tensor in _tensors(folder)
+        if not _is_constant(tensor)
+    ]
+    if not found:
+        return None
+    times = Counter(content for *_, content in found)
+    # A head that is tied to the embedding is saved with it or left out.
+    kept = sorted(each for each in found if not (_HEAD.search(each[0]) and times[each[2]] > 1))
+    shaped = {"config": _shaping(read_json(folder / "config.json")), "tensors": kept}
+    return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()
+
+
+def former_digests(folder: Path) -> tuple[str, ...]:
+    """What earlier versions said of the same folder, with and without what lies beside the model.
+
+    They took the names and bytes of all weight files.
+    """
+    found = weights_digest(folder), weights_digest(folder, _files(folder))
+    return tuple(dict.fromkeys(digest for digest in found if digest))
+
+
+# --- What of it counts ---------------------------------------------------------------------------
+
+
+def _is_constant(tensor: _Tensor) -> bool:
+    """Whether it follows from the configuration: some versions save it, others do not."""
+    if _CAUSAL.search(tensor.name):
+        return len(tensor.shape) == 4  # a mask [1, 1, T, T], no bias of a layer
+    return bool(_CONSTANT.search(tensor.name))
+
+
+def _content(tensor: _Tensor) -> str:
+    """SHA-256 of the numbers; floats are widened to float32, which is exact."""
+    digest, kind = hashlib.sha256(), tensor.type
+    if kind not in ("F16", "BF16", "F32"):
+        digest.update(kind.encode() + tensor.data.data)
+        return digest.hexdigest()
+    for start in range(0, len(tensor.data), _CHUNK):
+        digest.update(_widened(tensor.data[start : start + _CHUNK], kind).data)
+    return digest.hexdigest()
+
+
+def _widened(part: Bytes, kind: str) -> npt.NDArray[Any]:
+    if kind == "F16":
+        return part.view("<f2").astype("<f4")
+    if kind == "BF16":  # the upper half of a float32
+        return part.view("<u2").astype("<u4") << np.uint32(16)
+    return part
+
+
+def _shaping(config: Mapping[str, Any]) -> list[Any]:
+    """What a configuration adds to the tensors: a model may differ from another by this alone.
+
+    Only what every version writes, or what has one meaning where it is absent.
+    """
+    config = {**config, **(config.get("text_config") or {})}
+    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    theta = config.get("rope_theta", rope.pop("rope_theta", 10000.0))
+    rope["rope_type"] = rope.get("rope_type", rope.pop("type", "default"))
+    rope.pop("type", None)
+    heads = next((config[name] for name in _HEADS if name in config), None)
+    scaled = rope if rope["rope_type"] != "default" else {}
+    return [config.get("model_type"), heads, float(theta), scaled]
+
+
+# --- Where the tensors are -----------------------------------------------------------------------
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted({folder / file for file in _places(folder).values()})
+
+
+def _places(folder: Path) -> Mapping[str, str]:
+    """The file of each tensor, as an index says; of a file that is alone, by the name ""."""
+    name = next((name for name in _FILES if (folder / name).is_file()), None)
+    if name is None:
+        return {}
+    if not name.endswith(".json"):
+        return {"": name}
+    places = read_json(folder / name).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise InputError(f"{folder / name} has no weight_map of tensors to files")
+    return places
+
+
+def _tensors(folder: Path) -> Iterator[_Tensor]:
+    places = _places(folder)
+    for file in _files(folder):
+        if not file.is_file():
+            raise InputError(
+                f"{folder} lacks {file.name}, which its index names", hint="copy the model whole"
+            )
+        read = _pickled if file.suffix == ".bin" else _mapped
+        for tensor in read(file):
+            if "" in places or places.get(tensor.name) == file.name:
+                yield tensor
+
+
+def _mapped(file: Path) -> Iterator[_Tensor]:
+    """The tensors of a safetensors file, none of them copied."""
+    try:
+        with file.open("rb") as stream:
+            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        size = 8 + int.from_bytes(data[:8], "little")
+        for name, about in json.loads(data[8:size]).items():
+            if name != "__metadata__":
+                begin, end = about["data_offsets"]
+                raw = np.frombuffer(data, np.uint8, end - begin, size + begin)
+                yield _Tensor(name, about["dtype"], tuple(about["shape"]), raw)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is no safetensors file: {error}") from error
+
+
+def _pickled(file: Path) -> Iterator[_Tensor]:
+    """The tensors of a `.bin` file; what else is in it is not run."""
+    try:
+        from memoir_edge.editor.weights import unpickled
+    except ImportError as error:
+        raise InputError(f"reading {file.name} needs PyTorch", hint=install("edit")) from error
+    return (_Tensor(*each) for each in unpickled(file))
