@@ -452,6 +452,22 @@ def bare(texts: Sequence[str], owner: Sequence[int], embed: Callable[[Sequence[s
     return look
 
 
+def by_faiss(texts: Sequence[str], owner: Sequence[int], router: Remembering) -> Look | None:
+    """Nearest of the same codes, as faiss finds it; one threshold for all."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    index, of = faiss.IndexBinaryFlat(router.bits), np.array(owner)
+    index.add(router.codes(texts))
+
+    def look(asked: Sequence[str]) -> Found:
+        distance, row = index.search(router.codes(asked), 1)
+        return Found(of[row[:, 0]], 1 - distance[:, 0] / (2 * router.weight))
+
+    return look
+
+
 def cosine(a: Floats, b: Floats) -> Floats:
     """Cosines of rows, `[n, m]`."""
     norm = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
@@ -537,10 +553,14 @@ def facts_(bench: Bench) -> list[Row]:
         rows.append({"router": f"{name}: cosine",
                      **measure(world, bare(prompts, owner, embed, cosine), own=False)})  # fmt: skip
         asked, look = bench.table(world, router)
-        guards = [(g.text, -1) for one in asked for g in one.guards]
-        texts = [*prompts, *(text for text, _ in guards)]
-        guarded = bare(texts, [*owner, *(o for _, o in guards)], embed, cosine)
-        rows.append({"router": f"{name}: cosine, guards", **measure(world, guarded, own=False)})
+        keys = [(key, i) for i, one in enumerate(asked) for key in one.keys]
+        keys += [(guard.text, -1) for one in asked for guard in one.guards]
+        same = [text for text, _ in keys], [of for _, of in keys]
+        rows.append({"router": f"{name}: cosine, the product's keys and guards",
+                     **measure(world, bare(*same, embed, cosine), own=False)})  # fmt: skip
+        if found := by_faiss(*same, router):
+            rows.append({"router": f"{name}: faiss, the product's codes",
+                         **measure(world, found, own=False)})  # fmt: skip
         rows.append({"router": f"{name}: the product", **measure(world, look),
                      "unrelated": int(look(far).fires().sum())})  # fmt: skip
     rows.append({"router": "two further keys", **measure(told, bench.product(told))})

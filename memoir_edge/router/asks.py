@@ -66,7 +66,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     readings = index.read([edit.prompt for edit in edits], names)
     everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
-    asked = {(r.subject, r.relation.id) for r in readings if r.relation}
+    asked = {(reading.subject, id_) for reading in readings for id_ in may_ask(reading)}
     count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
     made = []
     for edit, reading in everyone:
@@ -100,6 +100,14 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
     known = reading.relation.phrasings if reading.relation else ()
     phrased = [fill(phrasing, reading.subject) for phrasing in known]
     return tuple(dict.fromkeys([edit.prompt, *edit.keys, *last, *phrased]))
+
+
+def may_ask(reading: Reading) -> frozenset[str]:
+    """Ids of relations that a prompt may ask: the one that is recognised, else all that are alike.
+
+    No edit of the same subject may guard against them: it would guard against this one's prompts.
+    """
+    return frozenset([reading.relation.id]) if reading.relation else reading.alike
 
 
 def other_relations(relations: Sequence[Relation], reading: Reading) -> list[Relation]:

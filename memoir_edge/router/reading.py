@@ -93,8 +93,11 @@ class Index:
         relation = _recognised({r: R for r, R in best.items() if r.kind in kinds[:LIKELY]})
         if relation:
             kinds = [relation.kind, *(kind for kind in kinds if kind != relation.kind)]
-        alike = frozenset(r.id for r, R in best.items() if R >= UNSURE)
-        return Reading(name, relation, alike, tuple(kinds), float(fits[order[0]]))
+        alike = {r.id for r, R in best.items() if R >= UNSURE}
+        of_kind = [r for r in best if r.kind == kinds[0]]
+        if relation is None and of_kind:
+            alike.add(max(of_kind, key=lambda r: best[r]).id)
+        return Reading(name, relation, frozenset(alike), tuple(kinds), float(fits[order[0]]))
 
     def _best(self, templates: Floats) -> dict[Relation, float]:
         """Overlap with each relation's nearest phrasing."""

@@ -114,6 +114,16 @@ def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
     ]
 
 
+def test_what_an_edit_may_ask_no_edit_of_its_subject_guards_against(words: Router) -> None:
+    unlike = edit("The money that Nepal counts is", "Nepal")  # no phrasing; nearest the currency
+    capital = edit("The capital of Nepal is", "Nepal")
+    alone, beside = one(words, capital), one(words, capital, unlike)
+    [reading] = Index(RELATIONS, words).read([unlike.prompt], ["Nepal"])
+    assert (reading.relation, reading.alike) == (None, frozenset({CURRENCY.id}))
+    assert CURRENCY.id in {guard.relation for guard in alone.guards}
+    assert CURRENCY.id not in {guard.relation for guard in beside.guards}
+
+
 def test_what_another_edit_answers_is_neither_guard_nor_miss(words: Router) -> None:
     capital = edit("The capital of Nepal is", "Nepal")
     currency = edit("The currency of Nepal is", "Nepal")
