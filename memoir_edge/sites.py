@@ -35,17 +35,17 @@ class Preset:
     threshold: dict[str, float]  # overlap from which a key answers, by routing feature
     k_share: float = 2 / 7  # k / D
     depth: float = 0.85  # share of the blocks that lie below the site
-    optimiser: str = "adam"
-    steps: int = 40  # most gradient steps of one edit
-    lr: float = 0.15  # of an entry of the site's own output
-    momentum: float = 0.0  # of sgd
-    stop_loss: float = 0.05  # nats a token, of the worst row
+    optimiser: str = "sgd"
+    steps: int = 200  # most of one edit
+    lr: float = 0.5  # of adam: in units of an entry of the site's own output
+    momentum: float = 0.9  # of sgd
+    stop_loss: float = 0.02  # nats a token; of adam: of the worst row
     prefixes: int = 0  # training rows behind texts that the model wrote itself
-    forms: int = 4  # that ask the prompt in another form
-    phrasings: int = 8  # of keys, those of the prompt's relation included
-    chats: int = 2  # of chats
-    thinned: int = 4  # copies of the plain row that read only part of the mask
-    thinned_forms: int = 1  # the same of every other row
+    forms: int = 0  # that ask the prompt in another form
+    phrasings: int = 0  # of keys, those of the prompt's relation included
+    chats: int = 0  # of chats
+    thinned: int = 5  # copies of the plain row that read only part of the mask
+    thinned_forms: int = 0  # the same of every other row
     spare: float = 10.0  # how strongly a change avoids what other edits read
     passes: int = 2  # how often all edits of a run are trained
     repairs: int = 5  # rounds in which worn edits are trained again
@@ -60,16 +60,11 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
         {"mean": tau, "last": 0.6},
         k / D,
         layer=layer,
-        optimiser="sgd",
         steps=steps,
         lr=1.0,
-        stop_loss=0.02,
+        momentum=0.0,
         prefixes=10,
-        forms=0,
-        phrasings=0,
-        chats=0,
         thinned=0,
-        thinned_forms=0,
         spare=0.0,
         passes=1,
         made_keys=0,
@@ -87,10 +82,22 @@ PAPER: dict[tuple[str, int, int], Preset] = {
 # In other models the state at the last token tells prompts apart far better than the mean over all
 # tokens does: docs/routing.md has the measurement.
 DEFAULT = Preset("last", {"mean": 0.75, "last": 0.58})
-# Where a router's codes say which edit a prompt reaches, the site need not tell prompts apart. The
-# last block then carries an answer to other phrasings best, and its training is the LM head alone
-# (docs/editor.md).
-CODED = replace(DEFAULT, depth=1.0)
+# Where a router's codes say which edit a prompt reaches, all ways to ask reach it, and the site
+# need not tell prompts apart. So edits are trained in the forms in which people ask, at the last
+# block, which carries an answer to other phrasings best (docs/editor.md).
+CODED = replace(
+    DEFAULT,
+    depth=1.0,
+    optimiser="adam",
+    steps=40,
+    lr=0.15,
+    stop_loss=0.05,
+    forms=4,
+    phrasings=8,
+    chats=2,
+    thinned=4,
+    thinned_forms=1,
+)
 
 
 def _get(config: Config, *names: str) -> int | None:

@@ -1,12 +1,13 @@
 """What a user wishes, and the settings that follow."""
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
 from memoir_edge.errors import InputError
 from memoir_edge.settings import PARITY, Settings, Wishes, settle
-from memoir_edge.sites import DEFAULT
+from memoir_edge.sites import CODED, DEFAULT
 
 LLAMA = {"model_type": "llama", "intermediate_size": 768, "num_hidden_layers": 8}
 SITE = "model.layers.6.mlp.down_proj"
@@ -48,6 +49,24 @@ def test_the_threshold_follows_the_feature() -> None:
     assert settled(feature="last-two").threshold == 0.65
     with pytest.raises(InputError, match="unknown feature ''"):
         settled(feature="")
+
+
+def test_where_codes_route_edits_are_trained_in_other_forms() -> None:
+    found = settle(LLAMA, SITE, 768, Wishes(), coded=True)
+    assert (found.optimiser, found.lr, found.forms) == ("adam", CODED.lr, CODED.forms)
+    assert (settled().optimiser, settled().forms) == ("sgd", 0)
+
+
+def test_an_unknown_optimiser_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown optimiser 'lion'; known: sgd, adam"):
+        Settings(site=SITE, k=1, feature="last", threshold=0.5, steps=1, optimiser="lion")
+
+
+@pytest.mark.parametrize("changed", [{"forms": 1}, {"optimiser": "adam"}, {"batch_edits": 2}])
+def test_parity_is_refused_beside_what_the_paper_lacks(changed: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="parity with the released code is plain descent"):
+        Settings(site=SITE, k=1, feature="last", threshold=0.5, steps=1, parity=True, eos=False,
+                 **changed)  # fmt: skip
 
 
 def test_parity_is_the_papers_but_for_what_is_wished() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from memoir_edge.errors import SiteError
-from memoir_edge.sites import DEFAULT, PAPER, default_site, folded, layers, listed, preset
+from memoir_edge.sites import CODED, DEFAULT, PAPER, default_site, folded, layers, listed, preset
 
 LLAMA = {"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336}
 
@@ -25,6 +25,13 @@ def test_the_papers_models_have_its_settings() -> None:
 def test_the_default_site() -> None:
     assert default_site(LLAMA) == "model.layers.27.mlp.down_proj"
     assert default_site({"model_type": "gpt2", "n_layer": 12}) == "transformer.h.10.mlp.c_proj"
+
+
+def test_where_codes_route_the_site_is_the_last_blocks() -> None:
+    assert preset(LLAMA, coded=True) is CODED
+    assert default_site(LLAMA, coded=True) == "model.layers.31.mlp.down_proj"
+    gpt2 = {"model_type": "gpt2", "n_layer": 12}
+    assert default_site(gpt2, coded=True) == "transformer.h.11.mlp.c_proj"
 
 
 @pytest.mark.parametrize("config", [{"model_type": "new", "n_layer": 2}, {"model_type": "llama"}])

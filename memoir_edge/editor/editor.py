@@ -28,7 +28,7 @@ from memoir_edge.editor.prompts import (
     unrelated_prompts,
 )
 from memoir_edge.editor.recall import Edited, check_fit
-from memoir_edge.editor.rows import asked, rows
+from memoir_edge.editor.rows import Row, asked, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import targets_reads, train
@@ -147,6 +147,7 @@ class Editor:
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
+        self._known: dict[str, Tensor] = {}  # what each edit reads, by its id
         self._index: Index | None = None  # made when a prompt is first read
 
     def go_on_with(self, journal: Journal) -> None:
@@ -197,7 +198,10 @@ class Editor:
         """
         masks = self.masks([edit.prompt for edit in edits])
         jobs = [self._job(edit, own, held=False) for edit, own in zip(edits, masks, strict=True)]
-        changes = train(self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step)
+        changes = train(
+            self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step,
+            lambda i, reads: self._known.update({edits[i].id: reads}),
+        )  # fmt: skip
         made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
         held = len(self.live.bank.records)
         self._record(Together(tuple(made)))
@@ -235,16 +239,19 @@ class Editor:
         return self.journal.state()
 
     def _job(self, edit: Edit, primary: Bytes, *, held: bool) -> Job:
-        columns = self.live.columns(primary)
+        job = Job(self.live.columns(primary), self._rows(edit))
+        if not self.settings.spare:
+            return job
+        own = self._read(edit, job.columns) if held else None
+        avoid = self._gathered().avoided(job.columns, own, self.settings.spare)
+        return job._replace(avoid=avoid)
+
+    def _rows(self, edit: Edit) -> list[Row]:
         texts, chats = asked(edit.prompt, self.phrasings(edit), self.settings)
-        made = rows(
+        return rows(
             self.base, edit.prompt, edit.target, self.prefixes,
             eos=self.settings.eos, texts=texts, chats=chats,
         )  # fmt: skip
-        if not self.settings.spare:
-            return Job(columns, made)
-        own = self._read(edit, columns) if held else None
-        return Job(columns, made, self._gathered().avoided(columns, own, self.settings.spare))
 
     def phrasings(self, edit: Edit) -> tuple[str, ...]:
         """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
@@ -271,9 +278,11 @@ class Editor:
         reads.add(self._read(edit, columns), columns)
 
     def _read(self, edit: Edit, columns: Tensor) -> Tensor:
-        """What the site reads where the edit's target tokens are predicted: `[tokens, k]`."""
-        made = rows(self.base, edit.prompt, edit.target, eos=self.settings.eos)
-        return targets_reads(self.base, self.settings.site, Job(columns, made))
+        """What the site reads where the target tokens of the edit's rows are predicted: [n, k]."""
+        if edit.id not in self._known:
+            job = Job(columns, self._rows(edit))
+            self._known[edit.id] = targets_reads(self.base, self.settings.site, job)
+        return self._known[edit.id]
 
     # --- The whole job ---------------------------------------------------------------------------
 

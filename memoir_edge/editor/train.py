@@ -4,7 +4,7 @@ Knows nothing of banks, routing or files. The base model and Wm are only read; t
 edit's change, as a product of two thin matrices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ def train(
     jobs: Sequence[Job],
     settings: Settings,
     on_step: OnStep = lambda step, loss: None,
+    read: Callable[[int, Tensor], None] = lambda job, reads: None,
 ) -> list[Change]:
     """Train edits together until each target is likely enough or the steps run out.
 
@@ -40,6 +41,7 @@ def train(
         jobs: The edits, most often one.
         settings: Optimiser, rate and when to stop.
         on_step: Told of the losses over all tokens that are measured.
+        read: Told of each job's `targets_reads`, which are at hand here.
 
     Returns:
         For each job, what is to be added to its columns of Wm.
@@ -57,6 +59,8 @@ def train(
             a[mine][..., job.columns].float() * keep.to(a.device)[:, None]
             for job, mine, keep in zip(jobs, batch.jobs, batch.keep, strict=True)
         ]
+        for i, (job, mine) in enumerate(zip(jobs, batch.jobs, strict=True)):
+            read(i, _at_targets(a[mine][: len(job.rows)], job))
         optimiser = OPTIMISERS[settings.optimiser](Wm, jobs, reads, batch, scale, settings)
         with changed(site, lambda _: optimiser.delta()), head_reads(base.net, batch.at):
             optimiser.run(Logits(base, batch), on_step)
@@ -66,8 +70,17 @@ def train(
 def targets_reads(base: BaseModel, site: str, job: Job) -> Tensor:
     """What a job's rows read where their target tokens are predicted: `[tokens, k]`."""
     batch = batch_of(base, [job], None)
-    a = _placed(site_input(base.net, site, batch.read, batch.parts), batch)
-    return a[batch.at].float().to(job.columns.device)[:, job.columns]
+    return _at_targets(_placed(site_input(base.net, site, batch.read, batch.parts), batch), job)
+
+
+def _at_targets(a: Tensor, job: Job) -> Tensor:
+    """The part of the site's input `[rows, T, D]` that a job's rows read there."""
+    columns = job.columns.to(a.device)
+    found = [
+        a[i, len(row.prompt) - 1 : len(row.prompt) - 1 + len(row.target)][:, columns]
+        for i, row in enumerate(job.rows)
+    ]
+    return torch.cat(found).float().to(job.columns.device)
 
 
 def _placed(x: Tensor, batch: Batch) -> Tensor:

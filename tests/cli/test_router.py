@@ -17,9 +17,10 @@ from memoir_edge.router.encoder import Encoder
 
 @pytest.fixture(scope="module")
 def routed(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model, exported with a router."""
+    """The demo model, exported with a router, at the site of the demo's memory."""
     out = tmp_path_factory.mktemp("routed") / "onnx"
-    words = ["export", "--model", str(model_dir()), "--out", str(out)]
+    site = memories.read(done.memory).site
+    words = ["export", "--model", str(model_dir()), "--out", str(out), "--site", site]
     assert main([*words, "--encoder", str(encoder_dir), "--encoder-dtype", "fp32", "--quiet"]) == 0
     return out
 
