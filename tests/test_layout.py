@@ -17,6 +17,7 @@ ELSEWHERE = {
     "exporter/memoir_edge_exporter/_code.py": "tests/exporter/test_router.py",
     "exporter/memoir_edge_exporter/_eight_bits.py": "tests/exporter/test_router.py",
     "exporter/memoir_edge_exporter/_triton.py": "tests/cli/test_package.py",
+    "memoir_edge/editor/descent.py": "tests/editor/test_train.py",
     "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",
     "memoir_edge/router/adapter.py": "tests/router/test_encoder.py",  # an encoder's own change
     "memoir_edge/router/reading.py": "tests/router/test_asks.py",
