@@ -59,6 +59,10 @@ class Wishes:
     """Share of near misses that may reach an edit: each key gets the threshold for it. 0 keeps one
     threshold for all; so does --threshold."""
 
+    asked: int | None = None
+    """Texts of each sort that the check asks of an edit beside its own prompt: forms of it, further
+    keys, and twice as many near misses. 0 asks its prompt alone."""
+
     batch_edits: int | None = None
     """Edits trained together."""
 
@@ -103,6 +107,7 @@ class Settings:
     made_keys: int = 0  # most keys of an edit that the tool makes; the paper: none
     passes: int = 1  # over the edits of a run, in order; the paper: one
     repairs: int = 5  # rounds in which edits that later ones have worn down are trained again
+    asked: int = 0  # texts of each sort that a check asks beside an edit's prompt; the paper: none
     batch_edits: int = 1  # edits trained together
     parity: bool = False  # the released code's arithmetic, quirks included
     eos: bool = True  # train the end of the answer too, so that free generation stops
@@ -179,15 +184,16 @@ CODED_THRESHOLD = 0.95
 OPTIMISERS = ("sgd", "adam")
 # What may be none at all, but not less.
 COUNTS = ("prefixes", "forms", "phrasings", "chats", "thinned", "thinned_forms", "spare",
-          "made_keys", "repairs")  # fmt: skip
+          "made_keys", "repairs", "asked")  # fmt: skip
 # What a preset says of training.
 TRAINED = ("steps", "optimiser", "lr", "momentum", "stop_loss", "prefixes", "forms", "phrasings",
            "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",
-           "made_keys")  # fmt: skip
+           "made_keys", "asked")  # fmt: skip
 # What the paper lacks.
 OURS = ("forms", "phrasings", "chats", "thinned", "thinned_forms", "spare", "momentum", "eos")
 # With --parity none of that is on by default.
 PARITY = dict.fromkeys(OURS, 0) | {
     "optimiser": "sgd", "stop_loss": 0.02, "prefixes": 10, "spare": 0.0, "lr": 1.0,
-    "momentum": 0.0, "passes": 1, "repairs": 0, "false_fires": 0.0, "made_keys": 0, "eos": False,
+    "momentum": 0.0, "passes": 1, "repairs": 0, "false_fires": 0.0, "made_keys": 0,
+    "asked": 0, "eos": False,
 }  # fmt: skip

@@ -51,6 +51,7 @@ class Preset:
     repairs: int = 5  # rounds in which worn edits are trained again
     made_keys: int = 4  # most further keys of an edit that the tool makes
     false_fires: float = 0.01  # share of near misses that may reach an edit
+    asked: int = 2  # texts of each sort that a check asks of an edit
     layer: int | None = None  # number of the site's block, where it is known
 
 
@@ -68,6 +69,7 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
         spare=0.0,
         passes=1,
         made_keys=0,
+        asked=0,
         false_fires=0.0,
     )
 

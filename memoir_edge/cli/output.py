@@ -1,10 +1,11 @@
 """What commands print: tables and progress for people, one JSON document for programs."""
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
@@ -68,8 +69,11 @@ class Output:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator["Bar"]:
-        """A progress bar on standard error; nothing where it is not a terminal's or not wanted."""
+        """A progress bar on standard error; where that is no terminal, a line every few seconds."""
         console = Console(stderr=True)
+        if not (self.quiet or console.is_terminal):
+            yield Lines(what, total, lambda line: console.print(line, markup=False, soft_wrap=True))
+            return
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -78,15 +82,60 @@ class Output:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=self.quiet or not console.is_terminal,
+            disable=self.quiet,
         )
         with bar:
-            yield Bar(bar, bar.add_task(what, total=total, note=""))
+            yield Drawn(bar, bar.add_task(what, total=total, note=""))
+
+
+class Bar(Protocol):
+    """How far something is."""
+
+    def advance(self, by: int = 1) -> None:
+        """Move on."""
+
+    def note(self, text: str) -> None:
+        """Say what is being done just now."""
+
+
+@dataclass
+class Lines:
+    """Progress as lines, for a log: one every few seconds, and none of what is done sooner."""
+
+    what: str
+    total: int
+    write: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    every: float = 5.0  # seconds
+    done: int = 0
+    begun: float = field(init=False)
+    told: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin now."""
+        self.begun = self.told = self.clock()
+
+    def advance(self, by: int = 1) -> None:
+        """Move on."""
+        self.done += by
+        self.note("")
+
+    def note(self, text: str) -> None:
+        """Say what is being done just now, if the last line is some seconds old."""
+        now = self.clock()
+        if now - self.told < self.every:
+            return
+        self.told, spent = now, now - self.begun
+        left = spent / self.done * (self.total - self.done) if self.done else 0
+        about = f", about {left:.0f} s left" if left else ""
+        self.write(
+            f"{self.what}: {self.done} of {self.total}, {spent:.0f} s{about}  {text}".rstrip()
+        )
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One running progress bar."""
+class Drawn:
+    """Progress as a bar on a terminal."""
 
     progress: Progress
     task: TaskID

@@ -4,9 +4,9 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from memoir_edge.router import Asked
 
 LISTED = 30  # findings that a table shows
-TRIED = 3  # edits that a plan times
+TRIED = 3  # edits that a plan times, after one that warms up
 
 
 def look_at(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
@@ -81,7 +81,8 @@ def plan_of(
     asked = _asked(editor, fit)
     _show_asked(fit, asked, output)
     bytes_ = _memory_bytes(editor, fit, asked)
-    each, rank = _tried(editor, fit[:TRIED], output)
+    took, rank = _tried(editor, spread(fit, TRIED + 1), output)
+    seconds = took.of(len(new), editor.settings.passes)
     grows = len(new) * rank * (editor.settings.k + editor.live.Wm.shape[0]) * 4
     document = {
         "edits": len(new),
@@ -89,15 +90,16 @@ def plan_of(
         "warnings": list(warnings),
         "skipped_bad": [problem._asdict() for problem in problems],
         "asked": [_read(edit, one) for edit, one in zip(fit, asked, strict=False)],
-        "seconds_per_edit": round(each, 3),
-        "seconds": round(each * len(new), 1),
+        "seconds_per_edit": round(seconds / max(len(new), 1), 3),
+        "seconds": round(seconds, 1),
+        "seconds_per_check": round(took.check * len(new), 1),
         "memory_bytes": bytes_,
         "journal_bytes": grows,
     }
     output.say(
-        f"{len(new)} edits to train, about {each:.2f} s each, {each * len(new):.0f} s in all, and "
-        f"the check of every edit; a memory of about {size(bytes_)}, a journal that grows by about "
-        f"{size(grows)}. Nothing was written."
+        f"{len(new)} edits to train and to check, about {seconds:.0f} s in all, and about "
+        f"{took.check * len(new):.0f} s for each round of repairs; a memory of about "
+        f"{size(bytes_)}, a journal that grows by about {size(grows)}. Nothing was written."
     )
     output.result(document)
     return 0
@@ -149,14 +151,55 @@ def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]
     return int(columns * d * 4 + rows + sum(map(len, texts)) + 12 * D)
 
 
-def _tried(editor: "Editor", edits: Sequence[Edit], output: Output) -> tuple[float, int]:
-    """Seconds that an edit takes, and the largest rank of a change."""
-    seconds, rank = [], [1]
+class Took(NamedTuple):
+    """Seconds an edit, part by part, and seconds once."""
+
+    before: float = 0.0  # the base model asked
+    edit: float = 0.0
+    again: float = 0.0
+    check: float = 0.0
+    keys: float = 0.0  # once
+
+    def of(self, count: int, passes: int) -> float:
+        """Seconds that a run of so many edits takes, without repairs.
+
+        >>> Took(before=1, edit=4, again=2, check=1, keys=5).of(10, passes=2)
+        85.0
+        """
+        each = self.before + self.edit + (passes - 1) * self.again + self.check
+        return float(each * count + self.keys)
+
+
+def spread(edits: Sequence[Edit], count: int) -> list[Edit]:
+    """So many edits from all parts of a file: a file may be sorted."""
+    step = max(len(edits) / count, 1)
+    return [edits[int(i * step)] for i in range(min(count, len(edits)))]
+
+
+def _tried(editor: "Editor", edits: Sequence[Edit], output: Output) -> tuple[Took, int]:
+    """What some edits take once what is done first has warmed up, and the largest rank."""
+    if not edits:
+        return Took(), 1
+    keyed, ranks, times = editor.keyed(edits), [], []
     with output.progress("trying", len(edits)) as bar:
-        for edit in edits:
+        for edit in keyed:
             start = time.monotonic()
             [change] = editor.edit([edit])
-            seconds.append(time.monotonic() - start)
-            rank.append(len(change.U))
+            times.append(time.monotonic() - start)
+            ranks.append(len(change.U))
             bar.advance()
-    return statistics.median(seconds) if seconds else 0.0, max(rank)
+    passes = editor.settings.passes > 1
+    count = len(edits)
+    return Took(
+        before=_seconds(lambda: editor.answers(edits, memory=False)) / count,
+        edit=statistics.mean(times[1:] or times),  # the first one warms up
+        keys=_seconds(editor.calibrate),
+        again=_seconds(lambda: [editor.again(edit) for edit in keyed]) / count if passes else 0.0,
+        check=_seconds(lambda: editor.check(keyed)) / count,
+    ), max(ranks)
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    start = time.monotonic()
+    act()
+    return time.monotonic() - start

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.batch import Job, OnStep
+from memoir_edge.editor.checks import MISS, MISSES, PROMPT, Asked, Case, audit, cases
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
 from memoir_edge.editor.prompts import (
+    chat,
     keyed,
     own_texts,
     refuse_too_long,
@@ -36,7 +38,6 @@ from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import MismatchError
 from memoir_edge.history import (
     Again,
-    Audit,
     Calibrated,
     Change,
     Event,
@@ -50,15 +51,16 @@ from memoir_edge.history import (
     next_step,
     path_of,
 )
-from memoir_edge.memory import Base, Memory, Probe, no_codes
+from memoir_edge.memory import Base, Memory, no_codes
+from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
 from memoir_edge.router import Router, check_router, identity
-from memoir_edge.router.asks import keys, subject_of
+from memoir_edge.router.asks import Asked as Related
+from memoir_edge.router.asks import asks, keys, subject_of
 from memoir_edge.router.reading import Index
 from memoir_edge.settings import Settings
+from memoir_edge.text import split_target
 from memoir_edge.tophash import SCALED, Bytes, Floats
-
-MAX_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class Editor:
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
         self._known: dict[str, Tensor] = {}  # what each edit reads, by its id
+        self._related: tuple[tuple[Edit, ...], list[Related]] = ((), [])
         self._index: Index | None = None  # made when a prompt is first read
 
     def go_on_with(self, journal: Journal) -> None:
@@ -299,8 +302,8 @@ class Editor:
         """Make the edits in order, and see to it that every edit of the memory holds.
 
         Nothing is trained before every edit is known to fit the context. After the last one comes
-        whatever the journal then asks for, whoever began it: further passes, checks of every edit,
-        repairs, and a threshold for each key.
+        whatever the journal then asks for, whoever began it: a threshold for each key, further
+        passes, checks of every edit, and repairs.
 
         Args:
             edits: The edits; none may be in the memory already.
@@ -319,8 +322,9 @@ class Editor:
         for group in (edits[i : i + size] for i in range(0, len(edits), size)):
             trained += self.edit(group, watch.begun(group))
             watch.made(len(group))
-        if not self._finish(watch).calibrated:
-            self.calibrate()
+        if not self.journal.state().calibrated:
+            self.calibrate()  # before the check, which asks what the keys promise
+        self._finish(watch)
         after = self._answered(edits)
         return [
             Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
@@ -345,14 +349,105 @@ class Editor:
 
     def _ask(self, watch: Watch) -> None:
         edits = self.edits
-        answers = self.answers(edits, memory=True)
-        self._asked = {edit.id: answer for edit, answer in zip(edits, answers, strict=True)}
-        good = [edit for edit in edits if holds(self._asked[edit.id], edit.target, edit.id)]
-        held = {edit.id for edit in good}
-        failed = [edit.id for edit in edits if edit.id not in held]
-        probes = [Probe(edit.prompt, edit.target, edit.id) for edit in good[:MAX_PROBES]]
-        self._record(Audit(len(edits), failed, probes))
-        watch.audited(len(edits), len(failed))
+        asked = self.check(edits)
+        self._asked = {
+            one.case.edit.id: Answer(one.answer, one.fired)
+            for one in asked
+            if one.case.sort == PROMPT
+        }
+        found = audit(edits, asked, self.settings.false_fires)
+        self._record(found)
+        watch.audited(found.checked, len(found.failed))
+
+    def check(self, edits: Sequence[Edit]) -> list[Asked]:
+        """Ask edits of the memory whatever a check asks; nothing is recorded."""
+        cases = self.cases(edits)
+        return [*self._told([case for case in cases if case.sort != MISS]),
+                 *self._missed([case for case in cases if case.sort == MISS])]  # fmt: skip
+
+    def cases(self, edits: Sequence[Edit]) -> list[Case]:
+        """What a check asks of each of these edits, which are all that the memory holds."""
+        count, chat = self.settings.asked, bool(self.base.tokenizer.chat_template)
+        keys, misses = self._keys_of(edits), self._misses_of(edits) if count else {}
+        found = [
+            case
+            for edit in edits
+            for case in cases(
+                edit, keys[edit.id], misses.get(edit.id, ()), count,
+                formed=self.router is not None, chat=chat,
+            )
+        ]  # fmt: skip
+        return [case for case in found if case.sort in (PROMPT, MISS) or self._fits(case)]
+
+    def _keys_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
+        """Texts of each edit's keys; of codes, those that the memory was given."""
+        found = {edit.id: list(edit.keys) for edit in edits}
+        if self.router is not None:
+            for key in self.live.bank.keys:
+                if key.edit in found and key.text is not None:
+                    found[key.edit].append(key.text)
+        return found
+
+    def _misses_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
+        """Near misses of each edit, none of which is a prompt or key of another."""
+        if self.router is not None and self.relations:
+            return {
+                edit.id: [miss.text for miss in asked.misses]
+                for edit, asked in zip(edits, self._relate(self.router), strict=True)
+            }
+        pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
+        near = {edit.id: pool.of(edit, MISSES * self.settings.asked) for edit in edits}
+        return {
+            edit: [text for text in (*some.template, *some.subject) if text not in taken]
+            for edit, some in near.items()
+        }
+
+    def _relate(self, router: Router) -> list[Related]:
+        """What relations say may be asked of each edit that is held; read once."""
+        edits = tuple(self.edits)
+        if self._related[0] != edits:
+            self._related = edits, asks(edits, self.relations, router)
+        return self._related[1]
+
+    def _fits(self, case: Case) -> bool:
+        return sum(map(len, self._read_as(case))) < self.base.context
+
+    def _read_as(self, case: Case) -> tuple[list[int], list[int]]:
+        """Token ids of what the model reads, and of the target that must follow."""
+        base, target = self.base, case.edit.target
+        if case.chat:
+            return base.encode(chat(base, case.text)), base.encode_bare(target)
+        return split_target(base.encode, base.encode_bare, case.text, target)
+
+    def _told(self, cases: Sequence[Case]) -> list[Asked]:
+        """Cases that must give the target; those that do not at first sight are generated."""
+        if not cases:
+            return []
+        routes = self.model.routes([case.text for case in cases])
+        given = self.model.gives([self._read_as(case) for case in cases], routes)
+        fired = self.model.fired(routes)
+        told = [Answer(c.edit.target if ok else "", edit)
+                for c, ok, edit in zip(cases, given, fired, strict=True)]  # fmt: skip
+        left = [i for i, ok in enumerate(given) if not ok]
+        most = room(self.base.encode_bare, [cases[i].edit.target for i in left])
+        texts = [chat(self.base, cases[i].text) if cases[i].chat else cases[i].text for i in left]
+        where = tophash.Routes(routes.route[left], routes.overlap[left], routes.candidate[left])
+        answers = self.model.answer(texts, most, memory=True, routes=where)
+        for i, new in zip(left, answers, strict=True):
+            told[i] = new
+        return [
+            Asked(case, holds(one, case.edit.target, case.edit.id), one.text.strip(), one.edit)
+            for case, one in zip(cases, told, strict=True)
+        ]
+
+    def _missed(self, cases: Sequence[Case]) -> list[Asked]:
+        """Cases that must reach no edit. Then the base model answers, so nothing is generated."""
+        if not cases:
+            return []
+        fired = self.model.fired(self.model.routes([case.text for case in cases]))
+        return [
+            Asked(case, edit is None, "", edit) for case, edit in zip(cases, fired, strict=True)
+        ]
 
     def _answered(self, edits: Sequence[Edit]) -> dict[str, Answer]:
         """The last audit's answers; those that a later edit of their prompt replaced are asked."""
@@ -372,7 +467,7 @@ class Editor:
         """
         bank, bound = self.live.bank, self.settings.false_fires
         if self.router is not None and self.edits:
-            table = tabled(self.edits, self.relations, self.router, self.settings)
+            table = tabled(self.edits, self._relate(self.router), self.router, self.settings)
             self._record(table)
             return table.thresholds
         if not bound or not bank.keys:

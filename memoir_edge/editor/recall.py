@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.editor.layer import changed, find_site, input_of, width
+from memoir_edge.editor.layer import changed, find_site, head_reads, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, collate, counted, device_of, greedy
 from memoir_edge.errors import MismatchError
@@ -112,8 +112,43 @@ class Edited:
                 out.append(Forced(tuple(split[i][1]), tuple(row[start : start + n].tolist())))
         return out
 
+    @torch.no_grad()
+    def gives(
+        self, asked: Sequence[tuple[list[int], list[int]]], routes: tophash.Routes
+    ) -> list[bool]:
+        """Whether a greedy answer is just the target, by one forward pass in place of generation.
+
+        Args:
+            asked: Token ids of each prompt and of its target. The target may be said in other
+                tokens too: where this is False, only generation tells.
+            routes: Where each prompt goes.
+        """
+        found = [False] * len(asked)
+        order = sorted(range(len(asked)), key=lambda i: sum(map(len, asked[i])))
+        for part in _parts(order, self.batch):
+            split = [asked[i] for i in part]
+            batch = collate(self.base, [[*read, *follow] for read, follow in split], side="right")
+            counts = [len(follow) + 1 for _, follow in split]
+            at = (
+                torch.tensor([row for row, n in enumerate(counts) for _ in range(n)]),
+                torch.tensor([len(read) - 1 + j for read, follow in split
+                              for j in range(len(follow) + 1)]),
+            )  # fmt: skip
+            with self._recall(routes, part), head_reads(self.base.net, at):
+                said = self.base.net(**batch, use_cache=False).logits.argmax(-1).flatten().cpu()
+            for i, tokens in zip(part, said.split(counts), strict=True):
+                *target, end = tokens.tolist()
+                found[i] = target == asked[i][1] and end in self.base.eos
+        return found
+
     def _routes(self, prompts: Sequence[str], memory: bool) -> tophash.Routes | None:
         return self.routes(prompts) if memory and self.live is not None else None
+
+    def fired(self, routes: tophash.Routes) -> list[str | None]:
+        """Ids of the edits that routes lead to; None is the base model."""
+        assert self.live is not None
+        keys = self.live.bank.keys
+        return [keys[route - 1].edit if route > 0 else None for route in routes.route.tolist()]
 
     def _answer(self, text: str, routes: tophash.Routes | None, i: int) -> Answer:
         if routes is None:

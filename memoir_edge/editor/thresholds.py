@@ -11,8 +11,7 @@ from memoir_edge.history.bank import Bank
 from memoir_edge.history.events import Tabled
 from memoir_edge.nearmiss import misses as near_misses
 from memoir_edge.nearmiss import subjects
-from memoir_edge.relations import Relation
-from memoir_edge.router import Router, asks, tabulate
+from memoir_edge.router import Asked, Router, tabulate
 from memoir_edge.router.table import BOUND
 from memoir_edge.router.table import GUARD as NO_EDIT
 from memoir_edge.settings import Settings
@@ -58,17 +57,17 @@ def _keys(bank: Bank, edits: Sequence[Edit]) -> Keys:
 
 
 def tabled(
-    edits: Sequence[Edit], relations: Sequence[Relation], router: Router, settings: Settings
+    edits: Sequence[Edit], asked: Sequence[Asked], router: Router, settings: Settings
 ) -> Tabled:
     """The keys and guards of edits, where a router's codes are the keys, and their thresholds.
 
     Args:
         edits: All that the memory holds; one that brought its own threshold keeps it.
-        relations: What keys, guards and near misses are made of.
+        asked: What is asked of each of them.
         router: Makes the codes.
         settings: With a bound of 0 for false fires, one threshold for all.
     """
-    table = tabulate(asks(edits, relations, router), router, settings.false_fires or BOUND)
+    table = tabulate(asked, router, settings.false_fires or BOUND)
     guard = (table.owner == NO_EDIT).astype(np.uint8)
     limits = table.thresholds.copy()
     if not settings.false_fires:

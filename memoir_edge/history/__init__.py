@@ -18,6 +18,7 @@ from memoir_edge.history.events import (
     Tabled,
     Together,
     Written,
+    Wrong,
 )
 from memoir_edge.history.frames import Frame, JournalError
 from memoir_edge.history.journal import Journal, begin, load, path_of
@@ -43,6 +44,7 @@ __all__ = [
     "Together",
     "Train",
     "Written",
+    "Wrong",
     "begin",
     "load",
     "next_step",

@@ -14,7 +14,7 @@ Knows nothing of files: what an event amounts to is said by state.py.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -138,14 +138,39 @@ class Again:
         return cls(data["edit"], change_of(data, tensors))
 
 
+# What is asked of an edit: its prompt, forms of it, its further keys, and its near misses.
+PROMPT, FORM, KEY, MISS = SORTS = ("prompt", "form", "key", "miss")
+
+Tally = dict[str, tuple[int, int]]  # by sort: texts asked, and how many of them held
+
+
+class Wrong(NamedTuple):
+    """A text that did not hold."""
+
+    edit: str  # whose text it is
+    sort: str
+    text: str
+    answer: str  # nothing for a near miss: it must reach no edit
+    fired: str | None  # id of the edit that it reached
+
+
 @dataclass(frozen=True)
 class Audit:
     """A check of every edit in the memory, by asking the edited model."""
 
     kind: ClassVar[str] = "audit"
     checked: int
-    failed: list[str]  # ids whose own prompt does not give the target
+    failed: list[str]  # ids of edits that do not hold
     probes: list[Probe]
+    tally: dict[str, Tally] = field(default_factory=dict)  # by id; {}: its own prompt alone
+    wrong: list[Wrong] = field(default_factory=list)
+
+    @property
+    def worn(self) -> list[str]:
+        """Ids of edits that do not hold and may if trained again: they are reached and answer."""
+        told = {one.edit for one in self.wrong}
+        reached = {one.edit for one in self.wrong if one.sort != MISS and one.fired == one.edit}
+        return [edit for edit in self.failed if edit in reached or edit not in told]
 
     @property
     def evaluation(self) -> dict[str, Any]:
@@ -154,13 +179,19 @@ class Audit:
 
     def content(self) -> Content:
         """All of it; no tensors."""
-        return {**asdict(self), "probes": [probe._asdict() for probe in self.probes]}, {}
+        probes, wrong = ([one._asdict() for one in rows] for rows in (self.probes, self.wrong))
+        return {**asdict(self), "probes": probes, "wrong": wrong}, {}
 
     @classmethod
     def of(cls, data: dict[str, Any], _tensors: Tensors) -> "Audit":
-        """From a frame's content."""
+        """From a frame's content; earlier versions asked each edit its own prompt alone."""
         probes = [Probe(**probe) for probe in data["probes"]]
-        return cls(data["checked"], list(data["failed"]), probes)
+        wrong = [Wrong(**one) for one in data.get("wrong", [])]
+        tally = {
+            str(edit): {str(sort): (int(asked), int(held)) for sort, (asked, held) in sorts.items()}
+            for edit, sorts in data.get("tally", {}).items()
+        }
+        return cls(data["checked"], list(data["failed"]), probes, tally, wrong)
 
 
 @dataclass(frozen=True)

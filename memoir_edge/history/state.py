@@ -53,11 +53,17 @@ class State:
     probes: list[Probe] = field(default_factory=list)
     evaluation: dict[str, Any] = field(default_factory=dict)
     audits: int = 0  # since an edit came or went
-    broken: list[str] | None = None  # by the last audit, not trained again since; None: no audit
+    audit: Audit | None = None  # the last one since then
+    broken: list[str] | None = None  # by the last audit, to be trained again; None: no audit
     repaired: bool = False  # since the last audit
     calibrated: bool = False  # since an edit was made
     fresh: list[str] = field(default_factory=list)  # edits made since a memory was finished
     passes: Counter[str] = field(default_factory=Counter)  # over them, since the last was made
+
+    @property
+    def failed(self) -> list[str]:
+        """Ids of edits that did not hold when last asked."""
+        return self.audit.failed if self.audit else []
 
     def settled(self, repairs: int) -> bool:
         """The last audit stands, and asks for no more training within so many rounds."""
@@ -114,7 +120,7 @@ def next_step(state: State, schedule: Schedule) -> Step | None:
     """What is to be done once every edit of a run has been made; None when all is settled.
 
     Each fresh edit is trained once more a pass, from where Wm is by then. Then every edit is asked
-    for, those that do not hold are trained again, and all are asked for again, until all hold or
+    for, those that answer wrongly are trained again, and all are asked for again, until all hold or
     the rounds are through.
     """
     if state.broken is None:
@@ -154,7 +160,7 @@ def _fold(event: Event, _state: State, _frame: int) -> None:
 
 @_fold.register
 def _(event: Together, state: State, frame: int) -> None:
-    state.broken, state.audits, state.calibrated = None, 0, False
+    state.broken, state.audit, state.audits, state.calibrated = None, None, 0, False
     for i, made in enumerate(event.edits):
         former = state.bank.add(
             made.id, made.record, made.primary, made.others, made.guards, made.threshold, made.key
@@ -184,7 +190,8 @@ def _(event: Again, state: State, frame: int) -> None:
 @_fold.register
 def _(event: Audit, state: State, _frame: int) -> None:
     state.probes, state.evaluation = event.probes, event.evaluation
-    state.broken, state.repaired, state.audits = event.failed, False, state.audits + 1
+    state.broken, state.repaired, state.audits = event.worn, False, state.audits + 1
+    state.audit = event
 
 
 @_fold.register
@@ -216,7 +223,7 @@ def _(event: Deleted, state: State, _frame: int) -> None:
     state.bank.drop(gone)
     state.changes = [place for place in state.changes if place.edit not in gone]
     state.fresh = [id for id in state.fresh if id not in gone]
-    state.broken, state.audits = None, 0
+    state.broken, state.audit, state.audits = None, None, 0
 
 
 # --- Wm ------------------------------------------------------------------------------------------

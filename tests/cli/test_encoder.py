@@ -67,7 +67,7 @@ def codes(out: Path) -> Codes:
 
 
 def test_keys_and_guards_are_made_and_kept_with_their_texts(whole: Path) -> None:
-    assert kinds(whole) == ["begin", "made", "made", "again", "again", "audit", "keys", "written"]
+    assert kinds(whole) == ["begin", "made", "made", "keys", "again", "again", "audit", "written"]
     found = codes(whole)
     assert found.router.kind == "encoder"
     assert found.keys.shape == (len(found.owner), found.router.bits // 8)

@@ -22,7 +22,7 @@ from memoir_edge.history import (
     Written,
 )
 from memoir_edge.history import frames as frames_file
-from memoir_edge.history.events import BEGIN, KINDS, change_of
+from memoir_edge.history.events import BEGIN, KINDS, Wrong, change_of
 from memoir_edge.memory import Probe, Router
 
 PAGE = (Path(__file__).parents[2] / "docs" / "journal.md").read_text(encoding="utf-8")
@@ -103,6 +103,7 @@ PROBES = [Probe("Où ?", "Rome", "a"), Probe("p", "t")]
     [
         Audit(3, ["a", "b"], PROBES),
         Audit(0, [], []),
+        Audit(2, ["b"], PROBES, {"b": {"form": (2, 1)}}, [Wrong("b", "form", "p", "x", None)]),
         Written("ab" * 32, finished=True),
         Written("ab" * 32, finished=False),
         Deleted(["a", "b"]),

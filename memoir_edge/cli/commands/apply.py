@@ -17,7 +17,8 @@ from memoir_edge.cli.output import Bar, Output, size
 from memoir_edge.cli.plan import look_at, plan_of, show_findings, unmeasured
 from memoir_edge.edits import Edit, Problem, read
 from memoir_edge.errors import InputError
-from memoir_edge.history import Journal, begin, load, path_of
+from memoir_edge.history import Audit, Journal, begin, load, path_of
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Wishes
@@ -25,7 +26,8 @@ from memoir_edge.settings import Wishes
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor, Outcome, Watch
 
-LISTED = 30  # more edits than this are not listed one by one, only those that did not take
+LISTED = 30  # more edits than this are not listed one by one, only those that do not hold
+SORTS = {FORM: "forms", KEY: "keys", MISS: "near misses"}  # that a table has a column for
 
 
 def command(
@@ -45,7 +47,9 @@ def command(
 
     Edits that the memory holds already are skipped by id, so the command can be repeated. All that
     is done goes into OUT.journal at once: after an interruption of any kind the same command goes
-    on where it was, and ends with the same memory. Exit code 1 if an edit does not hold.
+    on where it was, and ends with the same memory. An edit holds if its prompt, forms of it and its
+    keys give the target and stop, and its near misses reach no edit, but for the share of them that
+    --false-fires allows. Exit code 1 if an edit does not hold.
 
     Args:
         edits: JSON lines: {"prompt": ..., "target": ...}.
@@ -81,10 +85,11 @@ def command(
         outcomes = _train(editor, new, out, output)
         seconds = time.monotonic() - start
         made = editor.journal.write(out)
-        failed = editor.journal.state().broken or []
+        audit = editor.journal.state().audit
+    assert audit is not None  # what a run ends with
     skipped = len(wanted) - len(new)
-    _report(made, failed, out, outcomes, findings, warnings, problems, seconds, skipped, output)
-    return 1 if failed else 0
+    _report(made, audit, out, outcomes, findings, warnings, problems, seconds, skipped, output)
+    return 1 if audit.failed else 0
 
 
 def _editor(
@@ -170,7 +175,7 @@ def _nothing_new(
         memory_file.write(former, out)
     elif journal and not journal.check_kin(out):
         journal.write(out)
-    failed = (journal.state().broken if journal else None) or []
+    failed = journal.state().failed if journal else []
     output.say(f"{out} holds all {count} edits already: nothing to do")
     if failed:
         output.say(f"{len(failed)} edits did not hold when last asked: {', '.join(failed)}")
@@ -210,9 +215,47 @@ def _watch(bar: Bar, output: Output) -> "Watch":
     return Watch(begun, bar.advance, lambda edit: begun([edit]), audited)
 
 
+def _show(outcomes: "Sequence[Outcome]", audit: Audit, output: Output) -> None:
+    """A row an edit with what was asked of it, the totals, and what does not hold."""
+    bad = set(audit.failed)
+    listed = outcomes if len(outcomes) <= LISTED else [o for o in outcomes if o.edit.id in bad]
+    output.table(
+        "edits" if listed is outcomes else "edits that do not hold",
+        ["id", "prompt", "before", "after", "loss", "steps", "took", *SORTS.values()],
+        [
+            [o.edit.id, o.edit.prompt, o.before, o.after.text, o.loss, o.steps, _took(o)]
+            + [_share(audit.tally.get(o.edit.id, {}).get(sort)) for sort in SORTS]
+            for o in listed
+        ],
+    )
+    names = {PROMPT: "prompts", **SORTS}
+    totals = {name: _total(audit, sort) for sort, name in names.items()}
+    said = ", ".join(f"{name} {_share(total)}" for name, total in totals.items() if total[0])
+    held = audit.checked - len(bad)
+    output.say(f"asked for all {audit.checked} edits: {held} hold ({said})")
+    output.table(
+        "what does not hold",
+        ["edit", "asked", "text", "answer", "edit that fired"],
+        [[one.edit, one.sort, one.text, one.answer, one.fired] for one in audit.wrong[:LISTED]],
+    )
+    if len(audit.wrong) > LISTED:
+        output.say(f"... and {len(audit.wrong) - LISTED} more; --json lists all")
+    if bad:
+        output.say(f"{len(bad)} do not hold: {', '.join(audit.failed)}")
+
+
+def _total(audit: Audit, sort: str) -> tuple[int, int]:
+    counts = [tally[sort] for tally in audit.tally.values() if sort in tally]
+    return sum(asked for asked, _ in counts), sum(held for _, held in counts)
+
+
+def _share(count: tuple[int, int] | None) -> str | None:
+    return None if count is None else f"{count[1]}/{count[0]}"
+
+
 def _report(
     made: Memory,
-    failed: Sequence[str],
+    audit: Audit,
     out: Path,
     outcomes: "Sequence[Outcome]",
     findings: Sequence[Finding],
@@ -222,19 +265,7 @@ def _report(
     skipped: int,
     output: Output,
 ) -> None:
-    listed = outcomes if len(outcomes) <= LISTED else [o for o in outcomes if not o.took]
-    output.table(
-        "edits" if listed is outcomes else "edits that did not take",
-        ["id", "prompt", "before", "after", "loss", "steps", "took"],
-        [
-            [o.edit.id, o.edit.prompt, o.before, o.after.text, o.loss, o.steps, _took(o)]
-            for o in listed
-        ],
-    )
-    checked = made.evaluation["checked"]
-    output.say(f"asked for all {checked} edits: {checked - len(failed)} hold")
-    if failed:
-        output.say(f"{len(failed)} do not: {', '.join(failed)}")
+    _show(outcomes, audit, output)
     bytes_ = os.path.getsize(out)  # noqa: PTH202
     each = seconds / max(len(outcomes), 1)
     output.say(
@@ -251,8 +282,9 @@ def _report(
         "skipped_bad": [problem._asdict() for problem in problems],
         "findings": [asdict(finding) for finding in findings],
         "warnings": list(warnings),
-        "checked": checked,
-        "failed": failed,
+        "checked": audit.checked,
+        "failed": audit.failed,
+        "wrong": [one._asdict() for one in audit.wrong],
         "edits": [
             {
                 "id": o.edit.id,
@@ -262,6 +294,7 @@ def _report(
                 "after": o.after.text,
                 "loss": o.loss,
                 "steps": o.steps,
+                "asked": audit.tally.get(o.edit.id, {}),
             }
             for o in outcomes
         ],

@@ -141,11 +141,11 @@ class _Asked:
         ]
         remaining = {
             "edits": len(editor.edits),
-            "failed": state.broken or [],
+            "failed": state.failed,
             "trained_again": again,
         }
         back = all(row["base_is_back"] for row in deleted)
-        return Replay(deleted, remaining, back and not state.broken)
+        return Replay(deleted, remaining, back and not state.failed)
 
 
 def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) -> None:

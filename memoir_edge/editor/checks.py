@@ -1,0 +1,105 @@
+"""What a check asks of an edit, and when that counts as held. Knows nothing of models.
+
+prompt   its own
+form     the prompt as people put it: in a chat, as a question; only where a router stands
+         beside the graph, since activations know a prompt in no other form than its keys
+key      a sample of its further keys, which its relation's phrasings are among
+miss     a sample of its near misses: must reach no edit; the base model then answers, by
+         construction, so that nothing need be generated
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memoir_edge.editor.rows import forms
+from memoir_edge.edits import Edit
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, SORTS, Audit, Tally, Wrong
+from memoir_edge.memory import Probe
+
+MISSES = 2  # near misses that are asked for each text of another sort: they cost far less
+PROBES = 16  # that a memory keeps
+
+
+class Case(NamedTuple):
+    """A text that is asked of an edit."""
+
+    edit: Edit
+    sort: str  # one of SORTS
+    text: str
+    chat: bool = False  # said by the user of a chat
+
+
+def cases(
+    edit: Edit, keys: Sequence[str], misses: Sequence[str], count: int, *, formed: bool, chat: bool
+) -> list[Case]:
+    """The edit's own prompt, and some texts of each other sort; the same ones each time.
+
+    Args:
+        edit: The edit.
+        keys: Its further keys.
+        misses: Its near misses.
+        count: Texts of each sort, and `MISSES` times as many near misses.
+        formed: Whether forms of the prompt must reach it.
+        chat: Whether the model has a template for chats.
+
+    >>> edit = Edit(id="a", prompt="The capital of France is", target="Lyon", tags={})
+    >>> [case.text for case in cases(edit, ["Capital of France?"], [], 1, formed=True, chat=False)]
+    ['The capital of France is', 'Question: The capital of France is Answer:', 'Capital of France?']
+    """
+    asked = [Case(edit, PROMPT, edit.prompt)]
+    if formed:
+        said = [Case(edit, FORM, edit.prompt, chat=True)] if chat else []
+        put = [Case(edit, FORM, text) for text in forms(edit.prompt)]
+        asked += [*said, *put][:count]
+    asked += [Case(edit, KEY, text) for text in _some(keys, edit, count)]
+    return asked + [Case(edit, MISS, text) for text in _some(misses, edit, MISSES * count)]
+
+
+def _some(texts: Sequence[str], edit: Edit, count: int) -> list[str]:
+    other = [text for text in dict.fromkeys(texts) if text != edit.prompt]
+    return random.Random(edit.prompt).sample(other, min(count, len(other)))
+
+
+class Asked(NamedTuple):
+    """A case, and what the edited model made of it."""
+
+    case: Case
+    held: bool
+    answer: str
+    fired: str | None  # id of the edit that answered
+
+
+def audit(edits: Sequence[Edit], asked: Sequence[Asked], false_fires: float) -> Audit:
+    """What a check of edits found.
+
+    Args:
+        edits: All edits of the memory.
+        asked: Every case of each of them.
+        false_fires: Share of near misses that may reach an edit; up to it they are reported and
+            no edit fails for them. 0: no share was promised, and none fails.
+    """
+    tally: dict[str, Tally] = {edit.id: {} for edit in edits}
+    for one in asked:
+        count, held = tally[one.case.edit.id].get(one.case.sort, (0, 0))
+        tally[one.case.edit.id][one.case.sort] = (count + 1, held + one.held)
+    wrong = [
+        Wrong(one.case.edit.id, one.case.sort, one.case.text, one.answer, one.fired)
+        for one in asked
+        if not one.held
+    ]
+    missed = [one for one in asked if one.case.sort == MISS]
+    fired = sum(not one.held for one in missed)
+    strict = false_fires > 0 and fired > math.ceil(false_fires * len(missed))
+    bad = {one.edit for one in wrong if strict or one.sort != MISS}
+    probes = [
+        Probe(one.case.text, one.case.edit.target, one.case.edit.id)
+        for one in asked
+        if one.held and one.case.sort == PROMPT
+    ]
+    failed = [edit.id for edit in edits if edit.id in bad]
+    return Audit(len(edits), failed, probes[:PROBES], tally, wrong)
+
+
+__all__ = ["FORM", "KEY", "MISS", "PROMPT", "SORTS", "Asked", "Case", "audit", "cases"]
