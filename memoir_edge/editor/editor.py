@@ -253,6 +253,8 @@ class Editor:
         """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
         if self.router is None:
             return edit.keys
+        if not self.relations:  # a deletion brings none: what the memory was given then
+            return tuple(self._keys_of([edit])[edit.id])
         if self._index is None:
             self._index = Index(self.relations, self.router)
         [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])

@@ -60,3 +60,13 @@ def test_near_misses_that_fire_are_named_and_not_trained(editor: Editor) -> None
     assert fired
     assert {one.fired for one in fired} <= {edit.id for edit in EDITS}
     assert {one.edit for one in fired} <= set(last(editor).failed)
+
+
+def test_without_relations_the_keys_are_those_the_memory_was_given(
+    editor: Editor, demo: BaseModel, words: Any
+) -> None:
+    other = Editor(demo, editor.settings, journal=editor.journal, router=words)
+    assert set(other.phrasings(EDITS[0])) == {*EDITS[0].keys, EDITS[0].prompt}
+    other.again(EDITS[0])
+    other.settle()
+    assert set(last(other).tally[EDITS[0].id]) >= {PROMPT, FORM, KEY}
