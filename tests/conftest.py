@@ -213,7 +213,7 @@ def _words(text: str) -> list[str]:
 
 COMMON = {
     "the", "a", "of", "is", "in", "was", "to", "does", "do", "what", "which", "where", "who",
-    "something", "city", "called",
+    "something", "city", "called", "question", "answer",
 }  # fmt: skip
 
 

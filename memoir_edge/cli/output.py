@@ -116,8 +116,8 @@ class Lines:
         self.begun = self.told = self.clock()
 
     def advance(self, by: int = 1) -> None:
-        """Move on."""
-        self.done += by
+        """Move on; what was not foreseen counts no further than the whole."""
+        self.done = min(self.done + by, self.total)
         self.note("")
 
     def note(self, text: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from memoir_edge.router import Asked
 
 LISTED = 30  # findings that a table shows
+CODED = 64  # texts that a plan times the coding of
 TRIED = 3  # edits that a plan times, after one that warms up
 
 
@@ -82,6 +83,7 @@ def plan_of(
     _show_asked(fit, asked, output)
     bytes_ = _memory_bytes(editor, fit, asked)
     took, rank = _tried(editor, spread(fit, TRIED + 1), output)
+    took = took._replace(keys=_coding(editor, asked) if asked else took.keys * len(new))
     seconds = took.of(len(new), editor.settings.passes)
     grows = len(new) * rank * (editor.settings.k + editor.live.Wm.shape[0]) * 4
     document = {
@@ -188,15 +190,24 @@ def _tried(editor: "Editor", edits: Sequence[Edit], output: Output) -> tuple[Too
             times.append(time.monotonic() - start)
             ranks.append(len(change.U))
             bar.advance()
+    held = editor.live.bank.records
+    kept = [edit for edit in keyed if edit.id in held]  # none that a later one's prompt replaced
     passes = editor.settings.passes > 1
-    count = len(edits)
     return Took(
-        before=_seconds(lambda: editor.answers(edits, memory=False)) / count,
+        before=_seconds(lambda: editor.answers(edits, memory=False)) / len(edits),
         edit=statistics.mean(times[1:] or times),  # the first one warms up
-        keys=_seconds(editor.calibrate),
-        again=_seconds(lambda: [editor.again(edit) for edit in keyed]) / count if passes else 0.0,
-        check=_seconds(lambda: editor.check(keyed)) / count,
+        keys=_seconds(editor.calibrate) / len(edits),
+        again=_seconds(lambda: [editor.again(edit) for edit in kept]) / len(kept) if passes else 0,
+        check=_seconds(lambda: editor.check(kept)) / len(kept),
     ), max(ranks)
+
+
+def _coding(editor: "Editor", asked: "Sequence[Asked]") -> float:
+    """Seconds until every key, guard and near miss has its code."""
+    texts = [miss.text for one in asked for miss in one.misses]
+    more = sum(len(one.keys) + len(one.guards) for one in asked)
+    some = texts[:: max(len(texts) // CODED, 1)] or [text for one in asked for text in one.keys]
+    return _seconds(lambda: editor.keys(some)) / len(some) * (len(texts) + more)
 
 
 def _seconds(act: Callable[[], object]) -> float:

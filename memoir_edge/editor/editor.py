@@ -260,6 +260,8 @@ class Editor:
         """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
         if self.router is None:
             return edit.keys
+        if not self.relations:  # a deletion brings none: what the memory was given then
+            return tuple(self._keys_of([edit])[edit.id])
         if self._index is None:
             self._index = Index(self.relations, self.router)
         [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])
@@ -366,7 +368,7 @@ class Editor:
                  *self._missed([case for case in cases if case.sort == MISS])]  # fmt: skip
 
     def cases(self, edits: Sequence[Edit]) -> list[Case]:
-        """What a check asks of each of these edits, which are all that the memory holds."""
+        """What a check asks of each of these edits, which the memory holds."""
         count, chat = self.settings.asked, bool(self.base.tokenizer.chat_template)
         keys, misses = self._keys_of(edits), self._misses_of(edits) if count else {}
         found = [
@@ -391,10 +393,8 @@ class Editor:
     def _misses_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
         """Near misses of each edit, none of which is a prompt or key of another."""
         if self.router is not None and self.relations:
-            return {
-                edit.id: [miss.text for miss in asked.misses]
-                for edit, asked in zip(edits, self._relate(self.router), strict=True)
-            }
+            related = zip(self.edits, self._relate(self.router), strict=True)
+            return {edit.id: [miss.text for miss in asked.misses] for edit, asked in related}
         pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
         near = {edit.id: pool.of(edit, MISSES * self.settings.asked) for edit in edits}
         return {

@@ -12,3 +12,6 @@ def test_a_line_is_written_every_few_seconds_and_says_how_long_it_takes() -> Non
     now[0] = 20.0
     bar.advance(4)
     assert lines[1:] == ["editing: 4 of 10, 20 s, about 30 s left"]
+    now[0] = 30.0
+    bar.advance(9)
+    assert lines[2:] == ["editing: 10 of 10, 30 s"]

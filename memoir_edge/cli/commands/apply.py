@@ -189,10 +189,13 @@ def _nothing_new(
 
 
 def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> "list[Outcome]":
-    """Train with a bar; when interrupted, what is done is in the memory file too."""
-    with output.progress("editing", len(new)) as bar:
+    """Train with a bar; when interrupted, what is done is in the memory file too.
+
+    Each edit counts once a pass and once for its check; repairs cannot be foreseen.
+    """
+    with output.progress("training and checking", len(new) * (editor.settings.passes + 1)) as bar:
         try:
-            return editor.apply(new, _watch(bar, output))
+            return editor.apply(new, _watch(bar, len(new), output))
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
             editor.journal.write(out, finished=False)
@@ -200,7 +203,7 @@ def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> 
             raise
 
 
-def _watch(bar: Bar, output: Output) -> "Watch":
+def _watch(bar: Bar, count: int, output: Output) -> "Watch":
     from memoir_edge.editor import Watch
 
     def begun(group: Sequence[Edit]) -> Callable[[int, float], None]:
@@ -208,11 +211,16 @@ def _watch(bar: Bar, output: Output) -> "Watch":
             f"loss {loss:.3f} after {step} steps: {group[0].prompt[:40]}"
         )
 
+    def again(edit: Edit) -> Callable[[int, float], None]:
+        bar.advance()
+        return begun([edit])
+
     def audited(checked: int, failed: int) -> None:
+        bar.advance(count)
         if failed:
             output.say(f"{failed} of {checked} edits do not hold")
 
-    return Watch(begun, bar.advance, lambda edit: begun([edit]), audited)
+    return Watch(begun, bar.advance, again, audited)
 
 
 def _show(outcomes: "Sequence[Outcome]", audit: Audit, output: Output) -> None:

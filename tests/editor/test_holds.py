@@ -1,0 +1,72 @@
+"""What a check finds on a model: forms, keys and near misses, mended where training can."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memoir_edge.demo.edits import showcase
+from memoir_edge.editor import BaseModel, Editor, Watch, Wishes, choose
+from memoir_edge.editor.checks import FORM, KEY, MISS, PROMPT
+from memoir_edge.history import Audit
+from memoir_edge.relations import load
+
+EDITS = [replace(edit, keys=edit.rephrase[:2]) for edit in showcase()[:2]]
+
+
+@pytest.fixture
+def editor(demo: BaseModel, words: Any) -> Editor:
+    wishes = Wishes(steps=40, thinned=1, passes=1, asked=2)
+    made = Editor(demo, choose(demo, wishes, coded=True), router=words, relations=load())
+    made.apply(EDITS)
+    return made
+
+
+def last(editor: Editor) -> Audit:
+    found = editor.journal.state().audit
+    assert found
+    return found
+
+
+def test_all_sorts_are_asked_of_each_edit(editor: Editor) -> None:
+    tally = last(editor).tally
+    assert list(tally) == [edit.id for edit in EDITS]
+    for sorts in tally.values():
+        assert {sort: asked for sort, (asked, _) in sorts.items()} == {
+            PROMPT: 1, FORM: 2, KEY: 2, MISS: 4,
+        }  # fmt: skip
+
+
+def test_a_worn_form_is_found_and_trained_again(editor: Editor) -> None:
+    columns = editor.live.columns(editor.live.bank.recalled()[EDITS[0].id])
+    editor.live.Wm[:, columns] = 0
+    first = {one.case.sort for one in editor.check(EDITS) if not one.held and one.fired}
+    assert FORM in first
+    again: list[str] = []
+    editor.settle(Watch(again=lambda e: again.append(e.id) or (lambda step, loss: None)))  # type: ignore[func-returns-value]
+    assert EDITS[0].id in again
+    assert len(again) < editor.settings.repairs
+    assert last(editor).worn == []
+
+
+def test_near_misses_that_fire_are_named_and_not_trained(editor: Editor) -> None:
+    bank = editor.live.bank
+    bank.calibrate(np.full(len(bank.keys), 0.4, np.float32))
+    bank.keys = [replace(key, edit=key.source) for key in bank.keys]  # no guard is left
+    editor.settings = replace(editor.settings, repairs=0)
+    editor.settle()
+    fired = [one for one in last(editor).wrong if one.sort == MISS]
+    assert fired
+    assert {one.fired for one in fired} <= {edit.id for edit in EDITS}
+    assert {one.edit for one in fired} <= set(last(editor).failed)
+
+
+def test_without_relations_the_keys_are_those_the_memory_was_given(
+    editor: Editor, demo: BaseModel, words: Any
+) -> None:
+    other = Editor(demo, editor.settings, journal=editor.journal, router=words)
+    assert set(other.phrasings(EDITS[0])) == {*EDITS[0].keys, EDITS[0].prompt}
+    other.again(EDITS[0])
+    other.settle()
+    assert set(last(other).tally[EDITS[0].id]) >= {PROMPT, FORM, KEY}
