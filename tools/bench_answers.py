@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 from bench_router import ask, counterfact, facts, left_out
-from models import path as model_path
 from rich.console import Console
 from rich.table import Table
 
 from memoir_edge import tophash
+from memoir_edge.demo.models import path as model_path
 from memoir_edge.editor import BaseModel, Editor, Watch, choose, load, quiet
 from memoir_edge.edits import Edit, default_id
 from memoir_edge.relations import Relation, fill

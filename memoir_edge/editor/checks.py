@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from memoir_edge.editor.rows import forms
 from memoir_edge.edits import Edit
-from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, SORTS, Audit, Tally, Wrong
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, Audit, Tally, Wrong
 from memoir_edge.memory import Probe
 
 MISSES = 2  # near misses that are asked for each text of another sort: they cost far less
@@ -100,6 +100,3 @@ def audit(edits: Sequence[Edit], asked: Sequence[Asked], false_fires: float) -> 
     ]
     failed = [edit.id for edit in edits if edit.id in bad]
     return Audit(len(edits), failed, probes[:PROBES], tally, wrong)
-
-
-__all__ = ["FORM", "KEY", "MISS", "PROMPT", "SORTS", "Asked", "Case", "audit", "cases"]

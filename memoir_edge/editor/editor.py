@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.batch import Job, OnStep
-from memoir_edge.editor.checks import MISS, MISSES, PROMPT, Asked, Case, audit, cases
+from memoir_edge.editor.checks import MISSES, Asked, Case, audit, cases
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
@@ -30,7 +30,7 @@ from memoir_edge.editor.prompts import (
     unrelated_prompts,
 )
 from memoir_edge.editor.recall import Edited, check_fit
-from memoir_edge.editor.rows import Row, asked, rows
+from memoir_edge.editor.rows import Row, asked, is_chat, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import targets_reads, train
@@ -51,6 +51,7 @@ from memoir_edge.history import (
     next_step,
     path_of,
 )
+from memoir_edge.history.events import MISS, PROMPT
 from memoir_edge.memory import Base, Memory, no_codes
 from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
@@ -250,7 +251,9 @@ class Editor:
         return job._replace(avoid=avoid)
 
     def _rows(self, edit: Edit) -> list[Row]:
-        texts, chats = asked(edit.prompt, self.phrasings(edit), self.settings)
+        plain = not is_chat(self.base, edit.prompt)
+        settings = self.settings if plain else replace(self.settings, forms=0, chats=0)
+        texts, chats = asked(edit.prompt, self.phrasings(edit), settings)
         return rows(
             self.base, edit.prompt, edit.target, self.prefixes,
             eos=self.settings.eos, texts=texts, chats=chats,
@@ -376,7 +379,7 @@ class Editor:
             for edit in edits
             for case in cases(
                 edit, keys[edit.id], misses.get(edit.id, ()), count,
-                formed=self.router is not None, chat=chat,
+                formed=self.router is not None and not is_chat(self.base, edit.prompt), chat=chat,
             )
         ]  # fmt: skip
         return [case for case in found if case.sort in (PROMPT, MISS) or self._fits(case)]

@@ -78,6 +78,11 @@ def chat(base: BaseModel, text: str) -> list[int]:
     return base.encode_bare(str(shown))
 
 
+def is_chat(base: BaseModel, text: str) -> bool:
+    """Whether a text is a chat already, as a template makes it: no other form of it makes sense."""
+    return any(mark in text for mark in base.tokenizer.all_special_tokens)
+
+
 def asked(prompt: str, phrasings: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
     """What the further rows of an edit ask: as texts, and in chats.
 

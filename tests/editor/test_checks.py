@@ -2,9 +2,9 @@
 
 import pytest
 
-from memoir_edge.editor.checks import FORM, KEY, MISS, PROMPT, Asked, Case, audit, cases
+from memoir_edge.editor.checks import Asked, Case, audit, cases
 from memoir_edge.edits import Edit
-from memoir_edge.history.events import Audit, Wrong
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, Audit, Wrong
 
 A, B = (Edit(id=i, prompt=f"The capital of {i} is", target="Rome", tags={}) for i in "ab")
 KEYS = [f"key {i}" for i in range(9)]

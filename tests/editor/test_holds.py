@@ -8,8 +8,8 @@ import pytest
 
 from memoir_edge.demo.edits import showcase
 from memoir_edge.editor import BaseModel, Editor, Watch, Wishes, choose
-from memoir_edge.editor.checks import FORM, KEY, MISS, PROMPT
 from memoir_edge.history import Audit
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.relations import load
 
 EDITS = [replace(edit, keys=edit.rephrase[:2]) for edit in showcase()[:2]]

@@ -3,7 +3,7 @@
 import pytest
 
 from memoir_edge.editor import BaseModel, Settings
-from memoir_edge.editor.rows import asked, forms, rows
+from memoir_edge.editor.rows import asked, forms, is_chat, rows
 from memoir_edge.errors import InputError
 
 PROMPT = "The capital of France is"
@@ -58,3 +58,9 @@ def test_one_row_has_the_space_that_clients_add_where_the_prompt_has_none() -> N
     assert asked(PROMPT, [], settings)[0] == [forms(PROMPT)[0], f"{PROMPT} "]
     for end in (" ", "\n"):
         assert asked(PROMPT + end, [], settings)[0] == forms(PROMPT + end)[:1]
+
+
+def test_a_rendered_chat_is_told_by_the_tokenizers_own_marks(tiny: BaseModel) -> None:
+    [mark, *_] = tiny.tokenizer.all_special_tokens
+    assert is_chat(tiny, f"{mark}{PROMPT}")
+    assert not is_chat(tiny, PROMPT)

@@ -21,7 +21,7 @@ from memoir_edge.history import Audit, Journal, begin, load, path_of
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
-from memoir_edge.settings import Wishes
+from memoir_edge.settings import Settings, Wishes
 
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor, Outcome, Watch
@@ -117,9 +117,15 @@ def _say_settings(editor: "Editor", output: Output) -> None:
     output.say(
         f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, "
         f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
-        f"at most {settings.steps} steps, rows: 1 plain, {len(editor.prefixes)} prefixed, "
-        f"{settings.thinned} thinned, spare {settings.spare:g}"
+        f"at most {settings.steps} steps, rows: {_rows(settings)}, spare {settings.spare:g}"
     )
+
+
+def _rows(settings: Settings) -> str:
+    names = ("forms", "phrasings", "chats", "prefixes", "thinned", "thinned_forms")
+    counts = {name: getattr(settings, name) for name in names}
+    told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
+    return ", ".join(["1 plain", *told])
 
 
 # --- What there is already -----------------------------------------------------------------------
