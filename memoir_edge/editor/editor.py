@@ -51,7 +51,7 @@ from memoir_edge.history import (
     next_step,
     path_of,
 )
-from memoir_edge.history.events import MISS, PROMPT
+from memoir_edge.history.events import MISS, PROMPT, Wrong
 from memoir_edge.memory import Base, Memory, no_codes
 from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
@@ -243,17 +243,25 @@ class Editor:
         return self.journal.state()
 
     def _job(self, edit: Edit, primary: Bytes, *, held: bool) -> Job:
-        job = Job(self.live.columns(primary), self._rows(edit))
+        job = Job(self.live.columns(primary), self._rows(edit, self._wrong(edit) if held else ()))
         if not self.settings.spare:
             return job
         own = self._read(edit, job.columns) if held else None
         avoid = self._gathered().avoided(job.columns, own, self.settings.spare)
         return job._replace(avoid=avoid)
 
-    def _rows(self, edit: Edit) -> list[Row]:
+    def _wrong(self, edit: Edit) -> list[Wrong]:
+        """What the last check found to reach an edit and not to give its target."""
+        found = self.journal.state().audit
+        told = found.wrong if found else []
+        return [one for one in told if one.edit == one.fired == edit.id and one.sort != MISS]
+
+    def _rows(self, edit: Edit, wrong: Sequence[Wrong] = ()) -> list[Row]:
+        """Training rows; what was found wrong is asked besides."""
         plain = not is_chat(self.base, edit.prompt)
         settings = self.settings if plain else replace(self.settings, forms=0, chats=0)
         texts, chats = asked(edit.prompt, self.phrasings(edit), settings)
+        texts += [one.text for one in wrong if one.text not in (edit.prompt, *texts)]
         return rows(
             self.base, edit.prompt, edit.target, self.prefixes,
             eos=self.settings.eos, texts=texts, chats=chats,

@@ -138,7 +138,7 @@ def test_a_hundred_and_fifty_edits_of_the_demo_model(demo: BaseModel) -> None:
     outcomes = editor.apply(edits)
     report = evaluate(edited(demo, from_bytes(to_bytes(editor.memory()))), edits)
     print(report)
-    assert editor.journal.state().broken == [o.edit.id for o in outcomes if not o.took]
+    assert {o.edit.id for o in outcomes if not o.took} <= set(editor.journal.state().failed)
     assert (report.free.reliability or 0) >= 0.995
     assert (report.free.generalization or 0) >= 0.95
     everyday = [f"{who} forgot to bring the" for who in ("My uncle", "The cook", "Nobody")]

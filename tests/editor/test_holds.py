@@ -9,7 +9,7 @@ import pytest
 from memoir_edge.demo.edits import showcase
 from memoir_edge.editor import BaseModel, Editor, Watch, Wishes, choose
 from memoir_edge.history import Audit
-from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, Wrong
 from memoir_edge.relations import load
 
 EDITS = [replace(edit, keys=edit.rephrase[:2]) for edit in showcase()[:2]]
@@ -70,3 +70,17 @@ def test_without_relations_the_keys_are_those_the_memory_was_given(
     other.again(EDITS[0])
     other.settle()
     assert set(last(other).tally[EDITS[0].id]) >= {PROMPT, FORM, KEY}
+
+
+def test_what_was_found_wrong_is_asked_in_its_next_training(editor: Editor) -> None:
+    own = EDITS[0]
+    reached = [
+        Wrong(own.id, KEY, "France is run from", "Paris", own.id),
+        Wrong(own.id, KEY, "Who runs France?", "Paris", None),  # routing's, not training's
+        Wrong(own.id, MISS, "The capital of Spain is", "", own.id),
+    ]
+    before = editor._rows(own)
+    editor._record(replace(last(editor), wrong=reached))
+    told = editor._rows(own, editor._wrong(own))
+    [more] = [row for row in told if row not in before]
+    assert editor.base.decode(more.prompt) == "France is run from"
