@@ -72,7 +72,7 @@ def begun(edits: Path, out: Path, size: int) -> "subprocess.Popen[str]":
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(edits: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
-    with begun(edits, out, path_of(whole).stat().st_size // 3) as running:
+    with begun(edits, out, path_of(whole).stat().st_size // 6) as running:
         running.send_signal(signal.SIGINT)
         rest = running.communicate()[0]
     assert running.returncode == 130
