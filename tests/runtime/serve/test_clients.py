@@ -59,13 +59,13 @@ def test_replies_are_taken_as_history(running, stream):
         for _ in range(3):
             if stream:
                 parts = client.chat.completions.create(
-                    model="default", messages=messages, stream=True, max_tokens=3
+                    model="default", messages=messages, stream=True, max_tokens=1
                 )
                 text = "".join(part.choices[0].delta.content or "" for part in parts)
                 messages.append({"role": "assistant", "content": text, "refusal": None})
             else:
                 reply = client.chat.completions.create(
-                    model="default", messages=messages, max_tokens=3
+                    model="default", messages=messages, max_tokens=1
                 )
                 messages.append(reply.choices[0].message)
             messages += ASK
