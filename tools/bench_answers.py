@@ -31,6 +31,7 @@ from rich.table import Table
 from memoir_edge import tophash
 from memoir_edge.demo.models import path as model_path
 from memoir_edge.editor import BaseModel, Editor, Watch, choose, load, quiet
+from memoir_edge.editor.prompts import rendered
 from memoir_edge.edits import Edit, default_id
 from memoir_edge.relations import Relation, fill
 from memoir_edge.relations import load as load_relations
@@ -84,7 +85,7 @@ def world(
     for i, text in made.asked:
         form = "question" if text.endswith("?") else "statement"
         asked.setdefault(form, []).append((edits[i], text))
-    asked["chat"] = [(edit, chat(base, text)) for edit, text in asked["question"]]
+    asked["chat"] = [(edit, rendered(base, text)) for edit, text in asked["question"]]
     return edits, asked
 
 
@@ -100,12 +101,6 @@ def targeted(edit: Edit) -> Edit:
         and record["prompt"].replace(record["subject"], "{}").lower() in known
     )
     return replace(edit, target=target, id=default_id(edit.prompt, target))
-
-
-def chat(base: BaseModel, text: str) -> str:
-    """What the model reads when a user says this."""
-    turn = [{"role": "user", "content": text}]
-    return str(base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 
 def measure(

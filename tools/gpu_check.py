@@ -434,8 +434,8 @@ def swapped(ported: Path, memory: Memory, device: str) -> Figures:
     session = Session(ported, providers=PROVIDERS[device])
     prompts = _prompts()
     said = []
-    for now in (None, memory, None, memory):
-        session.swap(now)
+    for swapped_in in (None, memory, None, memory):
+        session.swap(swapped_in)
         said.append(_said(session.generate(prompts, Options(max_new_tokens=8))))
     differ = sum(a != b for first, again in ((0, 2), (1, 3))
                  for a, b in zip(said[first], said[again], strict=True))  # fmt: skip

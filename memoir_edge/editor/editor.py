@@ -19,11 +19,11 @@ from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.batch import Job, OnStep
 from memoir_edge.editor.checks import MISSES, Asked, Case, audit, cases
+from memoir_edge.editor.holds import fits, missed, told
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
 from memoir_edge.editor.prompts import (
-    chat,
     keyed,
     own_texts,
     refuse_too_long,
@@ -60,7 +60,6 @@ from memoir_edge.router.asks import Asked as Related
 from memoir_edge.router.asks import asks, keys, subject_of
 from memoir_edge.router.reading import Index
 from memoir_edge.settings import Settings
-from memoir_edge.text import split_target
 from memoir_edge.tophash import SCALED, Bytes, Floats
 
 
@@ -375,8 +374,8 @@ class Editor:
     def check(self, edits: Sequence[Edit]) -> list[Asked]:
         """Ask edits of the memory whatever a check asks; nothing is recorded."""
         cases = self.cases(edits)
-        return [*self._told([case for case in cases if case.sort != MISS]),
-                 *self._missed([case for case in cases if case.sort == MISS])]  # fmt: skip
+        return [*told(self.model, [case for case in cases if case.sort != MISS]),
+                *missed(self.model, [case for case in cases if case.sort == MISS])]  # fmt: skip
 
     def cases(self, edits: Sequence[Edit]) -> list[Case]:
         """What a check asks of each of these edits, which the memory holds."""
@@ -390,7 +389,7 @@ class Editor:
                 formed=self.router is not None and not is_chat(self.base, edit.prompt), chat=chat,
             )
         ]  # fmt: skip
-        return [case for case in found if case.sort in (PROMPT, MISS) or self._fits(case)]
+        return [case for case in found if case.sort in (PROMPT, MISS) or fits(self.base, case)]
 
     def _keys_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
         """Texts of each edit's keys; of codes, those that the memory was given."""
@@ -419,46 +418,6 @@ class Editor:
         if self._related[0] != edits:
             self._related = edits, asks(edits, self.relations, router)
         return self._related[1]
-
-    def _fits(self, case: Case) -> bool:
-        return sum(map(len, self._read_as(case))) < self.base.context
-
-    def _read_as(self, case: Case) -> tuple[list[int], list[int]]:
-        """Token ids of what the model reads, and of the target that must follow."""
-        base, target = self.base, case.edit.target
-        if case.chat:
-            return base.encode(chat(base, case.text)), base.encode_bare(target)
-        return split_target(base.encode, base.encode_bare, case.text, target)
-
-    def _told(self, cases: Sequence[Case]) -> list[Asked]:
-        """Cases that must give the target; those that do not at first sight are generated."""
-        if not cases:
-            return []
-        routes = self.model.routes([case.text for case in cases])
-        given = self.model.gives([self._read_as(case) for case in cases], routes)
-        fired = self.model.fired(routes)
-        told = [Answer(c.edit.target if ok else "", edit)
-                for c, ok, edit in zip(cases, given, fired, strict=True)]  # fmt: skip
-        left = [i for i, ok in enumerate(given) if not ok]
-        most = room(self.base.encode_bare, [cases[i].edit.target for i in left])
-        texts = [chat(self.base, cases[i].text) if cases[i].chat else cases[i].text for i in left]
-        where = tophash.Routes(routes.route[left], routes.overlap[left], routes.candidate[left])
-        answers = self.model.answer(texts, most, memory=True, routes=where)
-        for i, new in zip(left, answers, strict=True):
-            told[i] = new
-        return [
-            Asked(case, holds(one, case.edit.target, case.edit.id), one.text.strip(), one.edit)
-            for case, one in zip(cases, told, strict=True)
-        ]
-
-    def _missed(self, cases: Sequence[Case]) -> list[Asked]:
-        """Cases that must reach no edit. Then the base model answers, so nothing is generated."""
-        if not cases:
-            return []
-        fired = self.model.fired(self.model.routes([case.text for case in cases]))
-        return [
-            Asked(case, edit is None, "", edit) for case, edit in zip(cases, fired, strict=True)
-        ]
 
     def _answered(self, edits: Sequence[Edit]) -> dict[str, Answer]:
         """The last audit's answers; those that a later edit of their prompt replaced are asked."""

@@ -46,13 +46,18 @@ def ways(base: BaseModel, prompt: str, texts: Sequence[str] = ()) -> list[str]:
     return [text for text in other if len(base.encode(text)) < base.context]
 
 
+def rendered(base: BaseModel, said: str) -> str:
+    """A chat of one user message as the model's template makes it, up to where it is answered."""
+    turn = [{"role": "user", "content": said}]
+    return str(base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+
 def chat(base: BaseModel, prompt: str) -> str:
     """The text that the tokenizer turns into what a chat of one user message is read as.
 
     Where the tokenizer adds a BOS to any text, the template's own is left out.
     """
-    said = [{"role": "user", "content": prompt}]
-    text = str(base.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    text = rendered(base, prompt)
     bos = base.tokenizer.bos_token
     twice = bos and list(base.tokenizer(text)["input_ids"])[:2] == 2 * [base.tokenizer.bos_token_id]
     return text.removeprefix(str(bos)) if twice else text

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from memoir_edge.editor.model import BaseModel
+from memoir_edge.editor.prompts import rendered
 from memoir_edge.errors import InputError
 from memoir_edge.relations.relation import QUESTION_MARKS
 from memoir_edge.settings import Settings
@@ -56,7 +57,7 @@ def rows(
     plain = [prompt, *texts]
     made = [split_target(base.encode, base.encode_bare, text, target) for text in plain]
     if base.tokenizer.chat_template:
-        made += [(chat(base, text), base.encode_bare(target)) for text in chats]
+        made += [(chat_ids(base, text), base.encode_bare(target)) for text in chats]
     made += [
         split_target(base.encode, base.encode_bare, f"{prefix}. {prompt}", target)
         for prefix in prefixes
@@ -71,11 +72,9 @@ def rows(
     return [row for row in found if sum(map(len, row)) <= base.context]
 
 
-def chat(base: BaseModel, text: str) -> list[int]:
+def chat_ids(base: BaseModel, said: str) -> list[int]:
     """Token ids of a chat in which the user says this and the model is to answer."""
-    turn = [{"role": "user", "content": text}]
-    shown = base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    return base.encode_bare(str(shown))
+    return base.encode_bare(rendered(base, said))
 
 
 def is_chat(base: BaseModel, text: str) -> bool:

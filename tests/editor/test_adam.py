@@ -182,9 +182,10 @@ def test_likely_tokens_stand_for_all() -> None:
     logits, wanted = torch.randn(4, 500) * 3, torch.tensor([7, 11, 499, 0])
     likely = Likely(logits, wanted)
     assert len(likely.ids) < 200
-    for now in (logits, logits.index_add(1, likely.ids, torch.randn(4, len(likely.ids)))):
-        expected = torch.nn.functional.cross_entropy(now, wanted, reduction="none")
-        assert torch.allclose(likely.nats(now[:, likely.ids]), expected, atol=1e-5)
+    moved = logits.index_add(1, likely.ids, torch.randn(4, len(likely.ids)))
+    for all_logits in (logits, moved):
+        expected = torch.nn.functional.cross_entropy(all_logits, wanted, reduction="none")
+        assert torch.allclose(likely.nats(all_logits[:, likely.ids]), expected, atol=1e-5)
     few = Likely(logits[:, :20], wanted.clamp(max=19))  # all tokens are among them: none remain
     assert torch.isfinite(few.nats(logits[:, :20])).all()
 

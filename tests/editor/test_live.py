@@ -28,8 +28,8 @@ def test_a_memory_that_thaws_is_the_one_that_was_edited(editor: Editor) -> None:
     thawed = thaw(memory, torch.device("cpu"))
     assert np.array_equal(thawed.Wm.numpy(), to_dense(memory))
     assert torch.equal(thawed.Wm, editor.live.Wm)
-    for now, then in zip(thawed.bank.arrays(), editor.live.bank.arrays(), strict=True):
-        assert np.array_equal(now, then)
+    for found, expected in zip(thawed.bank.arrays(), editor.live.bank.arrays(), strict=True):
+        assert np.array_equal(found, expected)
     f = np.random.default_rng(0).normal(size=(5, 44)).astype(np.float32)
     assert np.array_equal(thawed.hashing.mask(f), editor.live.hashing.mask(f))
 
