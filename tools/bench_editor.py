@@ -28,7 +28,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import BaseModel, Editor, Settings, descent, quiet, train
+from memoir_edge.editor import BaseModel, Editor, Settings, descent, quiet
+from memoir_edge.editor import run as run_module
 from memoir_edge.editor.layer import changed
 from memoir_edge.editor.model import collate
 from memoir_edge.editor.rows import Row, rows
@@ -122,7 +123,7 @@ def model(shape: str, device: str) -> BaseModel:
 def ours(editor: Editor, edit: Edit, phases: dict[str, float]) -> list[float]:
     """`Editor.edit`, with a clock around its parts."""
     losses: list[float] = []
-    parts = {"mask": (Editor, "masks"), "below the site": (train, "resumed_at"),
+    parts = {"mask": (Editor, "masks"), "below the site": (run_module, "resumed_at"),
              "low rank": (descent, "low_rank")}  # fmt: skip
     start, former = time.perf_counter(), {}
     spent = dict.fromkeys(parts, 0.0)
