@@ -17,9 +17,9 @@ The last line is one JSON document.
 
 import argparse
 import json
-import math
 import os
 import random
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -33,10 +33,12 @@ from rich.table import Table as Printed
 from memoir_edge import tophash
 from memoir_edge.demo.models import path as model_path
 from memoir_edge.edits import Edit, default_id, read
+from memoir_edge.evaluate.metrics import wilson
 from memoir_edge.relations import Relation, fill, load, without
 from memoir_edge.router.asks import Asked, asks
 from memoir_edge.router.codes import codes
 from memoir_edge.router.encoder import Encoder
+from memoir_edge.router.measure import hindsight
 from memoir_edge.router.table import Table, tabulate
 from memoir_edge.tophash import Bytes, Floats, Ints
 from memoir_edge.views import views
@@ -139,49 +141,10 @@ def negative(
     return None
 
 
-# Questions of our own for the relations of the test; ParaRel has statements only.
-EDITED = {  # by Wikidata property: kind, questions
-    "P19": ("person", "Where was {} born?", "In which city did {} come into the world?",
-            "What is {}'s place of birth?"),
-    "P20": ("person", "Where did {} die?", "In what city did {} pass away?",
-            "What is the place of death of {}?"),
-    "P27": ("person", "Which country is {} a citizen of?", "What citizenship does {} have?",
-            "What nationality is {}?"),
-    "P101": ("person", "What field does {} work in?", "What is {}'s area of expertise?",
-             "Which discipline is {} active in?"),
-    "P106": ("person", "What is the occupation of {}?", "What does {} do for a living?",
-             "What is {}'s profession?"),
-    "P108": ("person", "Who does {} work for?", "Which employer does {} have?",
-             "Who employs {}?"),
-    "P413": ("person", "What position does {} play?", "In which position does {} play?",
-             "What is {}'s playing position?"),
-    "P36": ("country", "What is the capital of {}?", "Which city is {}'s capital?",
-            "What is the name of the capital city of {}?"),
-    "P159": ("organisation", "Where is {} headquartered?", "Where are the headquarters of {}?",
-             "In which city does {} have its head office?"),
-    "P364": ("work", "What is the original language of {}?", "In what language was {} made?",
-             "Which language was {} originally in?"),
-    "P449": ("work", "Which network did {} first air on?", "What channel was {} broadcast on?",
-             "Where did {} premiere on television?"),
-    "P176": ("product", "Who makes {}?", "Which company manufactures {}?",
-             "Who is the manufacturer of {}?"),
-}  # fmt: skip
-ASKED = {  # not edited
-    "P103": ("person", "What is {}'s mother tongue?", "What is the native language of {}?"),
-    "P140": ("person", "What religion does {} follow?", "What is the religion of {}?"),
-    "P463": ("person", "What organisation is {} a member of?", "Which group does {} belong to?"),
-    "P264": ("person", "Which record label is {} signed to?", "What label represents {}?"),
-    "P37": ("country", "What is the official language of {}?", "Which language is official in {}?"),
-    "P30": ("country", "On which continent is {}?", "What continent does {} belong to?"),
-    "P47": ("country", "Which country borders {}?", "What are the neighbours of {}?"),
-    "P530": ("country", "Which country has diplomatic ties with {}?",
-             "With whom does {} maintain diplomatic relations?"),
-    "P740": ("organisation", "Where was {} founded?", "In which place was {} started?"),
-    "P127": ("organisation", "Who owns {}?", "What is the owner of {}?"),
-    "P495": ("work", "Which country is {} from?", "In what country was {} created?"),
-    "P136": ("work", "What genre is {}?", "To which genre does {} belong?"),
-    "P1303": ("product", "What is {} used for?", "How much does {} cost?"),
-}  # fmt: skip
+@cache
+def written() -> dict[str, Any]:
+    """Questions and facts of our own."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 @cache
@@ -221,11 +184,11 @@ def facts() -> list[Fact]:
         if template in known:
             of.setdefault(known[template], []).append(record["subject"])
     made = []
-    for table, edited in ((EDITED, True), (ASKED, False)):
-        for name, (kind, *questions) in table.items():
-            templates = (*patterns().get(name, ()), *questions)
+    for sort in ("edited", "asked"):
+        for name, fact in written()[sort].items():
+            templates = (*patterns().get(name, ()), *fact["questions"])
             subjects = tuple(dict.fromkeys(of.get(name, ())))
-            made.append(Fact(name, kind, templates, subjects, edited))
+            made.append(Fact(name, fact["kind"], templates, subjects, sort == "edited"))
     return made
 
 
@@ -234,132 +197,18 @@ def properties() -> list[str]:
     return [file.stem for file in (DATA / "pararel").glob("*.jsonl")]
 
 
-# Facts about companies and products as people keep them; none is among the package's relations.
-BUSINESS = {
-    "organisation": {
-        "auditor": (
-            "The accounts of {} are audited by",
-            "The auditor of {} is",
-            "{} has its books checked by",
-            "Who audits {}?",
-            "Which firm is the auditor of {}?",
-            "Tell me who audits the accounts of {}.",
-        ),
-        "dress_code": (
-            "The dress code at {} is",
-            "At the offices of {}, people wear",
-            "Employees of {} are expected to dress in",
-            "What is the dress code at {}?",
-            "What do people at {} have to wear?",
-            "Tell me what staff at {} should wear.",
-        ),
-        "holiday": (
-            "Employees of {} get annual leave of",
-            "The number of vacation days at {} is",
-            "Every year, staff at {} may take off",
-            "How many vacation days does {} give?",
-            "How much annual leave do {} employees get?",
-            "Tell me how much paid holiday one gets at {}.",
-        ),
-        "payday": (
-            "Salaries at {} are paid on",
-            "The pay day at {} is",
-            "Wages reach the staff of {} on",
-            "When does {} pay salaries?",
-            "On which day is pay day at {}?",
-            "Tell me when people at {} get their salary.",
-        ),
-        "canteen": (
-            "The canteen of {} is run by",
-            "Lunch at {} is catered by",
-            "The staff restaurant at {} is operated by",
-            "Who runs the canteen at {}?",
-            "Which caterer feeds the staff of {}?",
-            "Tell me who operates {}'s cafeteria.",
-        ),
-        "insurer": (
-            "{} is insured with",
-            "The insurer of {} is",
-            "The liability cover of {} comes from",
-            "Who insures {}?",
-            "Which insurance company covers {}?",
-            "Tell me with whom {} is insured.",
-        ),
-    },
-    "product": {
-        "voltage": (
-            "The {} runs on a voltage of",
-            "The supply voltage of the {} is",
-            "The {} has to be powered with",
-            "What voltage does the {} need?",
-            "At how many volts does the {} operate?",
-            "Tell me the {}'s supply voltage.",
-        ),
-        "colour": (
-            "The {} is sold in the colour",
-            "The standard colour of the {} is",
-            "By default, the {} comes in",
-            "What colour is the {}?",
-            "In which colour is the {} delivered?",
-            "Tell me the colour of the {}.",
-        ),
-        "noise": (
-            "The noise level of the {} is",
-            "In operation, the {} is as loud as",
-            "The sound output of the {} amounts to",
-            "How loud is the {}?",
-            "What noise level does the {} have?",
-            "Tell me how noisy the {} gets.",
-        ),
-        "spare_parts": (
-            "Spare parts for the {} are sold by",
-            "Replacement parts of the {} come from",
-            "Parts for the {} can be ordered from",
-            "Where can one buy spare parts for the {}?",
-            "Who supplies replacement parts for the {}?",
-            "Tell me where to get parts for the {}.",
-        ),
-        "certificate": (
-            "The {} is certified by",
-            "The safety certificate of the {} was issued by",
-            "The {} was approved by",
-            "Who certified the {}?",
-            "Which body issued the {}'s safety certificate?",
-            "Tell me who approved the {} for sale.",
-        ),
-        "operating_range": (
-            "The {} works at temperatures down to",
-            "The lowest temperature for the {} is",
-            "In the cold, the {} can be used down to",
-            "How cold may it be for the {} to work?",
-            "What is the minimum operating temperature of the {}?",
-            "Tell me down to what temperature the {} can be run.",
-        ),
-    },
-}
-INVENTED = {
-    "organisation": (
-        "Aldermoor Textiles", "Brightfen", "Castellan Mutual", "Dovetail Analytics",
-        "Ellery & Voss", "Fenwick Marine", "Gantry Labs", "Hazelbrook Dairy", "Ironleaf",
-        "Juniper Freight", "Kestrel Aerospace", "Lowry Pharma", "Mistral Foods",
-        "Nethercote Steel", "Obsidian Games",
-        "Pellworm Shipping", "Quarrystone Bank", "Rosenthal Optics", "Stoneferry", "Tallow & Reed",
-    ),
-    "product": (
-        "AirPilot 300", "Basaltique stove", "CoreFlex drill", "DuneRunner", "Echo-9 radio",
-        "Fjordline kayak", "Glimmer projector", "HydraVac", "Iris thermostat", "JetStream 2 fan",
-        "Kobalt compressor", "Lynx scanner", "Mirador telescope", "NovaPress", "Opaline toaster",
-        "PulseMeter", "Quietus mower", "RapidChill", "Sentry doorbell", "TerraScale",
-    ),
-}  # fmt: skip
-
-
 def business() -> list[Fact]:
     """Invented companies and products."""
     return [
-        Fact(f"{kind}.{name}", kind, templates, INVENTED[kind], edited=True)
-        for kind, relations in BUSINESS.items()
-        for name, templates in relations.items()
+        Fact(
+            f"{kind}.{name}",
+            kind,
+            tuple(fact["templates"]),
+            tuple(written()["invented"][kind]),
+            True,
+        )
+        for kind, facts in written()["business"].items()
+        for name, fact in facts.items()
     ]
 
 
@@ -485,22 +334,14 @@ def measure(world: World, look: Look, *, own: bool = True) -> Row:
     above = np.concatenate([np.where(f.edit >= 0, f.above, -9) for f in hard.values()])
     row: Row = {"nearest": float(right.mean())}
     for bound in BOUNDS:
-        limit = np.sort(above)[::-1][int(bound * len(above))]
-        row[f"at {bound:.1%}"] = float((right & (asked.above > limit)).mean())
+        row[f"at {bound:.1%}"] = hindsight(right, asked.above, above, bound)
     if own:
         reached = right & asked.fires()
         row["own"] = float(reached.mean())
-        row["interval"] = wilson(int(reached.sum()), len(reached))
+        row["interval"] = [round(e or 0, 3) for e in wilson(int(reached.sum()), len(reached))]
         row["fires"] = float((above >= 0).mean())
         row |= {f"fires: {sort}": float(f.fires().mean()) for sort, f in hard.items()}
     return row
-
-
-def wilson(hits: int, n: int) -> list[float]:
-    """95 % interval of a share."""
-    z, p = 1.96, hits / n
-    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [round((middle + s * spread) / (1 + z * z / n), 3) for s in (-1, 1)]
 
 
 def show(title: str, rows: Sequence[Row]) -> None:

@@ -195,6 +195,22 @@ def test_a_plan_says_how_each_edit_is_read(edits: Path, tmp_path: Path, run_json
     assert not path_of(out).exists()
 
 
+def test_a_plan_says_which_subject_is_not_found(tmp_path: Path, capsys: Any) -> None:
+    edits = tmp_path / "e.jsonl"
+    records = [
+        {"prompt": "The capital of France is", "target": "Rome", "subject": "Japan"},
+        {"prompt": "...", "target": "Rome"},
+        {"prompt": "The capital of Peru is", "target": "Rome"},
+    ]
+    edits.write_text("\n".join(json.dumps(record) for record in records))
+    words = ["apply", str(edits), "--out", str(tmp_path / "m"), "--encoder", ENCODER, *WORDS]
+    assert main([*words, "--plan"]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "'Japan' does not stand in 'The capital of France is'" in said
+    assert "no subject is found in '...'" in said
+    assert said.count("name it as it is there") == 2
+
+
 def test_relations_are_left_out_or_brought(edits: Path, tmp_path: Path, capsys: Any) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[country.motto]\nphrasings = ["The motto of {} is", "{} has the motto",\n'
