@@ -5,8 +5,9 @@
 Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of our own), `present`
 (the same, its relations among those that keys and guards are made of), `business` (invented
 companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
-`zsre`, `counterfact`, `variants` (careless typing, chats), `sites` (what a language model's own
-activations reach: slow). All but the last by default.
+`zsre`, `counterfact`, `variants` (careless typing, chats), `languages` (German, Spanish, French),
+`follow` (follow-ups that name no subject), `sites` (what a language model's own activations reach:
+slow). All but the last by default.
 
 A hard negative is the same template with another subject, the same subject asked another relation,
 or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
@@ -62,6 +63,7 @@ class World:
     hard: dict[str, list[str]]  # by sort
     relations: Sequence[Relation]  # that keys and guards are made of
     same: list[set[int]] = field(default_factory=list)  # edits that will do as well
+    facts: Sequence["Fact"] = ()  # of each edit
 
     def right(self, edit: Ints) -> np.ndarray:
         """Which of `asked` an edit that will do was found for."""
@@ -117,7 +119,8 @@ def ask(
                 hard[sort] |= {text} if text else set()
     own = {e.prompt for e in edits} | {key for e in edits for key in e.keys}
     own |= {text for _, text in asked}
-    return World(edits, asked, {s: sorted(t - own) for s, t in hard.items()}, relations)
+    hard_ = {s: sorted(t - own) for s, t in hard.items()}
+    return World(edits, asked, hard_, relations, facts=[fact for fact, _ in pairs])
 
 
 def negative(
@@ -451,9 +454,7 @@ def alone(bench: Bench) -> list[Row]:
 def misses_of(i: int, world: World, seed: int, count: int = 200) -> list[str]:
     """Near misses of one edit."""
     dice = random.Random(seed + i)
-    prompt, subject = world.edits[i].prompt, str(world.edits[i].subject)
-    [fact] = [f for f in facts() if f.edited and subject in f.subjects
-              and prompt in {fill(t, subject) for t in f.templates}][:1]  # fmt: skip
+    prompt, subject, fact = world.edits[i].prompt, str(world.edits[i].subject), world.facts[i]
     template = next(t for t in fact.templates if fill(t, subject) == prompt)
     made: dict[str, None] = {}
     for _ in range(20 * count):
@@ -522,6 +523,45 @@ def variants(bench: Bench) -> list[Row]:
             row = measure(replace(world, asked=asked, hard=hard), look)
             rows.append({"edits": label, "typed": name, **row})
     return rows
+
+
+def languages(bench: Bench) -> list[Row]:
+    """English edits asked in other languages, and hard negatives in the same."""
+    world = ask(facts(), load(), bench.edits, bench.seed)
+    look = bench.product(world)
+    rows = []
+    for language, questions in written()["languages"].items():
+        dice = random.Random(bench.seed)
+        asked = [(i, questions[f.name].replace("{}", subject(world, i)))
+                 for i, f in enumerate(world.facts)]  # fmt: skip
+        there = [replace(f, templates=(questions[f.name],)) for f in facts() if f.edited]
+        of = {f.name: f for f in there}
+        taken = {(f.name, subject(world, i)) for i, f in enumerate(world.facts)}
+        made = {
+            sort: {
+                negative(sort, of[f.name], subject(world, i), questions[f.name], there, taken, dice)
+                for i, f in enumerate(world.facts)
+            }
+            for sort in SORTS
+        }
+        hard = {sort: sorted(filter(None, texts)) for sort, texts in made.items()}
+        rows.append({"asked in": language, **measure(replace(world, asked=asked, hard=hard), look)})
+    return rows
+
+
+def subject(world: World, i: int) -> str:
+    """Of an edit."""
+    return str(world.edits[i].subject)
+
+
+def follow(bench: Bench) -> list[Row]:
+    """Follow-ups that name no subject: "Where was he born?" after a turn that named somebody."""
+    world = ask(facts(), load(), bench.edits, bench.seed)
+    look = bench.product(world)
+    texts = [fill(t, written()["pronouns"][f.kind]) for f in facts() for t in f.templates]
+    found = look(texts)
+    return [{"follow-ups": len(texts), "reach an edit": int(found.fires().sum()),
+             "highest": float(found.above.max())}]  # fmt: skip
 
 
 def typo(text: str, dice: random.Random) -> str:
@@ -619,6 +659,8 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "zsre": zsre,
     "counterfact": counterfact_,
     "variants": variants,
+    "languages": languages,
+    "follow": follow,
     "sites": sites,
 }
 
