@@ -54,6 +54,7 @@ DID = (
     "bought two pairs of", "was late again because of the", "likes to read about",
     "dreamed of an", "painted the fence in", "waited an hour for the", "has never heard of",
 )  # fmt: skip
+EVERYDAY = [f"{who} {did}" for who in WHO for did in DID]
 
 
 def main() -> None:
@@ -111,7 +112,6 @@ def live(
         name: sum(w * block[name] for w, block in zip(weights, blocks, strict=True)) / count
         for name in SHOWN
     }
-    everyday = [f"{who} {did}" for who in WHO for did in DID]
     near = [probe.prompt for edit in edits for probe in edit.locality]
     return {
         "edits": count,
@@ -124,13 +124,13 @@ def live(
         "journal_bytes": journal.path.stat().st_size,
         "blocks": blocks,
         "total": total,
-        "unrelated": untouched(editor, everyday),
+        "unrelated": untouched(editor, EVERYDAY),
         "neighbours": untouched(editor, list(dict.fromkeys(near))),
-        "with two keys": keyed(editor, edits, everyday),
+        "with two keys": keyed(editor, edits),
     }  # fmt: skip
 
 
-def keyed(editor: Editor, edits: list[Edit], everyday: list[str]) -> dict[str, float]:
+def keyed(editor: Editor, edits: list[Edit]) -> dict[str, float]:
     """Once more, with some phrasings as keys and the others asked. Training saw none of them."""
     bank = editor.live.bank
     threshold = {edit: bank.keys[row].threshold for edit, row in bank.rows().items()}
@@ -139,7 +139,7 @@ def keyed(editor: Editor, edits: list[Edit], everyday: list[str]) -> dict[str, f
             for mask in editor.masks(edit.rephrase[:KEYS]):
                 bank.keys.append(Key(mask, edit.id, threshold[edit.id], edit.id))
     rest = [replace(edit, rephrase=edit.rephrase[KEYS:]) for edit in edits]
-    return asked(editor, rest) | {"locality": untouched(editor, everyday)["locality"]}
+    return asked(editor, rest) | {"locality": untouched(editor, EVERYDAY)["locality"]}
 
 
 def asked(editor: Editor, block: list[Edit]) -> dict[str, float]:
