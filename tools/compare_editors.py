@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_router import DATA, left_out
-from lifelong import EVERYDAY
+from bench_router import DATA
 from peers import METHODS, Made, Making
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from world import EVERYDAY, relations_of
 
 from memoir_edge.answers import Answer, Forced, Model
 from memoir_edge.demo.models import path as model_path
@@ -50,7 +50,6 @@ from memoir_edge.evaluate.metrics import (
 )
 from memoir_edge.history import path_of
 from memoir_edge.nearmiss import Pool
-from memoir_edge.relations import load as load_relations
 from memoir_edge.router import Encoder
 
 SETS = {"zsre": "zsre/zsre_eval.json", "counterfact": "counterfact/counterfact-edit.json"}
@@ -75,8 +74,7 @@ def main() -> None:
     torch.set_num_threads(1)
     base = load(given.model or str(model_path("smollm2")), device="cpu")
     router = Encoder(given.encoder or str(model_path("minilm")))
-    relations = load_relations() if given.relations == "present" else left_out()
-    way = Way(base, choose(base, coded=True), router, relations)
+    way = Way(base, choose(base, coded=True), router, relations_of(given.relations))
     if unknown := set(given.methods.split(",")) - METHODS.keys():
         parser.error(f"unknown method {min(unknown)!r}; known: {', '.join(METHODS)}")
     sets = dict(one.split("=") for one in given.sets) or {
