@@ -88,8 +88,8 @@ def test_methods_are_asked_the_same_and_what_is_done_is_kept(
     compare.main()
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first
 
-    monkeypatch.setattr("sys.argv", [*given, "--relations", "out"])
-    with pytest.raises(SystemExit, match="other relations"):
+    monkeypatch.setattr("sys.argv", [*given, "--encoder", "other"])
+    with pytest.raises(SystemExit, match="other router"):
         compare.main()
 
 

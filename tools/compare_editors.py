@@ -32,12 +32,12 @@ from peers import METHODS, Made, Making
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from world import EVERYDAY, relations_of
+from world import relations_of, with_unrelated
 
 from memoir_edge.answers import Answer, Forced, Model
 from memoir_edge.demo.models import path as model_path
 from memoir_edge.editor import Watch, choose, load, quiet
-from memoir_edge.edits import Edit, Unrelated
+from memoir_edge.edits import Edit
 from memoir_edge.errors import MemoirEdgeError
 from memoir_edge.evaluate.dataset import Job, Way, claim, edits_of, jobs, kept
 from memoir_edge.evaluate.metrics import (
@@ -133,16 +133,11 @@ def probed(edits: Sequence[Edit]) -> list[Edit]:
     """Edits with an unrelated prompt and hard negatives of each kind."""
     pool, taken = Pool(edits), {edit.prompt for edit in edits}
     found = []
-    for i, edit in enumerate(edits):
+    for edit in with_unrelated(edits):
         near = pool.of(edit, 1)
         hard = dict.fromkeys([*edit.hard_negatives, *near.template, *near.subject])
-        found.append(
-            replace(
-                edit,
-                locality=edit.locality or (Unrelated(EVERYDAY[i % len(EVERYDAY)]),),
-                hard_negatives=tuple(text for text in hard if text not in taken),
-            )
-        )
+        kept_apart = tuple(text for text in hard if text not in taken)
+        found.append(replace(edit, hard_negatives=kept_apart))
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from bench_router import ask, counterfact, facts, left_out
 
-from memoir_edge.edits import Edit, default_id
+from memoir_edge.edits import Edit, Unrelated, default_id
 from memoir_edge.relations import Relation, fill
 from memoir_edge.relations import load as load_relations
 
@@ -45,11 +45,21 @@ def world(relations: Sequence[Relation], count: int, seed: int, told: int = 0) -
         for i, text in found:
             of.setdefault(i, []).append(text)
     edits = [
-        replace(targeted(e), rephrase=tuple(asked[i]), hard_negatives=tuple(near.get(i, ())))
+        replace(
+            targeted(e), rephrase=tuple(asked.get(i, ())), hard_negatives=tuple(near.get(i, ()))
+        )
         for i, e in enumerate(made.edits)
     ]
     random.Random(seed).shuffle(edits)
     return edits
+
+
+def with_unrelated(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits, an everyday sentence as locality of those that have none."""
+    return [
+        replace(edit, locality=edit.locality or (Unrelated(EVERYDAY[i % len(EVERYDAY)]),))
+        for i, edit in enumerate(edits)
+    ]
 
 
 def targeted(edit: Edit) -> Edit:
