@@ -119,7 +119,7 @@ def fit(making: Making, trained: Sequence[Row], parameters: Sequence[Tensor], lr
     """Adam on shuffled batches until the target is likely in each."""
     optimiser = torch.optim.Adam(parameters, lr)
     order, dice = list(trained), random.Random(0)
-    for _ in range(max(EPOCHS, STEPS * TOGETHER // len(order))):
+    for _ in range(max(EPOCHS, STEPS // len(range(0, len(order), TOGETHER)))):
         dice.shuffle(order)
         worst = 0.0
         for start in range(0, len(order), TOGETHER):
