@@ -48,6 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 CASES = ("reference", "memoir-edge")
 UNRELATED = "The weather was good, so we walked to the river and sat there until it was dark."
 PREFIXES = 10
+STILL = 1e-4  # nats; the released code stops where a small loss moves less than this
 
 
 def main() -> None:
@@ -193,7 +194,8 @@ def reference(editor: Editor, edit: Edit, _phases: dict[str, float]) -> list[flo
                 logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
             )
             losses.append(loss.item())
-            if step == settings.steps:
+            still = len(losses) > 1 and abs(losses[-2] - losses[-1]) <= STILL
+            if step == settings.steps or (still and losses[-1] <= settings.stop_loss):
                 break
             optimizer.zero_grad()
             loss.backward()

@@ -64,6 +64,7 @@ class World:
     relations: Sequence[Relation]  # that keys and guards are made of
     same: list[set[int]] = field(default_factory=list)  # edits that will do as well
     facts: Sequence["Fact"] = ()  # of each edit
+    near: list[tuple[int, str]] = field(default_factory=list)  # `hard`, with the edit of each
 
     def right(self, edit: Ints) -> np.ndarray:
         """Which of `asked` an edit that will do was found for."""
@@ -101,6 +102,7 @@ def ask(
     taken = {(fact.name, subject) for fact, subject in pairs}
     edits, asked = [], []
     hard: dict[str, set[str]] = {sort: set() for sort in SORTS}
+    near: dict[tuple[int, str], None] = {}
     for i, (fact, subject) in enumerate(pairs):
         statements = [t for t in fact.templates if not t.endswith("?")]
         first = dice.choice(statements)
@@ -116,11 +118,15 @@ def ask(
         for sort in SORTS:
             for _ in range(2):
                 text = negative(sort, fact, subject, first, facts, taken, dice)
-                hard[sort] |= {text} if text else set()
+                if text:
+                    hard[sort].add(text)
+                    near[i, text] = None
     own = {e.prompt for e in edits} | {key for e in edits for key in e.keys}
     own |= {text for _, text in asked}
-    hard_ = {s: sorted(t - own) for s, t in hard.items()}
-    return World(edits, asked, hard_, relations, facts=[fact for fact, _ in pairs])
+    return World(
+        edits, asked, {s: sorted(t - own) for s, t in hard.items()}, relations,
+        facts=[fact for fact, _ in pairs], near=[(i, text) for i, text in near if text not in own],
+    )  # fmt: skip
 
 
 def negative(
