@@ -16,7 +16,7 @@ from memoir_edge.errors import MemoirEdgeError
 
 COMMANDS = (
     "apply", "export", "generate", "serve", "verify", "eval", "inspect", "calibrate", "diff",
-    "delete", "rollback", "package", "demo",
+    "delete", "rollback", "adapter", "package", "demo",
 )  # fmt: skip
 INTERRUPTED = 130
 
