@@ -3,12 +3,14 @@
     export(out=Path("onnx"), model=Path("model"))
 
 One transformation a file: `_base_graph` (transformers to ONNX), `_site` (which MatMul), `_bodies`
-and `_settle` (the two ops), `_ports` (the ops at the site), `_router`, `_code` and `_eight_bits`
-(an encoder beside the graph), `_write` and `_readme` (the directory), `_triton` (another layout).
+and `_settle` (the two ops), `_ports` (the ops at the site), `_carry` (the route in the graph),
+`_router`, `_code` and `_eight_bits` (an encoder beside the graph), `_write` and `_readme` (the
+directory), `_triton` and `_hub` (other layouts).
 docs/ports.md is the contract of what comes out.
 """
 
 from memoir_edge_exporter._export import Exported, export
+from memoir_edge_exporter._hub import package_optimum, package_web
 from memoir_edge_exporter._ports import add_ports
 from memoir_edge_exporter._router import export_router
 from memoir_edge_exporter._site import Site, find_site
@@ -22,6 +24,8 @@ __all__ = [
     "export",
     "export_router",
     "find_site",
+    "package_optimum",
     "package_triton",
+    "package_web",
 ]
 __version__ = "0.1.0"

@@ -14,8 +14,8 @@ from memoir_edge.router.encoder import Encoder
 from memoir_edge.sites import default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
-from memoir_edge_exporter._carry import carry, one_layer_more
-from memoir_edge_exporter._ports import add_ports, obstacle, require
+from memoir_edge_exporter._carry import as_kind
+from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._write import (
@@ -102,7 +102,7 @@ def export(
         graph, found = _decoder(onnx_dir or folder, site)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
-        _as_kind(add_ports(graph, found), kind, folder)
+        as_kind(add_ports(graph, found), kind, folder)
         save(graph, folder, max_protobuf)
         router = None
         if encoder is not None:
@@ -126,16 +126,6 @@ def export(
         (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return Exported(out, made, len(graph.graph.node), size, time.monotonic() - start)
-
-
-def _as_kind(graph: onnx.ModelProto, kind: ports.Kind, folder: Path) -> None:
-    """Turn optional ports into those of a kind."""
-    if kind == "required":
-        require(graph)
-    elif kind != "optional":
-        carry(graph, kind)
-    if kind == "cache":
-        one_layer_more(folder)
 
 
 def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:
