@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -65,6 +66,7 @@ def package_web(
         _check_same(made[0], other, folder)
     with directory(out) as folder:
         _beside(folders[0], folder, replace(made[0], kind="required"))
+        _chat_template(folder)
         for source in folders:
             graph = load(source)
             name = _name(graph)
@@ -140,6 +142,15 @@ def _beside(source: Path, folder: Path, made: sidecar.Sidecar) -> None:
         onnx.save(route, folder / FOLDER / "route.onnx")
 
 
+def _chat_template(folder: Path) -> None:
+    """Put the chat template where transformers.js reads it: into the tokenizer's configuration."""
+    template, path = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    config = read_json(path)
+    if template.is_file() and "chat_template" not in config:
+        config["chat_template"] = template.read_text(encoding="utf-8")
+        path.write_text(_text(config), encoding="utf-8")
+
+
 def _graph(graph: onnx.ModelProto, name: str, source: Path, folder: Path) -> None:
     """The graph, and what weights lie beside it as transformers.js calls their file.
 
@@ -167,7 +178,11 @@ def _say_external(path: Path, name: str) -> None:
     config = read_json(path)
     told = config.setdefault("transformers.js_config", {})
     told.setdefault("use_external_data_format", {})[name] = True
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(_text(config), encoding="utf-8")
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 # What transformers.js calls a graph of some precision: by the operators of its products, else the

@@ -1,6 +1,7 @@
 """Exports in the layout of model hubs; tests/cli/test_package.py and tests/js answer with them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,15 @@ def test_for_javascript_a_graph_has_required_ports(
     assert (out / "config.json").read_bytes() == (llama.out / "config.json").read_bytes()
     session = open_graph(onnx.load(out / "onnx" / "model.onnx"))
     assert not session.get_overridable_initializers()
+
+
+def test_the_chat_template_is_where_transformers_js_reads_it(llama, tmp_path: Path) -> None:
+    export_dir = Path(shutil.copytree(llama.out, tmp_path / "chat"))
+    (export_dir / "chat_template.jinja").write_text("{{ messages }}")
+    package_web([export_dir], tmp_path / "web")
+    config = json.loads((tmp_path / "web" / "tokenizer_config.json").read_text())
+    own = json.loads((llama.out / "tokenizer_config.json").read_text())
+    assert config == own | {"chat_template": "{{ messages }}"}
 
 
 def test_for_optimum_a_graph_holds_its_memory(
