@@ -1,4 +1,4 @@
-// transformers.js with memories, in one call:
+// transformers.js with memories, in one call.
 //
 //     const edited = edit(await pipeline("text-generation", "org/llama-web"));
 //     await edited.swap(await fetch("facts.safetensors"));

@@ -1,4 +1,4 @@
-// Which texts of a prompt a router reads, and which of them decides: memoir_edge/views.py in JavaScript.
+// Which texts of a prompt a router reads, and which of them decides, as in memoir_edge/views.py.
 const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
 const SHORTEST = 3; // words of a sentence that can ask something by itself
 
