@@ -54,6 +54,7 @@ class Sidecar:
     exporter: str
     router: Router | None = None
     former: tuple[str, ...] = ()  # what earlier versions called that digest
+    padding_side: str = "left"  # of shorter rows: "right" where attention takes lengths by the mask
     ports: int = PORTS
     format: int = FORMAT
 
@@ -61,8 +62,9 @@ class Sidecar:
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
     document = asdict(sidecar)
-    for name in ("router", "former"):  # as files of earlier versions, where there is none
-        if not document[name]:
+    # As files of earlier versions, where there is nothing new to say.
+    for name in ("router", "former", "padding_side"):
+        if document[name] in (None, (), "left"):
             del document[name]
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / NAME).write_text(text, encoding="utf-8")
@@ -90,6 +92,7 @@ def read(folder: Path) -> Sidecar:
             raise GraphError(f"{path} has {name} = {str(raw.get(name))[:80]!r}", hint=again)
     raw["router"] = None if raw.get("router") is None else _router(path, raw["router"], again)
     raw["former"] = tuple(raw.get("former") or ())
+    raw.setdefault("padding_side", "left")
     return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
 
 
@@ -172,6 +175,10 @@ def _are_texts(value: object) -> bool:
     return value is None or (isinstance(value, list) and all(map(_is_text, value)))
 
 
+def _is_side(value: object) -> bool:
+    return value in (None, "left", "right")
+
+
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -186,6 +193,7 @@ _CHECKS = {
     "digest": lambda value: value is None or _is_text(value),
     "exporter": _is_text,
     "former": _are_texts,
+    "padding_side": _is_side,
 }
 _ROUTER_CHECKS = {
     "kind": KINDS.__contains__,

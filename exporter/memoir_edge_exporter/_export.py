@@ -11,9 +11,10 @@ from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
-from memoir_edge.sites import default_site
+from memoir_edge.sites import Config, default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
+from memoir_edge_exporter._cache import padding_side, settle_sizes
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
@@ -86,7 +87,8 @@ def export(
         raise InputError("nothing to export", hint="give --model DIR or --onnx DIR")
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
-    site = site or default_site(read_config(given[-1]), coded=encoder is not None)
+    config = _config(given[-1], alone=model is None)
+    site = site or default_site(config, coded=encoder is not None)
     require_tokenizer(*given)
     if isinstance(encoder, str):
         encoder = Encoder(encoder)
@@ -97,6 +99,7 @@ def export(
             companions(source, folder)
         require_tokenizer(folder, names=("tokenizer.json",))
         graph, found = _decoder(onnx_dir or folder, site)
+        settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
         save(add_ports(graph, found), folder, max_protobuf)
@@ -114,11 +117,26 @@ def export(
             former=former_digests(model) if model else (),
             exporter=_version(),
             router=router,
+            padding_side=padding_side(graph.graph),
         )
         sidecar.write(folder, made)
         (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return Exported(out, made, len(graph.graph.node), size, time.monotonic() - start)
+
+
+def _config(folder: Path, *, alone: bool) -> Config:
+    """The base model's configuration; `alone` if a graph was given without its model.
+
+    Raises:
+        InputError: There is none.
+    """
+    if alone and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} holds no config.json",
+            hint="give the base model as well: --model DIR, the folder that the graph was made of",
+        )
+    return read_config(folder)
 
 
 def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:
