@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from memoir_edge import sidecar
+from memoir_edge import ports, sidecar
 from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
@@ -15,7 +15,8 @@ from memoir_edge.sites import Config, default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._cache import padding_side, settle_sizes
-from memoir_edge_exporter._ports import add_ports, obstacle
+from memoir_edge_exporter._carry import carry, one_layer_more
+from memoir_edge_exporter._ports import add_ports, obstacle, require
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._write import (
@@ -50,6 +51,7 @@ def export(
     site: str | None = None,
     dtype: str = "fp32",
     model_id: str | None = None,
+    kind: ports.Kind = "optional",
     encoder: str | Encoder | None = None,
     precision: Precision = "int8",
     max_protobuf: int = MAX_PROTOBUF,
@@ -65,6 +67,7 @@ def export(
             last block's.
         dtype: "fp32" or "fp16"; a given graph keeps its own.
         model_id: Name of the base model; default the folder's.
+        kind: Of the ports; of "cache" config.json says one layer more.
         encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
             gets a router, for memories whose keys are its codes.
         precision: Of the encoder's weights: "int8" or "fp32".
@@ -102,10 +105,13 @@ def export(
         settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
-        save(add_ports(graph, found), folder, max_protobuf)
+        _as_kind(add_ports(graph, found), kind, folder)
+        save(graph, folder, max_protobuf)
         router = None
         if encoder is not None:
-            router = export_router(encoder, folder, precision=precision)
+            router = export_router(
+                encoder, folder, precision=precision, required=kind == "required"
+            )
         made = sidecar.Sidecar(
             site=found.path,
             D=found.D,
@@ -118,6 +124,7 @@ def export(
             exporter=_version(),
             router=router,
             padding_side=padding_side(graph.graph),
+            kind=kind,
         )
         sidecar.write(folder, made)
         (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
@@ -137,6 +144,16 @@ def _config(folder: Path, *, alone: bool) -> Config:
             hint="give the base model as well: --model DIR, the folder that the graph was made of",
         )
     return read_config(folder)
+
+
+def _as_kind(graph: onnx.ModelProto, kind: ports.Kind, folder: Path) -> None:
+    """Turn optional ports into those of a kind."""
+    if kind == "required":
+        require(graph)
+    elif kind != "optional":
+        carry(graph, kind)
+    if kind == "cache":
+        one_layer_more(folder)
 
 
 def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:

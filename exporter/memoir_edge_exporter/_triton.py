@@ -22,7 +22,7 @@ import onnx
 
 from memoir_edge import memory as memories
 from memoir_edge import sidecar
-from memoir_edge.errors import InputError
+from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter._ports import hold
 from memoir_edge_exporter._write import copy_weights, directory, load, save
 
@@ -63,7 +63,7 @@ def package_triton(
         root: Where the server finds the repository; default where it is written.
 
     Raises:
-        GraphError: `folder` is no export directory.
+        GraphError: `folder` is no export directory, or its ports are required.
         InputError: A name that Triton would not take, a memory whose keys are codes, or a file that
             cannot be read or written.
         MemoryFormatError: The memory is none.
@@ -73,6 +73,11 @@ def package_triton(
     name = name or folder.resolve().name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{name!r} is no name of a model", hint="give one: --name NAME")
+    if made.kind == "required":
+        raise GraphError(
+            f"{folder} has required ports, which hold no memory",
+            hint="export it for Triton with --ports optional or state",
+        )
     graph, held = load(folder), None
     if memory is not None:
         held = memories.read(memory)

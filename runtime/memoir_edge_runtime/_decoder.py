@@ -30,7 +30,8 @@ from memoir_edge_runtime._tokens import Row
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_PAST, _PRESENT = "past_key_values.", "present."
+_PAST, _PRESENT, _STATE = "past_key_values.", "present.", "_state"
+_LATER = {"memory.feature"}  # exports of earlier versions lack it; the span is always fed
 _FED = {"input_ids", "attention_mask", "position_ids"}
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -86,8 +87,13 @@ class Decoder:
         self._graph = graph
         self._bind = self.device != "cpu" if bind is None else bind
         self._types = {i.name: i.type for i in graph.get_inputs()}
+        self._takes = self._types.keys() | {i.name for i in graph.get_overridable_initializers()}
         self._check()
-        self._cached = [_cached(i) for i in graph.get_inputs() if i.name.startswith(_PAST)]
+        past = [i for i in graph.get_inputs() if i.name.startswith(_PAST)]
+        self._cached = [_cached(i) for i in past if not i.name.endswith(_STATE)]
+        # The route is fed with every run, so what a graph would carry of it may stay undecided.
+        self._states = [i for i in past if i.name.endswith(_STATE)]
+        self._required = _required(graph)
         self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
 
     def prefill(
@@ -247,6 +253,10 @@ class Decoder:
             if name in self._types or name in ports.RUN:
                 dtype = _DTYPES[self._types.get(name, "tensor(int64)")]
                 feeds[name] = value(array.astype(dtype, copy=False))
+        for state in self._states:
+            shape = [len(ids), *state.shape[1:]]
+            feeds[state.name] = value(np.zeros(shape, _DTYPES[state.type]), self.device)
+        feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
         try:
             values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
         except Exception as error:  # onnxruntime's errors share no base class
@@ -270,9 +280,9 @@ class Decoder:
         return list(binding.get_outputs())
 
     def _check(self) -> None:
-        optional = {i.name for i in self._graph.get_overridable_initializers()} | set(self._types)
         outputs = {o.name for o in self._graph.get_outputs()}
-        missing = [n for n in (*ports.MEMORY, *ports.RUN) if n not in optional]
+        wanted = [n for n in (*ports.MEMORY, *ports.RUN) if n not in _LATER]
+        missing = [n for n in wanted if n not in self._takes]
         missing += [n for n in ports.OUTPUTS if n not in outputs]
         if missing:
             raise GraphError(
@@ -301,3 +311,13 @@ def _cached(declared: Any) -> _Cached:
     # The first axis is the batch's, even where a graph gives it a symbolic size, too.
     sizes = (-1, *shape[1:])
     return _Cached(name, name.replace(_PAST, _PRESENT, 1), _DTYPES[declared.type], sizes)
+
+
+def _required(graph: Any) -> dict[str, OrtValue]:
+    """What is fed to ports that must be fed, where no memory is: the empty one."""
+    shapes = {i.name: i.shape for i in graph.get_inputs()}
+    if not shapes.keys() & ports.MEMORY.keys():
+        return {}
+    [D], [_, d] = shapes["memory.center"], shapes["memory.values"]
+    held = ports.empty(D, d) | ports.run_defaults()
+    return {name: value(array) for name, array in held.items()}

@@ -164,11 +164,15 @@ def test_what_does_not_fit_leaves_nothing(done: Any, tmp_path: Path, capsys: Any
     shutil.copytree(done.graph, other)
     sidecar = json.loads((other / "memoir_edge.json").read_text())
     (other / "memoir_edge.json").write_text(json.dumps(sidecar | {"site": "model.layers.0.x"}))
+    fixed = tmp_path / "fixed"
+    fixed.mkdir()
+    (fixed / "memoir_edge.json").write_text(json.dumps(sidecar | {"kind": "required"}))
     out = ["--out", str(tmp_path / "out")]
     for words, code, said in (
         ([str(other), *out, "--memory", str(done.memory)], 3, "the memory's site is"),
         ([str(done.graph), *out, "--name", "a/b"], 2, "'a/b' is no name of a model"),
         ([str(tmp_path), *out], 3, "is no export of memoir-edge"),
+        ([str(fixed), *out], 3, "has required ports"),
         ([str(done.graph), *out, "--memory", str(tmp_path / "none")], 2, "none"),
     ):
         assert main(["package", "triton", *words]) == code

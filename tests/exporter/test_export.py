@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import memoir_edge_exporter
-from memoir_edge import sidecar
+from memoir_edge import ports, sidecar
 from memoir_edge.errors import GraphError, InputError, MemoirEdgeError, SiteError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge_exporter import export
@@ -69,6 +69,20 @@ def test_a_graph_exported_elsewhere(llama, tmp_path: Path) -> None:
     assert both.sidecar.digest == model_digest(llama.model)
     assert (both.sidecar.site, both.sidecar.model_id) == (llama.site, "org/name")
     assert (both.out / "model.onnx").read_bytes() == (llama.out / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["required", "recurrent", "cache"])
+def test_the_kind_of_ports_is_what_was_asked(
+    llama, open_graph, tmp_path: Path, kind: ports.Kind
+) -> None:
+    made = export(onnx_dir=llama.base, model=llama.model, out=tmp_path / "out", kind=kind)
+    assert sidecar.read(made.out).kind == made.sidecar.kind == kind
+    inputs = {value.name for value in open_graph(made.out).get_inputs()}
+    assert ("memory.columns" in inputs) == (kind == "required")
+    assert ("past_key_values.3.recurrent_state" in inputs) == (kind == "recurrent")
+    assert ("past_key_values.3.key" in inputs) == (kind == "cache")
+    layers = json.loads((made.out / "config.json").read_text())["num_hidden_layers"]
+    assert layers == 3 + (kind == "cache")
 
 
 def test_a_short_site_is_recorded_in_full(three_nodes: Build, given: Given, tmp_path: Path) -> None:
