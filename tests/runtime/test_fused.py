@@ -4,22 +4,36 @@ Their attention takes a row's length from its mask, so rows stand flush left.
 """
 
 import numpy as np
+import onnx
 import pytest
 
 from memoir_edge.errors import GraphError
 from memoir_edge_exporter import export
+from memoir_edge_exporter._few_bits import quantize
 from memoir_edge_runtime import Options, Session
 from memoir_edge_runtime._batch import Batch
 
 SITE = "model.layers.1.mlp.down_proj"
 
 
+def make(model, folder, fused, bits=None):
+    graph = fused(model, folder / "graph")
+    if bits:
+        path = graph / "model.onnx"
+        onnx.save(quantize(onnx.load(path), bits), path)
+    export(onnx_dir=graph, model=model, out=folder / "out", site=SITE)
+    return Session(folder / "out", threads=1)
+
+
 @pytest.fixture(scope="session")
 def fused_session(model_dir, fused, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fused")
-    graph = fused(model_dir, folder / "graph")
-    export(onnx_dir=graph, model=model_dir, out=folder / "out", site=SITE)
-    return Session(folder / "out", threads=1)
+    return make(model_dir, tmp_path_factory.mktemp("fused"), fused)
+
+
+@pytest.fixture(scope="session", params=[None, 8, 4], ids=["fp32", "int8", "int4"])
+def any_bits(request, model_dir, fused, tmp_path_factory):
+    """The same with weights of few bits, too."""
+    return make(model_dir, tmp_path_factory.mktemp("fused"), fused, request.param)
 
 
 @pytest.fixture
@@ -37,7 +51,8 @@ def test_rows_of_a_batch_answer_as_the_model_in_torch(fused_session, routed, pro
     assert len({result.fired is None for result in results}) == 2
 
 
-def test_rows_join_and_leave_and_answer_as_alone(fused_session, routed, prompts):
+def test_rows_join_and_leave_and_answer_as_alone(any_bits, make_memory, prompts):
+    fused_session, routed = any_bits, any_bits.load(make_memory(prompts[:40:3], threshold=0.3))
     lengths = [9, 3, 6, 12, 5, 8]
     rows = [
         fused_session.completions(prompt, Options(max_new_tokens=n))[0]
