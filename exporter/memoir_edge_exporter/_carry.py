@@ -21,7 +21,8 @@ from onnx import TensorProto, helper
 
 from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_exporter._ports import describe, ints, node
+from memoir_edge.ports import Kind
+from memoir_edge_exporter._ports import describe, ints, node, require
 
 State = Literal["recurrent", "cache"]
 _PAST, _PRESENT = "past_key_values", "present"
@@ -48,6 +49,21 @@ def carry(model: onnx.ModelProto, state: State) -> onnx.ModelProto:
     graph.node.extend(after)
     describe(model, {"memoir_edge.state": state})
     return model
+
+
+def as_kind(model: onnx.ModelProto, kind: Kind, folder: Path) -> onnx.ModelProto:
+    """Turn a graph's optional ports into those of a kind, in place.
+
+    Args:
+        model: A decoder with optional ports.
+        kind: Of the ports to come.
+        folder: Where `config.json` stands; of "cache" it then says one layer more.
+    """
+    if kind == "required":
+        return require(model)
+    if kind == "cache":
+        one_layer_more(folder)
+    return model if kind == "optional" else carry(model, kind)
 
 
 def layers(graph: onnx.GraphProto) -> int:

@@ -17,9 +17,9 @@ from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._builder import build
 from memoir_edge_exporter._cache import padding_side, settle_sizes
-from memoir_edge_exporter._carry import carry, one_layer_more
+from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._few_bits import quantize
-from memoir_edge_exporter._ports import add_ports, obstacle, require
+from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._write import (
@@ -116,7 +116,7 @@ def export(
         settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
-        _as_kind(add_ports(graph, found), kind, folder)
+        as_kind(add_ports(graph, found), kind, folder)
         save(graph, folder, max_protobuf)
         router = None
         if encoder is not None:
@@ -174,16 +174,6 @@ def _weights(site: Site, dtype: str) -> str:
             "int8" if "Integer" in site.node.op_type or "Quantize" in site.node.op_type else dtype
         )
     return f"int{bits}"
-
-
-def _as_kind(graph: onnx.ModelProto, kind: ports.Kind, folder: Path) -> None:
-    """Turn optional ports into those of a kind."""
-    if kind == "required":
-        require(graph)
-    elif kind != "optional":
-        carry(graph, kind)
-    if kind == "cache":
-        one_layer_more(folder)
 
 
 def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:

@@ -72,7 +72,8 @@ def _share(graph: onnx.GraphProto, table: str, head: str, bits: int) -> None:
         node = graph.node[i]
         gather = helper.make_node(
             "GatherBlockQuantized", [rows, node.input[1], product.input[2]], node.output,
-            name=node.name, domain="com.microsoft", bits=bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+            name=node.name, domain="com.microsoft",
+            bits=bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
         node.CopyFrom(gather)
     graph.node.insert(0, helper.make_node("Reshape", [head, shape.name], [rows], name=f"/{rows}"))

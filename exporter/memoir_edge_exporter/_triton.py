@@ -6,9 +6,9 @@
     repository/llama/1/memory.safetensors                where the version has one
 
 In each version the graph's ports hold a memory from the start, so another memory is another
-version: Triton loads it beside the one that answers, then switches. The ports stay optional inputs.
-The backend knows them as overridable initializers, and takes those only of models that Triton does
-not batch.
+version: Triton loads it beside the one that answers, then switches. The route rides in the cache,
+so a client that hands keys and values back is right. The ports stay optional inputs: the backend
+knows them as overridable initializers, and takes those only of models that Triton does not batch.
 """
 
 import json
@@ -23,6 +23,7 @@ import onnx
 from memoir_edge import memory as memories
 from memoir_edge import sidecar
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import hold
 from memoir_edge_exporter._write import copy_weights, directory, load, save
 
@@ -79,6 +80,8 @@ def package_triton(
             hint="export it for Triton with --ports optional or state",
         )
     graph, held = load(folder), None
+    if made.kind == "optional":
+        carry(graph, "cache")
     if memory is not None:
         held = memories.read(memory)
         sidecar.check_fit(held, made)

@@ -107,7 +107,14 @@ def load(folder: Path) -> onnx.ModelProto:
         raise InputError(f"{path} is no ONNX model: {error}") from error
 
 
-def save(model: onnx.ModelProto, folder: Path, max_protobuf: int = MAX_PROTOBUF) -> None:
+def save(
+    model: onnx.ModelProto,
+    folder: Path,
+    max_protobuf: int = MAX_PROTOBUF,
+    *,
+    name: str = GRAPH,
+    data: str = f"{GRAPH}.data",
+) -> None:
     """Write the graph, and check what was written.
 
     Raises:
@@ -118,8 +125,8 @@ def save(model: onnx.ModelProto, folder: Path, max_protobuf: int = MAX_PROTOBUF)
     if sum(len(weight.raw_data) for weight in inside) > max_protobuf:
         for weight in inside:
             if len(weight.raw_data) >= _SMALL:
-                external_data_helper.set_external_data(weight, location=f"{GRAPH}.data")
-    path = folder / GRAPH
+                external_data_helper.set_external_data(weight, location=data)
+    path = folder / name
     onnx.save(model, path)
     check(path)
 
@@ -154,7 +161,7 @@ def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
     Raises:
         InputError: One is missing, or lies outside that folder.
     """
-    for name in sorted({_location(weight) for weight in _weights(model)} - {""}):
+    for name in weight_files(model):
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts:
             raise InputError(
@@ -166,6 +173,19 @@ def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
             shutil.copyfile(source / place, folder / place)
         except OSError as error:
             raise InputError(f"cannot copy {source / place}: {error.strerror}") from error
+
+
+def weight_files(model: onnx.ModelProto) -> list[str]:
+    """The files beside a graph in which it has weights."""
+    return sorted({_location(weight) for weight in _weights(model)} - {""})
+
+
+def rename_weights(model: onnx.ModelProto, name: str) -> None:
+    """Let a graph look for the weights beside it in a file of this name."""
+    for weight in _weights(model):
+        for entry in weight.external_data if _location(weight) else ():
+            if entry.key == "location":
+                entry.value = name
 
 
 def _weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
