@@ -2,11 +2,11 @@
 
     export(out=Path("onnx"), model=Path("model"))
 
-One transformation a file: `_base_graph` and `_builder` (transformers to ONNX), `_few_bits`, `_cache`
-(what the graph says of it), `_site` (which MatMul), `_bodies` and `_settle` (the two ops), `_ports`
-(the ops at the site), `_carry` (the route in the graph), `_router`, `_code` and `_eight_bits` (an
-encoder beside the graph), `_write` and `_readme` (the directory), `_triton`, `_genai` and `_hub`
-(other layouts).
+One transformation a file: `_base_graph` and `_builder` (transformers to ONNX), `_few_bits` (the
+weights), `_cache` (its sizes), `_site` (which MatMul), `_bodies` and `_settle` (the two ops),
+`_ports` (the ops at the site), `_carry` (the route in the graph), `_router`, `_code` and
+`_eight_bits` (an encoder beside the graph), `_write` and `_readme` (the directory), `_triton`,
+`_genai` and `_hub` (other layouts).
 docs/ports.md is the contract of what comes out.
 """
 

@@ -4,7 +4,7 @@
     package/genai_config.json
     package/facts.onnx_adapter           one for each memory
     package/facts.safetensors            of a memory that the router routes, its keys
-    package/router/                      where the export has one
+    package/router/                      where the export has one: then the route must be fed
     package/libmemoir_edge_ops.so        where it was built
     package/README.md                    the lines that serve it
 
@@ -72,6 +72,8 @@ def package_genai(
         graph = load(folder)
         if made.kind == "optional":
             carry(graph, "recurrent")
+        if made.router is not None:
+            _ask_for_route(graph)
         copy_weights(graph, folder, place)
         save(graph, place)
         companions(folder, place)
@@ -89,7 +91,13 @@ def package_genai(
         text = _readme.genai(made, {name: each.codes is not None for name, each in held.items()})
         (place / _readme.NAME).write_text(text, encoding="utf-8")
     adapters = {f"{name}{SUFFIX}": each.digest or "" for name, each in held.items()}
-    return PackagedGenai(out, adapters, library and library.name, made.router is not None)
+    return PackagedGenai(out, adapters, library.name if library else None, made.router is not None)
+
+
+def _ask_for_route(graph: onnx.ModelProto) -> None:
+    """Make `memory.route` an input that must be fed: `set_model_input` ignores optional ones."""
+    held = graph.graph.initializer
+    held.remove(next(weight for weight in held if weight.name == "memory.route"))
 
 
 def _settings(folder: Path, graph: onnx.ModelProto, library: Path | None) -> dict[str, Any]:

@@ -107,15 +107,22 @@ def text(made: sidecar.Sidecar) -> str:
 _GENAI = """\
 # {model_id} for onnxruntime-genai, with memories as adapters
 
-The graph carries which edit answers, as the recurrent state of one more layer: a prompt decides, and
-the tokens after it go on. Without an adapter it is the base model. {listed}
+The graph carries which edit answers, as the recurrent state of one more layer: a prompt decides,
+and the tokens after it go on. Without an adapter it is the base model. {listed}
 
 ```python
 {code}
 ```
 
-Of a prompt that comes as several chunks, the last one decides, unless it is a single token. The rows of a
-batch decide each for itself. `generator.rewind_to(0)` begins anew; onnxruntime-genai rewinds a state no further.
+In a further turn the tokens that are appended decide anew, unless they are a single one. The rows
+of a batch decide each for itself. `generator.rewind_to(0)` begins anew; onnxruntime-genai rewinds a
+state to no other place.
+"""
+
+# Of a package with a router.
+_FED = """
+`memory.route` must be fed here, one number a row: what the router says of a memory whose keys are
+codes, 0 to let the graph decide by itself, -1 for the base model. It holds for the whole generator.
 """
 
 _GENAI_CODE = """\
@@ -164,6 +171,9 @@ def genai(made: sidecar.Sidecar, memories: Mapping[str, bool]) -> str:
         memories: The adapters' names, and whether the router routes each.
     """
     listed = f"Adapters here: {', '.join(memories)}." if memories else "There is no adapter here."
-    name, coded = next(iter(memories.items()), ("facts", made.router is not None))
-    code = (_GENAI_ROUTED if coded else _GENAI_CODE).format(name=name)
-    return _GENAI.format(model_id=made.model_id, listed=listed, code=code)
+    # With a router, the lines are those for a memory that it routes.
+    order = sorted(memories, key=lambda name: not memories[name])
+    lines = _GENAI_CODE if made.router is None else _GENAI_ROUTED
+    code = lines.format(name=order[0] if order else "facts")
+    text = _GENAI.format(model_id=made.model_id, listed=listed, code=code)
+    return text + (_FED if made.router is not None else "")
