@@ -56,6 +56,7 @@ class Sidecar:
     exporter: str
     router: Router | None = None
     former: tuple[str, ...] = ()  # what earlier versions called that digest
+    padding_side: str = "left"  # of shorter rows: "right" where attention takes lengths by the mask
     kind: Kind = "optional"  # of its ports (memoir_edge.ports)
     ports: int = PORTS
     format: int = FORMAT
@@ -93,6 +94,7 @@ def read(folder: Path) -> Sidecar:
             raise GraphError(f"{path} has {name} = {str(raw.get(name))[:80]!r}", hint=again)
     raw["router"] = None if raw.get("router") is None else _router(path, raw["router"], again)
     raw["former"] = tuple(raw.get("former") or ())
+    raw.setdefault("padding_side", "left")
     raw["kind"] = raw.get("kind") or "optional"
     return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
 
@@ -169,7 +171,7 @@ def _base(model_id: str, digest: str | None) -> str:
 
 
 # What is left out of the file.
-_USUAL = {"router": None, "former": (), "kind": "optional"}
+_USUAL = {"router": None, "former": (), "padding_side": "left", "kind": "optional"}
 
 
 def _is_text(value: object) -> bool:
@@ -178,6 +180,10 @@ def _is_text(value: object) -> bool:
 
 def _are_texts(value: object) -> bool:
     return value is None or (isinstance(value, list) and all(map(_is_text, value)))
+
+
+def _is_side(value: object) -> bool:
+    return value in (None, "left", "right")
 
 
 def _is_kind(value: object) -> bool:
@@ -198,6 +204,7 @@ _CHECKS = {
     "digest": lambda value: value is None or _is_text(value),
     "exporter": _is_text,
     "former": _are_texts,
+    "padding_side": _is_side,
     "kind": _is_kind,
 }
 _ROUTER_CHECKS = {

@@ -17,8 +17,10 @@ GOOD = Sidecar(
 
 
 @pytest.mark.parametrize("digest", ["ab12", None])
-def test_read_gives_what_was_written(tmp_path: Path, digest: str | None) -> None:
-    written = dataclasses.replace(GOOD, digest=digest, former=("cd34",) if digest else ())
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_read_gives_what_was_written(tmp_path: Path, digest: str | None, side: str) -> None:
+    former = ("cd34",) if digest else ()
+    written = dataclasses.replace(GOOD, digest=digest, former=former, padding_side=side)
     for kind in ports.KINDS:
         sidecar.write(tmp_path, dataclasses.replace(written, kind=kind))
         assert sidecar.read(tmp_path) == dataclasses.replace(written, kind=kind)

@@ -45,10 +45,10 @@ def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
         site: Where; a node of this model's graph.
     """
     graph = model.graph
-    at = next(i for i, node in enumerate(graph.node) if node.output[:] == site.node.output[:])
-    y, W0_a = graph.node[at].output[0], "memory/W0_a"
+    at = next(i for i, node in enumerate(graph.node) if site.W0_a in node.output)
+    W0_a = "memory/W0_a"
     graph.node[at].output[0] = W0_a
-    nodes = [*_per_run(), *_ops(site), *_sum(W0_a, y)]
+    nodes = [*_per_run(), *_ops(site), *_sum(W0_a, site.W0_a)]
     for offset, node in enumerate(nodes, start=1):
         graph.node.insert(at + offset, node)
     _declare(graph, site)
@@ -162,7 +162,7 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
     return [
         ints("memory/D", [site.D]),
         node("Concat", ["memory/B", "memory/T", "memory/D"], ["memory/BTD"], axis=0),
-        node("Reshape", [site.node.input[0], "memory/BTD"], ["memory/a"]),
+        node("Reshape", [site.a, "memory/BTD"], ["memory/a"]),
         node(
             "Route",
             ["memory/a", "memory/span", "memory/route", *ROUTE_INPUTS],

@@ -1,5 +1,7 @@
 """The README of an export directory: what it is and how to run it, from several languages."""
 
+from collections.abc import Mapping
+
 from memoir_edge import sidecar
 from memoir_edge.ports import Kind
 
@@ -100,3 +102,78 @@ def text(made: sidecar.Sidecar) -> str:
         model_id=made.model_id, site=made.site, D=made.D, d=made.d, register=REGISTER,
         fed=fed, inputs=inputs, hosts=hosts,
     )  # fmt: skip
+
+
+_GENAI = """\
+# {model_id} for onnxruntime-genai, with memories as adapters
+
+The graph carries which edit answers, as the recurrent state of one more layer: a prompt decides,
+and the tokens after it go on. Without an adapter it is the base model. {listed}
+
+```python
+{code}
+```
+
+In a further turn the tokens that are appended decide anew, unless they are a single one. The rows
+of a batch decide each for itself. `generator.rewind_to(0)` begins anew; onnxruntime-genai rewinds a
+state to no other place.
+"""
+
+# Of a package with a router.
+_FED = """
+`memory.route` must be fed here, one number a row: what the router says of a memory whose keys are
+codes, 0 to let the graph decide by itself, -1 for the base model. It holds for the whole generator.
+"""
+
+_GENAI_CODE = """\
+import onnxruntime_genai as og
+
+model = og.Model(".")
+tokenizer, memories = og.Tokenizer(model), og.Adapters(model)
+memories.load("{name}.onnx_adapter", "{name}")
+params = og.GeneratorParams(model)
+params.set_search_options(max_length=64, do_sample=False)
+generator = og.Generator(model, params)
+generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
+generator.append_tokens(tokenizer.encode("..."))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))"""
+
+_GENAI_ROUTED = """\
+from pathlib import Path
+
+import onnxruntime_genai as og
+from memoir_edge import memory
+from memoir_edge_runtime import Router
+
+model = og.Model(".")
+tokenizer, memories = og.Tokenizer(model), og.Adapters(model)
+memories.load("{name}.onnx_adapter", "{name}")
+router = Router(Path("router"))  # what is asked decides which edit answers
+keys = router.place(memory.read(Path("{name}.safetensors")).codes)
+params = og.GeneratorParams(model)
+params.set_search_options(max_length=64, do_sample=False)
+generator = og.Generator(model, params)
+generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
+generator.set_model_input("memory.route", router.decide(["..."], keys).routes.route)
+generator.append_tokens(tokenizer.encode("..."))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))"""
+
+
+def genai(made: sidecar.Sidecar, memories: Mapping[str, bool]) -> str:
+    """The text of a package for onnxruntime-genai.
+
+    Args:
+        made: What the export was.
+        memories: The adapters' names, and whether the router routes each.
+    """
+    listed = f"Adapters here: {', '.join(memories)}." if memories else "There is no adapter here."
+    # With a router, the lines are those for a memory that it routes.
+    order = sorted(memories, key=lambda name: not memories[name])
+    lines = _GENAI_CODE if made.router is None else _GENAI_ROUTED
+    code = lines.format(name=order[0] if order else "facts")
+    text = _GENAI.format(model_id=made.model_id, listed=listed, code=code)
+    return text + (_FED if made.router is not None else "")

@@ -9,9 +9,12 @@ Knows nothing of text, of how tokens are chosen, or of when a row ends: any loop
 
 Each row's route is decided by its prompt, in prefill, and held by the state from then on. Keys and
 values stay where the graph left them and are handed back to it as they are.
+
+Rows of a batch are padded on the left, or on the right for a graph whose attention takes a row's
+length from the sum of its mask (GroupQueryAttention).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +41,16 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+# Where the n tokens of a row of width T stand, by the side of the padding.
+_PLACES: dict[str, Callable[[int, int], slice]] = {
+    "left": lambda n, T: slice(T - n, T),
+    "right": lambda n, T: slice(0, n),
+}
+
+
 @dataclass(frozen=True)
 class State:
-    """A batch between two steps. B rows, T tokens so far, padding on the left."""
+    """A batch between two steps. B rows, T tokens so far, padding where the graph wants it."""
 
     cache: Mapping[str, OrtValue]  # by input name; on the device
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
@@ -65,13 +75,15 @@ class Decoder:
         graph: The InferenceSession.
         bind: Use IO binding; by default on every device but the CPU. (Binding ignores adapters, so
             the memory's tensors are always fed by name.)
+        padding_side: "left" or "right", as `memoir_edge.json` says.
 
     Raises:
         GraphError: The graph has no ports, or is no decoder with a cache.
     """
 
-    def __init__(self, graph: Any, *, bind: bool | None = None) -> None:
+    def __init__(self, graph: Any, *, bind: bool | None = None, padding_side: str = "left") -> None:
         self.device = device(graph)
+        self._place = _PLACES[padding_side]
         self._graph = graph
         self._bind = self.device != "cpu" if bind is None else bind
         self._types = {i.name: i.type for i in graph.get_inputs()}
@@ -97,14 +109,30 @@ class Decoder:
         Returns:
             The state, and logits `[B, V]` of the tokens to come.
         """
-        state, logits = self.read(rows, generation, given)
-        return state, logits[:, -1].astype(np.float32)  # a copy frees the other positions' logits
+        state, logits = self._read(rows, generation, given)
+        T = logits.shape[1]
+        last = [self._place(len(row.ids), T).stop - 1 for row in rows]
+        # A copy frees the other positions' logits.
+        return state, logits[np.arange(len(rows)), last].astype(np.float32)
 
     def read(
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
     ) -> tuple[State, Array]:
         """As `prefill`, with the logits of every position: `[B, T, V]`, rows ending together."""
-        ids, attention, counted = _pad_left(rows)
+        state, logits = self._read(rows, generation, given)
+        T = logits.shape[1]
+        ends = [self._place(len(row.ids), T).stop for row in rows]
+        if min(ends) < T:
+            logits = np.stack(
+                [np.roll(row, -end, axis=0) for row, end in zip(logits, ends, strict=True)]
+            )
+        return state, logits
+
+    def _read(
+        self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None
+    ) -> tuple[State, Array]:
+        """As `read`, with the rows where they are padded."""
+        ids, attention, counted = self._padded(rows)
         feeds = {c.past: self._empty(c, len(rows)) for c in self._cached}
         if given is not None:
             run = {"memory.route": given.route}
@@ -136,7 +164,7 @@ class Decoder:
             The new state, and logits `[B, V]` of the tokens to come.
         """
         ids = np.array(tokens, np.int64)[:, None]
-        attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
+        attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
         feeds = dict(state.cache)
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
@@ -151,14 +179,11 @@ class Decoder:
     def join(self, parts: Sequence[tuple[State, Sequence[int]]]) -> State:
         """Some rows of several states of one generation as one state, in the order given.
 
-        Rows end together on the right, and padding that no row needs is dropped.
+        Padding that no row needs is dropped.
         """
         rows = [(state, i) for state, kept in parts for i in kept]
         tokens = [int(state.attention[i].sum()) for state, i in rows]
-        T, first = max(tokens), parts[0][0]
-        attention = np.zeros((len(rows), T), np.int64)
-        for j, n in enumerate(tokens):
-            attention[j, T - n :] = 1
+        attention, first = self._attention(tokens), parts[0][0]
         cache = {c.past: self._joined(c, parts, tokens) for c in self._cached}
         parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
@@ -168,16 +193,36 @@ class Decoder:
         self, cached: _Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
     ) -> OrtValue:
         """One tensor of the cache for `join`; only each row's own tokens are copied."""
-        axis = cached.shape.index(None)
-        shape = [len(tokens), *(n or max(tokens) for n in cached.shape[1:])]
+        axis, T = cached.shape.index(None), max(tokens)
+        shape = [len(tokens), *(n or T for n in cached.shape[1:])]
         out, j = np.zeros(shape, cached.dtype), 0
         for state, kept in parts:
             past = state.cache[cached.past].numpy()
             for i in kept:
-                own = np.moveaxis(out[j], axis - 1, 0)[-tokens[j] :]
-                own[:] = np.moveaxis(past[i], axis - 1, 0)[-tokens[j] :]
+                own = np.moveaxis(out[j], axis - 1, 0)
+                its = np.moveaxis(past[i], axis - 1, 0)
+                n = tokens[j]
+                own[self._place(n, T)] = its[self._place(n, state.attention.shape[1])]
                 j += 1
         return value(out, self.device)
+
+    def _attention(self, tokens: Sequence[int]) -> Ints:
+        """`[B, T]` for rows of so many tokens."""
+        T = max(tokens)
+        attention = np.zeros((len(tokens), T), np.int64)
+        for row, n in zip(attention, tokens, strict=True):
+            row[self._place(n, T)] = 1
+        return attention
+
+    def _padded(self, rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
+        """Ids, attention, which tokens count for routing; `[B, T]` each."""
+        attention = self._attention([len(row.ids) for row in rows])
+        ids, counted = np.zeros_like(attention), np.zeros_like(attention)
+        for i, row in enumerate(rows):
+            place = self._place(len(row.ids), attention.shape[1])
+            ids[i, place] = row.ids
+            counted[i, place][row.counted] = 1
+        return ids, attention, counted
 
     def _empty(self, cached: _Cached, B: int) -> OrtValue:
         return value(np.zeros((B, *(n or 0 for n in cached.shape[1:])), cached.dtype), self.device)
@@ -212,7 +257,14 @@ class Decoder:
             shape = [len(ids), *state.shape[1:]]
             feeds[state.name] = value(np.zeros(shape, _DTYPES[state.type]), self.device)
         feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
-        values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
+        try:
+            values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
+        except Exception as error:  # onnxruntime's errors share no base class
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise GraphError(
+                f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: {reason}",
+                hint="export the model again; if that does not help, try another --dtype",
+            ) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
@@ -269,15 +321,3 @@ def _required(graph: Any) -> dict[str, OrtValue]:
     [D], [_, d] = shapes["memory.center"], shapes["memory.values"]
     held = ports.empty(D, d) | ports.run_defaults()
     return {name: value(array) for name, array in held.items()}
-
-
-def _pad_left(rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
-    """Rows padded on the left: ids, attention, which tokens count for routing; `[B, T]` each."""
-    T = max(len(row.ids) for row in rows)
-    ids, attention, counted = (np.zeros((len(rows), T), np.int64) for _ in range(3))
-    for i, row in enumerate(rows):
-        begin = T - len(row.ids)
-        ids[i, begin:] = row.ids
-        attention[i, begin:] = 1
-        counted[i, begin:][row.counted] = 1
-    return ids, attention, counted

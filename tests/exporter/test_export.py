@@ -109,8 +109,20 @@ def test_no_model(tmp_path: Path, refused) -> None:
 
 def test_a_folder_that_is_no_model(tmp_path: Path, refused) -> None:
     refused(tmp_path, InputError, r"config\.json", model=tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "config.json"):
+        (tmp_path / name).write_text("{}")
     refused(tmp_path, InputError, "optimum-onnx cannot export", model=tmp_path, site="x")
+
+
+def test_a_graph_without_a_configuration_needs_its_model(
+    llama, fused, tmp_path: Path, refused
+) -> None:
+    graph = fused(llama.model, tmp_path / "graph")
+    error = refused(tmp_path, InputError, r"holds no config\.json", onnx_dir=graph)
+    assert "--model DIR" in str(error.hint)
+    made = export(onnx_dir=graph, model=llama.model, out=tmp_path / "out")
+    assert made.sidecar.padding_side == "right"
+    assert (made.out / "config.json").is_file()
 
 
 def test_an_unknown_dtype(llama, tmp_path: Path, refused) -> None:

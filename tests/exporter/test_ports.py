@@ -15,7 +15,7 @@ from memoir_edge_exporter._ports import hold, obstacle, require
 
 Build = Callable[..., onnx.ModelProto]
 SITE = "model.layers.0.mlp.down_proj"
-KINDS = ["MatMul", "transposed", "Gemm", "MatMulNBits"]
+KINDS = ["MatMul", "transposed", "Gemm", "MatMulNBits", "MatMulInteger", "DynamicQuantizeMatMul"]
 ADDED = {
     "memoir_edge.Route": 1, "memoir_edge.Recall": 1, "Add": 2, "CastLike": 1,
     "Shape": 3, "Expand": 1, "Neg": 1, "Constant": 4, "Slice": 1, "Cast": 1, "Less": 1, "Where": 2,

@@ -17,7 +17,8 @@ def command(
     model: str | None = None,
     onnx: Path | None = None,
     site: str | None = None,
-    dtype: Literal["fp32", "fp16"] = "fp32",
+    dtype: Literal["fp32", "fp16", "int8", "int4"] = "fp32",
+    builder: Literal["optimum", "genai"] = "optimum",
     ports: Literal["optional", "required", "state"] = "optional",
     state: Literal["recurrent", "cache"] | None = None,
     encoder: str | None = None,
@@ -35,6 +36,7 @@ def command(
         onnx: A folder with a decoder graph exported earlier, to be given ports.
         site: Module path of the edited layer; default by architecture.
         dtype: Type of the weights; a given graph keeps its own.
+        builder: What makes the graph: optimum-onnx, or onnxruntime-genai, whose graphs are fused.
         ports: How a host feeds a memory: as optional inputs, as required ones (JavaScript, Java),
             or as optional ones of a graph that carries the route itself.
         state: As what it carries it: a recurrent state (onnxruntime-genai), or one more layer of
@@ -52,19 +54,25 @@ def command(
         onnx_dir=onnx,
         site=site,
         dtype=dtype,
+        builder=builder,
         kind=_kind(ports, state),
         model_id=model if model and folder != Path(model).expanduser() else None,
         encoder=encoder,
         precision=encoder_dtype,
     )
     output.say(
-        f"{out}: {made.nodes} nodes, {made.sidecar.dtype}, site {made.sidecar.site} "
+        f"{out}: {made.nodes} nodes, {made.weights}, site {made.sidecar.site} "
         f"(D {made.sidecar.D}, d {made.sidecar.d}), {size(made.bytes)}, {made.seconds:.1f} s"
     )
     if made.sidecar.router is not None:
         router = made.sidecar.router
         output.say(f"router: {router.kind} {router.digest[:16]}, codes of {router.bits} bits")
-    figures = {"nodes": made.nodes, "bytes": made.bytes, "seconds": round(made.seconds, 3)}
+    figures = {
+        "weights": made.weights,
+        "nodes": made.nodes,
+        "bytes": made.bytes,
+        "seconds": round(made.seconds, 3),
+    }
     output.result({"out": str(out)} | figures | asdict(made.sidecar))
     return 0
 

@@ -7,7 +7,7 @@ from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output
 from memoir_edge.errors import InputError
 
-Host = Literal["triton", "optimum", "web"]
+Host = Literal["triton", "genai", "optimum", "web"]
 
 
 def command(
@@ -26,14 +26,16 @@ def command(
 
     triton: a model repository. Repeated with another memory, it adds a version, which the server
     loads beside the one that answers. optimum: a folder for ORTModelForCausalLM or transformers.js
-    as they are, which answers with its one memory. web: a folder for JavaScript, in which memories
-    are swapped by the npm package memoir-edge.
+    as they are, which answers with its one memory. genai: a folder for onnxruntime-genai, with each
+    memory as an adapter. web: a folder for JavaScript, in which memories are swapped by the npm
+    package memoir-edge.
 
     Args:
         host: Who loads it.
         directory: An export directory.
         out: The folder to make; the model repository of triton, made if it is not there.
-        memory: The memory to answer with; default none, the base model. web takes several.
+        memory: The memory to answer with; default none, the base model. genai and web
+            take several.
         name: Of triton: name of the model; default the export directory's.
         root: Of triton: where the server finds the repository, if not at --out.
         also: Of web: an export of the same model in another precision; may be repeated.
@@ -42,6 +44,8 @@ def command(
     _check(host, held, {"name": name, "root": root, "also": also})
     if host == "triton":
         return _triton(directory, out, held, name, root, output)
+    if host == "genai":
+        return _genai(directory, out, held, output)
     with needs("the exporter", "export"):
         from memoir_edge_exporter import package_optimum, package_web
     if host == "web":
@@ -65,7 +69,7 @@ def _check(host: Host, memories: list[Path], options: dict[str, object]) -> None
         raise InputError(
             "a folder for optimum answers with the memory that it holds", hint="give --memory FILE"
         )
-    if host != "web" and len(memories) > 1:
+    if host not in ("genai", "web") and len(memories) > 1:
         raise InputError(f"{len(memories)} memories for {host}, expected one")
 
 
@@ -90,6 +94,19 @@ def _triton(
         "host": "triton", "model": str(made.model), "version": made.version,
         "digest": made.digest, "library": made.library,
         "config_kept": made.kept,
+    })  # fmt: skip
+    return 0
+
+
+def _genai(directory: Path, out: Path, memories: list[Path], output: Output) -> int:
+    with needs("the exporter", "export"):
+        from memoir_edge_exporter import package_genai
+    made = package_genai(directory, out, memory=memories, library=_library())
+    output.say(f"{out}: adapters {', '.join(made.adapters) or 'none'}")
+    output.say(f"native ops: {made.library or 'none here: the function bodies serve'}")
+    output.result({
+        "host": "genai", "out": str(out), "adapters": made.adapters,
+        "library": made.library, "router": made.router,
     })  # fmt: skip
     return 0
 
