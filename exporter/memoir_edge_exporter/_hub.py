@@ -185,17 +185,21 @@ def _text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-# What transformers.js calls a graph of some precision: by the operators of its products, else the
-# type of its logits.
-_QUANTIZED = {
-    "MatMulNBits": "q4",
-    "MatMulInteger": "quantized",
-    "DynamicQuantizeMatMul": "quantized",
-}
-
-
 def _name(graph: onnx.ModelProto) -> str:
-    found = next((_QUANTIZED[n.op_type] for n in graph.graph.node if n.op_type in _QUANTIZED), "")
-    half = graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    parts = {"": "_fp16" if half else "", "q4": "_q4f16" if half else "_q4"}
-    return f"model{parts.get(found, f'_{found}')}.onnx"
+    """What transformers.js calls a graph, by its products and the type of its logits."""
+    products = {(node.op_type, _bits(node)) for node in graph.graph.node}
+    half = (
+        "f16"
+        if graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        else ""
+    )
+    if ("MatMulNBits", 4) in products:
+        return f"model_q4{half}.onnx"
+    eight = {("MatMulNBits", 8), ("MatMulInteger", None), ("DynamicQuantizeMatMul", None)}
+    if products & eight:
+        return "model_quantized.onnx"
+    return "model_fp16.onnx" if half else "model.onnx"
+
+
+def _bits(node: onnx.NodeProto) -> int | None:
+    return next((int(each.i) for each in node.attribute if each.name == "bits"), None)

@@ -77,7 +77,11 @@ def test_weights_beside_a_graph_go_where_transformers_js_looks(
 def test_a_graph_is_named_by_its_precision(llama, llama_fp16, three_nodes) -> None:
     assert _name(onnx.load(llama.out / "model.onnx")) == "model.onnx"
     assert _name(onnx.load(llama_fp16.out / "model.onnx")) == "model_fp16.onnx"
-    assert _name(three_nodes(product="MatMulNBits", D=32)) == "model_q4.onnx"
+    four = three_nodes(product="MatMulNBits", D=32)
+    assert _name(four) == "model_q4.onnx"
+    [bits] = [a for node in four.graph.node for a in node.attribute if a.name == "bits"]
+    bits.i = 8
+    assert _name(four) == "model_quantized.onnx"
 
 
 def test_exports_of_several_precisions_stand_side_by_side(
