@@ -30,6 +30,7 @@ from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._ports import hold
 from memoir_edge_exporter._router import FOLDER, route_graph
 from memoir_edge_exporter._write import (
+    GRAPH,
     companions,
     copy_weights,
     directory,
@@ -105,7 +106,7 @@ def package_optimum(folder: Path, out: Path, memory: Path) -> sidecar.Sidecar:
     with directory(out) as place:
         _beside(folder, place, made)
         graph = hold(as_kind(load(folder), "cache", place), held)
-        _graph(graph, _name(graph), folder, place)
+        _graph(graph, GRAPH, folder, place)
         shutil.copyfile(memory, place / memory.name)
     return made
 
