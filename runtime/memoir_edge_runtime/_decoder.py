@@ -16,7 +16,6 @@ length from the sum of its mask (GroupQueryAttention).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,9 +68,10 @@ class _Room:
 
     size: int  # tokens that it has room for
     written: int  # tokens of the state that was written last
+    binding: Any = None  # what is the same at every step stays bound
 
 
-_STEP = 128  # tokens by which a cache grows
+_STEP = 64  # tokens by which a cache grows
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class Decoder:
         feeds = dict(cache)
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
-        into = {} if room is None else {c.present: cache[c.past] for c in self._cached}
-        outputs = self._run(feeds, ids, attention, {"memory.route": state.routes.route}, into)
+        run = {"memory.route": state.routes.route}
+        outputs = self._run(feeds, ids, attention, run, room)
         new = self._state(outputs, attention, state.routes, state.generation, room)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
 
@@ -286,7 +286,7 @@ class Decoder:
         ids: Ints,
         attention: Ints,
         run: Mapping[str, Array],
-        into: Mapping[str, OrtValue] = MappingProxyType({}),
+        room: _Room | None = None,
     ) -> dict[str, OrtValue]:
         positions = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         fed: dict[str, Array] = {
@@ -301,31 +301,43 @@ class Decoder:
             feeds[state.name] = value(np.zeros(shape, _DTYPES[state.type]), self.device)
         feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
         try:
-            bind = self._bind or into
-            values = self._run_bound(feeds, into) if bind else self._run_fed(feeds)
+            if room is not None:
+                return self._run_in_place(feeds, room)
+            values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
         except Exception as error:  # onnxruntime's errors share no base class
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise GraphError(
                 f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: {reason}",
                 hint="export the model again; if that does not help, try another --dtype",
             ) from error
-        # What was written into: onnxruntime's own value would not keep its memory alive.
-        return dict(zip(self._outputs, values, strict=True)) | dict(into)
+        return dict(zip(self._outputs, values, strict=True))
 
     def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         return list(self._graph.run_with_ort_values(self._outputs, feeds))
 
-    def _run_bound(
-        self, feeds: Mapping[str, OrtValue], into: Mapping[str, OrtValue]
-    ) -> list[OrtValue]:
+    def _run_in_place(self, feeds: Mapping[str, OrtValue], room: _Room) -> dict[str, OrtValue]:
+        """A step whose cache is input and output."""
+        first = room.binding is None
+        binding = room.binding = self._graph.io_binding() if first else room.binding
+        for name, fed in feeds.items():
+            if first or name in _FED or name in ports.RUN:
+                binding.bind_ortvalue_input(name, fed)
+        if first:
+            for name in ("logits", *ports.OUTPUTS):
+                binding.bind_output(name, "cpu")
+            for cached in self._cached:
+                binding.bind_ortvalue_output(cached.present, feeds[cached.past])
+        self._graph.run_with_iobinding(binding)
+        values = binding.get_outputs_as_ortvaluevector()
+        found = {name: values[i] for i, name in enumerate(("logits", *ports.OUTPUTS))}
+        return found | {c.present: feeds[c.past] for c in self._cached}
+
+    def _run_bound(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         binding = self._graph.io_binding()
         for name, fed in feeds.items():
             binding.bind_ortvalue_input(name, fed)
         for name in self._outputs:  # the cache stays on the device; the host reads the rest
-            if name in into:
-                binding.bind_ortvalue_output(name, into[name])
-            else:
-                binding.bind_output(name, self.device if name.startswith(_PRESENT) else "cpu")
+            binding.bind_output(name, self.device if name.startswith(_PRESENT) else "cpu")
         self._graph.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
