@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -65,6 +66,7 @@ def package_web(
         _check_same(made[0], other, folder)
     with directory(out) as folder:
         _beside(folders[0], folder, replace(made[0], kind="required"))
+        _chat_template(folder)
         for source in folders:
             graph = load(source)
             name = _name(graph)
@@ -140,6 +142,15 @@ def _beside(source: Path, folder: Path, made: sidecar.Sidecar) -> None:
         onnx.save(route, folder / FOLDER / "route.onnx")
 
 
+def _chat_template(folder: Path) -> None:
+    """Put the chat template where transformers.js reads it: into the tokenizer's configuration."""
+    template, path = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    config = read_json(path)
+    if template.is_file() and "chat_template" not in config:
+        config["chat_template"] = template.read_text(encoding="utf-8")
+        path.write_text(_text(config), encoding="utf-8")
+
+
 def _graph(graph: onnx.ModelProto, name: str, source: Path, folder: Path) -> None:
     """The graph, and what weights lie beside it as transformers.js calls their file.
 
@@ -167,20 +178,28 @@ def _say_external(path: Path, name: str) -> None:
     config = read_json(path)
     told = config.setdefault("transformers.js_config", {})
     told.setdefault("use_external_data_format", {})[name] = True
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(_text(config), encoding="utf-8")
 
 
-# What transformers.js calls a graph of some precision: by the operators of its products, else the
-# type of its logits.
-_QUANTIZED = {
-    "MatMulNBits": "q4",
-    "MatMulInteger": "quantized",
-    "DynamicQuantizeMatMul": "quantized",
-}
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _name(graph: onnx.ModelProto) -> str:
-    found = next((_QUANTIZED[n.op_type] for n in graph.graph.node if n.op_type in _QUANTIZED), "")
-    half = graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    parts = {"": "_fp16" if half else "", "q4": "_q4f16" if half else "_q4"}
-    return f"model{parts.get(found, f'_{found}')}.onnx"
+    """What transformers.js calls a graph, by its products and the type of its logits."""
+    products = {(node.op_type, _bits(node)) for node in graph.graph.node}
+    half = (
+        "f16"
+        if graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        else ""
+    )
+    if ("MatMulNBits", 4) in products:
+        return f"model_q4{half}.onnx"
+    eight = {("MatMulNBits", 8), ("MatMulInteger", None), ("DynamicQuantizeMatMul", None)}
+    if products & eight:
+        return "model_quantized.onnx"
+    return "model_fp16.onnx" if half else "model.onnx"
+
+
+def _bits(node: onnx.NodeProto) -> int | None:
+    return next((int(each.i) for each in node.attribute if each.name == "bits"), None)

@@ -1,6 +1,7 @@
 """Exports in the layout of model hubs; tests/cli/test_package.py and tests/js answer with them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,15 @@ def test_for_javascript_a_graph_has_required_ports(
     assert not session.get_overridable_initializers()
 
 
+def test_the_chat_template_is_where_transformers_js_reads_it(llama, tmp_path: Path) -> None:
+    export_dir = Path(shutil.copytree(llama.out, tmp_path / "chat"))
+    (export_dir / "chat_template.jinja").write_text("{{ messages }}")
+    package_web([export_dir], tmp_path / "web")
+    config = json.loads((tmp_path / "web" / "tokenizer_config.json").read_text())
+    own = json.loads((llama.out / "tokenizer_config.json").read_text())
+    assert config == own | {"chat_template": "{{ messages }}"}
+
+
 def test_for_optimum_a_graph_holds_its_memory(
     llama, facts: Path, tmp_path: Path, open_graph
 ) -> None:
@@ -67,7 +77,11 @@ def test_weights_beside_a_graph_go_where_transformers_js_looks(
 def test_a_graph_is_named_by_its_precision(llama, llama_fp16, three_nodes) -> None:
     assert _name(onnx.load(llama.out / "model.onnx")) == "model.onnx"
     assert _name(onnx.load(llama_fp16.out / "model.onnx")) == "model_fp16.onnx"
-    assert _name(three_nodes(product="MatMulNBits", D=32)) == "model_q4.onnx"
+    four = three_nodes(product="MatMulNBits", D=32)
+    assert _name(four) == "model_q4.onnx"
+    [bits] = [a for node in four.graph.node for a in node.attribute if a.name == "bits"]
+    bits.i = 8
+    assert _name(four) == "model_quantized.onnx"
 
 
 def test_exports_of_several_precisions_stand_side_by_side(
