@@ -56,6 +56,22 @@ class State:
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
     routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
+    room: "_Room | None" = None  # of the cache, where the graph writes into it
+
+
+@dataclass
+class _Room:
+    """A cache that is longer than its tokens: a step writes behind them, and nothing is copied.
+
+    Of all states that share it, only the one that was written last may go on in it.
+    """
+
+    size: int  # tokens that it has room for
+    written: int  # tokens of the state that was written last
+    binding: Any = None  # what is the same at every step stays bound
+
+
+_STEP = 64  # tokens by which a cache grows
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,8 @@ class Decoder:
         self._place = _PLACES[padding_side]
         self._graph = graph
         self._bind = self.device != "cpu" if bind is None else bind
+        # GroupQueryAttention appends in place where its cache is both input and output.
+        self._shares = padding_side == "right"
         self._types = {i.name: i.type for i in graph.get_inputs()}
         self._takes = self._types.keys() | {i.name for i in graph.get_overridable_initializers()}
         self._check()
@@ -165,11 +183,13 @@ class Decoder:
         """
         ids = np.array(tokens, np.int64)[:, None]
         attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
-        feeds = dict(state.cache)
+        cache, room = self._roomy(state)
+        feeds = dict(cache)
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
-        outputs = self._run(feeds, ids, attention, {"memory.route": state.routes.route})
-        new = self._state(outputs, attention, state.routes, state.generation)
+        run = {"memory.route": state.routes.route}
+        outputs = self._run(feeds, ids, attention, run, room)
+        new = self._state(outputs, attention, state.routes, state.generation, room)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
 
     def take(self, state: State, rows: Sequence[int]) -> State:
@@ -188,6 +208,28 @@ class Decoder:
         parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
         return State(cache, attention, routes, first.generation)
+
+    def _roomy(self, state: State) -> tuple[Mapping[str, OrtValue], _Room | None]:
+        """A state's cache, with room for another token where the graph can write into it."""
+        T, room = state.attention.shape[1], state.room
+        if not self._shares:
+            return state.cache, None
+        if room is None or room.written != T or room.size == T:
+            room = _Room((T // _STEP + 1) * _STEP, T)
+            cache = {
+                c.past: self._longer(c, state.cache[c.past], T, room.size) for c in self._cached
+            }
+        else:
+            cache = dict(state.cache)
+        room.written = T + 1
+        return cache, room
+
+    def _longer(self, cached: _Cached, past: OrtValue, T: int, size: int) -> OrtValue:
+        """One tensor of the cache, its first T tokens copied."""
+        old, axis = past.numpy(), cached.shape.index(None)
+        out = np.zeros((*old.shape[:axis], size, *old.shape[axis + 1 :]), cached.dtype)
+        np.moveaxis(out, axis, 0)[:T] = np.moveaxis(old, axis, 0)[:T]
+        return value(out, self.device)
 
     def _joined(
         self, cached: _Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
@@ -233,10 +275,10 @@ class Decoder:
         attention: Ints,
         routes: tophash.Routes,
         generation: Generation,
+        room: _Room | None = None,
     ) -> State:
-        return State(
-            {c.past: outputs[c.present] for c in self._cached}, attention, routes, generation
-        )
+        cache = {c.past: outputs[c.present] for c in self._cached}
+        return State(cache, attention, routes, generation, room)
 
     def _run(
         self,
@@ -244,6 +286,7 @@ class Decoder:
         ids: Ints,
         attention: Ints,
         run: Mapping[str, Array],
+        room: _Room | None = None,
     ) -> dict[str, OrtValue]:
         positions = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         fed: dict[str, Array] = {
@@ -258,6 +301,8 @@ class Decoder:
             feeds[state.name] = value(np.zeros(shape, _DTYPES[state.type]), self.device)
         feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
         try:
+            if room is not None:
+                return self._run_in_place(feeds, room)
             values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
         except Exception as error:  # onnxruntime's errors share no base class
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -269,6 +314,23 @@ class Decoder:
 
     def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         return list(self._graph.run_with_ort_values(self._outputs, feeds))
+
+    def _run_in_place(self, feeds: Mapping[str, OrtValue], room: _Room) -> dict[str, OrtValue]:
+        """A step whose cache is input and output."""
+        first = room.binding is None
+        binding = room.binding = self._graph.io_binding() if first else room.binding
+        for name, fed in feeds.items():
+            if first or name in _FED or name in ports.RUN:
+                binding.bind_ortvalue_input(name, fed)
+        if first:
+            for name in ("logits", *ports.OUTPUTS):
+                binding.bind_output(name, "cpu")
+            for cached in self._cached:
+                binding.bind_ortvalue_output(cached.present, feeds[cached.past])
+        self._graph.run_with_iobinding(binding)
+        values = binding.get_outputs_as_ortvaluevector()
+        found = {name: values[i] for i, name in enumerate(("logits", *ports.OUTPUTS))}
+        return found | {c.present: feeds[c.past] for c in self._cached}
 
     def _run_bound(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         binding = self._graph.io_binding()

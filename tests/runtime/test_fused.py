@@ -10,7 +10,7 @@ import pytest
 from memoir_edge.errors import GraphError
 from memoir_edge_exporter import export
 from memoir_edge_exporter._few_bits import quantize
-from memoir_edge_runtime import Options, Session
+from memoir_edge_runtime import Options, Session, _decoder
 from memoir_edge_runtime._batch import Batch
 
 SITE = "model.layers.1.mlp.down_proj"
@@ -82,6 +82,13 @@ def test_every_position_of_a_prompt_is_read(fused_session, session, prompts, mak
     [plain], [fused] = (each.read_prompts(prompts[3], 1) for each in (session, fused_session))
     assert [t.id for t in fused] == [t.id for t in plain]
     np.testing.assert_allclose(fused[2].logprob, plain[2].logprob, atol=1e-3)
+
+
+def test_how_far_a_cache_grows_at_once_changes_nothing(fused_session, routed, prompts, monkeypatch):
+    wanted = Options(max_new_tokens=10)
+    roomy = fused_session.generate(prompts[:6], wanted, memory=routed)
+    monkeypatch.setattr(_decoder, "_STEP", 3)
+    assert fused_session.generate(prompts[:6], wanted, memory=routed) == roomy
 
 
 def test_a_step_leaves_its_state_as_it_was(fused_session, routed, prompts):
