@@ -45,8 +45,9 @@ $(READY): pyproject.toml constraints.txt $(wildcard runtime/ops/*)
 
 $(VENV5)/.ready: pyproject.toml constraints.txt constraints-transformers5.txt
 	$(PYTHON) -m venv $(VENV5)
-	grep -Ev "^(transformers|huggingface_hub|tokenizers|optimum|onnx)" constraints.txt > $(VENV5)/constraints.txt
-	$(VENV5)/bin/pip install -q -c $(VENV5)/constraints.txt -r constraints-transformers5.txt -e ".[edit,spread]" pytest
+	grep -Ev "^(transformers|huggingface_hub|tokenizers|optimum)" constraints.txt > $(VENV5)/constraints.txt
+	$(VENV5)/bin/pip install -q -c $(VENV5)/constraints.txt -r constraints-transformers5.txt \
+		-e ".[edit,spread,run]" onnx onnxscript onnxruntime-genai pytest
 	touch $@
 
 clean:

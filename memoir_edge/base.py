@@ -84,9 +84,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The parsed `config.json` of a model folder.
 
     Raises:
-        InputError: It is missing or no JSON object.
+        InputError: It is missing or no JSON object; of a PEFT adapter the hint says to merge it.
     """
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise InputError(
+                f"{folder} holds a PEFT adapter and no model of its own",
+                hint="merge it: AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload()"
+                ".save_pretrained(MERGED), then give MERGED, with the tokenizer in it",
+            )
         raise InputError(
             f"{folder} is no model folder: it holds no config.json",
             hint="give a folder written by save_pretrained",

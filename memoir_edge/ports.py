@@ -1,11 +1,15 @@
 """The ports of an exported graph: names, types and the empty memory. Their one home.
 
-An exported graph takes a memory through optional inputs: each is a graph input with an initializer
-of the same name. Where nothing is fed they hold the empty memory, a single guard that no prompt can
-reach.
+An exported graph takes a memory through inputs of its own, the ports. Its kind says how:
+
+    optional     each has an initializer of the same name: where nothing is fed they hold the empty
+                 memory, a single guard that no prompt can reach
+    required     each must be fed, for hosts that know no inputs with initializers
+    recurrent    optional, and the graph carries the route itself, as a recurrent state
+    cache        optional, and the graph carries the route itself, as one more layer of the cache
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +17,12 @@ import numpy.typing as npt
 from memoir_edge.memory import Memory
 
 DOMAIN = "memoir_edge"
+Kind = Literal["optional", "required", "recurrent", "cache"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Port(NamedTuple):
-    """One optional input or extra output: numpy dtype name and symbolic shape."""
+    """One added input or output: numpy dtype name and symbolic shape."""
 
     dtype: str
     shape: tuple[str | int, ...]
@@ -33,6 +39,7 @@ MEMORY: dict[str, Port] = {
     "memory.scale": Port("float32", ("D",)),
     "memory.permutation": Port("int32", ("D",)),
     "memory.k": Port("int64", (1,)),
+    "memory.feature": Port("int64", (3,)),
 }
 # Set for each run. Where span is negative, the attention mask's value counts instead.
 RUN: dict[str, Port] = {
@@ -47,6 +54,17 @@ OUTPUTS: dict[str, Port] = {
 
 Feeds = dict[str, npt.NDArray[np.generic]]
 
+# (times, share, more): the tokens that count for a feature are those with
+# times * (tokens from here on) <= share * (all tokens) + more.
+SPANS: dict[str, tuple[int, int, int]] = {
+    "mean": (0, 0, 0),
+    "last": (1, 0, 1),
+    "last-two": (1, 0, 2),
+    "later-half": (2, 1, 1),
+    "mean-scaled": (0, 0, 0),
+    "last-scaled": (1, 0, 1),
+}
+
 
 def empty(D: int, d: int) -> Feeds:
     """The empty memory: no key can be reached, so every row is the base model's."""
@@ -60,6 +78,7 @@ def empty(D: int, d: int) -> Feeds:
         "memory.scale": np.ones(D, np.float32),
         "memory.permutation": np.arange(D, dtype=np.int32),
         "memory.k": np.ones(1, np.int64),
+        "memory.feature": np.zeros(3, np.int64),
     }
 
 
@@ -83,6 +102,7 @@ def feeds(memory: Memory) -> Feeds:
         "memory.scale": memory.scale,
         "memory.permutation": memory.permutation,
         "memory.k": np.array([memory.k], np.int64),
+        "memory.feature": np.array(SPANS[memory.feature], np.int64),
     }
     if len(memory.bank):
         tensors |= {

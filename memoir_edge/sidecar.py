@@ -14,6 +14,8 @@ from typing import Any
 from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, MismatchError
 from memoir_edge.memory import KINDS, Memory
+from memoir_edge.ports import KINDS as PORT_KINDS
+from memoir_edge.ports import Kind
 
 NAME = "memoir_edge.json"
 FORMAT = 1  # of this file
@@ -54,6 +56,8 @@ class Sidecar:
     exporter: str
     router: Router | None = None
     former: tuple[str, ...] = ()  # what earlier versions called that digest
+    padding_side: str = "left"  # of shorter rows: "right" where attention takes lengths by the mask
+    kind: Kind = "optional"  # of its ports (memoir_edge.ports)
     ports: int = PORTS
     format: int = FORMAT
 
@@ -61,8 +65,8 @@ class Sidecar:
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
     document = asdict(sidecar)
-    for name in ("router", "former"):  # as files of earlier versions, where there is none
-        if not document[name]:
+    for name, usual in _USUAL.items():  # as files of earlier versions, where nothing else is said
+        if document[name] == usual:
             del document[name]
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / NAME).write_text(text, encoding="utf-8")
@@ -90,6 +94,8 @@ def read(folder: Path) -> Sidecar:
             raise GraphError(f"{path} has {name} = {str(raw.get(name))[:80]!r}", hint=again)
     raw["router"] = None if raw.get("router") is None else _router(path, raw["router"], again)
     raw["former"] = tuple(raw.get("former") or ())
+    raw.setdefault("padding_side", "left")
+    raw["kind"] = raw.get("kind") or "optional"
     return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
 
 
@@ -164,12 +170,24 @@ def _base(model_id: str, digest: str | None) -> str:
     return f"{model_id} ({digest[:16] if digest else 'no digest'})"
 
 
+# What is left out of the file.
+_USUAL = {"router": None, "former": (), "padding_side": "left", "kind": "optional"}
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
 def _are_texts(value: object) -> bool:
     return value is None or (isinstance(value, list) and all(map(_is_text, value)))
+
+
+def _is_side(value: object) -> bool:
+    return value in (None, "left", "right")
+
+
+def _is_kind(value: object) -> bool:
+    return value is None or value in PORT_KINDS
 
 
 def _is_size(value: object) -> bool:
@@ -186,6 +204,8 @@ _CHECKS = {
     "digest": lambda value: value is None or _is_text(value),
     "exporter": _is_text,
     "former": _are_texts,
+    "padding_side": _is_side,
+    "kind": _is_kind,
 }
 _ROUTER_CHECKS = {
     "kind": KINDS.__contains__,

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from memoir_edge.tophash import Bytes
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
 torch.set_num_threads(1)
 CACHE = cache.folder()
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,43 @@ def tool() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def genai_python() -> Callable[..., str]:
+    """Runs the Python of the second environment, which has onnxruntime-genai; what it printed.
+
+    Skips where there is none: `make` builds it.
+    """
+    python = Path(os.environ.get("MEMOIR_EDGE_GENAI", ROOT / ".venv-transformers5/bin/python"))
+    check = [str(python), "-c", "import onnxruntime_genai"]
+    if not python.is_file() or subprocess.run(check, capture_output=True, check=False).returncode:
+        pytest.skip(
+            "no second environment with onnxruntime-genai; MEMOIR_EDGE_GENAI names its python"
+        )
+
+    def run(*words: object) -> str:
+        packages = os.pathsep.join(str(ROOT / part) for part in (".", "exporter", "runtime"))
+        done = subprocess.run(
+            [str(python), *map(str, words)], capture_output=True, text=True, check=False,
+            env=os.environ | {"PYTHONPATH": packages, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fused() -> Callable[[Path, Path], Path]:
+    """Writes the graph that onnxruntime-genai's builder makes of a Llama: `fused(model, out)`."""
+    spec = importlib.util.spec_from_file_location("fused", Path(__file__).with_name("fused.py"))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Callable[[Path, Path], Path] = module.fused
+    return made
 
 
 @pytest.fixture(scope="session")

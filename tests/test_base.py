@@ -100,3 +100,10 @@ def test_a_folder_is_its_own_location(tmp_path: Path) -> None:
     assert locate(str(tmp_path)) == tmp_path
     with pytest.raises(InputError, match="no model folder at"):
         locate(str(tmp_path / "missing"))
+
+
+def test_a_peft_folder_is_no_model_yet(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a PEFT adapter") as caught:
+        read_config(tmp_path)
+    assert "merge_and_unload" in str(caught.value.hint)

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "exporter/memoir_edge_exporter/_bodies.py": "tests/exporter/test_ops.py",  # beside the kernels
     "exporter/memoir_edge_exporter/_code.py": "tests/exporter/test_router.py",
     "exporter/memoir_edge_exporter/_eight_bits.py": "tests/exporter/test_router.py",
+    "exporter/memoir_edge_exporter/_genai.py": "tests/cli/test_genai.py",
     "exporter/memoir_edge_exporter/_triton.py": "tests/cli/test_package.py",
     "memoir_edge/editor/descent.py": "tests/editor/test_train.py",
     "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",

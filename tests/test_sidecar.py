@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memoir_edge import sidecar
+from memoir_edge import ports, sidecar
 from memoir_edge.errors import GraphError
 from memoir_edge.sidecar import Sidecar
 
@@ -17,10 +17,13 @@ GOOD = Sidecar(
 
 
 @pytest.mark.parametrize("digest", ["ab12", None])
-def test_read_gives_what_was_written(tmp_path: Path, digest: str | None) -> None:
-    written = dataclasses.replace(GOOD, digest=digest, former=("cd34",) if digest else ())
-    sidecar.write(tmp_path, written)
-    assert sidecar.read(tmp_path) == written
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_read_gives_what_was_written(tmp_path: Path, digest: str | None, side: str) -> None:
+    former = ("cd34",) if digest else ()
+    written = dataclasses.replace(GOOD, digest=digest, former=former, padding_side=side)
+    for kind in ports.KINDS:
+        sidecar.write(tmp_path, dataclasses.replace(written, kind=kind))
+        assert sidecar.read(tmp_path) == dataclasses.replace(written, kind=kind)
 
 
 def test_the_file_is_what_the_docstring_says(tmp_path: Path) -> None:
@@ -58,6 +61,7 @@ def change(folder: Path, **changes: Any) -> None:
         ({"dtype": 32}, "dtype = '32'"),
         ({"model_id": []}, "model_id"),
         ({"digest": 5}, "digest = '5'"),
+        ({"kind": "other"}, "kind = 'other'"),
         ({"former": "ab"}, "former = 'ab'"),
         ({"former": [5]}, "former"),
         ({"exporter": {}}, "exporter"),

@@ -28,6 +28,14 @@ ROOT = Path(__file__).parents[1]
 WIDTH = "100"
 SHOWN = 4  # edits of the demo that the README shows
 PACKAGES = ("memoir_edge", "exporter/memoir_edge_exporter", "runtime/memoir_edge_runtime")
+SOURCES = (
+    (
+        "runtime/ops/",
+        "The custom-op library: both ops natively, in C++.",
+        (".cpp", ".cu", ".h"),
+    ),
+    ("js/src/", "The npm package: memories under node and in a browser.", (".js",)),
+)
 REST = {
     "tools": "benchmarks and experiments: each prints a table, its last line is one JSON document",
     "tests": "mirror the packages",
@@ -38,7 +46,8 @@ REST = {
 def tree() -> str:
     """Every folder and module of the packages, with what its docstring's first line says."""
     lines = [line for package in PACKAGES for line in _folder(ROOT / package, package, depth=0)]
-    lines += _native(ROOT / "runtime" / "ops")
+    for folder, what, suffixes in SOURCES:
+        lines += _sources(folder, what, suffixes)
     lines += [f"{f'{name}/':32}{note}" for name, note in REST.items()]
     return "```\n" + "\n".join(lines) + "\n```"
 
@@ -66,13 +75,14 @@ def register() -> str:
     return REGISTER.rstrip()
 
 
-def _native(folder: Path) -> list[str]:
-    """The C++ files with their first sentence, but those that only point to their header."""
-    lines = [f"{'runtime/ops/':32}The custom-op library: both ops natively, in C++."]
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".cpp", ".cu", ".h")):
-        comment = takewhile(lambda line: line.startswith("// "), path.read_text().splitlines())
+def _sources(folder: str, what: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Files in C++ or JavaScript with their first sentence, but those that only point elsewhere."""
+    lines = [f"{folder:32}{what}"]
+    for path in sorted(p for p in (ROOT / folder).iterdir() if p.suffix in suffixes):
+        text = path.read_text(encoding="utf-8").splitlines()
+        comment = [*takewhile(lambda line: line.startswith("// "), text)]
         first, _, _ = " ".join(line.removeprefix("// ") for line in comment).partition(". ")
-        if not first.startswith("See "):
+        if comment and not first.startswith("See "):
             lines.append(f"{'  ' + path.name:32}{first.removesuffix('.')}.")
     return lines
 

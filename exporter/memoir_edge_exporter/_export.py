@@ -3,17 +3,22 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
-from memoir_edge import sidecar
+from memoir_edge import ports, sidecar
 from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
-from memoir_edge.sites import default_site
+from memoir_edge.sites import Config, default_site
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
+from memoir_edge_exporter._builder import build
+from memoir_edge_exporter._cache import padding_side, settle_sizes
+from memoir_edge_exporter._carry import as_kind
+from memoir_edge_exporter._few_bits import quantize
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
@@ -27,7 +32,9 @@ from memoir_edge_exporter._write import (
     save,
 )
 
-DTYPES = ("fp32", "fp16")
+DTYPES = ("fp32", "fp16", "int8", "int4")
+BITS = {"int8": 8, "int4": 4}
+Builder = Literal["optimum", "genai"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Exported:
 
     out: Path
     sidecar: sidecar.Sidecar
+    weights: str  # type of the site's weight: "fp32", "fp16", "bf16", "int8" or "int4"
     nodes: int
     bytes: int
     seconds: float
@@ -48,7 +56,9 @@ def export(
     onnx_dir: Path | None = None,
     site: str | None = None,
     dtype: str = "fp32",
+    builder: Builder = "optimum",
     model_id: str | None = None,
+    kind: ports.Kind = "optional",
     encoder: str | Encoder | None = None,
     precision: Precision = "int8",
     max_protobuf: int = MAX_PROTOBUF,
@@ -62,8 +72,11 @@ def export(
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture, and with an encoder the
             last block's.
-        dtype: "fp32" or "fp16"; a given graph keeps its own.
+        dtype: "fp32", "fp16", "int8" or "int4", of the weights; a given graph keeps its own.
+        builder: What makes the graph: optimum-onnx, or onnxruntime-genai's builder, whose graphs
+            are fused and several times faster on a CPU.
         model_id: Name of the base model; default the folder's.
+        kind: Of the ports; of "cache" config.json says one layer more.
         encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
             gets a router, for memories whose keys are its codes.
         precision: Of the encoder's weights: "int8" or "fp32".
@@ -86,23 +99,30 @@ def export(
         raise InputError("nothing to export", hint="give --model DIR or --onnx DIR")
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
-    site = site or default_site(read_config(given[-1]), coded=encoder is not None)
+    config = _config(given[-1], alone=model is None)
+    site = site or default_site(config, coded=encoder is not None)
     require_tokenizer(*given)
     if isinstance(encoder, str):
         encoder = Encoder(encoder)
     with directory(out) as folder:
         if onnx_dir is None:
-            base_graph(given[0], folder, dtype)
+            _base(given[0], folder, dtype, builder)
         for source in given:
             companions(source, folder)
         require_tokenizer(folder, names=("tokenizer.json",))
         graph, found = _decoder(onnx_dir or folder, site)
+        if onnx_dir is None and builder == "optimum" and dtype in BITS:
+            found = find_site(quantize(graph, BITS[dtype]).graph, site)
+        settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
-        save(add_ports(graph, found), folder, max_protobuf)
+        as_kind(add_ports(graph, found), kind, folder)
+        save(graph, folder, max_protobuf)
         router = None
         if encoder is not None:
-            router = export_router(encoder, folder, precision=precision)
+            router = export_router(
+                encoder, folder, precision=precision, required=kind == "required"
+            )
         made = sidecar.Sidecar(
             site=found.path,
             D=found.D,
@@ -114,11 +134,46 @@ def export(
             former=former_digests(model) if model else (),
             exporter=_version(),
             router=router,
+            padding_side=padding_side(graph.graph),
+            kind=kind,
         )
         sidecar.write(folder, made)
         (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return Exported(out, made, len(graph.graph.node), size, time.monotonic() - start)
+    weights = _weights(found, made.dtype)
+    return Exported(out, made, weights, len(graph.graph.node), size, time.monotonic() - start)
+
+
+def _config(folder: Path, *, alone: bool) -> Config:
+    """The base model's configuration; `alone` if a graph was given without its model.
+
+    Raises:
+        InputError: There is none.
+    """
+    if alone and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} holds no config.json",
+            hint="give the base model as well: --model DIR, the folder that the graph was made of",
+        )
+    return read_config(folder)
+
+
+def _base(model: Path, folder: Path, dtype: str, builder: Builder) -> None:
+    """The graph of a transformers folder; few bits of optimum's come later."""
+    if builder == "genai":
+        build(model, folder, dtype)
+    else:
+        base_graph(model, folder, "fp32" if dtype in BITS else dtype)
+
+
+def _weights(site: Site, dtype: str) -> str:
+    """Type of the site's weight."""
+    bits = next((a.i for a in site.node.attribute if a.name == "bits"), None)
+    if bits is None:
+        return (
+            "int8" if "Integer" in site.node.op_type or "Quantize" in site.node.op_type else dtype
+        )
+    return f"int{bits}"
 
 
 def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:

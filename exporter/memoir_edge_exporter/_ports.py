@@ -3,13 +3,16 @@
 Rules:
 1. Each memory port becomes a graph input with an initializer of the same name that holds the empty
    memory: if nothing is fed, the graph is the base model. So do `memory.route` and `memory.span`.
-2. Where `memory.span` is negative, the attention mask's last T columns count instead.
-   `memory.route` may be a single value for all rows.
+   `require` takes the initializers away.
+2. Where `memory.span` is negative, the attention mask's last T columns count instead, as far as
+   `memory.feature` goes. `memory.route` may be a single value for all rows.
 3. Route and Recall read the site's input `a` as `[B, T, D]`, whatever shape it has in the graph.
 4. y = W0 a + delta, in the type and shape of W0 a. Whatever read W0 a reads y instead.
 5. The functions of the two ops are part of the model.
+6. Its metadata says that it answers as the base model until a memory is fed, or which one it holds.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from memoir_edge import ports
+from memoir_edge.errors import GraphError
 from memoir_edge.memory import Memory
 from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
 from memoir_edge_exporter._site import Site
@@ -42,69 +46,73 @@ def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
         site: Where; a node of this model's graph.
     """
     graph = model.graph
-    at = next(i for i, node in enumerate(graph.node) if node.output[:] == site.node.output[:])
-    y, W0_a = graph.node[at].output[0], "memory/W0_a"
+    at = next(i for i, node in enumerate(graph.node) if site.W0_a in node.output)
+    W0_a = "memory/W0_a"
     graph.node[at].output[0] = W0_a
-    nodes = [*_per_run(), *_ops(site), *_sum(W0_a, y)]
+    nodes = [*_per_run(), *_ops(site), *_sum(W0_a, site.W0_a)]
     for offset, node in enumerate(nodes, start=1):
         graph.node.insert(at + offset, node)
     _declare(graph, site)
     model.functions.extend(bodies(opset(model)))
     model.opset_import.append(helper.make_opsetid(ports.DOMAIN, VERSION))
     model.ir_version = max(model.ir_version, _IR_VERSION)
+    describe(model, {"memoir_edge.site": site.path, "memoir_edge.memory": _NO_MEMORY})
     return model
+
+
+def require(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Make the ports of a graph inputs that must be fed, in place.
+
+    Raises:
+        GraphError: An earlier version made them.
+    """
+    require_feature(model)
+    own, weights = ports.MEMORY | ports.RUN, model.graph.initializer
+    for weight in [weight for weight in weights if weight.name in own]:
+        weights.remove(weight)
+    return model
+
+
+def require_feature(model: onnx.ModelProto) -> None:
+    """Check that a graph's ports say which tokens count: no host of other kinds feeds a span.
+
+    Raises:
+        GraphError: They do not, because an earlier version made them.
+    """
+    if all(value.name != "memory.feature" for value in model.graph.input):
+        raise GraphError(
+            "the graph has no input memory.feature: an earlier version exported it",
+            hint="export the model again: memoir-edge export --model MODEL --out DIR",
+        )
+
+
+def describe(model: onnx.ModelProto, said: Mapping[str, str]) -> None:
+    """Say something in a graph's metadata, in place of what it said of the same."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, properties | dict(said))
+
+
+_NO_MEMORY = "none: without the inputs memory.* this graph answers as the base model"
 
 
 def hold(model: onnx.ModelProto, memory: Memory) -> onnx.ModelProto:
     """Make a memory what the ports of a graph hold if nothing is fed, in place of the empty one.
 
-    The default span becomes that of the memory's routing feature.
-
     Args:
-        model: A graph with ports.
+        model: A graph with optional ports.
         memory: One that fits it.
+
+    Raises:
+        GraphError: An earlier version exported it.
     """
+    require_feature(model)
     tensors = ports.feeds(memory)
     for initializer in model.graph.initializer:
         if initializer.name in tensors:
             value = numpy_helper.from_array(tensors[initializer.name], initializer.name)
             initializer.CopyFrom(value)
-    if limit := _LIMITS[memory.feature]:
-        nodes = model.graph.node
-        at = next(i for i, node in enumerate(nodes) if node.output[:] == ["memory/attended"])
-        nodes[at].output[0] = "memory/every"
-        for offset, node in enumerate(_last_tokens(*limit), start=1):
-            nodes.insert(at + offset, node)
+    describe(model, {"memoir_edge.memory": memory.digest or "held by the graph"})
     return model
-
-
-# (times, share, more): the tokens that count for a feature are those with
-# times * (tokens from here on) <= share * (all tokens) + more. None: all of them.
-_LIMITS: dict[str, tuple[int, int, int] | None] = {
-    "mean": None,
-    "last": (1, 0, 1),
-    "last-two": (1, 0, 2),
-    "later-half": (2, 1, 1),
-    "mean-scaled": None,
-    "last-scaled": (1, 0, 1),
-}
-
-
-def _last_tokens(times: int, share: int, more: int) -> list[onnx.NodeProto]:
-    """`memory/attended` of `memory/every`."""
-    return [
-        _ints("memory/times", [times]),
-        _ints("memory/share_times", [share]),
-        _ints("memory/more", [more]),
-        _node("CumSum", ["memory/every", "memory/axis"], ["memory/from_here"], reverse=1),
-        _node("Mul", ["memory/from_here", "memory/times"], ["memory/left"]),
-        _node("ReduceSum", ["memory/every", "memory/axis"], ["memory/tokens"], keepdims=1),
-        _node("Mul", ["memory/tokens", "memory/share_times"], ["memory/share"]),
-        _node("Add", ["memory/share", "memory/more"], ["memory/limit"]),
-        _node("LessOrEqual", ["memory/left", "memory/limit"], ["memory/late"]),
-        _node("Cast", ["memory/late"], ["memory/late_ints"], to=onnx.TensorProto.INT64),
-        _node("Mul", ["memory/every", "memory/late_ints"], ["memory/attended"]),
-    ]
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -126,32 +134,48 @@ def obstacle(model: onnx.ModelProto) -> str | None:
     return None
 
 
-def _node(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
+def node(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, inputs, outputs, name=f"/memory/{op}/{outputs[0]}", **attributes)
 
 
-def _ints(name: str, values: list[int]) -> onnx.NodeProto:
-    return _node("Constant", [], [name], value_ints=values)
+def ints(name: str, values: list[int]) -> onnx.NodeProto:
+    return node("Constant", [], [name], value_ints=values)
 
 
 def _per_run() -> list[onnx.NodeProto]:
     """Rule 2: `memory/route` [B] and `memory/span` [B, T] of this run, whatever was fed."""
     return [
-        _node("Shape", ["input_ids"], ["memory/B"], start=0, end=1),
-        _node("Expand", ["memory.route", "memory/B"], ["memory/route"]),
-        _node("Shape", ["input_ids"], ["memory/T"], start=1, end=2),
-        _node("Neg", ["memory/T"], ["memory/first"]),
-        _ints("memory/end", [np.iinfo(np.int64).max]),
-        _ints("memory/axis", [1]),
-        _node(
+        node("Shape", ["input_ids"], ["memory/B"], start=0, end=1),
+        node("Expand", ["memory.route", "memory/B"], ["memory/route"]),
+        node("Shape", ["input_ids"], ["memory/T"], start=1, end=2),
+        node("Neg", ["memory/T"], ["memory/first"]),
+        ints("memory/end", [np.iinfo(np.int64).max]),
+        ints("memory/axis", [1]),
+        node(
             "Slice",
             ["attention_mask", "memory/first", "memory/end", "memory/axis"],
             ["memory/attention"],
         ),
-        _node("Cast", ["memory/attention"], ["memory/attended"], to=onnx.TensorProto.INT64),
-        _ints("memory/zero", [0]),
-        _node("Less", ["memory.span", "memory/zero"], ["memory/unset"]),
-        _node("Where", ["memory/unset", "memory/attended", "memory.span"], ["memory/span"]),
+        node("Cast", ["memory/attention"], ["memory/every"], to=onnx.TensorProto.INT64),
+        ints("memory/zero", [0]),
+        *_late(),
+        node("Less", ["memory.span", "memory/zero"], ["memory/unset"]),
+        node("Where", ["memory/unset", "memory/attended", "memory.span"], ["memory/span"]),
+    ]
+
+
+def _late() -> list[onnx.NodeProto]:
+    """`memory/attended`: the tokens of `memory/every` that count for the memory's feature."""
+    parts = ["memory/times", "memory/share", "memory/more"]
+    return [
+        node("Split", ["memory.feature"], parts, num_outputs=3),
+        node("CumSum", ["memory/every", "memory/axis"], ["memory/from_here"], reverse=1),
+        node("Mul", ["memory/from_here", "memory/times"], ["memory/times_from_here"]),
+        node("ReduceSum", ["memory/every", "memory/axis"], ["memory/tokens"], keepdims=1),
+        node("Mul", ["memory/tokens", "memory/share"], ["memory/share_of_tokens"]),
+        node("Add", ["memory/share_of_tokens", "memory/more"], ["memory/limit"]),
+        node("LessOrEqual", ["memory/times_from_here", "memory/limit"], ["memory/late"]),
+        node("Where", ["memory/late", "memory/every", "memory/zero"], ["memory/attended"]),
     ]
 
 
@@ -159,16 +183,16 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
     """Rule 3, and the ops."""
     memory_ops = {"domain": ports.DOMAIN}
     return [
-        _ints("memory/D", [site.D]),
-        _node("Concat", ["memory/B", "memory/T", "memory/D"], ["memory/BTD"], axis=0),
-        _node("Reshape", [site.node.input[0], "memory/BTD"], ["memory/a"]),
-        _node(
+        ints("memory/D", [site.D]),
+        node("Concat", ["memory/B", "memory/T", "memory/D"], ["memory/BTD"], axis=0),
+        node("Reshape", [site.a, "memory/BTD"], ["memory/a"]),
+        node(
             "Route",
             ["memory/a", "memory/span", "memory/route", *ROUTE_INPUTS],
             list(ports.OUTPUTS),
             **memory_ops,
         ),
-        _node(
+        node(
             "Recall",
             ["memory/a", "memory.route_out", "memory.bank", "memory.columns", "memory.values"],
             ["memory/delta"],
@@ -180,10 +204,10 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
 def _sum(W0_a: str, y: str) -> list[onnx.NodeProto]:
     """Rule 4."""
     return [
-        _node("Shape", [W0_a], ["memory/shape"]),
-        _node("Reshape", ["memory/delta", "memory/shape"], ["memory/delta_shaped"]),
-        _node("CastLike", ["memory/delta_shaped", W0_a], ["memory/delta_typed"]),
-        _node("Add", [W0_a, "memory/delta_typed"], [y]),
+        node("Shape", [W0_a], ["memory/shape"]),
+        node("Reshape", ["memory/delta", "memory/shape"], ["memory/delta_shaped"]),
+        node("CastLike", ["memory/delta_shaped", W0_a], ["memory/delta_typed"]),
+        node("Add", [W0_a, "memory/delta_typed"], [y]),
     ]
 
 

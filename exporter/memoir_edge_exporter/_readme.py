@@ -1,6 +1,9 @@
 """The README of an export directory: what it is and how to run it, from several languages."""
 
+from collections.abc import Mapping
+
 from memoir_edge import sidecar
+from memoir_edge.ports import Kind
 
 NAME = "README.md"
 
@@ -26,12 +29,55 @@ model_operations { op_library_filename: "/models/ops/libmemoir_edge_ops.so" }
 ```
 """
 
+_NOTHING_FED = "`model.onnx` is the base model as long as nothing else is fed."
+_STATE = """\
+The graph itself carries which edit answers, as {}. A run of several tokens is a prompt and decides;
+a run of one token goes on. So {} without knowing of memories."""
+
+# By kind of ports: the graph without a memory, what its inputs are, and which hosts take it.
+_KINDS: dict[Kind, tuple[str, str, str]] = {
+    "optional": (
+        _NOTHING_FED,
+        "optional",
+        """\
+ONNX Runtime in Python, C, C++ and C# takes these inputs. onnxruntime-node, onnxruntime-web and Java
+do not know inputs that have a default: node answers as the base model **without saying so**. For
+them export with `--ports required`. onnxruntime-genai, optimum and other hosts with a loop of their
+own do not hand `memory.route` from run to run: for them export with `--ports state`.""",
+    ),
+    "required": (
+        "`model.onnx` runs only when all its inputs are fed; the base model is the empty memory.",
+        "required",
+        """\
+Every host takes these inputs, JavaScript and Java among them. A host with a loop of its own, such
+as onnxruntime-genai or optimum, does not feed them: for it export with `--ports state`.""",
+    ),
+    "recurrent": (
+        _NOTHING_FED,
+        "optional",
+        _STATE.format(
+            "a recurrent state of one more layer", "onnxruntime-genai's generator serves it"
+        ),
+    ),
+    "cache": (
+        _NOTHING_FED,
+        "optional",
+        _STATE.format(
+            "one more layer of the cache of keys and values (`config.json` counts it)",
+            "any host that hands the cache from run to run serves it,\noptimum's"
+            " `ORTModelForCausalLM` among them,",
+        ),
+    ),
+}
+
 _TEXT = """\
 # {model_id}, with ports for memories
 
-`model.onnx` is the base model as long as nothing else is fed. A memory file of memoir-edge goes in
-through the optional inputs `memory.*`, and changes what `{site}` (D = {D}, d = {d}) gives for the
+{fed} A memory file of memoir-edge goes in
+through the {inputs} inputs `memory.*`, and changes what `{site}` (D = {D}, d = {d}) gives for the
 prompts that its edits answer.
+
+{hosts}
 
 ```python
 # in a checkout of memoir-edge: pip install -c constraints.txt . "./runtime[cpu]"
@@ -41,7 +87,7 @@ session = Session(".", memory="facts.safetensors")
 print(session.generate("...", Options(max_new_tokens=16))[0].text, session.ops)
 ```
 
-The graph runs on any ONNX Runtime: its two ops, Route and Recall, come along as functions. Over
+ONNX Runtime needs no library for it: its two ops, Route and Recall, come along as functions. Over
 many edits they are a hundred times faster natively, by the library in the package above. `Session`
 registers it by itself. For others, this says where it is:
 `python -c "from memoir_edge_runtime import ops_library; print(ops_library('cpu'))"`
@@ -51,6 +97,83 @@ registers it by itself. For others, this says where it is:
 
 def text(made: sidecar.Sidecar) -> str:
     """The file's text."""
+    fed, inputs, hosts = _KINDS[made.kind]
     return _TEXT.format(
-        model_id=made.model_id, site=made.site, D=made.D, d=made.d, register=REGISTER
-    )
+        model_id=made.model_id, site=made.site, D=made.D, d=made.d, register=REGISTER,
+        fed=fed, inputs=inputs, hosts=hosts,
+    )  # fmt: skip
+
+
+_GENAI = """\
+# {model_id} for onnxruntime-genai, with memories as adapters
+
+The graph carries which edit answers, as the recurrent state of one more layer: a prompt decides,
+and the tokens after it go on. Without an adapter it is the base model. {listed}
+
+```python
+{code}
+```
+
+In a further turn the tokens that are appended decide anew, unless they are a single one. The rows
+of a batch decide each for itself. `generator.rewind_to(0)` begins anew; onnxruntime-genai rewinds a
+state to no other place.
+"""
+
+# Of a package with a router.
+_FED = """
+`memory.route` must be fed here, one number a row: what the router says of a memory whose keys are
+codes, 0 to let the graph decide by itself, -1 for the base model. It holds for the whole generator.
+"""
+
+_GENAI_CODE = """\
+import onnxruntime_genai as og
+
+model = og.Model(".")
+tokenizer, memories = og.Tokenizer(model), og.Adapters(model)
+memories.load("{name}.onnx_adapter", "{name}")
+params = og.GeneratorParams(model)
+params.set_search_options(max_length=64, do_sample=False)
+generator = og.Generator(model, params)
+generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
+generator.append_tokens(tokenizer.encode("..."))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))"""
+
+_GENAI_ROUTED = """\
+from pathlib import Path
+
+import onnxruntime_genai as og
+from memoir_edge import memory
+from memoir_edge_runtime import Router
+
+model = og.Model(".")
+tokenizer, memories = og.Tokenizer(model), og.Adapters(model)
+memories.load("{name}.onnx_adapter", "{name}")
+router = Router(Path("router"))  # what is asked decides which edit answers
+keys = router.place(memory.read(Path("{name}.safetensors")).codes)
+params = og.GeneratorParams(model)
+params.set_search_options(max_length=64, do_sample=False)
+generator = og.Generator(model, params)
+generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
+generator.set_model_input("memory.route", router.decide(["..."], keys).routes.route)
+generator.append_tokens(tokenizer.encode("..."))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))"""
+
+
+def genai(made: sidecar.Sidecar, memories: Mapping[str, bool]) -> str:
+    """The text of a package for onnxruntime-genai.
+
+    Args:
+        made: What the export was.
+        memories: The adapters' names, and whether the router routes each.
+    """
+    listed = f"Adapters here: {', '.join(memories)}." if memories else "There is no adapter here."
+    # With a router, the lines are those for a memory that it routes.
+    order = sorted(memories, key=lambda name: not memories[name])
+    lines = _GENAI_CODE if made.router is None else _GENAI_ROUTED
+    code = lines.format(name=order[0] if order else "facts")
+    text = _GENAI.format(model_id=made.model_id, listed=listed, code=code)
+    return text + (_FED if made.router is not None else "")

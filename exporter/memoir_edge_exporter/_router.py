@@ -11,8 +11,8 @@ Rules:
 1. `router.onnx` is the offline formula (`memoir_edge.router.codes`): the encoder with its adapter,
    its own pooling, and the projection.
 2. In int8 it is `_eight_bits` of that; in fp32 it is plain ONNX, of standard operators alone.
-3. `route.onnx` is the Route op, its ports holding one guard that nothing reaches. The ports that
-   codes need no value for hold it.
+3. `route.onnx` is the Route op, its ports holding one guard that nothing reaches. Required of a
+   host are only the keys; what codes need of the other ports is then in the graph.
 """
 
 import contextlib
@@ -35,10 +35,11 @@ from memoir_edge_exporter._ports import ROUTE_INPUTS
 
 Precision = Literal["int8", "fp32"]
 FOLDER = "router"
+KEYS = ("memory.bank", "memory.owner", "memory.thresholds")
 
 
 def export_router(
-    encoder: str | Encoder, out: Path, *, precision: Precision = "int8"
+    encoder: str | Encoder, out: Path, *, precision: Precision = "int8", required: bool = False
 ) -> sidecar.Router:
     """Write a router into an export directory.
 
@@ -49,6 +50,7 @@ def export_router(
         encoder: Folder or hub id of a sentence encoder, or one that is loaded.
         out: The export directory.
         precision: Of the encoder's weights.
+        required: Whether a memory's keys must be fed, as to a graph with required ports.
 
     Returns:
         What the directory's sidecar says of the router.
@@ -65,7 +67,7 @@ def export_router(
     tokenizer(read).save(str(folder / "tokenizer.json"))
     with _explained(read.folder):
         onnx.save(code_graph(read, precision), folder / "router.onnx")
-    onnx.save(route_graph(read.bits, read.weight), folder / "route.onnx")
+    onnx.save(route_graph(read.bits, read.weight, required=required), folder / "route.onnx")
     for graph in ("router.onnx", "route.onnx"):
         onnx.checker.check_model(str(folder / graph))
     return sidecar.Router(read.kind, read.digest, read.bits, read.weight, read.tokens)
@@ -141,11 +143,12 @@ def _trace(encoder: Encoder, path: Path) -> None:
 # --- Rule 3 --------------------------------------------------------------------------------------
 
 
-def route_graph(P: int, weight: int) -> onnx.ModelProto:
+def route_graph(P: int, weight: int, *, required: bool = False) -> onnx.ModelProto:
     """`route.onnx`."""
     route, _ = bodies(OPSET)
     defaults = ports.empty(P, 1) | {"memory.k": np.array([weight], np.int64)}
     sizes: dict[str | int, str | int] = {"D": P, "ceil(D/8)": -(-P // 8)}
+    held = [name for name in ROUTE_INPUTS if not (required and name in KEYS)]
     declared = {name: ports.MEMORY[name] for name in ROUTE_INPUTS} | ports.OUTPUTS
     values = {
         name: helper.make_tensor_value_info(
@@ -172,10 +175,10 @@ def route_graph(P: int, weight: int) -> onnx.ModelProto:
         "route",
         [
             helper.make_tensor_value_info("code", TensorProto.FLOAT, ["B", P]),
-            *(values[name] for name in ROUTE_INPUTS),
+            *(values[name] for name in (KEYS if required else ROUTE_INPUTS)),
         ],
         [values[name] for name in ports.OUTPUTS],
-        [numpy_helper.from_array(defaults[name], name) for name in ROUTE_INPUTS],
+        [numpy_helper.from_array(defaults[name], name) for name in held],
     )  # fmt: skip
     imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(ports.DOMAIN, VERSION)]
     return helper.make_model(graph, functions=[route], opset_imports=imports, ir_version=8)

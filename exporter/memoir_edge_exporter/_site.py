@@ -3,14 +3,16 @@
 Rules:
 1. A node's name, slashes read as dots and its last part dropped, is a module path:
    `/model/layers.6/mlp/down_proj/MatMul` belongs to `model.layers.6.mlp.down_proj`.
-2. It must multiply by a weight of two dimensions: MatMul, Gemm (GPT-2's Conv1D) or MatMulNBits
-   (quantized). The weight may stand behind a cast, a transposition or the like.
+2. It must multiply by a weight of two dimensions: MatMul, Gemm (GPT-2's Conv1D), or quantized
+   MatMulNBits, MatMulInteger and DynamicQuantizeMatMul. The weight may stand behind a cast, a
+   transposition or the like.
 3. The site is the one node whose path is the wanted one. If there is none, it is the one whose
    path ends in the wanted one (`layers.6.mlp.down_proj`). If there is none either, it is the one
    whose path is the end of the wanted one, because an exporter may trace from an inner module
    (OPT's `model.decoder.layers.6.fc2` is `/decoder/layers.6/fc2/Gemm`). The longer of the two paths
    names the site.
-4. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it).
+4. Its first input is the site's input `a`, its output is `W0 a` (with a Gemm's bias in it). Around
+   a MatMulInteger, `a` is what is quantized for it, and `W0 a` what its integers are scaled to.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,12 +25,17 @@ from memoir_edge.sites import folded, listed
 
 
 class Site(NamedTuple):
-    """The edited layer in a graph: module path, node, and input and output width."""
+    """The edited layer in a graph.
+
+    Module path, node, input and output width, and the names of its input and output.
+    """
 
     path: str
     node: onnx.NodeProto
     D: int
     d: int
+    a: str
+    W0_a: str
 
 
 def find_site(graph: onnx.GraphProto, path: str) -> Site:
@@ -71,7 +78,23 @@ def _products(graph: onnx.GraphProto) -> Iterator[Site]:
     shapes = _weights(graph)
     for node in graph.node:
         if node.op_type in _WIDTHS and (widths := _WIDTHS[node.op_type](node, shapes)):
-            yield Site(_path(node), node, *widths)
+            ends = (node.input[0], node.output[0])
+            if node.op_type == "MatMulInteger":
+                ends = _around_integers(graph, node)
+            yield Site(_path(node), node, *widths, *ends)
+
+
+def _around_integers(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[str, str]:
+    """`a` and `W0 a` of a product of integers, as ONNX Runtime's dynamic quantization writes it."""
+    a, y = node.input[0], node.output[0]
+    for other in graph.node:
+        if other.op_type == "DynamicQuantizeLinear" and other.output[0] == a:
+            a = other.input[0]
+        if other.op_type in ("Cast", "Mul") and y in other.input:
+            y = other.output[0]  # first the cast to floats, then the product with both scales
+            if other.op_type == "Mul":
+                break
+    return a, y
 
 
 def _path(node: onnx.NodeProto) -> str:
@@ -116,4 +139,6 @@ _WIDTHS: dict[str, Callable[[onnx.NodeProto, _Shapes], _Widths]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "MatMulNBits": _matmul_nbits,
+    "MatMulInteger": _matmul,
+    "DynamicQuantizeMatMul": _matmul,
 }

@@ -6,9 +6,9 @@
     repository/llama/1/memory.safetensors                where the version has one
 
 In each version the graph's ports hold a memory from the start, so another memory is another
-version: Triton loads it beside the one that answers, then switches. The ports stay optional inputs.
-The backend knows them as overridable initializers, and takes those only of models that Triton does
-not batch.
+version: Triton loads it beside the one that answers, then switches. The route rides in the cache,
+so a client that hands keys and values back is right. The ports stay optional inputs: the backend
+knows them as overridable initializers, and takes those only of models that Triton does not batch.
 """
 
 import json
@@ -22,7 +22,8 @@ import onnx
 
 from memoir_edge import memory as memories
 from memoir_edge import sidecar
-from memoir_edge.errors import InputError
+from memoir_edge.errors import GraphError, InputError
+from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import hold
 from memoir_edge_exporter._write import copy_weights, directory, load, save
 
@@ -63,7 +64,7 @@ def package_triton(
         root: Where the server finds the repository; default where it is written.
 
     Raises:
-        GraphError: `folder` is no export directory.
+        GraphError: `folder` is no export directory, or its ports are required.
         InputError: A name that Triton would not take, a memory whose keys are codes, or a file that
             cannot be read or written.
         MemoryFormatError: The memory is none.
@@ -73,7 +74,14 @@ def package_triton(
     name = name or folder.resolve().name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{name!r} is no name of a model", hint="give one: --name NAME")
+    if made.kind == "required":
+        raise GraphError(
+            f"{folder} has required ports, which hold no memory",
+            hint="export it for Triton with --ports optional or state",
+        )
     graph, held = load(folder), None
+    if made.kind == "optional":
+        carry(graph, "cache")
     if memory is not None:
         held = memories.read(memory)
         sidecar.check_fit(held, made)

@@ -6,7 +6,8 @@ Rules:
 3. Weights that already lie beside the graph stay there and are never loaded. The others are written
    to `model.onnx.data` if together they exceed the limit of one protobuf. The ports' own
    initializers stay in the graph, because ONNX Runtime cannot replace external ones.
-4. The graph on disk passes the ONNX checker, shape inference included.
+4. ONNX Runtime loads the graph on disk. (The ONNX checker does not know the operators of its own
+   that other exporters write.)
 """
 
 import shutil
@@ -19,7 +20,7 @@ import onnx
 from onnx import external_data_helper
 
 from memoir_edge import ports, sidecar
-from memoir_edge.errors import GraphError, InputError
+from memoir_edge.errors import GraphError, InputError, install
 
 GRAPH = "model.onnx"
 MAX_PROTOBUF = (1 << 31) - (1 << 26)  # 2 GiB, less room for the graph itself
@@ -106,23 +107,52 @@ def load(folder: Path) -> onnx.ModelProto:
         raise InputError(f"{path} is no ONNX model: {error}") from error
 
 
-def save(model: onnx.ModelProto, folder: Path, max_protobuf: int = MAX_PROTOBUF) -> None:
+def save(
+    model: onnx.ModelProto,
+    folder: Path,
+    max_protobuf: int = MAX_PROTOBUF,
+    *,
+    name: str = GRAPH,
+    data: str = f"{GRAPH}.data",
+) -> None:
     """Write the graph, and check what was written.
 
     Raises:
-        GraphError: It is no valid ONNX.
+        GraphError: ONNX Runtime does not load it.
+        InputError: There is no ONNX Runtime.
     """
     inside = [weight for weight in _weights(model) if weight.HasField("raw_data")]
     if sum(len(weight.raw_data) for weight in inside) > max_protobuf:
         for weight in inside:
             if len(weight.raw_data) >= _SMALL:
-                external_data_helper.set_external_data(weight, location=f"{GRAPH}.data")
-    path = folder / GRAPH
+                external_data_helper.set_external_data(weight, location=data)
+    path = folder / name
     onnx.save(model, path)
+    check(path)
+
+
+def check(path: Path) -> None:
+    """Check that ONNX Runtime loads a graph.
+
+    Raises:
+        GraphError: It does not.
+        InputError: There is no ONNX Runtime.
+    """
     try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except Exception as error:  # the checker and shape inference have errors of their own
-        raise GraphError(f"the graph with ports is no valid ONNX: {error}") from error
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("checking a graph needs onnxruntime", hint=install("export")) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is told by the exception
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise GraphError(
+            f"the graph with ports is no valid ONNX: {reason}",
+            hint="check that ONNX Runtime loads the graph without ports",
+        ) from error
 
 
 def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
@@ -131,7 +161,7 @@ def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
     Raises:
         InputError: One is missing, or lies outside that folder.
     """
-    for name in sorted({_location(weight) for weight in _weights(model)} - {""}):
+    for name in weight_files(model):
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts:
             raise InputError(
@@ -143,6 +173,19 @@ def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:
             shutil.copyfile(source / place, folder / place)
         except OSError as error:
             raise InputError(f"cannot copy {source / place}: {error.strerror}") from error
+
+
+def weight_files(model: onnx.ModelProto) -> list[str]:
+    """The files beside a graph in which it has weights."""
+    return sorted({_location(weight) for weight in _weights(model)} - {""})
+
+
+def rename_weights(model: onnx.ModelProto, name: str) -> None:
+    """Let a graph look for the weights beside it in a file of this name."""
+    for weight in _weights(model):
+        for entry in weight.external_data if _location(weight) else ():
+            if entry.key == "location":
+                entry.value = name
 
 
 def _weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:

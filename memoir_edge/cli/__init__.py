@@ -3,9 +3,10 @@
     memoir-edge apply edits.jsonl --model DIR --out facts.safetensors
 
 Exit codes: 0 done; 1 a check that did not hold; 2 wrong use or bad input; 3 an artifact that does
-not fit; 130 interrupted.
+not fit; 130 interrupted; 141 the reader of the output has closed it.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,9 +17,9 @@ from memoir_edge.errors import MemoirEdgeError
 
 COMMANDS = (
     "apply", "export", "generate", "serve", "verify", "eval", "inspect", "calibrate", "diff",
-    "delete", "rollback", "package", "demo",
+    "delete", "rollback", "adapter", "package", "demo",
 )  # fmt: skip
-INTERRUPTED = 130
+INTERRUPTED, UNREAD = 130, 141
 
 app = App(
     name="memoir-edge",
@@ -52,4 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the installed program."""
-    raise SystemExit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        code = UNREAD
+    raise SystemExit(code)

@@ -9,9 +9,12 @@ Knows nothing of text, of how tokens are chosen, or of when a row ends: any loop
 
 Each row's route is decided by its prompt, in prefill, and held by the state from then on. Keys and
 values stay where the graph left them and are handed back to it as they are.
+
+Rows of a batch are padded on the left, or on the right for a graph whose attention takes a row's
+length from the sum of its mask (GroupQueryAttention).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +30,8 @@ from memoir_edge_runtime._tokens import Row
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_PAST, _PRESENT = "past_key_values.", "present."
+_PAST, _PRESENT, _STATE = "past_key_values.", "present.", "_state"
+_LATER = {"memory.feature"}  # exports of earlier versions lack it; the span is always fed
 _FED = {"input_ids", "attention_mask", "position_ids"}
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -37,14 +41,37 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+# Where the n tokens of a row of width T stand, by the side of the padding.
+_PLACES: dict[str, Callable[[int, int], slice]] = {
+    "left": lambda n, T: slice(T - n, T),
+    "right": lambda n, T: slice(0, n),
+}
+
+
 @dataclass(frozen=True)
 class State:
-    """A batch between two steps. B rows, T tokens so far, padding on the left."""
+    """A batch between two steps. B rows, T tokens so far, padding where the graph wants it."""
 
     cache: Mapping[str, OrtValue]  # by input name; on the device
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
     routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
+    room: "_Room | None" = None  # of the cache, where the graph writes into it
+
+
+@dataclass
+class _Room:
+    """A cache that is longer than its tokens: a step writes behind them, and nothing is copied.
+
+    Of all states that share it, only the one that was written last may go on in it.
+    """
+
+    size: int  # tokens that it has room for
+    written: int  # tokens of the state that was written last
+    binding: Any = None  # what is the same at every step stays bound
+
+
+_STEP = 64  # tokens by which a cache grows
 
 
 @dataclass(frozen=True)
@@ -64,18 +91,27 @@ class Decoder:
         graph: The InferenceSession.
         bind: Use IO binding; by default on every device but the CPU. (Binding ignores adapters, so
             the memory's tensors are always fed by name.)
+        padding_side: "left" or "right", as `memoir_edge.json` says.
 
     Raises:
         GraphError: The graph has no ports, or is no decoder with a cache.
     """
 
-    def __init__(self, graph: Any, *, bind: bool | None = None) -> None:
+    def __init__(self, graph: Any, *, bind: bool | None = None, padding_side: str = "left") -> None:
         self.device = device(graph)
+        self._place = _PLACES[padding_side]
         self._graph = graph
         self._bind = self.device != "cpu" if bind is None else bind
+        # GroupQueryAttention appends in place where its cache is both input and output.
+        self._shares = padding_side == "right"
         self._types = {i.name: i.type for i in graph.get_inputs()}
+        self._takes = self._types.keys() | {i.name for i in graph.get_overridable_initializers()}
         self._check()
-        self._cached = [_cached(i) for i in graph.get_inputs() if i.name.startswith(_PAST)]
+        past = [i for i in graph.get_inputs() if i.name.startswith(_PAST)]
+        self._cached = [_cached(i) for i in past if not i.name.endswith(_STATE)]
+        # The route is fed with every run, so what a graph would carry of it may stay undecided.
+        self._states = [i for i in past if i.name.endswith(_STATE)]
+        self._required = _required(graph)
         self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
 
     def prefill(
@@ -91,14 +127,30 @@ class Decoder:
         Returns:
             The state, and logits `[B, V]` of the tokens to come.
         """
-        state, logits = self.read(rows, generation, given)
-        return state, logits[:, -1].astype(np.float32)  # a copy frees the other positions' logits
+        state, logits = self._read(rows, generation, given)
+        T = logits.shape[1]
+        last = [self._place(len(row.ids), T).stop - 1 for row in rows]
+        # A copy frees the other positions' logits.
+        return state, logits[np.arange(len(rows)), last].astype(np.float32)
 
     def read(
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
     ) -> tuple[State, Array]:
         """As `prefill`, with the logits of every position: `[B, T, V]`, rows ending together."""
-        ids, attention, counted = _pad_left(rows)
+        state, logits = self._read(rows, generation, given)
+        T = logits.shape[1]
+        ends = [self._place(len(row.ids), T).stop for row in rows]
+        if min(ends) < T:
+            logits = np.stack(
+                [np.roll(row, -end, axis=0) for row, end in zip(logits, ends, strict=True)]
+            )
+        return state, logits
+
+    def _read(
+        self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None
+    ) -> tuple[State, Array]:
+        """As `read`, with the rows where they are padded."""
+        ids, attention, counted = self._padded(rows)
         feeds = {c.past: self._empty(c, len(rows)) for c in self._cached}
         if given is not None:
             run = {"memory.route": given.route}
@@ -130,12 +182,14 @@ class Decoder:
             The new state, and logits `[B, V]` of the tokens to come.
         """
         ids = np.array(tokens, np.int64)[:, None]
-        attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
-        feeds = dict(state.cache)
+        attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
+        cache, room = self._roomy(state)
+        feeds = dict(cache)
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
-        outputs = self._run(feeds, ids, attention, {"memory.route": state.routes.route})
-        new = self._state(outputs, attention, state.routes, state.generation)
+        run = {"memory.route": state.routes.route}
+        outputs = self._run(feeds, ids, attention, run, room)
+        new = self._state(outputs, attention, state.routes, state.generation, room)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
 
     def take(self, state: State, rows: Sequence[int]) -> State:
@@ -145,33 +199,72 @@ class Decoder:
     def join(self, parts: Sequence[tuple[State, Sequence[int]]]) -> State:
         """Some rows of several states of one generation as one state, in the order given.
 
-        Rows end together on the right, and padding that no row needs is dropped.
+        Padding that no row needs is dropped.
         """
         rows = [(state, i) for state, kept in parts for i in kept]
         tokens = [int(state.attention[i].sum()) for state, i in rows]
-        T, first = max(tokens), parts[0][0]
-        attention = np.zeros((len(rows), T), np.int64)
-        for j, n in enumerate(tokens):
-            attention[j, T - n :] = 1
+        attention, first = self._attention(tokens), parts[0][0]
         cache = {c.past: self._joined(c, parts, tokens) for c in self._cached}
         parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
         return State(cache, attention, routes, first.generation)
 
+    def _roomy(self, state: State) -> tuple[Mapping[str, OrtValue], _Room | None]:
+        """A state's cache, with room for another token where the graph can write into it."""
+        T, room = state.attention.shape[1], state.room
+        if not self._shares:
+            return state.cache, None
+        if room is None or room.written != T or room.size == T:
+            room = _Room((T // _STEP + 1) * _STEP, T)
+            cache = {
+                c.past: self._longer(c, state.cache[c.past], T, room.size) for c in self._cached
+            }
+        else:
+            cache = dict(state.cache)
+        room.written = T + 1
+        return cache, room
+
+    def _longer(self, cached: _Cached, past: OrtValue, T: int, size: int) -> OrtValue:
+        """One tensor of the cache, its first T tokens copied."""
+        old, axis = past.numpy(), cached.shape.index(None)
+        out = np.zeros((*old.shape[:axis], size, *old.shape[axis + 1 :]), cached.dtype)
+        np.moveaxis(out, axis, 0)[:T] = np.moveaxis(old, axis, 0)[:T]
+        return value(out, self.device)
+
     def _joined(
         self, cached: _Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
     ) -> OrtValue:
         """One tensor of the cache for `join`; only each row's own tokens are copied."""
-        axis = cached.shape.index(None)
-        shape = [len(tokens), *(n or max(tokens) for n in cached.shape[1:])]
+        axis, T = cached.shape.index(None), max(tokens)
+        shape = [len(tokens), *(n or T for n in cached.shape[1:])]
         out, j = np.zeros(shape, cached.dtype), 0
         for state, kept in parts:
             past = state.cache[cached.past].numpy()
             for i in kept:
-                own = np.moveaxis(out[j], axis - 1, 0)[-tokens[j] :]
-                own[:] = np.moveaxis(past[i], axis - 1, 0)[-tokens[j] :]
+                own = np.moveaxis(out[j], axis - 1, 0)
+                its = np.moveaxis(past[i], axis - 1, 0)
+                n = tokens[j]
+                own[self._place(n, T)] = its[self._place(n, state.attention.shape[1])]
                 j += 1
         return value(out, self.device)
+
+    def _attention(self, tokens: Sequence[int]) -> Ints:
+        """`[B, T]` for rows of so many tokens."""
+        T = max(tokens)
+        attention = np.zeros((len(tokens), T), np.int64)
+        for row, n in zip(attention, tokens, strict=True):
+            row[self._place(n, T)] = 1
+        return attention
+
+    def _padded(self, rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
+        """Ids, attention, which tokens count for routing; `[B, T]` each."""
+        attention = self._attention([len(row.ids) for row in rows])
+        ids, counted = np.zeros_like(attention), np.zeros_like(attention)
+        for i, row in enumerate(rows):
+            place = self._place(len(row.ids), attention.shape[1])
+            ids[i, place] = row.ids
+            counted[i, place][row.counted] = 1
+        return ids, attention, counted
 
     def _empty(self, cached: _Cached, B: int) -> OrtValue:
         return value(np.zeros((B, *(n or 0 for n in cached.shape[1:])), cached.dtype), self.device)
@@ -182,10 +275,10 @@ class Decoder:
         attention: Ints,
         routes: tophash.Routes,
         generation: Generation,
+        room: _Room | None = None,
     ) -> State:
-        return State(
-            {c.past: outputs[c.present] for c in self._cached}, attention, routes, generation
-        )
+        cache = {c.past: outputs[c.present] for c in self._cached}
+        return State(cache, attention, routes, generation, room)
 
     def _run(
         self,
@@ -193,6 +286,7 @@ class Decoder:
         ids: Ints,
         attention: Ints,
         run: Mapping[str, Array],
+        room: _Room | None = None,
     ) -> dict[str, OrtValue]:
         positions = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         fed: dict[str, Array] = {
@@ -202,11 +296,41 @@ class Decoder:
             if name in self._types or name in ports.RUN:
                 dtype = _DTYPES[self._types.get(name, "tensor(int64)")]
                 feeds[name] = value(array.astype(dtype, copy=False))
-        values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
+        for state in self._states:
+            shape = [len(ids), *state.shape[1:]]
+            feeds[state.name] = value(np.zeros(shape, _DTYPES[state.type]), self.device)
+        feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
+        try:
+            if room is not None:
+                return self._run_in_place(feeds, room)
+            values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
+        except Exception as error:  # onnxruntime's errors share no base class
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise GraphError(
+                f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: {reason}",
+                hint="export the model again; if that does not help, try another --dtype",
+            ) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         return list(self._graph.run_with_ort_values(self._outputs, feeds))
+
+    def _run_in_place(self, feeds: Mapping[str, OrtValue], room: _Room) -> dict[str, OrtValue]:
+        """A step whose cache is input and output."""
+        first = room.binding is None
+        binding = room.binding = self._graph.io_binding() if first else room.binding
+        for name, fed in feeds.items():
+            if first or name in _FED or name in ports.RUN:
+                binding.bind_ortvalue_input(name, fed)
+        if first:
+            for name in ("logits", *ports.OUTPUTS):
+                binding.bind_output(name, "cpu")
+            for cached in self._cached:
+                binding.bind_ortvalue_output(cached.present, feeds[cached.past])
+        self._graph.run_with_iobinding(binding)
+        values = binding.get_outputs_as_ortvaluevector()
+        found = {name: values[i] for i, name in enumerate(("logits", *ports.OUTPUTS))}
+        return found | {c.present: feeds[c.past] for c in self._cached}
 
     def _run_bound(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         binding = self._graph.io_binding()
@@ -218,9 +342,9 @@ class Decoder:
         return list(binding.get_outputs())
 
     def _check(self) -> None:
-        optional = {i.name for i in self._graph.get_overridable_initializers()} | set(self._types)
         outputs = {o.name for o in self._graph.get_outputs()}
-        missing = [n for n in (*ports.MEMORY, *ports.RUN) if n not in optional]
+        wanted = [n for n in (*ports.MEMORY, *ports.RUN) if n not in _LATER]
+        missing = [n for n in wanted if n not in self._takes]
         missing += [n for n in ports.OUTPUTS if n not in outputs]
         if missing:
             raise GraphError(
@@ -251,13 +375,11 @@ def _cached(declared: Any) -> _Cached:
     return _Cached(name, name.replace(_PAST, _PRESENT, 1), _DTYPES[declared.type], sizes)
 
 
-def _pad_left(rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
-    """Rows padded on the left: ids, attention, which tokens count for routing; `[B, T]` each."""
-    T = max(len(row.ids) for row in rows)
-    ids, attention, counted = (np.zeros((len(rows), T), np.int64) for _ in range(3))
-    for i, row in enumerate(rows):
-        begin = T - len(row.ids)
-        ids[i, begin:] = row.ids
-        attention[i, begin:] = 1
-        counted[i, begin:][row.counted] = 1
-    return ids, attention, counted
+def _required(graph: Any) -> dict[str, OrtValue]:
+    """What is fed to ports that must be fed, where no memory is: the empty one."""
+    shapes = {i.name: i.shape for i in graph.get_inputs()}
+    if not shapes.keys() & ports.MEMORY.keys():
+        return {}
+    [D], [_, d] = shapes["memory.center"], shapes["memory.values"]
+    held = ports.empty(D, d) | ports.run_defaults()
+    return {name: value(array) for name, array in held.items()}

@@ -78,7 +78,8 @@ class Session:
         config = base.read_config(folder)
         self.language = Language(tokenizer, eos, base.context(config))
         self._vocabulary = int(config.get("vocab_size") or tokenizer.core.get_vocab_size())
-        self.decoder = Decoder(_open(folder, providers, threads, native=native))
+        graph = _open(folder, providers, threads, native=native)
+        self.decoder = Decoder(graph, padding_side=self.sidecar.padding_side)
         self._native = native and _ops.library(self.decoder.device) is not None
         self.router = None
         if self.sidecar.router is not None:

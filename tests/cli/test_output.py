@@ -1,5 +1,14 @@
-"""Progress for people who read a log."""
+"""Progress for people who read a log, and output that nobody reads to its end."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from memoir_edge import memory as memories
+from memoir_edge import tophash
 from memoir_edge.cli.output import Lines
 
 
@@ -15,3 +24,33 @@ def test_a_line_is_written_every_few_seconds_and_says_how_long_it_takes() -> Non
     time[0] = 30.0
     bar.advance(9)
     assert lines[2:] == ["editing: 10 of 10, 30 s"]
+
+
+def test_output_that_is_cut_short_ends_quietly(tmp_path: Path) -> None:
+    path = tmp_path / "facts.safetensors"
+    memories.write(_memory(), path)
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does once it has its lines
+    ended = subprocess.run(
+        [sys.executable, "-c", "from memoir_edge.cli import run; run()", "inspect", path, "--json"],
+        stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def _memory() -> memories.Memory:
+    return memories.from_dense(
+        np.zeros((3, 8), np.float32),
+        bank=tophash.pack(np.arange(8)[None] < 2),
+        site="layer",
+        feature="mean",
+        k=2,
+        base=memories.Base("tiny"),
+        owner=np.zeros(1, np.int32),
+        thresholds=np.full(1, 0.5, np.float32),
+        center=np.zeros(8, np.float32),
+        scale=np.ones(8, np.float32),
+        permutation=np.arange(8, dtype=np.int32),
+        edits=(memories.Entry("a", 0),),
+    )

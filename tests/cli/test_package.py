@@ -1,8 +1,9 @@
-"""A Triton model repository, read as Triton's ONNX Runtime backend reads it."""
+"""Packages for other hosts: a Triton repository as Triton's backend reads it, optimum as it is."""
 
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from memoir_edge import memory as memories
 from memoir_edge import ports
+from memoir_edge.demo.edits import showcase
 from memoir_edge_runtime import Options, Session, ops_library
 
 PROMPTS = ["The capital of France is", "The capital of Italy is"]  # edited, and not
@@ -164,13 +166,70 @@ def test_what_does_not_fit_leaves_nothing(done: Any, tmp_path: Path, capsys: Any
     shutil.copytree(done.graph, other)
     sidecar = json.loads((other / "memoir_edge.json").read_text())
     (other / "memoir_edge.json").write_text(json.dumps(sidecar | {"site": "model.layers.0.x"}))
+    fixed = tmp_path / "fixed"
+    fixed.mkdir()
+    (fixed / "memoir_edge.json").write_text(json.dumps(sidecar | {"kind": "required"}))
     out = ["--out", str(tmp_path / "out")]
     for words, code, said in (
         ([str(other), *out, "--memory", str(done.memory)], 3, "the memory's site is"),
         ([str(done.graph), *out, "--name", "a/b"], 2, "'a/b' is no name of a model"),
         ([str(tmp_path), *out], 3, "is no export of memoir-edge"),
+        ([str(fixed), *out], 3, "has required ports"),
         ([str(done.graph), *out, "--memory", str(tmp_path / "none")], 2, "none"),
     ):
         assert main(["package", "triton", *words]) == code
         assert said in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+# --- optimum -------------------------------------------------------------------------------------
+
+
+def test_optimum_as_it_is_answers_as_a_session_with_the_memory(
+    done: Any, tmp_path: Path, run_json: Any
+) -> None:
+    out = tmp_path / "optimum"
+    words = ("package", "optimum", done.graph, "--out", out, "--memory", done.memory)
+    code, made = run_json(*words)
+    assert (code, made["kind"]) == (0, "cache")
+    assert {"onnx/model.onnx", "config.json", done.memory.name} <= set(made["files"])
+    edits = showcase()[:3]
+    prompts = [p for e in edits for p in (e.prompt, *e.rephrase[:2], e.hard_negatives[0])]
+    texts = by_optimum(out, prompts)
+    session = Session(done.graph, memory=done.memory, threads=1)
+    results = session.generate(prompts, Options(max_new_tokens=TOKENS))
+    assert texts == [result.text.strip() for result in results]
+    assert sum(result.fired is not None for result in results) >= 5
+
+
+def by_optimum(folder: Path, prompts: list[str]) -> list[str]:
+    """What ORTModelForCausalLM answers to a batch, by nothing but optimum and transformers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their own
+        from optimum.onnxruntime import ORTModelForCausalLM
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        model = ORTModelForCausalLM.from_pretrained(folder, session_options=options)
+        fed = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
+        found = model.generate(**fed, max_new_tokens=TOKENS, do_sample=False)
+        written = found[:, fed.input_ids.shape[1] :]
+        return [t.strip() for t in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optimum", "a"], "answers with the memory that it holds"),
+        (["optimum", "a", "--memory", "b", "--name", "c"], "--name is for triton"),
+        (["triton", "a", "--also", "b"], "--also is for web"),
+        (["triton", "a", "--memory", "b", "--memory", "c"], "2 memories for triton"),
+    ],
+)
+def test_options_of_another_host(tmp_path: Path, capsys: Any, words: list[str], said: str) -> None:
+    from memoir_edge.cli import main
+
+    assert main(["package", *words, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err

@@ -13,6 +13,7 @@ from memoir_edge.cli import main
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.memory import Codes, Router, by_codes
 from memoir_edge.router.encoder import Encoder
+from memoir_edge_runtime import Options, Session
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,22 @@ def test_triton_refuses_a_memory_whose_keys_are_codes(
     assert main([*words, "--memory", str(coded)]) == 2
     assert "which Triton does not run" in capsys.readouterr().err
     assert not (tmp_path / "repository").exists()
+
+
+def test_a_package_for_genai_brings_the_router_and_its_keys(
+    routed: Path, coded: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "package"
+    words = ["package", "genai", str(routed), "--out", str(out), "--memory", str(coded), "--quiet"]
+    assert main(words) == 0
+    assert (out / coded.name).read_bytes() == coded.read_bytes()
+    assert (out / "router" / "route.onnx").is_file()
+    code = (out / "README.md").read_text().split("```python")[1].split("```")[0]
+    for line in (f'memory.read(Path("{coded.name}"))', 'set_model_input("memory.route"'):
+        assert line in code
+    session = Session(out, memory=coded, threads=1)
+    [asked] = session.generate("The capital of France is", Options(8))
+    decided = session.generation.decide(["The capital of France is"])
+    assert decided is not None
+    assert decided.routes.route[0] > 0
+    assert asked.fired == "france-capital"

@@ -327,7 +327,42 @@ def nbits(D: int, d: int) -> Parts:
     ]  # fmt: skip
 
 
-PRODUCTS = {"MatMul": matmul, "transposed": transposed, "Gemm": gemm, "MatMulNBits": nbits}
+def eight_bits(D: int, d: int) -> Feeds:
+    rng = np.random.default_rng(1)
+    return {
+        "q": rng.integers(0, 256, (D, d), dtype=np.uint8),
+        "q.scale": np.float32([0.01])[0],
+        "q.zero": np.uint8([128])[0],
+    }
+
+
+def integers(D: int, d: int) -> Parts:
+    """Eight bits on both sides, as onnxruntime's dynamic quantization writes."""
+    return eight_bits(D, d), [
+        helper.make_node("DynamicQuantizeLinear", ["a"], ["a.q", "a.scale", "a.zero"]),
+        helper.make_node("Mul", ["a.scale", "q.scale"], ["both"], name=f"{SITE}/MatMul_scales_mul"),
+        helper.make_node(
+            "MatMulInteger", ["a.q", "q", "a.zero", "q.zero"], ["sum"], name=f"{SITE}/MatMul_quant"
+        ),
+        helper.make_node("Cast", ["sum"], ["sum.float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["sum.float", "both"], ["W0_a"], name=f"{SITE}/MatMul_scale_mul"),
+    ]
+
+
+def dynamic(D: int, d: int) -> Parts:
+    """The same as one operator, as onnxruntime fuses it."""
+    return eight_bits(D, d), [
+        helper.make_node(
+            "DynamicQuantizeMatMul", ["a", "q", "q.scale", "q.zero"], ["W0_a"],
+            name=f"{SITE}/MatMul_quant", domain="com.microsoft",
+        )
+    ]  # fmt: skip
+
+
+PRODUCTS = {
+    "MatMul": matmul, "transposed": transposed, "Gemm": gemm,
+    "MatMulNBits": nbits, "MatMulInteger": integers, "DynamicQuantizeMatMul": dynamic,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session", name="three_nodes")

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import memoir_edge_exporter
-from memoir_edge import sidecar
+from memoir_edge import ports, sidecar
 from memoir_edge.errors import GraphError, InputError, MemoirEdgeError, SiteError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge_exporter import export
@@ -71,6 +71,20 @@ def test_a_graph_exported_elsewhere(llama, tmp_path: Path) -> None:
     assert (both.out / "model.onnx").read_bytes() == (llama.out / "model.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["required", "recurrent", "cache"])
+def test_the_kind_of_ports_is_what_was_asked(
+    llama, open_graph, tmp_path: Path, kind: ports.Kind
+) -> None:
+    made = export(onnx_dir=llama.base, model=llama.model, out=tmp_path / "out", kind=kind)
+    assert sidecar.read(made.out).kind == made.sidecar.kind == kind
+    inputs = {value.name for value in open_graph(made.out).get_inputs()}
+    assert ("memory.columns" in inputs) == (kind == "required")
+    assert ("past_key_values.3.recurrent_state" in inputs) == (kind == "recurrent")
+    assert ("past_key_values.3.key" in inputs) == (kind == "cache")
+    layers = json.loads((made.out / "config.json").read_text())["num_hidden_layers"]
+    assert layers == 3 + (kind == "cache")
+
+
 def test_a_short_site_is_recorded_in_full(three_nodes: Build, given: Given, tmp_path: Path) -> None:
     made = export(onnx_dir=given(three_nodes()), out=tmp_path / "out", site="down_proj")
     assert made.sidecar.site == "model.layers.0.mlp.down_proj"
@@ -95,8 +109,20 @@ def test_no_model(tmp_path: Path, refused) -> None:
 
 def test_a_folder_that_is_no_model(tmp_path: Path, refused) -> None:
     refused(tmp_path, InputError, r"config\.json", model=tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "config.json"):
+        (tmp_path / name).write_text("{}")
     refused(tmp_path, InputError, "optimum-onnx cannot export", model=tmp_path, site="x")
+
+
+def test_a_graph_without_a_configuration_needs_its_model(
+    llama, fused, tmp_path: Path, refused
+) -> None:
+    graph = fused(llama.model, tmp_path / "graph")
+    error = refused(tmp_path, InputError, r"holds no config\.json", onnx_dir=graph)
+    assert "--model DIR" in str(error.hint)
+    made = export(onnx_dir=graph, model=llama.model, out=tmp_path / "out")
+    assert made.sidecar.padding_side == "right"
+    assert (made.out / "config.json").is_file()
 
 
 def test_an_unknown_dtype(llama, tmp_path: Path, refused) -> None:

@@ -11,15 +11,15 @@ from onnx import TensorProto
 
 from memoir_edge import ports, tophash
 from memoir_edge_exporter import add_ports, find_site
-from memoir_edge_exporter._ports import hold, obstacle
+from memoir_edge_exporter._ports import hold, obstacle, require
 
 Build = Callable[..., onnx.ModelProto]
 SITE = "model.layers.0.mlp.down_proj"
-KINDS = ["MatMul", "transposed", "Gemm", "MatMulNBits"]
+KINDS = ["MatMul", "transposed", "Gemm", "MatMulNBits", "MatMulInteger", "DynamicQuantizeMatMul"]
 ADDED = {
-    "memoir_edge.Route": 1, "memoir_edge.Recall": 1, "Add": 1, "CastLike": 1,
-    "Shape": 3, "Expand": 1, "Neg": 1, "Constant": 4, "Slice": 1, "Cast": 1, "Less": 1, "Where": 1,
-    "Concat": 1, "Reshape": 2,
+    "memoir_edge.Route": 1, "memoir_edge.Recall": 1, "Add": 2, "CastLike": 1,
+    "Shape": 3, "Expand": 1, "Neg": 1, "Constant": 4, "Slice": 1, "Cast": 1, "Less": 1, "Where": 2,
+    "Concat": 1, "Reshape": 2, "Split": 1, "CumSum": 1, "Mul": 2, "ReduceSum": 1, "LessOrEqual": 1,
 }  # fmt: skip
 
 
@@ -83,6 +83,40 @@ def test_a_runtime_need_not_feed_any_port(three_nodes: Build, open_graph) -> Non
     assert {value.name for value in session.get_inputs()} == {"input_ids", "attention_mask"}
 
 
+def test_required_ports_must_be_fed_and_are_otherwise_the_same(
+    three_nodes: Build, open_graph, memory
+) -> None:
+    optional = with_ports(three_nodes())
+    required = onnx.ModelProto()
+    required.CopyFrom(optional)
+    onnx.checker.check_model(require(required), full_check=True)
+    assert signature(required.graph.input) == signature(optional.graph.input)
+    session = open_graph(required)
+    assert not session.get_overridable_initializers()
+    with pytest.raises(ValueError, match=r"Required inputs \(\['memory\.columns'"):
+        session.run(None, ids_and_mask())
+    feeds = ids_and_mask() | ports.run_defaults()
+    held = memory(np.arange(12)[None] < 4, 5, threshold=0)
+    for found in (ports.feeds(held), ports.empty(12, 5)):
+        ours, theirs = (s.run(None, feeds | found) for s in (session, open_graph(optional)))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_metadata_says_what_a_graph_lacks(three_nodes: Build, open_graph, memory) -> None:
+    def said(model: onnx.ModelProto) -> dict[str, str]:
+        return open_graph(model).get_modelmeta().custom_metadata_map
+
+    bare = three_nodes()
+    onnx.helper.set_model_props(bare, {"by": "another tool"})
+    ported = with_ports(bare)
+    assert said(ported)["by"] == "another tool"
+    assert said(ported)["memoir_edge.site"] == SITE
+    assert said(ported)["memoir_edge.memory"].startswith("none: without the inputs memory.*")
+    held = replace(memory(np.arange(12)[None] < 4, 5), digest="ab12")
+    assert said(hold(ported, held))["memoir_edge.memory"] == "ab12"
+
+
 # --- Numbers, on a decoder of three nodes --------------------------------------------------------
 
 
@@ -105,7 +139,7 @@ def test_the_empty_memory_changes_nothing(
 
 
 @pytest.mark.parametrize("feature", tophash.FEATURES)
-def test_a_memory_held_by_the_graph_is_as_one_that_is_fed(
+def test_a_memory_says_which_tokens_count_whether_fed_or_held(
     three_nodes: Build, open_graph, memory, feature: str
 ) -> None:
     rng = np.random.default_rng(3)
@@ -120,8 +154,9 @@ def test_a_memory_held_by_the_graph_is_as_one_that_is_fed(
     span = {"memory.span": tophash.span(feature, attention)}
     expected = fed.run(None, feeds | ports.feeds(held) | span)
     assert len(set(expected[1].tolist())) > 2  # several edits fire, and some row is the base's
-    for ours, oracle in zip(baked.run(None, feeds), expected, strict=True):
-        np.testing.assert_array_equal(ours, oracle)
+    for found in (baked.run(None, feeds), fed.run(None, feeds | ports.feeds(held))):
+        for ours, oracle in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, oracle)
 
 
 @pytest.mark.parametrize("kind", ["MatMul", "transposed", "Gemm"])

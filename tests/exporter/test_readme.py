@@ -1,6 +1,12 @@
 """The README of an export directory."""
 
 import re
+from dataclasses import replace
+
+import pytest
+
+from memoir_edge import ports
+from memoir_edge_exporter import _readme
 
 
 def test_its_readme_says_what_it_is_and_how_to_run_it(made) -> None:
@@ -11,3 +17,11 @@ def test_its_readme_says_what_it_is_and_how_to_run_it(made) -> None:
         assert called in text
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     compile(code, "README.md", "exec")
+
+
+@pytest.mark.parametrize("kind", ports.KINDS)
+def test_its_readme_says_which_hosts_take_it(llama, kind: ports.Kind) -> None:
+    text = _readme.text(replace(llama.exported.sidecar, kind=kind))
+    assert ("the required inputs" in text) == (kind == "required")
+    assert ("The graph itself carries" in text) == (kind in ("recurrent", "cache"))
+    assert ("node answers as the base model **without saying so**" in text) == (kind == "optional")

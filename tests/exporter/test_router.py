@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from memoir_edge import sidecar, tophash
@@ -15,6 +16,7 @@ from memoir_edge.memory import Router as Bound
 from memoir_edge.router.codes import BITS, feature, projection
 from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter import Exported, export, export_router
+from memoir_edge_exporter._router import KEYS, route_graph
 from memoir_edge_runtime import Router
 
 FAMILIES = ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet"]
@@ -140,6 +142,19 @@ def test_an_export_with_a_router_says_so(llama: Any, encoder_dir: Path, tmp_path
     assert {file.name for file in (made.out / "router").iterdir()} == {
         "router.onnx", "route.onnx", "tokenizer.json",
     }  # fmt: skip
+
+
+def test_with_required_ports_only_the_keys_are_fed(open_graph: Any) -> None:
+    optional, required = (route_graph(64, 32, required=required) for required in (False, True))
+    onnx.checker.check_model(required, full_check=True)
+    session = open_graph(required)
+    assert {value.name for value in session.get_inputs()} == {"code", *KEYS}
+    keys = np.packbits(np.arange(64)[None] < 32, axis=1, bitorder="little")
+    feeds = {
+        "code": np.linspace(2, 1, 64, dtype=np.float32)[None], "memory.bank": keys,
+        "memory.owner": np.array([4], np.int32), "memory.thresholds": np.array([1], np.float32),
+    }  # fmt: skip
+    assert session.run(None, feeds) == open_graph(optional).run(None, feeds) == [[5], [1], [0]]
 
 
 # --- What is refused -----------------------------------------------------------------------------

@@ -13,12 +13,21 @@ Build = Callable[..., onnx.ModelProto]
 SITE = "model.layers.0.mlp.down_proj"
 
 
-@pytest.mark.parametrize("product", ["MatMul", "Gemm", "transposed", "MatMulNBits"])
+@pytest.mark.parametrize(
+    "product",
+    ["MatMul", "Gemm", "transposed", "MatMulNBits", "MatMulInteger", "DynamicQuantizeMatMul"],
+)
 @pytest.mark.parametrize("path", [SITE, "layers.0.mlp.down_proj", "down_proj"])
 def test_every_kind_of_product_is_found(three_nodes: Build, product: str, path: str) -> None:
     site = find_site(three_nodes(product=product, D=32, d=5).graph, path)
     assert (site.path, site.D, site.d) == (SITE, 32, 5)
     assert site.node.name.startswith("/model/layers.0/mlp/down_proj/")
+
+
+def test_around_a_product_of_integers_the_site_reads_and_gives_floats(three_nodes: Build) -> None:
+    site = find_site(three_nodes(product="MatMulInteger").graph, SITE)
+    assert (site.a, site.W0_a) == ("a", "W0_a")
+    assert site.node.op_type == "MatMulInteger"
 
 
 def test_real_graphs(llama, gpt2) -> None:

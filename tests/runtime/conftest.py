@@ -68,6 +68,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=2,
+            head_dim=16,  # the least that fused attention takes
             max_position_embeddings=CONTEXT,
             initializer_range=0.25,  # wide enough for varied answers
             bos_token_id=0,

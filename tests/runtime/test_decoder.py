@@ -1,10 +1,14 @@
 """One step at a time: caches, padding, routes that are held, IO binding."""
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from memoir_edge import tophash
 from memoir_edge.errors import GraphError
+from memoir_edge_exporter._carry import carry
+from memoir_edge_exporter._ports import require
 from memoir_edge_runtime import Decoder, Row
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -122,6 +126,49 @@ def test_only_counted_tokens_route(session, rows, routed, oracle):
     mask = tophash.pack(tophash.mask(f, memory.center, memory.scale, memory.permutation, memory.k))
     best = tophash.overlap(mask, memory.bank, memory.k).max()
     assert state.routes.overlap[0] == pytest.approx(best, abs=1e-6)
+
+
+def opened(model):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+@pytest.mark.parametrize("bind", [False, True])
+@pytest.mark.parametrize("kind", ["required", "recurrent", "cache"])
+def test_every_kind_of_ports_gives_what_optional_ones_give(
+    session, export_dir, rows, routed, kind, bind
+):
+    model = onnx.load(export_dir / "model.onnx")
+    model = require(model) if kind == "required" else carry(model, kind)
+    decoder = Decoder(opened(model), bind=bind)
+    for generation in (session.base, routed):
+        state, expected = session.decoder.prefill(rows, generation)
+        ours, logits = decoder.prefill(rows, generation)
+        for _ in range(3):
+            np.testing.assert_array_equal(logits, expected)
+            np.testing.assert_array_equal(ours.routes.route, state.routes.route)
+            tokens = [int(t) for t in logits.argmax(-1)]
+            state, expected = session.decoder.step(state, tokens)
+            ours, logits = decoder.step(ours, tokens)
+        ours = decoder.take(ours, [4, 1])
+        state = session.decoder.take(state, [4, 1])
+        for theirs, found in zip(
+            session.decoder.step(state, [5, 6]), decoder.step(ours, [5, 6]), strict=True
+        ):
+            if isinstance(found, np.ndarray):
+                np.testing.assert_array_equal(found, theirs)
+
+
+def test_a_graph_of_an_earlier_version_takes_memories(export_dir, rows, session, routed):
+    model = onnx.load(export_dir / "model.onnx")
+    [at] = [i for i, value in enumerate(model.graph.input) if value.name == "memory.feature"]
+    del model.graph.input[at]  # what it was made of stays, as a constant
+    decoder = Decoder(opened(model))
+    state, logits = decoder.prefill(rows, routed)
+    again, expected = session.decoder.prefill(rows, routed)
+    np.testing.assert_array_equal(state.routes.route, again.routes.route)
+    np.testing.assert_array_equal(logits, expected)
 
 
 class FakeArgument:

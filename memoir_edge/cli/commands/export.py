@@ -7,6 +7,8 @@ from typing import Literal
 from memoir_edge.base import locate
 from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output, size
+from memoir_edge.errors import InputError
+from memoir_edge.ports import Kind
 
 
 def command(
@@ -15,7 +17,10 @@ def command(
     model: str | None = None,
     onnx: Path | None = None,
     site: str | None = None,
-    dtype: Literal["fp32", "fp16"] = "fp32",
+    dtype: Literal["fp32", "fp16", "int8", "int4"] = "fp32",
+    builder: Literal["optimum", "genai"] = "optimum",
+    ports: Literal["optional", "required", "state"] = "optional",
+    state: Literal["recurrent", "cache"] | None = None,
     encoder: str | None = None,
     encoder_dtype: Literal["int8", "fp32"] = "int8",
     output: Output = Output(),  # noqa: B008 - frozen
@@ -31,6 +36,11 @@ def command(
         onnx: A folder with a decoder graph exported earlier, to be given ports.
         site: Module path of the edited layer; default by architecture.
         dtype: Type of the weights; a given graph keeps its own.
+        builder: What makes the graph: optimum-onnx, or onnxruntime-genai, whose graphs are fused.
+        ports: How a host feeds a memory: as optional inputs, as required ones (JavaScript, Java),
+            or as optional ones of a graph that carries the route itself.
+        state: As what it carries it: a recurrent state (onnxruntime-genai), or one more layer of
+            the cache, for hosts that know nothing else.
         encoder: Folder or hub id of the sentence encoder that memories are made with: it then
             decides beside the graph which edit a prompt asks for.
         encoder_dtype: Type of the encoder's weights.
@@ -44,17 +54,37 @@ def command(
         onnx_dir=onnx,
         site=site,
         dtype=dtype,
+        builder=builder,
+        kind=_kind(ports, state),
         model_id=model if model and folder != Path(model).expanduser() else None,
         encoder=encoder,
         precision=encoder_dtype,
     )
     output.say(
-        f"{out}: {made.nodes} nodes, {made.sidecar.dtype}, site {made.sidecar.site} "
+        f"{out}: {made.nodes} nodes, {made.weights}, site {made.sidecar.site} "
         f"(D {made.sidecar.D}, d {made.sidecar.d}), {size(made.bytes)}, {made.seconds:.1f} s"
     )
     if made.sidecar.router is not None:
         router = made.sidecar.router
         output.say(f"router: {router.kind} {router.digest[:16]}, codes of {router.bits} bits")
-    figures = {"nodes": made.nodes, "bytes": made.bytes, "seconds": round(made.seconds, 3)}
+    figures = {
+        "weights": made.weights,
+        "nodes": made.nodes,
+        "bytes": made.bytes,
+        "seconds": round(made.seconds, 3),
+    }
     output.result({"out": str(out)} | figures | asdict(made.sidecar))
     return 0
+
+
+def _kind(ports: Literal["optional", "required", "state"], state: Kind | None) -> Kind:
+    if ports != "state":
+        if state is not None:
+            raise InputError(f"--state {state} is for --ports state, not {ports}")
+        return ports
+    if state is None:
+        raise InputError(
+            "--ports state needs to know as what the route is carried",
+            hint="give --state recurrent (onnxruntime-genai), or --state cache (any other host)",
+        )
+    return state

@@ -1,0 +1,39 @@
+"""What a decoder's graph takes as its cache: its sizes, and where shorter rows are padded.
+
+onnxruntime-genai's builder differs from optimum in both.
+"""
+
+from typing import Literal
+
+import onnx
+
+from memoir_edge.sites import Config
+
+_PAST, _PRESENT = "past_key_values.", "present."
+# Attention that takes a row's length from the sum of its mask, so its tokens must come first.
+_FLUSH_LEFT = {"GroupQueryAttention", "SparseAttention"}
+
+
+def padding_side(graph: onnx.GraphProto) -> Literal["left", "right"]:
+    """Where the rows of a batch that are shorter than others must be padded."""
+    return "right" if any(node.op_type in _FLUSH_LEFT for node in graph.node) else "left"
+
+
+def settle_sizes(graph: onnx.GraphProto, config: Config) -> None:
+    """Give the width of a head as a number where the cache names it only, in place.
+
+    The axis of tokens has another name in the output than in the input; the width's is the same.
+    """
+    outputs = {value.name: value for value in graph.output}
+    for past in graph.input:
+        present = outputs.get(past.name.replace(_PAST, _PRESENT, 1))
+        if not past.name.startswith(_PAST) or present is None:
+            continue
+        ends = [value.type.tensor_type.shape.dim[-1] for value in (past, present)]
+        if ends[0].dim_param and ends[0].dim_param == ends[1].dim_param:
+            for end in ends:
+                end.dim_value = _head_size(config)
+
+
+def _head_size(config: Config) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])

@@ -1,0 +1,164 @@
+"""A folder that onnxruntime-genai serves: the graph carries its route, memories are adapters.
+
+    package/model.onnx                   and its weights; the route is a recurrent state
+    package/genai_config.json
+    package/facts.onnx_adapter           one for each memory
+    package/facts.safetensors            of a memory that the router routes, its keys
+    package/router/                      where the export has one: then the route must be fed
+    package/libmemoir_edge_ops.so        where it was built
+    package/README.md                    the lines that serve it
+
+It is an export directory as well, so `Session` opens it, too.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from memoir_edge import base, onnx_adapter, sidecar
+from memoir_edge import memory as memories
+from memoir_edge.errors import GraphError, InputError
+from memoir_edge_exporter import _readme
+from memoir_edge_exporter._carry import carry, layers
+from memoir_edge_exporter._write import GRAPH, companions, copy_weights, directory, load, save
+
+CONFIG, ROUTER, SUFFIX = "genai_config.json", "router", ".onnx_adapter"
+
+
+@dataclass(frozen=True)
+class PackagedGenai:
+    """What was written."""
+
+    out: Path
+    adapters: dict[str, str]  # each memory's digest by the name of its adapter
+    library: str | None  # of the native ops
+    router: bool
+
+
+def package_genai(
+    folder: Path, out: Path, *, memory: Sequence[Path] = (), library: Path | None = None
+) -> PackagedGenai:
+    """Write the folder; whole or not at all.
+
+    Args:
+        folder: An export directory with ports that are optional or carry a recurrent state.
+        out: The folder to make; an earlier one is replaced.
+        memory: The memories to be chosen from, each named by its file.
+        library: The native ops; without them the graph's own function bodies serve.
+
+    Raises:
+        GraphError: `folder` is no export directory, or its ports are of another kind.
+        InputError: Two memories of one name, or a file that cannot be read or written.
+        MemoryFormatError: A memory is none.
+        MismatchError: A memory belongs to another model, or wants another router.
+    """
+    made = sidecar.read(folder)
+    if made.kind not in ("optional", "recurrent"):
+        raise GraphError(
+            f"{folder} has ports of kind {made.kind}, which onnxruntime-genai does not feed",
+            hint="export the model with --ports optional, or --ports state --state recurrent",
+        )
+    held = {path.stem: memories.read(path) for path in memory}
+    if len(held) < len(memory):
+        raise InputError("two memories have one name", hint="rename one of the files")
+    for each in held.values():
+        sidecar.check_fit(each, made)
+    with directory(out) as place:
+        graph = load(folder)
+        if made.kind == "optional":
+            carry(graph, "recurrent")
+        if made.router is not None:
+            _ask_for_route(graph)
+        copy_weights(graph, folder, place)
+        save(graph, place)
+        companions(folder, place)
+        settings = _settings(folder, graph, library)
+        (place / CONFIG).write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+        for path in memory:
+            onnx_adapter.write(held[path.stem], place / f"{path.stem}{SUFFIX}")
+            if held[path.stem].codes is not None:
+                shutil.copyfile(path, place / f"{path.stem}.safetensors")
+        if made.router is not None:
+            shutil.copytree(folder / ROUTER, place / ROUTER)
+        if library is not None:
+            shutil.copyfile(library, place / library.name)
+        sidecar.write(place, replace(made, kind="recurrent"))
+        text = _readme.genai(made, {name: each.codes is not None for name, each in held.items()})
+        (place / _readme.NAME).write_text(text, encoding="utf-8")
+    adapters = {f"{name}{SUFFIX}": each.digest or "" for name, each in held.items()}
+    return PackagedGenai(out, adapters, library.name if library else None, made.router is not None)
+
+
+def _ask_for_route(graph: onnx.ModelProto) -> None:
+    """Make `memory.route` an input that must be fed: `set_model_input` ignores optional ones."""
+    held = graph.graph.initializer
+    held.remove(next(weight for weight in held if weight.name == "memory.route"))
+
+
+def _settings(folder: Path, graph: onnx.ModelProto, library: Path | None) -> dict[str, Any]:
+    """`genai_config.json`: the builder's own where there is one, else of the model's files."""
+    found = base.read_json(folder / CONFIG) or _described(folder, graph)
+    if library is not None:
+        options = found["model"]["decoder"].setdefault("session_options", {})
+        options["custom_ops_library"] = library.name
+    return found
+
+
+def _described(folder: Path, graph: onnx.ModelProto) -> dict[str, Any]:
+    config = base.read_config(folder)
+    heads = config.get("num_attention_heads")
+    hidden = config.get("hidden_size")
+    if not heads or not hidden:
+        raise InputError(
+            f"{folder / 'config.json'} names no num_attention_heads and hidden_size, which "
+            "onnxruntime-genai wants to know",
+            hint="export the model with --builder genai",
+        )
+    ends = base.end_of_text(folder, None)
+    length = base.context(config)
+    fed = [name for name in ("input_ids", "attention_mask", "position_ids") if _takes(graph, name)]
+    decoder = {
+        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "filename": GRAPH,
+        "head_size": config.get("head_dim") or hidden // heads,
+        "hidden_size": hidden,
+        "inputs": {name: name for name in fed} | _NAMES["inputs"],
+        "outputs": {"logits": "logits"} | _NAMES["outputs"],
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers(graph.graph),
+        "num_key_value_heads": config.get("num_key_value_heads") or heads,
+    }
+    model = {
+        "bos_token_id": config.get("bos_token_id"),
+        "context_length": length,
+        "decoder": decoder,
+        "eos_token_id": list(ends),
+        "pad_token_id": _first(config.get("pad_token_id"), *ends),
+        "type": config.get("model_type"),
+        "vocab_size": config.get("vocab_size"),
+    }
+    # The cache grows by concatenation, so it cannot lie in one place from the start.
+    search = {"do_sample": False, "max_length": length, "past_present_share_buffer": False}
+    return {"model": model, "search": search}
+
+
+_NAMES: Mapping[str, dict[str, str]] = {
+    "inputs": {
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    },
+    "outputs": {"present_key_names": "present.%d.key", "present_value_names": "present.%d.value"},
+}
+
+
+def _takes(graph: onnx.ModelProto, name: str) -> bool:
+    return any(value.name == name for value in graph.graph.input)
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((id for id in ids if id is not None), None)

@@ -1,0 +1,143 @@
+// transformers.js with memories, in one call.
+//
+//     const edited = edit(await pipeline("text-generation", "org/llama-web"));
+//     await edited.swap(await fetch("facts.safetensors"));
+//     const [answer] = await edited.generate("The capital of France is", { max_new_tokens: 8 });
+//     answer.generated_text, answer.routing.edit
+//
+// The pipeline itself answers edited, too, where a memory is not routed by a router; tell it
+// add_special_tokens: true, so that prompts are read as the memory's own were.
+import { readMemory } from "./memory.js";
+import { attach } from "./session.js";
+
+/**
+ * @param pipeline a text-generation pipeline whose graph has required ports
+ * @param made     memoir_edge.json, parsed: memories of another model are then refused
+ * @param router   a Router, for memories whose keys are codes
+ */
+export function edit(pipeline, { made = null, router = null } = {}) {
+  const sessions = pipeline.model.sessions;
+  const name = "model" in sessions ? "model" : "decoder_model_merged";
+  const { session, state } = attach(sessions[name]);
+  sessions[name] = session;
+  return new Edited(pipeline, state, made, router);
+}
+
+class Edited {
+  #state; #made; #router; #turn = Promise.resolve();
+
+  constructor(pipeline, state, made, router) {
+    this.pipeline = pipeline;
+    this.#state = state;
+    this.#made = made;
+    this.#router = router;
+  }
+
+  /** The memory that answers begin with; null is the base model. */
+  get memory() {
+    return this.#state.memory;
+  }
+
+  /** Answer with this memory from now on; null is the base model. If it does not fit, nothing changes. */
+  async swap(source) {
+    const memory = source === null || source.ports ? source : await readMemory(source);
+    if (memory !== null) this.#check(memory);
+    this.#state.memory = memory;
+    return memory;
+  }
+
+  /** Answer prompts or chats as the pipeline does; each answer also says which edit gave it. */
+  generate(prompts, options = {}) {
+    const turn = this.#turn.then(() => this.#generate(prompts, options));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #generate(prompts, options) {
+    const one = typeof prompts === "string" || isChat(prompts);
+    const all = one ? [prompts] : prompts, memory = this.#state.memory;
+    const found = memory?.keys ? await this.#router.decide(all.map(asked), memory) : null;
+    this.#state.given = await this.#given(all, memory, found);
+    this.#state.decided = null;
+    // As a memory's own prompts were read; a pipeline leaves special tokens out by itself.
+    const answers = await this.pipeline(prompts, { add_special_tokens: true, ...options });
+    const routings = all.map((_, row) => routing(memory, found?.[row] ?? decided(this.#state.decided, row)));
+    if (one) return answers.map((answer) => ({ ...answer, routing: routings[0] }));
+    return answers.map((many, row) => many.map((answer) => ({ ...answer, routing: routings[row] })));
+  }
+
+  /** What the run of the prompts is told: the router's routes, or which tokens of a chat are asked. */
+  async #given(all, memory, found) {
+    if (memory === null) return null;
+    if (found) return { memory, route: BigInt64Array.from(found, (each) => each.route), span: null };
+    if (!all.every(isChat)) return null;
+    const { tokenizer } = this.pipeline;
+    const rows = all.map((chat) => counted(tokenizer, chat));
+    const T = Math.max(...rows.map((row) => row.length));
+    const feature = Array.from(memory.ports["memory.feature"].data, Number);
+    const span = new BigInt64Array(rows.length * T); // padding is on the left
+    rows.forEach((row, i) => span.set(spanOf(row, feature), i * T + T - row.length));
+    return { memory, route: new BigInt64Array(rows.length), span };
+  }
+
+  #check(memory) {
+    const { site, D, d, base, router } = memory.document, made = this.#made;
+    if (made) {
+      for (const [name, found, expected] of [["site", site, made.site], ["D", D, made.D], ["d", d, made.d]])
+        if (found !== expected) throw new Error(`the memory's ${name} is ${found}, the graph's is ${expected}`);
+      const known = [made.digest, ...(made.former ?? [])], own = [base.digest, ...(base.former ?? [])];
+      if (base.digest && made.digest && !own.some((digest) => known.includes(digest)))
+        throw new Error(`the memory is of base model ${base.model_id}, the graph of another, ${made.model_id}`);
+    }
+    if (memory.keys && !this.#router)
+      throw new Error(`the memory is routed by ${router.kind} ${router.digest.slice(0, 16)}: give its router`);
+    if (memory.keys && !this.#router.fits(memory))
+      throw new Error(`the memory is routed by ${router.kind} ${router.digest.slice(0, 16)}, the router is another`);
+  }
+}
+
+const isChat = (it) => Array.isArray(it) && it.every((turn) => typeof turn === "object" && "role" in turn);
+
+/** What a prompt asks: its text, or a chat's last user message. */
+function asked(prompt) {
+  if (!isChat(prompt)) return prompt;
+  const content = prompt.findLast((turn) => turn.role === "user")?.content;
+  return typeof content === "string" ? content.trim() : "";
+}
+
+/** For each token of a chat whether it counts: from the last user message on. */
+function counted(tokenizer, chat) {
+  const text = tokenizer.apply_chat_template(chat, { tokenize: false, add_generation_prompt: true });
+  const ids = (part) => tokenizer.encode(part, { add_special_tokens: false });
+  const at = Math.max(text.lastIndexOf(asked(chat)), 0);
+  const before = at ? ids(text.slice(0, at)).length : 0;
+  return ids(text).map((_, i) => (i >= before ? 1 : 0));
+}
+
+/** Of the tokens that count those that a routing feature takes, as docs/ports.md says. */
+function spanOf(row, [times, share, more]) {
+  const total = row.reduce((sum, n) => sum + n, 0);
+  let left = total;
+  return row.map((n) => {
+    const taken = n && times * left <= share * total + more ? 1n : 0n;
+    left -= n;
+    return taken;
+  });
+}
+
+const decided = (runs, row) =>
+  runs && { route: runs.route[row], overlap: runs.overlap[row], candidate: Number(runs.candidate[row]) };
+
+function routing(memory, found) {
+  if (memory === null || !found) return { edit: null, overlap: 0, threshold: null, candidate: null, digest: null };
+  const keys = memory.keys ?? {
+    owner: memory.ports["memory.owner"], thresholds: memory.ports["memory.thresholds"],
+  };
+  return {
+    edit: found.route > 0n ? (memory.edits.get(Number(found.route) - 1) ?? null) : null,
+    overlap: found.overlap,
+    threshold: keys.thresholds.data[found.candidate] ?? null,
+    candidate: memory.edits.get(keys.owner.data[found.candidate]) ?? null,
+    digest: memory.digest,
+  };
+}

@@ -1,0 +1,18 @@
+// Which texts of a prompt a router reads, and which of them decides, as in memoir_edge/views.py.
+const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
+const SHORTEST = 3; // words of a sentence that can ask something by itself
+
+/** A prompt, and its last sentence that can ask something by itself where it has several. */
+export function views(prompt) {
+  const sentences = prompt.split(END).map((part) => part.trim()).filter(Boolean);
+  const long = sentences.filter((sentence) => sentence.split(/\s+/).length >= SHORTEST);
+  return sentences.length > 1 && long.length ? [prompt, long.at(-1)] : [prompt];
+}
+
+/** Of what was found for a prompt's views: one that reaches an edit before one that does not, then the nearest. */
+export function decisive(found) {
+  return found.reduce((best, next) => {
+    const better = Number(next.route > 0) - Number(best.route > 0) || next.overlap - best.overlap;
+    return better > 0 ? next : best;
+  });
+}

@@ -1,0 +1,184 @@
+"""`package web` and the npm package in js/, under node and in a headless Chromium.
+
+Its tests run where node, npm and their packages are to be had; a lock file pins those, and they are
+kept in the cache folder. What they expect is what `Session` answers.
+"""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memoir_edge import __version__, ports, sidecar
+from memoir_edge import memory as memories
+from memoir_edge.demo.edits import showcase
+from memoir_edge.memory import Codes, Entry, Memory
+from memoir_edge.memory import Router as Bound
+from memoir_edge.router.encoder import Encoder
+from memoir_edge_exporter import export_router, package_web
+from memoir_edge_runtime import Options, Prompt, Session
+
+JS = Path(__file__).parents[2] / "js"
+TOKENS = 8
+EDITS = showcase()[:3]  # those of the memory in `done`
+
+
+@pytest.fixture(scope="module")
+def javascript(tool: Callable[[str], ModuleType]) -> ModuleType:
+    """tools/javascript.py as a module."""
+    return tool("javascript")
+
+
+@pytest.fixture(scope="module")
+def project(javascript: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """js/ beside its packages; skips where they are not to be had."""
+    try:
+        return javascript.project(tmp_path_factory.mktemp("project"))
+    except javascript.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+def node(project: Path, test: str, cases: Path, **environment: str) -> None:
+    ended = subprocess.run(
+        ["node", "--test", f"test/{test}"],
+        cwd=project,
+        env=os.environ | {"MEMOIR_EDGE_CASES": str(cases)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(ended.stdout, ended.stderr)
+    assert ended.returncode == 0
+
+
+# --- What the tests of js/ are given -------------------------------------------------------------
+
+
+def value_types(memory: Memory) -> Iterator[tuple[str, Memory]]:
+    """The memory with its values in each type that a file may have."""
+    values = memory.values_f32()
+    scales = np.abs(values).max(axis=1) / 127
+    yield "facts.safetensors", memory
+    yield "f16.safetensors", replace(memory, values=values.astype(np.float16))
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    yield "bf16.safetensors", replace(memory, values=bits)
+    eight = np.round(values / scales[:, None]).astype(np.int8)
+    yield "int8.safetensors", replace(memory, values=eight, scales=scales)
+
+
+def fed(memory: Memory) -> dict[str, Any]:
+    return {
+        name: {
+            "type": array.dtype.name,
+            "dims": list(array.shape),
+            "bytes": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode(),
+        }
+        for name, array in ports.feeds(memory).items()
+    }
+
+
+def answered(session: Session, prompt: str | Prompt) -> dict[str, Any]:
+    [result] = session.generate(prompt, Options(max_new_tokens=TOKENS))
+    ends = sorted(session.language.eos)
+    return {"text": result.text, "edit": result.fired, "overlap": result.routing.overlap,
+            "ids": list(result.ids), "ends": ends}  # fmt: skip
+
+
+def coded(memory: Memory, encoder: Encoder) -> Memory:
+    """The same edits, with the codes of their prompts as keys and a guard beside each."""
+    keys = [text for e in EDITS for text in (e.prompt, e.hard_negatives[0])]
+    rows = {entry.id: memory.bank[[entry.row]] for entry in memory.edits}
+    masks = np.concatenate([rows[e.id] for e in EDITS])
+    codes = Codes(
+        router=Bound("encoder", encoder.digest, encoder.bits, encoder.weight),
+        keys=encoder.codes(keys),
+        owner=np.array([row for i in range(len(EDITS)) for row in (i, -1)], np.int32),
+        thresholds=np.full(len(keys), 0.9, np.float32),
+        texts=tuple(keys),
+    )
+    entries = tuple(Entry(e.id, i) for i, e in enumerate(EDITS))
+    return replace(memory, codes=codes, edits=entries, probes=(), **memories.by_codes(masks))
+
+
+@pytest.fixture(scope="module")
+def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packaged model with a router, memories, and what Session answers with them."""
+    folder = tmp_path_factory.mktemp("cases")
+    graph = shutil.copytree(done.graph, folder / "optional")
+    router = export_router(str(encoder_dir), graph, precision="fp32")
+    sidecar.write(graph, replace(sidecar.read(graph), router=router))
+    package_web([graph], folder / "web")
+    memory = memories.read(done.memory)
+    by_code = coded(memory, Encoder(str(encoder_dir)))
+    written = {
+        name: memories.write(made, folder / name)
+        for name, made in [*value_types(memory), ("coded.safetensors", by_code)]
+    }
+    prompts = [p for e in EDITS for p in (e.prompt, *e.rephrase[:2], *e.hard_negatives[:2])]
+    session = Session(graph, threads=1)
+    base = [answered(session, prompt) for prompt in prompts]
+    session.swap(written["facts.safetensors"])
+    edited = [answered(session, prompt) for prompt in prompts]
+    messages = [
+        {"role": "user", "content": EDITS[1].prompt},
+        {"role": "assistant", "content": "peso"},
+        {"role": "user", "content": EDITS[0].rephrase[3]},
+    ]
+    chat = answered(session, session.chat_prompt(messages))
+    session.swap(by_code)
+    said = {prompt: answered(session, prompt) for prompt in prompts}
+    texts = [*prompts, "It rained all day. " + EDITS[0].prompt, "well " * 40 + EDITS[1].prompt]
+    decided = session.router.decide(texts, session.generation.keys).routes
+    document = {
+        "tokens": TOKENS,
+        "k": memory.k,
+        "prompts": [
+            {"prompt": p, "ids": list(session.prompt(p).row.ids), "base": b, "edited": e}
+            for p, b, e in zip(prompts, base, edited, strict=True)
+        ],
+        "memories": [
+            {"name": name, "digest": made.digest, "ports": fed(made)}
+            for name, made in written.items()
+        ],
+        "chat": {"chat": messages} | chat,
+        "routed": {
+            "memory": "coded.safetensors",
+            "texts": texts,
+            "routes": decided.route.tolist(),
+            "overlaps": decided.overlap.tolist(),
+            "prompts": [{"prompt": p} | said[p] for p in prompts[:4]],
+        },
+    }
+    assert sum(each["edit"] is not None for each in edited) >= 5
+    assert {int(route) > 0 for route in decided.route} == {True, False}
+    (folder / "cases.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.slow
+def test_under_node(project: Path, cases: Path) -> None:
+    node(project, "node.test.js", cases)
+
+
+@pytest.mark.slow
+def test_in_a_browser(javascript: ModuleType, project: Path, cases: Path) -> None:
+    try:
+        browser = javascript.chromium()
+    except javascript.UnavailableError as error:
+        pytest.skip(str(error))
+    node(project, "browser.test.js", cases, MEMOIR_EDGE_CHROMIUM=browser)
+
+
+def test_the_npm_package_is_of_this_version() -> None:
+    package = json.loads((JS / "package.json").read_text())
+    lock = json.loads((JS / "package-lock.json").read_text())
+    assert package["version"] == lock["version"] == __version__
