@@ -54,7 +54,9 @@ def test_javascript(make_server):
 
 def test_the_page_names_the_versions():
     page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
-    pins = re.findall(r"^([\w-]+)(?:\[.*\])?==(.*)$", (CALLS / "requirements.txt").read_text(), re.M)
+    pins = re.findall(
+        r"^([\w-]+)(?:\[.*\])?==(.*)$", (CALLS / "requirements.txt").read_text(), re.M
+    )
     wanted = json.loads((CALLS / "package.json").read_text())["dependencies"]
     for name, version in [*pins, *wanted.items()]:
         assert name == "transformers" or version in page, (name, version)
