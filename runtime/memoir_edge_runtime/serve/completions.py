@@ -9,7 +9,8 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
+from dataclasses import fields as fields_of
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from memoir_edge.errors import InputError, MemoirEdgeError
 from memoir_edge_runtime._chat import GIVEN
 from memoir_edge_runtime._completion import Completion
+from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Routing, Token
 from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
@@ -39,16 +41,20 @@ T = TypeVar("T")
 _GONE = 499  # in logs and metrics: the client did not wait
 _END = object()
 _STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+_ROUTED = Options(max_new_tokens=1)
+_MOST_ROUTED = 4096  # prompts of one question of where they go
+_TOGETHER = 32  # of them
 _ALIVE = 15.0  # seconds without a token until a stream says that it is there
 LIMIT = "x-max-tokens"  # header: the limit that an answer's length was cut to
-MEMORY = tuple(f"x-memory-{f.name}" for f in fields(Routing) if f.name != "key")
+MEMORY = tuple(f"x-memory-{f.name}" for f in fields_of(Routing) if f.name != "key")
 
 routes = APIRouter(responses=ERRORS)
 
 
-def _account(request: Request) -> Account:
+def _account(request: Request, *, answers: bool = True) -> Account:
     server, id = server_of(request), request_id(request)
-    return Account(server.metrics, id, request.url.path, server.settings.log_prompts)
+    told = server.settings.log_prompts
+    return Account(server.metrics, id, request.url.path, told, answers)
 
 
 @routes.post(
@@ -99,21 +105,13 @@ async def chat_completions(request: Request, asked: schema.ChatRequest) -> Respo
 @routes.post("/v1/route", response_model=schema.RouteReply, tags=["answers"])
 async def route(request: Request, asked: schema.RouteRequest) -> Response:
     """Say which edit a prompt would reach, and why, without answering it."""
-    server, account = server_of(request), _account(request)
-    if (asked.prompt is None) == (asked.messages is None):
-        raise RequestError("give either prompt or messages", param="prompt")
-
-    def prompts() -> list[Prompt]:
-        if asked.messages is not None:
-            return [server.session.chat_prompt(_messages(asked.messages))]
-        return _prompts(server.session, asked.prompt or "")
-
-    field, options = "prompt" if asked.messages is None else "messages", Options(max_new_tokens=1)
+    server, account = server_of(request), _account(request, answers=False)
+    field, prompts = _routed(server.session, asked)
     with _Ended(account) as ended:
         loaded = server.memories.resolve(asked.model)
-        made = await asyncio.to_thread(_rows, server, field, prompts, 1, options)
+        made = await asyncio.to_thread(_rows, server, field, prompts, 1, _ROUTED, _MOST_ROUTED)
         account.begin(loaded, len(made), 1)
-        await _unless_gone(request, _collect(_written(server, made, loaded, None), account))
+        await _unless_gone(request, _route(server, made, loaded, account))
         found = sorted(account.results, key=lambda r: r.row)
         ended.status = 200
         return JSONResponse(
@@ -131,6 +129,48 @@ async def route(request: Request, asked: schema.RouteRequest) -> Response:
             },
             headers=_headers(account.id, found[0].routing),
         )
+
+
+def _routed(session: Session, asked: schema.RouteRequest) -> tuple[str, Callable[[], list[Prompt]]]:
+    """The field that is asked with, and its prompts."""
+    fields = ("prompt", "messages", "conversations")
+    given = [name for name in fields if getattr(asked, name) is not None]
+    if len(given) != 1:
+        raise RequestError(
+            "give one of prompt, messages and conversations", param=given[1] if given else "prompt"
+        )
+    prompt, several = asked.prompt, asked.conversations or [asked.messages or []]
+    if prompt is not None:
+        return given[0], lambda: _prompts(session, prompt)
+    return given[0], lambda: [session.chat_prompt(_messages(each)) for each in several]
+
+
+async def _route(
+    server: Server, rows: Sequence[Completion], loaded: Loaded, account: Account
+) -> None:
+    """Decide rows, so many at a time that answers can go on between them."""
+    together = min(_TOGETHER, server.settings.max_queue)
+    for i in range(0, len(rows), together):
+        part = rows[i : i + together]
+        decided = await asyncio.to_thread(_decided, part, loaded.generation)
+        if decided is None:  # only the graph can tell
+            await _collect(_written(server, part, loaded, None, bare=True), account)
+        else:
+            account.see(decided)
+
+
+def _decided(rows: Sequence[Completion], generation: Generation) -> list[Result] | None:
+    """Where rows go, if that can be told without the graph."""
+    found = generation.decide([row.prompt.asked for row in rows])
+    if found is None and generation.routes:
+        return None
+    routings = (
+        generation.routings(found) if found else [Routing(digest=generation.digest)] * len(rows)
+    )
+    return [
+        Result(row.row, row.prompt.text, "", (), "length", len(row.prompt.row.ids), routing)
+        for row, routing in zip(rows, routings, strict=True)
+    ]
 
 
 def _prompts(session: Session, given: schema.Given) -> list[Prompt]:
@@ -273,11 +313,12 @@ def _rows(
     prompts: Callable[[], list[Prompt]],
     n: int,
     options: Options,
+    most: int | None = None,
 ) -> list[Completion]:
     """A request's rows; what is wrong with its prompts is said of their field."""
     try:
         made = prompts()
-        _check_prompts(server, field, made, n)
+        _check_prompts(server, field, made, n, most)
         return server.session.completions([p for p in made for _ in range(n)], options)
     except RequestError:
         raise
@@ -287,8 +328,10 @@ def _rows(
         ) from error
 
 
-def _check_prompts(server: Server, field: str, prompts: Sequence[Prompt], n: int) -> None:
-    most = min(server.settings.max_choices, server.settings.max_queue)
+def _check_prompts(
+    server: Server, field: str, prompts: Sequence[Prompt], n: int, most: int | None
+) -> None:
+    most = most or min(server.settings.max_choices, server.settings.max_queue)
     if len(prompts) * n > most:
         param = "n" if n > 1 else field
         raise RequestError(

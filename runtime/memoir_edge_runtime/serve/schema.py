@@ -192,6 +192,9 @@ class Message(_Sent):
     id: Text | None = None  # clients count their messages by it
 
 
+Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
+
+
 class ResponseFormat(_Sent):
     """The form of an answer: none is enforced."""
 
@@ -208,7 +211,7 @@ class Tool(_Sent):
 class ChatRequest(_Generation):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    messages: Messages
     max_completion_tokens: int | None = Field(None, ge=-1, description="as max_tokens")
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -232,10 +235,13 @@ class ChatRequest(_Generation):
 
 
 class RouteRequest(_Asked):
-    """`POST /v1/route`: a prompt or a conversation."""
+    """`POST /v1/route`: one of the three."""
 
     prompt: Prompts | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+    messages: Messages | None = Field(None, description="a conversation")
+    conversations: Annotated[list[Messages], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="several"
+    )
 
 
 class LoadRequest(_Strict):
@@ -358,6 +364,28 @@ class ModelList(_Strict):
 
     object: Literal["list"]
     data: list[ModelReply]
+
+
+class EditReply(_Strict):
+    """One edit, and its use since the server started; times are Unix seconds."""
+
+    id: str
+    prompt: str | None = Field(description="null where the memory withholds its records")
+    target: str | None
+    fires: int
+    last_fired: int | None
+    near_misses: int = Field(description="answers of the base model that nearly reached it")
+    last_near_miss: int | None
+
+
+class EditList(_Strict):
+    """The answer to `GET /v1/memories/NAME/edits`."""
+
+    object: Literal["list"]
+    model: str
+    digest: str | None
+    total: int = Field(description="edits that the query finds; `data` holds `limit` of them")
+    data: list[EditReply]
 
 
 class LoadedReply(_Strict):
