@@ -16,8 +16,8 @@ from memoir_edge.base import UNBOUNDED
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
-from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime._reading import Read, Reader
+from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime._router import Decided
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it

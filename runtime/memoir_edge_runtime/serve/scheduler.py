@@ -10,9 +10,9 @@ of one generation decode together; generations take turns, token by token.
     scheduler.close()                                        finishes what was taken, then ends
 
 Fairness: rows join in the order in which they came, those of one generation at a time, as many as
-fit. A tick reads at most `prefill_tokens` of prompts, or one prompt that is longer, of which a reader
-reads one part a tick, and then every running row gets its token. So long prompts delay a stream by a bounded time for each token, and
-streams never keep a prompt out.
+fit. A tick reads at most `prefill_tokens` of prompts, or one prompt that is longer, or a part of it
+where there is a reader; and then every running row gets its token. So long prompts delay a stream
+by a bounded time for each token, and streams never keep a prompt out.
 """
 
 import math
@@ -111,7 +111,8 @@ class Scheduler:
             if size < 1:
                 raise InputError(f"{name} is {size}, expected at least 1")
         self.max_queue = max_queue
-        self._decoder, self._context, self._reader = decoder, context, reader
+        self.reader = reader
+        self._decoder, self._context = decoder, context
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
         self._queue: deque[tuple[Completion, Ticket]] = deque()
         self._groups: dict[Generation, _Group] = {}
@@ -270,7 +271,7 @@ class Scheduler:
             return
         if generation not in self._groups:
             self._groups[generation] = _Group(
-                Batch(self._decoder, generation, self._context, self._reader)
+                Batch(self._decoder, generation, self._context, self.reader)
             )
         group = self._groups[generation]
         group.tickets |= chosen
