@@ -8,7 +8,16 @@ import pytest
 
 from memoir_edge.answers import Answer
 from memoir_edge.evaluate.metrics import (
-    HARD, OWN, REPHRASED, UNRELATED, Detail, Free, Report, Routing, Said, Scores,
+    HARD,
+    OWN,
+    REPHRASED,
+    UNRELATED,
+    Detail,
+    Free,
+    Report,
+    Routing,
+    Said,
+    Scores,
 )  # fmt: skip
 from memoir_edge.memory import Base, Entry, Memory, from_dense
 from memoir_edge.tophash import pack

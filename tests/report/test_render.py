@@ -73,7 +73,7 @@ def test_a_value_stays_on_its_line_and_means_nothing(text):
 
 def test_a_form_is_known_by_the_file_s_name(small, tmp_path):
     assert suffix_of(Path("a.html")) == ".html"
-    with pytest.raises(InputError, match="cannot be written as 'a.pdf'"):
+    with pytest.raises(InputError, match="cannot be written as"):
         suffix_of(Path("a.pdf"))
     write(tmp_path / "a.md", page_of(small, FILE))
     assert (tmp_path / "a.md").read_text().startswith("# facts.safetensors\n")
