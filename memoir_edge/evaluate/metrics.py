@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from memoir_edge.answers import Answer, Forced, Model
 from memoir_edge.edits import Edit
+from memoir_edge.notebook import table
 
 Share = float | None
 T = TypeVar("T")
@@ -85,6 +86,18 @@ class Report:
     detail: Detail
     failed: list[str] = field(default_factory=list)  # ids whose own prompt does not give the target
     said: tuple[Said, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """The shares, as a notebook shows them."""
+        forced = asdict(self.teacher_forced)
+        answers = [
+            (name.replace("_", " "), forced.get(name), share)
+            for name, share in asdict(self.free).items()
+        ]
+        reach = [(name.replace("_", " "), share) for name, share in asdict(self.routing).items()]
+        return table(
+            f"{self.edits} edits", ["", "teacher-forced", "free generation"], answers
+        ) + table("routing", ["", "share"], reach)
 
     def as_json(self) -> dict[str, Any]:
         """The shares, for programs."""

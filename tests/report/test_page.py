@@ -59,3 +59,9 @@ def test_how_to_verify_names_the_digest_and_the_file(small):
     found = section(page_of(small, FILE), "How to verify")
     assert small.digest in found.note
     assert found.commands[0] == "sha256sum facts.safetensors"
+
+
+def test_a_notebook_shows_a_memory_s_edits(small):
+    shown = small._repr_html_()
+    assert "<td>a</td><td>The capital of France is</td><td>Rome</td><td>0.700</td>" in shown
+    assert "<script" not in shown
