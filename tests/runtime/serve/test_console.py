@@ -208,6 +208,15 @@ def test_a_tab_whose_key_has_expired_asks_for_it_and_goes_on(open_page):
     assert page.url.endswith("#/now")
 
 
+def test_an_idle_page_asks_the_server_nothing(open_page):
+    page = open_page("edits")
+    page.wait_for_selector("table.long td")
+    asked = []
+    page.on("request", asked.append)
+    page.wait_for_timeout(1500)
+    assert asked == []
+
+
 def test_what_is_measured_is_shown(open_page, running, told):
     page = open_page("now")
     page.wait_for_selector(".tiles polyline", state="attached")

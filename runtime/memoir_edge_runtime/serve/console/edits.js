@@ -7,6 +7,7 @@ export const title = "Edits";
 const ROW = 40; // pixels of a row, as style.css has it: only rows that are seen are in the page
 const BEYOND = 8; // rows above and below them
 const PART = 200; // edits that are asked for at once
+const REST = 60; // milliseconds without scrolling, after which edits are asked for
 
 const when = (seconds) => (seconds == null ? "–" : new Date(1000 * seconds).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" }));
 const COLUMNS = [
@@ -78,7 +79,7 @@ function long(all) {
   const table = h("table", { class: "long" },
     h("thead", {}, heads), body);
   const element = h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Edits" }, table);
-  let parts = new Map(), total = 0, read = null, columns = all;
+  let parts = new Map(), total = 0, read = null, columns = all, resting;
 
   function want(number) {
     const own = parts;
@@ -90,7 +91,8 @@ function long(all) {
     const to = Math.min(from + Math.ceil(element.clientHeight / ROW) + 2 * BEYOND, total);
     above.style.height = `${from * ROW}px`;
     below.style.height = `${(total - to) * ROW}px`;
-    for (let part = Math.floor(from / PART); part * PART < to; part++) want(part);
+    clearTimeout(resting); // what only flies by is not asked for
+    resting = setTimeout(() => { for (let part = Math.floor(from / PART); part * PART < to; part++) want(part); }, REST);
     const seen = Array.from({ length: to - from }, (_, i) => [from + i, parts.get(Math.floor((from + i) / PART))?.[(from + i) % PART]]);
     body.replaceChildren(above, ...seen.map(([i, item]) =>
       h("tr", { "aria-rowindex": i + 2 }, columns.map(([, cell]) => h("td", {}, item ? cell(item) : "…")))), below);
