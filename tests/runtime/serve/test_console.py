@@ -212,7 +212,8 @@ def test_an_idle_page_asks_the_server_nothing(open_page):
     page = open_page("edits")
     page.wait_for_selector("table.long td")
     asked = []
-    page.on("request", asked.append)
+    page.wait_for_load_state("networkidle")
+    page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(1500)
     assert asked == []
 
