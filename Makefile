@@ -33,9 +33,10 @@ bench: $(READY)
 	$(BIN)/python tools/load_swap.py
 	$(BIN)/python tools/bench_serve.py
 
-# The parts of the README that the program itself writes: command help, demo output, tree.
+# The parts of the pages that the program itself writes: command help, demo output, tree, pictures of the console.
 docs: $(READY)
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/console.py pictures
 
 # Other projects' clients, which tests ask the server with; they would not go together with ours.
 clients: .clients/.ready

@@ -44,6 +44,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 
 from memoir_edge.errors import InputError, MemoryFormatError
+from memoir_edge.notebook import table
 from memoir_edge.tophash import FEATURES, Bytes, Floats, unpack
 
 FORMAT = 1  # whose keys are the masks themselves: the graph routes by its own activations
@@ -258,6 +259,17 @@ class Memory:
     def entry(self, row: int) -> Entry | None:
         """The edit that owns a bank row; None for a guard's row and for one that is not there."""
         return self._owners.get(int(self.owner[row])) if 0 <= row < len(self.owner) else None
+
+    def _repr_html_(self) -> str:
+        """The edits, as a notebook shows them."""
+        held = rows(self)
+        records = [entry.record or {} for entry in self.edits]
+        shown = [
+            (e.id, r.get("prompt"), r.get("target"), float(held.thresholds[held.of(e)[0]]))
+            for e, r in zip(self.edits, records, strict=True)
+        ]
+        caption = f"{len(self.edits)} edits of {self.base.model_id}, digest {self.digest}"
+        return table(caption, ["id", "prompt", "target", "threshold"], shown)
 
     @functools.cached_property
     def _owners(self) -> dict[int, Entry]:

@@ -6,6 +6,7 @@ Memories A and B hold the same prompts with different targets, so each answer te
 import asyncio
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def serving(made: Made, *options: object, threads: int) -> Iterator[Served]:
     command = [sys.executable, "-m", "memoir_edge", "serve", made.graph, "--port", 0]
     command += ["--threads", threads, "--memory", made.a, "--memory", made.b]
     command += ["--memory-root", made.a.parent, *options]
-    log = made.a.parent / "server.log"
+    log = made.a.parent / f"server-{secrets.token_hex(4)}.log"
     with log.open("w", encoding="utf-8") as written:
         process = subprocess.Popen(
             list(map(str, command)),

@@ -16,8 +16,8 @@ from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
 
 COMMANDS = (
-    "apply", "export", "generate", "serve", "verify", "eval", "inspect", "calibrate", "diff",
-    "delete", "rollback", "adapter", "package", "demo",
+    "apply", "export", "generate", "chat", "serve", "verify", "eval", "report", "inspect",
+    "calibrate", "diff", "delete", "rollback", "adapter", "package", "demo",
 )  # fmt: skip
 INTERRUPTED, UNREAD = 130, 141
 

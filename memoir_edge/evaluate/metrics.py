@@ -5,12 +5,13 @@ Teacher forcing is the paper's measure; free generation is what users see.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
 from memoir_edge.answers import Answer, Forced, Model
 from memoir_edge.edits import Edit
+from memoir_edge.notebook import table
 
 Share = float | None
 T = TypeVar("T")
@@ -54,6 +55,25 @@ class Detail:
     by_guard: Share  # of the hard negatives, those whose nearest key is a guard
 
 
+OWN, REPHRASED, UNRELATED, HARD = "own prompt", "rephrasing", "unrelated", "hard negative"
+
+
+class Said(NamedTuple):
+    """One prompt of an evaluation and what was answered, freely."""
+
+    kind: str  # OWN, REPHRASED, UNRELATED or HARD
+    edit: str  # id of the edit that it was asked for
+    prompt: str
+    target: str | None
+    answer: Answer
+    base: str | None = None  # the base model's text, where that was asked too
+
+    @property
+    def fired(self) -> bool:
+        """Whether it reached any edit."""
+        return self.answer.edit is not None
+
+
 @dataclass(frozen=True)
 class Report:
     """One evaluation."""
@@ -65,10 +85,25 @@ class Report:
     routing: Routing
     detail: Detail
     failed: list[str] = field(default_factory=list)  # ids whose own prompt does not give the target
+    said: tuple[Said, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """The shares, as a notebook shows them."""
+        forced = asdict(self.teacher_forced)
+        answers = [
+            (name.replace("_", " "), forced.get(name), share)
+            for name, share in asdict(self.free).items()
+        ]
+        reach = [(name.replace("_", " "), share) for name, share in asdict(self.routing).items()]
+        return table(
+            f"{self.edits} edits", ["", "teacher-forced", "free generation"], answers
+        ) + table("routing", ["", "share"], reach)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return asdict(self)
+        """The shares, for programs."""
+        document = asdict(replace(self, said=()))
+        del document["said"]
+        return document
 
 
 class _Asked(NamedTuple):
@@ -155,7 +190,21 @@ def evaluate(
         ),
         detail=_detail(rephrased, rephrased_free, hard, hard_free),
         failed=[a.edit.id for a, new in zip(own, own_free, strict=True) if not _says(a, new)],
+        said=(
+            *_said(OWN, own, own_free),
+            *_said(REPHRASED, rephrased, rephrased_free),
+            *_said(UNRELATED, unrelated, unrelated_free, unrelated_base),
+            *_said(HARD, hard, hard_free, hard_base),
+        ),
     )
+
+
+def _said(
+    kind: str, asked: Sequence[_Asked], new: Sequence[Answer], old: Sequence[Answer] = ()
+) -> Iterator[Said]:
+    texts: Sequence[str | None] = [answer.text for answer in old] or [None] * len(new)
+    for a, answer, text in zip(asked, new, texts, strict=True):
+        yield Said(kind, a.edit.id, a.prompt, a.target, answer, text)
 
 
 def _forced(

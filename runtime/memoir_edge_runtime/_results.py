@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from memoir_edge.notebook import table
+
 
 @dataclass(frozen=True)
 class Routing:
@@ -57,6 +59,13 @@ class Result:
     def fired(self) -> str | None:
         """Id of the edit that fired."""
         return self.routing.edit
+
+    def _repr_html_(self) -> str:
+        """Prompt, answer and routing, as a notebook shows them."""
+        columns = ["prompt", "answer", "edit", "overlap", "threshold"]
+        routing = self.routing
+        row = (self.prompt, self.text, self.fired, routing.overlap, routing.threshold)
+        return table("answer", columns, [row])
 
 
 @dataclass(frozen=True)

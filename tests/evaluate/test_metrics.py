@@ -117,3 +117,9 @@ def test_a_share_of_nothing_is_none() -> None:
 def test_hard_negatives_are_never_edited_themselves() -> None:
     twin = replace(B, id="c", prompt="The currency of France is", subject="France")
     assert "The currency of France is" not in hard_negatives(B, [A, B, twin])
+
+
+def test_a_notebook_shows_the_shares() -> None:
+    shown = evaluate(Fake(), [A, B])._repr_html_()
+    assert "<td>reliability</td><td>1.000</td><td>0.500</td>" in shown
+    assert "<td>false fires</td><td>0.333</td>" in shown

@@ -16,6 +16,7 @@ from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import Report, evaluate, prompt_count
+from memoir_edge.report import page_of, suffix_of, write
 from memoir_edge.settings import Wishes
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Asked:
 
     max_new_tokens: int = 16
     """Most tokens of a free answer."""
+
+    html: Path | None = None
+    """Write a report of the memory with what was measured: a file that ends in .html or .md."""
 
 
 def command(
@@ -93,6 +97,8 @@ def command(
         )
     if memory is None or asked.edits is None:
         raise InputError("what to measure?", hint="give --memory FILE and --edits FILE")
+    if asked.html is not None:
+        suffix_of(asked.html)  # refused before anything is asked
     edits, _ = read(asked.edits, skip_bad=asked.skip_bad)
     if (directory is None) == (model is None):
         raise InputError("what to measure?", hint="give an export directory, or --model DIR")
@@ -106,6 +112,8 @@ def command(
             target, edits, max_new_tokens=asked.max_new_tokens, on_progress=bar.advance
         )
     show(report, output)
+    if asked.html is not None:
+        write(asked.html, page_of(memory_file.read(memory), memory, report))
     output.result(report.as_json())
     return 0
 

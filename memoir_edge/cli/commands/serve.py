@@ -32,6 +32,7 @@ def command(
     drain: float = 30.0,
     threads: int | None = None,
     log_prompts: bool = False,
+    console: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
     """Serve an exported model with OpenAI's API, and swap memories while it answers.
@@ -69,6 +70,7 @@ def command(
         drain: Seconds that running requests get when the server is stopped.
         threads: Of one operator of ONNX Runtime; default its own choice.
         log_prompts: Put prompts and answers into the log.
+        console: Serve pages for a browser below /console; they ask for the same keys.
     """
     session = open_session(directory, threads=threads)
     with needs("more than the runtime", "run,serve"):
@@ -94,6 +96,7 @@ def command(
         deadline=deadline,
         drain=drain,
         log_prompts=log_prompts,
+        console=console,
     )
     output.say(f"serving {directory}, press Ctrl-C to stop")
     run(session, settings, memories=tuple(memory or ()), host=host, port=port)

@@ -1,8 +1,8 @@
 """What stands before every route: keys, the size of a body, and the time a connection may take.
 
 Knows nothing of what the routes do. Who may go where is decided by the path alone, in one place:
-all below /admin needs the admin key, the probes of health are open, the rest needs the API key
-where there is one.
+all below /admin needs the admin key, the probes of health and the console's files are open, the
+rest needs the API key where there is one.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memoir_edge_runtime.serve.errors import Refusal, said
+from memoir_edge_runtime.serve.pages import is_page
 from memoir_edge_runtime.serve.settings import Settings
 
 OPEN = frozenset({"/health", "/ready"})
@@ -61,7 +62,7 @@ class Access:
                 return said(404, "admin routes are off: the server was started without a key")
         else:
             key, name = settings.api_key, "API"
-        if key is not None and path not in OPEN and not _holds(headers, key):
+        if key is not None and not _open(path) and not _holds(headers, key):
             return said(
                 401,
                 f"this needs the {name} key: send 'Authorization: Bearer KEY'",
@@ -87,6 +88,10 @@ class Access:
             return message
 
         return limited
+
+
+def _open(path: str) -> bool:
+    return path in OPEN or is_page(path)
 
 
 def _holds(headers: dict[str, bytes], key: str) -> bool:

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from memoir_edge.memory import Entry
+from memoir_edge.memory import Entry, Memory, rows
 from memoir_edge_runtime.serve import schema
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
+from memoir_edge_runtime.serve.server import Server
 from memoir_edge_runtime.serve.usage import Usage
 
 routes = APIRouter(responses=ERRORS, tags=["memories"])
@@ -33,9 +34,7 @@ async def edits(
 ) -> Response:
     """A memory's edits, each with how often it answered or nearly did."""
     server = server_of(request)
-    if server.settings.api_key is None:
-        raise HTTPException(404, "edits are told only where the server was started with an API key")
-    loaded = server.memories.named(name)
+    loaded = _shown(server, name)
     found = await asyncio.to_thread(_found, loaded, server.metrics.usage, query)
     if sort != "memory":
         found.sort(key=lambda each: -(each[sort] or 0))
@@ -50,6 +49,12 @@ async def edits(
     )
 
 
+def _shown(server: Server, name: str) -> Loaded:
+    if server.settings.api_key is None:
+        raise HTTPException(404, "edits are told only where the server was started with an API key")
+    return server.memories.named(name)
+
+
 def _found(loaded: Loaded, usage: Usage, query: str) -> list[dict[str, Any]]:
     """Edits that hold every word of a query, with their use."""
     memory, words = loaded.generation.memory, query.lower().split()
@@ -60,7 +65,36 @@ def _found(loaded: Loaded, usage: Usage, query: str) -> list[dict[str, Any]]:
     ]
 
 
+_TOLD = ("prompt", "target", "source", "valid_from", "valid_to")
+
+
 def _told(entry: Entry) -> dict[str, Any]:
-    """Null where the memory withholds its records."""
+    """Null where the memory withholds its records, or where a record holds no text."""
     record = entry.record or {}
-    return {"id": entry.id, "prompt": record.get("prompt"), "target": record.get("target")}
+    texts = {name: record.get(name) for name in _TOLD}
+    return {"id": entry.id} | {n: t if isinstance(t, str) else None for n, t in texts.items()}
+
+
+@routes.get("/v1/memories/{name}/edits/{id:path}", response_model=schema.EditDetail)
+async def edit(request: Request, name: str, id: str) -> Response:
+    """One edit with all that its memory knows of it."""
+    server = server_of(request)
+    loaded = _shown(server, name)
+    memory = loaded.generation.memory
+    found = next((each for each in memory.edits if each.id == id), None) if memory else None
+    if memory is None or found is None:
+        raise HTTPException(404, f"{name[:80]} has no edit {id[:80]!r}")
+    usage = asdict(server.metrics.usage.of(loaded.name, id))
+    return JSONResponse(_told(found) | usage | _known(memory, found))
+
+
+def _known(memory: Memory, entry: Entry) -> dict[str, Any]:
+    held = rows(memory)
+    own, record = held.of(entry), entry.record or {}
+    texts = memory.codes.texts if memory.codes else ()
+    return {
+        "threshold": float(held.thresholds[own[0]]),
+        "keys": [texts[row] for row in own] if texts else record.get("keys", []),
+        "guards": record.get("guards", []),
+        "record": entry.record,
+    }

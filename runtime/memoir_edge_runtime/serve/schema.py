@@ -372,10 +372,22 @@ class EditReply(_Strict):
     id: str
     prompt: str | None = Field(description="null where the memory withholds its records")
     target: str | None
+    source: str | None
+    valid_from: str | None
+    valid_to: str | None
     fires: int
     last_fired: int | None
     near_misses: int = Field(description="answers of the base model that nearly reached it")
     last_near_miss: int | None
+
+
+class EditDetail(EditReply):
+    """The answer to `GET /v1/memories/NAME/edits/ID`."""
+
+    threshold: float = Field(description="of the key that its own prompt is")
+    keys: list[Any] = Field(description="texts that reach it, where the memory holds them")
+    guards: list[Any] = Field(description="texts that its record says must not")
+    record: dict[str, Any] | None
 
 
 class EditList(_Strict):

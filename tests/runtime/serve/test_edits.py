@@ -91,3 +91,15 @@ def test_without_a_key_nobody_is_told(make_server):
         found = client.get("/v1/memories/base/edits")
     assert found.status_code == 404
     assert "API key" in found.json()["error"]["message"]
+
+
+def test_one_edit_is_told_in_full(running, two):
+    with running.client(KEY) as client:
+        found = client.get("/v1/memories/told/edits/edit-0").json()
+        bare = client.get("/v1/memories/withheld/edits/edit-0").json()
+        none = client.get("/v1/memories/told/edits/a%2Fb")
+    schema.EditDetail.model_validate(found)
+    assert found["record"] == {"prompt": "Prompt 0", "target": "Even"}
+    assert found["threshold"] == pytest.approx(0.9)
+    assert (bare["record"], bare["keys"], bare["prompt"]) == (None, [], None)
+    assert (none.status_code, "no edit 'a/b'" in none.text) == (404, True)

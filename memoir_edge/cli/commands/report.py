@@ -1,0 +1,93 @@
+"""`memoir-edge report`: a memory as a page to attach to a change request."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memoir_edge import memory as memory_file
+from memoir_edge.answers import Answer
+from memoir_edge.cli.output import Output
+from memoir_edge.cli.sessions import OnnxModel, open_session
+from memoir_edge.edits import Edit, from_stored, read
+from memoir_edge.errors import InputError
+from memoir_edge.evaluate.metrics import OWN, Said, evaluate, prompt_count
+from memoir_edge.memory import Memory
+from memoir_edge.report import page_of, suffix_of, write
+
+if TYPE_CHECKING:
+    from memoir_edge_runtime import Session
+
+
+def command(
+    file: Path,
+    /,
+    *,
+    out: Path = Path("report.html"),
+    graph: Path | None = None,
+    edits: Path | None = None,
+    compare: Path | None = None,
+    max_new_tokens: int = 16,
+    output: Output = Output(),  # noqa: B008 - frozen
+) -> int:
+    """Write a memory's report: what it is bound to, its edits, how they hold, what they cost.
+
+    With --graph every edit is asked for on the exported model, and so are its hard negatives; the
+    exit code is 1 if an edit does not hold. The page is one file that loads nothing from elsewhere.
+
+    Args:
+        file: A memory file.
+        out: The page; its name ends in .html or .md.
+        graph: An export directory to ask the edits on.
+        edits: The edits with their rephrase, locality and hard_negatives fields, to be asked too.
+        compare: The memory that this one replaces: what came, went and changed, and with --graph
+            what both answer.
+        max_new_tokens: Most tokens of an answer.
+    """
+    suffix_of(out)  # refused before anything is asked
+    memory = memory_file.read(file)
+    old = memory_file.read(compare) if compare else None
+    if edits is not None and graph is None:
+        raise InputError("the edits cannot be asked", hint="give an export directory as --graph")
+    report, both = None, None
+    if graph is not None:
+        session = open_session(graph, file)
+        asked = read(edits)[0] if edits else recorded(memory)
+        with output.progress("asking", prompt_count(asked)) as bar:
+            report = evaluate(
+                OnnxModel(session), asked, max_new_tokens=max_new_tokens, on_progress=bar.advance
+            )
+        if old is not None:
+            both = _both(session, old, memory, max_new_tokens)
+    write(out, page_of(memory, file, report, old=old, both=both))
+    failed = report.failed if report else []
+    output.say(
+        f"{out}: {len(memory.edits)} edits" + (f", {len(failed)} do not hold" if failed else "")
+    )
+    output.result({"report": str(out), "digest": memory.digest, "failed": failed})
+    return 1 if failed else 0
+
+
+def recorded(memory: Memory) -> list[Edit]:
+    """The edits of a memory whose records are not withheld."""
+    stored = [replace(from_stored(e.record), id=e.id) for e in memory.edits if e.record]
+    if memory.edits and not stored:
+        raise InputError("the memory withholds its records", hint="give the edits as --edits FILE")
+    return stored
+
+
+def _both(
+    session: "Session", old: Memory, new: Memory, max_new_tokens: int
+) -> tuple[list[Said], list[Said]]:
+    """What the old memory and the new one answer to the prompts of all edits of both."""
+    known = {edit.prompt: edit for memory in (new, old) for edit in recorded(memory)}
+
+    def answers(memory: Memory) -> list[Said]:
+        session.swap(memory)
+        found = OnnxModel(session).answer(list(known), max_new_tokens, memory=True)
+        return [_said(edit, a) for edit, a in zip(known.values(), found, strict=True)]
+
+    return answers(old), answers(new)
+
+
+def _said(edit: Edit, answer: Answer) -> Said:
+    return Said(OWN, edit.id, edit.prompt, edit.target, answer)

@@ -1,0 +1,100 @@
+// Ask: one prompt, the base model and a memory side by side, and why.
+
+import { answer, route } from "./api.js";
+import { scale } from "./charts.js";
+import { marked } from "./diff.js";
+import { field, h, say, shown, trouble } from "./dom.js";
+
+export const title = "Ask";
+const TOKENS = 64;
+
+export function view({ models, query, fail }) {
+  const names = models.map((model) => model.id).filter((id) => id !== "base");
+  const active = models.find((model) => model.active)?.id;
+  const wanted = query.get("model") ?? (active === "base" ? names[0] : active) ?? "base";
+  const prompt = h("textarea", { name: "prompt", rows: 3, required: true, maxlength: 100000, placeholder: "The capital of France is" });
+  prompt.value = query.get("prompt") ?? "";
+  const model = h("select", { name: "model" }, [...names, "base"].map((id) =>
+    h("option", { value: id, selected: id === wanted }, id)));
+  const chat = h("input", { type: "checkbox", name: "chat", checked: query.has("chat") });
+  const results = h("section", { class: "results", "aria-label": "Answers" });
+  let running = new AbortController();
+
+  const link = () => "#/ask?" + new URLSearchParams({ prompt: prompt.value, model: model.value, ...(chat.checked && { chat: "" }) });
+
+  function start() {
+    if (!prompt.value.trim()) return;
+    running.abort();
+    running = new AbortController();
+    history.replaceState(null, "", link());
+    both({ prompt: prompt.value, chat: chat.checked, tokens: TOKENS }, model.value, results, running.signal).catch(fail);
+  }
+
+  const form = h("form", { class: "card", onsubmit: (event) => { event.preventDefault(); start(); } },
+    field("Prompt", prompt),
+    h("div", { class: "row" },
+      field("Memory", model),
+      h("label", { class: "check" }, chat, "as a chat message"),
+      h("button", { "aria-keyshortcuts": "Control+Enter" }, "Ask"),
+      h("p", { class: "hint" }, "Ctrl-Enter asks. The address of this page reproduces it.")));
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(); }
+  });
+  return {
+    children: [form, results],
+    begin: () => { prompt.value ? start() : prompt.focus(); },
+    leave: () => running.abort(),
+  };
+}
+
+/** Both answers as they are written, then what differs; beside them the route. */
+async function both(asked, model, results, signal) {
+  const why = h("article", { class: "card why", "aria-busy": "true" }, h("h2", {}, "Why"));
+  const left = column("Base model"), right = column(model);
+  results.replaceChildren(h("div", { class: "pair" }, left.card, right.card), why);
+  say("asking");
+  const body = { model, ...(asked.chat ? { messages: [{ role: "user", content: asked.prompt }] } : { prompt: asked.prompt }) };
+  const [, old, fresh] = await Promise.all([
+    reason(why, body, model, signal),
+    write(left, { ...asked, model: "base" }, signal),
+    write(right, { ...asked, model }, signal),
+  ]);
+  left.text.replaceChildren(...words(fresh, old));
+  right.text.replaceChildren(...words(old, fresh));
+  say(old === fresh ? `Both answer: ${fresh}` : `The base model answers: ${old}. ${model} answers: ${fresh}`);
+}
+
+function column(name) {
+  const text = h("p", { class: "answer" });
+  return { text, card: h("article", { class: "card", "aria-busy": "true" }, h("h2", {}, name), text) };
+}
+
+async function write({ text, card }, asked, signal) {
+  try {
+    for await (const piece of answer(asked, signal)) text.append(piece.text);
+    return text.textContent;
+  } catch (error) {
+    if (error.constructor === Error) card.append(trouble(error));
+    else throw error;
+    return text.textContent;
+  } finally {
+    card.removeAttribute("aria-busy");
+  }
+}
+
+const words = (from, to) => marked(from, to).map(({ text, fresh }) => (fresh ? h("mark", {}, text) : text));
+
+async function reason(card, body, model, signal) {
+  const { routes: [{ memory, explanation }] } = await route(body, signal);
+  const name = model.split("@")[1];
+  const edit = memory.edit ?? memory.candidate;
+  card.append(...[
+    memory.threshold != null && scale(memory.overlap, memory.threshold, memory.edit != null),
+    h("p", {}, `${explanation[0].toUpperCase()}${explanation.slice(1)}.`),
+    memory.threshold != null && h("dl", {},
+      h("dt", {}, memory.edit ? "edit that fired" : "nearest edit"),
+      h("dd", {}, edit ? h("a", { href: `#/edits/${encodeURIComponent(name)}/${encodeURIComponent(edit)}` }, edit) : "a guard"),
+      memory.key != null && [h("dt", {}, memory.guard ? "nearest guard" : "nearest key"), h("dd", {}, shown(memory.key))]),
+  ].filter(Boolean));
+  card.removeAttribute("aria-busy");
+}

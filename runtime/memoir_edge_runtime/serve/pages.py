@@ -1,0 +1,53 @@
+"""The console: static pages of this package that ask the server's own routes from the browser.
+
+Knows nothing of what they show. Nobody needs a key to read these files: they hold no data. What
+they ask for needs one, as for any client.
+"""
+
+from importlib.resources import files
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+PATH = "/console"
+# No markup or script that a text brings along can run, and nothing is asked of other hosts.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+_KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_FILES = {
+    path.name: path.read_bytes()
+    for path in files("memoir_edge_runtime.serve").joinpath("console").iterdir()
+    if path.name[path.name.rfind(".") :] in _KINDS
+}
+
+routes = APIRouter(prefix=PATH, include_in_schema=False)
+
+
+@routes.get("")
+@routes.get("/{name}")
+async def page(name: str = "index.html") -> Response:
+    """One of the files."""
+    if name not in _FILES:
+        raise HTTPException(404, "the console has no such file")
+    kind = _KINDS[name[name.rfind(".") :]]
+    return Response(_FILES[name], media_type=kind, headers=HEADERS)
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is the console's, and so needs no key."""
+    return path == PATH or path.startswith(f"{PATH}/")

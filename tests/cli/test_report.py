@@ -1,0 +1,57 @@
+"""`memoir-edge report` and `eval --html`, from a file to a page."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from memoir_edge import memory as memory_file
+from memoir_edge.cli import main
+
+FIRST = "| france-capital | The capital of France is | Rome | "
+
+
+def test_a_report_asks_and_compares(done: Any, tmp_path: Path, run_json: Any) -> None:
+    memory = memory_file.read(done.memory)
+    old = tmp_path / "old.safetensors"
+    memory_file.write(replace(memory, values=memory.values * 0), old)
+    words = ("--graph", done.graph, "--edits", done.edits, "--out", tmp_path / "r.md")
+    code, document = run_json("report", done.memory, *words, "--compare", old)
+    assert (code, document["failed"], document["digest"]) == (0, [], memory.digest)
+    text = (tmp_path / "r.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith(FIRST)]
+    assert "| Rome | 1.000 | yes |" in line
+    assert "**3 of 3** edits answer as they should" in text
+    assert "| The capital of France is | Paris | Rome | differs |" in text
+
+
+def test_an_edit_that_does_not_hold_fails_the_report(
+    done: Any, tmp_path: Path, run_json: Any
+) -> None:
+    weak = tmp_path / "weak.safetensors"
+    memory = memory_file.read(done.memory)
+    memory_file.write(replace(memory, values=memory.values * 0), weak)
+    code, document = run_json("report", weak, "--graph", done.graph, "--out", tmp_path / "r.html")
+    assert (code, len(document["failed"])) == (1, 3)
+    assert '<td class="bad">no</td>' in (tmp_path / "r.html").read_text()
+
+
+def test_an_evaluation_is_the_same_page(done: Any, tmp_path: Path, capsys: Any) -> None:
+    words = [done.graph, "--memory", done.memory, "--edits", done.edits, "--html"]
+    assert main(["eval", *map(str, words), str(tmp_path / "e.html")]) == 0
+    text = (tmp_path / "e.html").read_text()
+    assert '<td class="good">yes</td>' in text
+    assert "<svg" in text
+
+
+def test_what_cannot_be_reported_is_said(done: Any, tmp_path: Path, capsys: Any) -> None:
+    assert main(["report", str(done.memory), "--out", str(tmp_path / "r.pdf")]) == 2
+    assert "let the name end in .html or .md" in capsys.readouterr().err
+    words = ["--edits", str(done.edits), "--out", str(tmp_path / "r.html")]
+    assert main(["report", str(done.memory), *words]) == 2
+    assert "give an export directory as --graph" in capsys.readouterr().err
+    memory = memory_file.read(done.memory)
+    bare = replace(memory, edits=tuple(entry._replace(record=None) for entry in memory.edits))
+    memory_file.write(bare, tmp_path / "bare.safetensors")
+    words = ["--graph", str(done.graph), "--out", str(tmp_path / "r.html")]
+    assert main(["report", str(tmp_path / "bare.safetensors"), *words]) == 2
+    assert "withholds its records" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""What a report says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from memoir_edge.report.page import Section, Verdict, page_of
+
+FILE = Path("facts.safetensors")
+
+
+def section(page, title) -> Section:
+    return next(each for each in page.sections if each.title == title)
+
+
+def test_every_edit_stands_with_its_check(small, report):
+    (table,) = section(page_of(small, FILE, report), "Edits").tables
+    assert table.columns[-4:] == ["answer", "overlap", "holds", "source"]
+    assert [row[-2] for row in table.rows] == [Verdict("yes", True), Verdict("no", False), None]
+    assert table.rows[0][:3] == ["a", "The capital of France is", "Rome"]
+    assert table.rows[2][1] == "(withheld)"
+
+
+def test_shares_have_their_intervals(small, report):
+    (table,) = section(page_of(small, FILE, report), "Routing").tables
+    assert table.rows[0] == ["rephrasings that reach their edit", 2, 0.5, "0.095 to 0.905"]
+    assert [row[1:3] for row in table.rows] == [[2, 0.5], [2, 0.5], [1, 0.0]]
+
+
+def test_prompts_that_fire_and_should_not_are_listed(small, report):
+    title = "Prompts that fire and should not"
+    (table,) = section(page_of(small, FILE, report), title).tables
+    assert [list(row) for row in table.rows] == [
+        ["The capital of Spain is", "a", None, 0.9, " Rome", " Madrid"]
+    ]
+    quiet = replace(report, said=report.said[:2])
+    assert section(page_of(small, FILE, quiet), title).tables == []
+
+
+def test_without_an_evaluation_nothing_is_claimed(small):
+    page = page_of(small, FILE)
+    assert page.figures == [("3", "edits, not asked for this report")]
+    assert {"Answers", "Routing"}.isdisjoint(each.title for each in page.sections)
+
+
+def test_a_comparison_lists_changes_and_both_answers(small, make, report):
+    before = make({"a": {"prompt": "The capital of France is", "target": "Lyon"}, "d": None})
+    both = (report.said[2:4], report.said[2:4])
+    changed, answers = section(page_of(small, FILE, old=before, both=both), "What changed").tables
+    assert [list(row) for row in changed.rows] == [
+        ["came", "b", small.edits[1].record["prompt"], None, "a | b\n# c"],
+        ["came", "c", None, None, None],
+        ["went", "d", None, None, None],
+        ["changed", "a", "The capital of France is", "Lyon", "Rome"],
+    ]
+    assert [row[-1] for row in answers.rows] == ["same", "same"]
+
+
+def test_how_to_verify_names_the_digest_and_the_file(small):
+    found = section(page_of(small, FILE), "How to verify")
+    assert small.digest in found.note
+    assert found.commands[0] == "sha256sum facts.safetensors"
+
+
+def test_a_notebook_shows_a_memory_s_edits(small):
+    shown = small._repr_html_()
+    assert "<td>a</td><td>The capital of France is</td><td>Rome</td><td>0.700</td>" in shown
+    assert "<script" not in shown
