@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.ports import Kind
-from memoir_edge_exporter._ports import describe, ints, node, require
+from memoir_edge_exporter._ports import describe, ints, node, require, require_feature
 
 State = Literal["recurrent", "cache"]
 _PAST, _PRESENT = "past_key_values", "present"
@@ -37,8 +37,10 @@ def carry(model: onnx.ModelProto, state: State) -> onnx.ModelProto:
         state: As what it is carried.
 
     Raises:
-        GraphError: The cache is none of keys and values `[B, heads, tokens, width]`.
+        GraphError: The cache is none of keys and values `[B, heads, tokens, width]`, or an earlier
+            version made the ports.
     """
+    require_feature(model)
     graph, layer = model.graph, layers(model.graph)
     at = next(i for i, each in enumerate(graph.node) if each.output[:] == ["memory/T"])
     fed = next(each for each in graph.node if each.output[:] == ["memory/route"])
@@ -58,12 +60,18 @@ def as_kind(model: onnx.ModelProto, kind: Kind, folder: Path) -> onnx.ModelProto
         model: A decoder with optional ports.
         kind: Of the ports to come.
         folder: Where `config.json` stands; of "cache" it then says one layer more.
+
+    Raises:
+        GraphError: The ports are those of an earlier version, or it has no cache for the route.
+        InputError: Of "cache", if `config.json` names no number of layers.
     """
     if kind == "required":
         return require(model)
+    if kind != "optional":
+        carry(model, kind)
     if kind == "cache":
         one_layer_more(folder)
-    return model if kind == "optional" else carry(model, kind)
+    return model
 
 
 def layers(graph: onnx.GraphProto) -> int:

@@ -27,9 +27,11 @@ from memoir_edge.base import read_json
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import as_kind
+from memoir_edge_exporter._portable import portable
 from memoir_edge_exporter._ports import hold
 from memoir_edge_exporter._router import FOLDER, route_graph
 from memoir_edge_exporter._write import (
+    GRAPH,
     companions,
     copy_weights,
     directory,
@@ -74,7 +76,7 @@ def package_web(
                 raise InputError(
                     f"{source} is a second export as {name}", hint="give one of each precision"
                 )
-            _graph(as_kind(graph, "required", folder), name, source, folder)
+            _graph(portable(as_kind(graph, "required", folder)), name, source, folder)
         for memory in held:
             shutil.copyfile(memory, folder / memory.name)
     return replace(made[0], kind="required")
@@ -105,7 +107,7 @@ def package_optimum(folder: Path, out: Path, memory: Path) -> sidecar.Sidecar:
     with directory(out) as place:
         _beside(folder, place, made)
         graph = hold(as_kind(load(folder), "cache", place), held)
-        _graph(graph, _name(graph), folder, place)
+        _graph(graph, GRAPH, folder, place)
         shutil.copyfile(memory, place / memory.name)
     return made
 

@@ -20,6 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from memoir_edge import ports
+from memoir_edge.errors import GraphError
 from memoir_edge.memory import Memory
 from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
 from memoir_edge_exporter._site import Site
@@ -60,11 +61,29 @@ def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
 
 
 def require(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Make the ports of a graph inputs that must be fed, in place."""
+    """Make the ports of a graph inputs that must be fed, in place.
+
+    Raises:
+        GraphError: An earlier version made them.
+    """
+    require_feature(model)
     own, weights = ports.MEMORY | ports.RUN, model.graph.initializer
     for weight in [weight for weight in weights if weight.name in own]:
         weights.remove(weight)
     return model
+
+
+def require_feature(model: onnx.ModelProto) -> None:
+    """Check that a graph's ports say which tokens count: no host of other kinds feeds a span.
+
+    Raises:
+        GraphError: They do not, because an earlier version made them.
+    """
+    if all(value.name != "memory.feature" for value in model.graph.input):
+        raise GraphError(
+            "the graph has no input memory.feature: an earlier version exported it",
+            hint="export the model again: memoir-edge export --model MODEL --out DIR",
+        )
 
 
 def describe(model: onnx.ModelProto, said: Mapping[str, str]) -> None:
@@ -82,7 +101,11 @@ def hold(model: onnx.ModelProto, memory: Memory) -> onnx.ModelProto:
     Args:
         model: A graph with optional ports.
         memory: One that fits it.
+
+    Raises:
+        GraphError: An earlier version exported it.
     """
+    require_feature(model)
     tensors = ports.feeds(memory)
     for initializer in model.graph.initializer:
         if initializer.name in tensors:

@@ -5,20 +5,20 @@ kept in the cache folder. What they expect is what `Session` answers.
 """
 
 import base64
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from memoir_edge import __version__, cache, ports, sidecar
+from memoir_edge import __version__, ports, sidecar
 from memoir_edge import memory as memories
 from memoir_edge.demo.edits import showcase
 from memoir_edge.memory import Codes, Entry, Memory
@@ -33,32 +33,18 @@ EDITS = showcase()[:3]  # those of the memory in `done`
 
 
 @pytest.fixture(scope="module")
-def modules() -> Path:
-    """The folder node_modules of js/package-lock.json."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"there is no {program}")
-    lock = (JS / "package-lock.json").read_bytes()
-    place = cache.folder() / "npm" / hashlib.sha256(lock).hexdigest()[:16]
-    return cache.made(place, _install) / "node_modules"
-
-
-def _install(folder: Path) -> None:
-    for name in ("package.json", "package-lock.json"):
-        shutil.copyfile(JS / name, folder / name)
-    words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        pytest.skip(f"npm cannot fetch the packages: {ended.stderr.strip().splitlines()[:1]}")
+def javascript(tool: Callable[[str], ModuleType]) -> ModuleType:
+    """tools/javascript.py as a module."""
+    return tool("javascript")
 
 
 @pytest.fixture(scope="module")
-def project(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """js/ beside its packages: node looks for them in the folders above a file."""
-    folder = tmp_path_factory.mktemp("project") / "js"
-    shutil.copytree(JS, folder, ignore=shutil.ignore_patterns("node_modules"))
-    (folder / "node_modules").symlink_to(modules)
-    return folder
+def project(javascript: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """js/ beside its packages; skips where they are not to be had."""
+    try:
+        return javascript.project(tmp_path_factory.mktemp("project"))
+    except javascript.UnavailableError as error:
+        pytest.skip(str(error))
 
 
 def node(project: Path, test: str, cases: Path, **environment: str) -> None:
@@ -184,11 +170,12 @@ def test_under_node(project: Path, cases: Path) -> None:
 
 
 @pytest.mark.slow
-def test_in_a_browser(project: Path, cases: Path) -> None:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if found is None:
-        pytest.skip("there is no chromium")
-    node(project, "browser.test.js", cases, MEMOIR_EDGE_CHROMIUM=found)
+def test_in_a_browser(javascript: ModuleType, project: Path, cases: Path) -> None:
+    try:
+        browser = javascript.chromium()
+    except javascript.UnavailableError as error:
+        pytest.skip(str(error))
+    node(project, "browser.test.js", cases, MEMOIR_EDGE_CHROMIUM=browser)
 
 
 def test_the_npm_package_is_of_this_version() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_exporter._carry import carry, layers, one_layer_more
+from memoir_edge_exporter._carry import as_kind, carry, layers, one_layer_more
 
 STATES = ["recurrent", "cache"]
 rng = np.random.default_rng(0)
@@ -169,3 +169,12 @@ def test_a_configuration_without_layers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="names no number of layers"):
         one_layer_more(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["required", "recurrent", "cache"])
+def test_ports_of_an_earlier_version_are_refused(llama, tmp_path: Path, kind: ports.Kind) -> None:
+    model = onnx.load(llama.out / "model.onnx")
+    model.graph.input.remove(next(v for v in model.graph.input if v.name == "memory.feature"))
+    with pytest.raises(GraphError, match=r"no input memory\.feature") as caught:
+        as_kind(model, kind, tmp_path)
+    assert caught.value.hint

@@ -1,0 +1,56 @@
+"""The npm package in js/ beside its packages, for tests and tools; nothing runs by itself.
+
+Packages come from npm once, as js/package-lock.json pins them, into the cache folder.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+from memoir_edge import cache
+
+JS = Path(__file__).parents[1] / "js"
+
+
+class UnavailableError(Exception):
+    """Why JavaScript cannot run here."""
+
+
+def project(folder: Path) -> Path:
+    """js/ as a new folder within `folder`, beside its packages: node looks for them there.
+
+    Raises:
+        UnavailableError: node, npm or the packages are not to be had.
+    """
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise UnavailableError(f"there is no {program}")
+    lock = hashlib.sha256((JS / "package-lock.json").read_bytes()).hexdigest()
+    packages = cache.made(cache.folder() / "npm" / lock[:16], _install)
+    out = folder / "js"
+    shutil.copytree(JS, out, ignore=shutil.ignore_patterns("node_modules"))
+    (out / "node_modules").symlink_to(packages / "node_modules")
+    return out
+
+
+def _install(folder: Path) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(JS / name, folder / name)
+    words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines() or ["it says nothing"]
+        raise UnavailableError(f"npm cannot fetch the packages: {said[0]}")
+
+
+def chromium() -> str:
+    """Where a Chromium is.
+
+    Raises:
+        UnavailableError: Nowhere.
+    """
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if (found := shutil.which(name)) is not None:
+            return found
+    raise UnavailableError("there is no chromium")
