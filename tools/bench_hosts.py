@@ -1,4 +1,4 @@
-"""What a token costs on a graph of onnxruntime-genai's builder: in `Session` and in genai's own loop.
+"""What a token costs on a graph of genai's builder: in `Session` and in genai's own loop.
 
     python tools/bench_hosts.py [--genai PYTHON] [--rounds 3] [--tokens 128] [--folder DIR]
 
