@@ -1,4 +1,4 @@
-# make demo · make models · make test · make lint · make bench · make docs
+# make demo · make models · make test · make lint · make bench · make docs · make clients
 # Each target makes its own virtual environment first, once.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 VENV5  := $(VENV)-transformers5
 
-.PHONY: demo models test lint bench docs clean
+.PHONY: demo models test lint bench docs clients clean
 
 demo: $(READY)
 	$(BIN)/memoir-edge demo
@@ -37,6 +37,15 @@ bench: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/readme.py
 
+# Other projects' clients, which tests ask the server with; they would not go together with ours.
+clients: .clients/.ready
+
+.clients/.ready: $(wildcard tests/runtime/serve/clients/*.txt tests/runtime/serve/clients/*.json)
+	$(PYTHON) -m venv .clients
+	.clients/bin/pip install -q -r tests/runtime/serve/clients/requirements.txt
+	cp tests/runtime/serve/clients/package.json .clients && npm install --silent --prefix .clients
+	touch $@
+
 $(READY): pyproject.toml constraints.txt $(wildcard runtime/ops/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[all,dev]"
@@ -51,4 +60,4 @@ $(VENV5)/.ready: pyproject.toml constraints.txt constraints-transformers5.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV5) build dist
+	rm -rf $(VENV) $(VENV5) .clients build dist

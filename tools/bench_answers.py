@@ -1,147 +1,195 @@
-"""Whether an edit answers in ways to ask that it was not trained on, the right edit being given.
+"""Whether edits of a chat model answer in ways to ask that they were not trained on, and the cost.
 
-    python tools/bench_answers.py [--edits 100] [--model FILE|DIR] [--relations present|out]
-                                  [--seed 0] [--former 0] [--set NAME=VALUE]
+    python tools/bench_answers.py [--edits 100] [--told 0] [--model FILE|DIR]
+                                  [--relations present|out] [--seed 0] [--former 0] [--released 0]
+                                  [--keep FOLDER] [--set NAME=VALUE]
 
-Edits of CounterFact's subjects, asked in ParaRel's patterns and in questions of our own as
-`tools/bench_router.py` makes them, in statements, in questions and in chats; every text is sent to
-its own edit, so that training is judged apart from routing. An answer counts if it is the target
-and stops there, by greedy free generation. `present`: relations of the test are among those that
-rows are made of, as for a user; `out`: rows are made of the prompt alone.
+Edits of tools/world.py, asked as statements, as questions and in chats: sent to their own edit, so
+that training is judged apart from routing ("right edit"), and end to end. An answer counts if it is
+the target and stops there, by greedy free generation. `--told 2` makes two further phrasings of
+each edit its keys. Hard negatives and unrelated prompts count where the answer is not the base
+model's. `present`: relations of the test are among those that rows, keys and guards are made of, as
+for a user; `out`: they are not.
 
 `--former N` trains N of the edits as the product did before (descent on the plain row and thinned
-copies of it, at 85 % of the depth), for its CPU time and shares. The last line is one JSON
-document.
+copies of it, at 85 % of the depth), `--released N` as the paper's released code does (twelve rows,
+every layer), each for its CPU time in the same run. With --keep what is done is kept there, and a
+run that was interrupted goes on; the cost of an edit is then unknown.
+The last line is one JSON document.
 """
 
 import argparse
 import json
 import resource
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench_router import ask, counterfact, facts, left_out
+from bench_editor import reference
+from bench_router import unrelated
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from world import EVERYDAY, relations_of, world
 
 from memoir_edge import tophash
 from memoir_edge.demo.models import path as model_path
-from memoir_edge.editor import BaseModel, Editor, Watch, choose, load, quiet
+from memoir_edge.editor import BaseModel, Editor, Watch, Wishes, choose, load, quiet
 from memoir_edge.editor.prompts import rendered
-from memoir_edge.edits import Edit, default_id
-from memoir_edge.relations import Relation, fill
-from memoir_edge.relations import load as load_relations
-from memoir_edge.router import Encoder, Router
+from memoir_edge.edits import Edit
+from memoir_edge.evaluate.dataset import Way, claim, kept, make
+from memoir_edge.evaluate.metrics import kind_of
+from memoir_edge.history import path_of
+from memoir_edge.router import Encoder
 from memoir_edge.sites import default_site
 
 FORMER = {
     "optimiser": "sgd", "steps": 200, "lr": 0.5, "momentum": 0.9, "stop_loss": 0.02, "forms": 0,
     "phrasings": 0, "chats": 0, "thinned": 5, "thinned_forms": 0, "spare": 10.0, "passes": 2,
 }  # fmt: skip
-Asked = dict[str, list[tuple[Edit, str]]]  # by form
+ROOM = 12  # most tokens of an answer
+FAR = 200  # questions about other things
+Pairs = list[tuple[Edit, str]]
+Row = dict[str, Any]
 
 
 def main() -> None:
     """Edit, ask, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--edits", type=int, default=100)
+    parser.add_argument("--told", type=int, default=0)
     parser.add_argument("--model")
     parser.add_argument("--relations", choices=("present", "out"), default="present")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--former", type=int, default=0)
+    parser.add_argument("--released", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
     changes = {name: json.loads(value) for name, value in (s.split("=") for s in given.set)}
-    base = load(given.model or str(model_path("smollm2")), device="cpu")
-    router = Encoder(str(model_path("minilm")))
-    relations = load_relations() if given.relations == "present" else left_out()
-    edits, asked = world(base, relations, given.edits, given.seed)
-    rows = {"now": measure(base, edits, asked, changes, router, relations)}
-    if given.former:
-        few = {
-            form: [p for p in pairs if p[0] in edits[: given.former]]
-            for form, pairs in asked.items()
-        }
-        old = FORMER | {"site": default_site(base.config)}
-        rows["before"] = measure(base, edits[: given.former], few, old, router, relations)
+    with ExitStack() as stack:
+        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = measured(given, changes, folder, stack)
     show(rows)
-    print(json.dumps({"edits": len(edits), "relations": given.relations, "seed": given.seed,
-                      "changes": changes, **rows}))  # fmt: skip
+    about = {"edits": given.edits, "told": given.told, "relations": given.relations}
+    print(json.dumps(about | {"seed": given.seed, "changes": changes, **rows}))
 
 
-def world(
-    base: BaseModel, relations: Sequence[Relation], count: int, seed: int
-) -> tuple[list[Edit], Asked]:
-    """Edits with CounterFact's new answers, and what is asked of each, by form."""
-    made = ask(facts(), relations, count, seed)
-    edits = [targeted(edit) for edit in made.edits]
-    asked: Asked = {"prompt": [(edit, edit.prompt) for edit in edits]}
-    for i, text in made.asked:
-        form = "question" if text.endswith("?") else "statement"
-        asked.setdefault(form, []).append((edits[i], text))
-    asked["chat"] = [(edit, rendered(base, text)) for edit, text in asked["question"]]
-    return edits, asked
-
-
-def targeted(edit: Edit) -> Edit:
-    """The edit with the answer that CounterFact gives to what it asks."""
-    [fact, *_] = [f for f in facts() if f.edited and edit.subject in f.subjects
-                  and edit.prompt in {fill(t, str(edit.subject)) for t in f.templates}]  # fmt: skip
-    known = {t.lower() for t in fact.templates}
-    target = next(
-        record["target_new"]
-        for record in counterfact()
-        if record["subject"] == edit.subject
-        and record["prompt"].replace(record["subject"], "{}").lower() in known
-    )
-    return replace(edit, target=target, id=default_id(edit.prompt, target))
+def measured(
+    given: argparse.Namespace, changes: dict[str, Any], folder: Path, stack: ExitStack
+) -> dict[str, Row]:
+    """A row of each training, as far as they are wanted."""
+    base = load(given.model or str(model_path("smollm2")), device="cpu")
+    relations = relations_of(given.relations)
+    edits = world(relations, given.edits, given.seed, given.told)
+    far = [*unrelated(FAR), *EVERYDAY]
+    settings = choose(base, coded=True)
+    way = Way(base, replace(settings, **changes), Encoder(str(model_path("minilm"))), relations)
+    claim(folder, way.about(), edits)
+    old = replace(settings, **FORMER, site=default_site(base.config))
+    bar = stack.enter_context(Progress(console=Console(stderr=True)))
+    jobs: dict[str, Callable[[], Row]] = {
+        "now": lambda: measure(way, edits, far, folder / "now", bar)
+    }
+    if given.former:
+        some, former = edits[: given.former], replace(way, settings=old)
+        jobs["before"] = lambda: measure(former, some, far, folder / "before", bar)
+    if given.released:
+        jobs["released"] = lambda: released(base, edits[: given.released])
+    return {name: kept(folder / f"{name}.json", job) for name, job in jobs.items()}
 
 
 def measure(
-    base: BaseModel,
-    edits: Sequence[Edit],
-    asked: Asked,
-    changes: dict[str, Any],
-    router: Router,
-    relations: Sequence[Relation],
-) -> dict[str, Any]:
+    way: Way, edits: Sequence[Edit], far: Sequence[str], memory: Path, bar: Progress
+) -> Row:
     """Shares of right answers by form, after the last edit, and what the edits cost."""
-    before = peak()
-    settings = replace(choose(base, coded=True), **changes)
-    editor = Editor(base, settings, router=router, relations=relations)
-    again: list[str] = []
-    watch = Watch(again=lambda edit: again.append(edit.id) or (lambda step, loss: None))
+    before, whole = peak(), not path_of(memory).exists()
     cpu, wall = time.process_time(), time.monotonic()
-    outcomes = editor.apply(edits, watch)
-    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    shares = {form: share(editor, pairs) for form, pairs in asked.items()}
-    return {
-        **shares,
-        "steps": float(np.mean([outcome.steps for outcome in outcomes])),
-        "again": len(again),
-        "cpu an edit": cpu / len(edits),
-        "wall an edit": wall / len(edits),
-        "peak MB": (peak() - before) / 1e6,
-    }
+    with way.editor(memory) as editor:
+        again: list[str] = []
+        task = bar.add_task(memory.name, total=len(edits))
+        watch = Watch(
+            made=lambda n: bar.advance(task, n),
+            again=lambda edit: again.append(edit.id) or (lambda step, loss: None),
+        )
+        make(editor, edits, memory, watch)
+        cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+        by_form = asked(way.base, edits)
+        cost = {"cpu": cpu / len(edits), "wall": wall / len(edits)} if whole else {}
+        made = [frame for frame in editor.journal.frames if frame.kind == "made"]
+        return {
+            "edits": len(edits),
+            "right edit": {
+                form: share(editor, pairs, given=True) for form, pairs in by_form.items()
+            },
+            "end to end": {form: share(editor, pairs) for form, pairs in by_form.items()},
+            "hard negatives changed": {
+                kind: changed(editor, texts) for kind, texts in hard_of(edits).items()
+            },
+            "unrelated changed": changed(editor, far),
+            "steps": float(np.mean([e["steps"] for frame in made for e in frame.data["edits"]])),
+            "again": len(again),
+            "an edit": cost,
+            "peak MB": (peak() - before) / 1e6,
+        }
 
 
-def share(editor: Editor, pairs: Sequence[tuple[Edit, str]]) -> float:
-    """Share of texts that give their edit's target, sent to it."""
-    row = editor.live.bank.rows()
-    routes = tophash.Routes(
-        np.array([row[edit.id] + 1 for edit, _ in pairs]),
-        np.ones(len(pairs), np.float32),
-        np.array([row[edit.id] for edit, _ in pairs]),
-    )
-    answers = editor.model.answer([text for _, text in pairs], 12, memory=True, routes=routes)
+def asked(base: BaseModel, edits: Sequence[Edit]) -> dict[str, Pairs]:
+    """What is asked of each edit, by form."""
+    found: dict[str, Pairs] = {"prompt": [(edit, edit.prompt) for edit in edits]}
+    for edit in edits:
+        for text in edit.rephrase:
+            form = "question" if text.endswith("?") else "statement"
+            found.setdefault(form, []).append((edit, text))
+    chats = [(edit, rendered(base, text)) for edit, text in found.get("question", [])]
+    return found | ({"chat": chats} if base.tokenizer.chat_template else {})
+
+
+def hard_of(edits: Sequence[Edit]) -> dict[str, list[str]]:
+    """The edits' hard negatives, by what they share with an edit."""
+    found: dict[str, list[str]] = {}
+    for edit in edits:
+        for text in edit.hard_negatives:
+            found.setdefault(kind_of(edit, text), []).append(text)
+    return found
+
+
+def share(editor: Editor, pairs: Pairs, *, given: bool = False) -> float:
+    """Share of texts that give their edit's target: sent to it, or routed."""
+    routes = None
+    if given:
+        row = editor.live.bank.rows()
+        places = np.array([row[edit.id] for edit, _ in pairs])
+        routes = tophash.Routes(places + 1, np.ones(len(pairs), np.float32), places)
+    texts = [text for _, text in pairs]
+    answers = editor.model.answer(texts, ROOM, memory=True, routes=routes)
     right = [a.text.strip() == edit.target for a, (edit, _) in zip(answers, pairs, strict=True)]
     return float(np.mean(right))
+
+
+def changed(editor: Editor, texts: Sequence[str]) -> float:
+    """Share of texts that are not answered as the base model does."""
+    answers = [editor.model.answer(texts, ROOM, memory=memory) for memory in (True, False)]
+    return float(np.mean([a.text != b.text for a, b in zip(*answers, strict=True)]))
+
+
+def released(base: BaseModel, edits: Sequence[Edit]) -> Row:
+    """What an edit costs by the released procedure."""
+    editor = Editor(base, choose(base, Wishes(parity=True)))
+    cpu, wall = time.process_time(), time.monotonic()
+    steps = [len(reference(editor, edit, {})) - 1 for edit in edits]
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    cost = {"cpu": cpu / len(edits), "wall": wall / len(edits)}
+    return {"edits": len(edits), "steps": float(np.mean(steps)), "an edit": cost}
 
 
 def peak() -> int:
@@ -149,13 +197,38 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def show(rows: dict[str, dict[str, Any]]) -> None:
-    """One table."""
-    columns = list(next(iter(rows.values())))
-    table = Table("training", *columns, title="right answers, the right edit given")
+def show(rows: dict[str, Row]) -> None:
+    """What is answered, then what it costs."""
+    console = Console(width=150)
+    now = rows["now"]
+    forms = list(now["end to end"])
+    table = Table("training", "asked", *forms, title=f"right answers, {now['edits']} edits")
     for name, row in rows.items():
-        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
-    Console(width=150).print(table)
+        for how in ("right edit", "end to end"):
+            if how in row:
+                table.add_row(name, how, *(f"{row[how][form]:.3f}" for form in forms))
+    console.print(table)
+    for name, row in rows.items():
+        if hard := row.get("hard negatives changed"):
+            told = ", ".join(f"{kind} {value:.3f}" for kind, value in hard.items())
+            console.print(
+                f"{name}: hard negatives changed: {told}; unrelated {row['unrelated changed']:.3f}"
+            )
+    table = Table("training", "edits", "steps", "CPU s an edit", "wall s", "/ now", "peak MB")
+    own = now["an edit"].get("cpu")
+    for name, row in rows.items():
+        cpu = row["an edit"].get("cpu")
+        table.add_row(
+            name, str(row["edits"]), f"{row['steps']:.0f}", figure(cpu),
+            figure(row["an edit"].get("wall")), figure(cpu / own if cpu and own else None),
+            figure(row.get("peak MB")),
+        )  # fmt: skip
+    console.print(table)
+
+
+def figure(value: float | None) -> str:
+    """As it is shown; what is not known is a dash."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import BaseModel, Editor, Settings, descent, quiet, train
+from memoir_edge.editor import BaseModel, Editor, Settings, descent, quiet
+from memoir_edge.editor import run as run_module
 from memoir_edge.editor.layer import changed
 from memoir_edge.editor.model import collate
 from memoir_edge.editor.rows import Row, rows
@@ -47,6 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 CASES = ("reference", "memoir-edge")
 UNRELATED = "The weather was good, so we walked to the river and sat there until it was dark."
 PREFIXES = 10
+STILL = 1e-4  # nats; the released code stops where a small loss moves less than this
 
 
 def main() -> None:
@@ -122,7 +124,7 @@ def model(shape: str, device: str) -> BaseModel:
 def ours(editor: Editor, edit: Edit, phases: dict[str, float]) -> list[float]:
     """`Editor.edit`, with a clock around its parts."""
     losses: list[float] = []
-    parts = {"mask": (Editor, "masks"), "below the site": (train, "resumed_at"),
+    parts = {"mask": (Editor, "masks"), "below the site": (run_module, "resumed_at"),
              "low rank": (descent, "low_rank")}  # fmt: skip
     start, former = time.perf_counter(), {}
     spent = dict.fromkeys(parts, 0.0)
@@ -192,7 +194,8 @@ def reference(editor: Editor, edit: Edit, _phases: dict[str, float]) -> list[flo
                 logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
             )
             losses.append(loss.item())
-            if step == settings.steps:
+            still = len(losses) > 1 and abs(losses[-2] - losses[-1]) <= STILL
+            if step == settings.steps or (still and losses[-1] <= settings.stop_loss):
                 break
             optimizer.zero_grad()
             loss.backward()

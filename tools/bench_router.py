@@ -5,8 +5,9 @@
 Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of our own), `present`
 (the same, its relations among those that keys and guards are made of), `business` (invented
 companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
-`zsre`, `counterfact`, `variants` (careless typing, chats), `sites` (what a language model's own
-activations reach: slow). All but the last by default.
+`zsre`, `counterfact`, `variants` (careless typing, chats), `languages` (German, Spanish, French),
+`follow` (follow-ups that name no subject), `sites` (what a language model's own activations reach:
+slow). All but the last by default.
 
 A hard negative is the same template with another subject, the same subject asked another relation,
 or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
@@ -17,9 +18,9 @@ The last line is one JSON document.
 
 import argparse
 import json
-import math
 import os
 import random
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -33,10 +34,12 @@ from rich.table import Table as Printed
 from memoir_edge import tophash
 from memoir_edge.demo.models import path as model_path
 from memoir_edge.edits import Edit, default_id, read
+from memoir_edge.evaluate.metrics import wilson
 from memoir_edge.relations import Relation, fill, load, without
 from memoir_edge.router.asks import Asked, asks
 from memoir_edge.router.codes import codes
 from memoir_edge.router.encoder import Encoder
+from memoir_edge.router.measure import hindsight
 from memoir_edge.router.table import Table, tabulate
 from memoir_edge.tophash import Bytes, Floats, Ints
 from memoir_edge.views import views
@@ -60,6 +63,8 @@ class World:
     hard: dict[str, list[str]]  # by sort
     relations: Sequence[Relation]  # that keys and guards are made of
     same: list[set[int]] = field(default_factory=list)  # edits that will do as well
+    facts: Sequence["Fact"] = ()  # of each edit
+    near: list[tuple[int, str]] = field(default_factory=list)  # `hard`, with the edit of each
 
     def right(self, edit: Ints) -> np.ndarray:
         """Which of `asked` an edit that will do was found for."""
@@ -97,6 +102,7 @@ def ask(
     taken = {(fact.name, subject) for fact, subject in pairs}
     edits, asked = [], []
     hard: dict[str, set[str]] = {sort: set() for sort in SORTS}
+    near: dict[tuple[int, str], None] = {}
     for i, (fact, subject) in enumerate(pairs):
         statements = [t for t in fact.templates if not t.endswith("?")]
         first = dice.choice(statements)
@@ -112,10 +118,15 @@ def ask(
         for sort in SORTS:
             for _ in range(2):
                 text = negative(sort, fact, subject, first, facts, taken, dice)
-                hard[sort] |= {text} if text else set()
+                if text:
+                    hard[sort].add(text)
+                    near[i, text] = None
     own = {e.prompt for e in edits} | {key for e in edits for key in e.keys}
     own |= {text for _, text in asked}
-    return World(edits, asked, {s: sorted(t - own) for s, t in hard.items()}, relations)
+    return World(
+        edits, asked, {s: sorted(t - own) for s, t in hard.items()}, relations,
+        facts=[fact for fact, _ in pairs], near=[(i, text) for i, text in near if text not in own],
+    )  # fmt: skip
 
 
 def negative(
@@ -139,49 +150,10 @@ def negative(
     return None
 
 
-# Questions of our own for the relations of the test; ParaRel has statements only.
-EDITED = {  # by Wikidata property: kind, questions
-    "P19": ("person", "Where was {} born?", "In which city did {} come into the world?",
-            "What is {}'s place of birth?"),
-    "P20": ("person", "Where did {} die?", "In what city did {} pass away?",
-            "What is the place of death of {}?"),
-    "P27": ("person", "Which country is {} a citizen of?", "What citizenship does {} have?",
-            "What nationality is {}?"),
-    "P101": ("person", "What field does {} work in?", "What is {}'s area of expertise?",
-             "Which discipline is {} active in?"),
-    "P106": ("person", "What is the occupation of {}?", "What does {} do for a living?",
-             "What is {}'s profession?"),
-    "P108": ("person", "Who does {} work for?", "Which employer does {} have?",
-             "Who employs {}?"),
-    "P413": ("person", "What position does {} play?", "In which position does {} play?",
-             "What is {}'s playing position?"),
-    "P36": ("country", "What is the capital of {}?", "Which city is {}'s capital?",
-            "What is the name of the capital city of {}?"),
-    "P159": ("organisation", "Where is {} headquartered?", "Where are the headquarters of {}?",
-             "In which city does {} have its head office?"),
-    "P364": ("work", "What is the original language of {}?", "In what language was {} made?",
-             "Which language was {} originally in?"),
-    "P449": ("work", "Which network did {} first air on?", "What channel was {} broadcast on?",
-             "Where did {} premiere on television?"),
-    "P176": ("product", "Who makes {}?", "Which company manufactures {}?",
-             "Who is the manufacturer of {}?"),
-}  # fmt: skip
-ASKED = {  # not edited
-    "P103": ("person", "What is {}'s mother tongue?", "What is the native language of {}?"),
-    "P140": ("person", "What religion does {} follow?", "What is the religion of {}?"),
-    "P463": ("person", "What organisation is {} a member of?", "Which group does {} belong to?"),
-    "P264": ("person", "Which record label is {} signed to?", "What label represents {}?"),
-    "P37": ("country", "What is the official language of {}?", "Which language is official in {}?"),
-    "P30": ("country", "On which continent is {}?", "What continent does {} belong to?"),
-    "P47": ("country", "Which country borders {}?", "What are the neighbours of {}?"),
-    "P530": ("country", "Which country has diplomatic ties with {}?",
-             "With whom does {} maintain diplomatic relations?"),
-    "P740": ("organisation", "Where was {} founded?", "In which place was {} started?"),
-    "P127": ("organisation", "Who owns {}?", "What is the owner of {}?"),
-    "P495": ("work", "Which country is {} from?", "In what country was {} created?"),
-    "P136": ("work", "What genre is {}?", "To which genre does {} belong?"),
-    "P1303": ("product", "What is {} used for?", "How much does {} cost?"),
-}  # fmt: skip
+@cache
+def written() -> dict[str, Any]:
+    """Questions and facts of our own."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 @cache
@@ -221,11 +193,11 @@ def facts() -> list[Fact]:
         if template in known:
             of.setdefault(known[template], []).append(record["subject"])
     made = []
-    for table, edited in ((EDITED, True), (ASKED, False)):
-        for name, (kind, *questions) in table.items():
-            templates = (*patterns().get(name, ()), *questions)
+    for sort in ("edited", "asked"):
+        for name, fact in written()[sort].items():
+            templates = (*patterns().get(name, ()), *fact["questions"])
             subjects = tuple(dict.fromkeys(of.get(name, ())))
-            made.append(Fact(name, kind, templates, subjects, edited))
+            made.append(Fact(name, fact["kind"], templates, subjects, sort == "edited"))
     return made
 
 
@@ -234,132 +206,18 @@ def properties() -> list[str]:
     return [file.stem for file in (DATA / "pararel").glob("*.jsonl")]
 
 
-# Facts about companies and products as people keep them; none is among the package's relations.
-BUSINESS = {
-    "organisation": {
-        "auditor": (
-            "The accounts of {} are audited by",
-            "The auditor of {} is",
-            "{} has its books checked by",
-            "Who audits {}?",
-            "Which firm is the auditor of {}?",
-            "Tell me who audits the accounts of {}.",
-        ),
-        "dress_code": (
-            "The dress code at {} is",
-            "At the offices of {}, people wear",
-            "Employees of {} are expected to dress in",
-            "What is the dress code at {}?",
-            "What do people at {} have to wear?",
-            "Tell me what staff at {} should wear.",
-        ),
-        "holiday": (
-            "Employees of {} get annual leave of",
-            "The number of vacation days at {} is",
-            "Every year, staff at {} may take off",
-            "How many vacation days does {} give?",
-            "How much annual leave do {} employees get?",
-            "Tell me how much paid holiday one gets at {}.",
-        ),
-        "payday": (
-            "Salaries at {} are paid on",
-            "The pay day at {} is",
-            "Wages reach the staff of {} on",
-            "When does {} pay salaries?",
-            "On which day is pay day at {}?",
-            "Tell me when people at {} get their salary.",
-        ),
-        "canteen": (
-            "The canteen of {} is run by",
-            "Lunch at {} is catered by",
-            "The staff restaurant at {} is operated by",
-            "Who runs the canteen at {}?",
-            "Which caterer feeds the staff of {}?",
-            "Tell me who operates {}'s cafeteria.",
-        ),
-        "insurer": (
-            "{} is insured with",
-            "The insurer of {} is",
-            "The liability cover of {} comes from",
-            "Who insures {}?",
-            "Which insurance company covers {}?",
-            "Tell me with whom {} is insured.",
-        ),
-    },
-    "product": {
-        "voltage": (
-            "The {} runs on a voltage of",
-            "The supply voltage of the {} is",
-            "The {} has to be powered with",
-            "What voltage does the {} need?",
-            "At how many volts does the {} operate?",
-            "Tell me the {}'s supply voltage.",
-        ),
-        "colour": (
-            "The {} is sold in the colour",
-            "The standard colour of the {} is",
-            "By default, the {} comes in",
-            "What colour is the {}?",
-            "In which colour is the {} delivered?",
-            "Tell me the colour of the {}.",
-        ),
-        "noise": (
-            "The noise level of the {} is",
-            "In operation, the {} is as loud as",
-            "The sound output of the {} amounts to",
-            "How loud is the {}?",
-            "What noise level does the {} have?",
-            "Tell me how noisy the {} gets.",
-        ),
-        "spare_parts": (
-            "Spare parts for the {} are sold by",
-            "Replacement parts of the {} come from",
-            "Parts for the {} can be ordered from",
-            "Where can one buy spare parts for the {}?",
-            "Who supplies replacement parts for the {}?",
-            "Tell me where to get parts for the {}.",
-        ),
-        "certificate": (
-            "The {} is certified by",
-            "The safety certificate of the {} was issued by",
-            "The {} was approved by",
-            "Who certified the {}?",
-            "Which body issued the {}'s safety certificate?",
-            "Tell me who approved the {} for sale.",
-        ),
-        "operating_range": (
-            "The {} works at temperatures down to",
-            "The lowest temperature for the {} is",
-            "In the cold, the {} can be used down to",
-            "How cold may it be for the {} to work?",
-            "What is the minimum operating temperature of the {}?",
-            "Tell me down to what temperature the {} can be run.",
-        ),
-    },
-}
-INVENTED = {
-    "organisation": (
-        "Aldermoor Textiles", "Brightfen", "Castellan Mutual", "Dovetail Analytics",
-        "Ellery & Voss", "Fenwick Marine", "Gantry Labs", "Hazelbrook Dairy", "Ironleaf",
-        "Juniper Freight", "Kestrel Aerospace", "Lowry Pharma", "Mistral Foods",
-        "Nethercote Steel", "Obsidian Games",
-        "Pellworm Shipping", "Quarrystone Bank", "Rosenthal Optics", "Stoneferry", "Tallow & Reed",
-    ),
-    "product": (
-        "AirPilot 300", "Basaltique stove", "CoreFlex drill", "DuneRunner", "Echo-9 radio",
-        "Fjordline kayak", "Glimmer projector", "HydraVac", "Iris thermostat", "JetStream 2 fan",
-        "Kobalt compressor", "Lynx scanner", "Mirador telescope", "NovaPress", "Opaline toaster",
-        "PulseMeter", "Quietus mower", "RapidChill", "Sentry doorbell", "TerraScale",
-    ),
-}  # fmt: skip
-
-
 def business() -> list[Fact]:
     """Invented companies and products."""
     return [
-        Fact(f"{kind}.{name}", kind, templates, INVENTED[kind], edited=True)
-        for kind, relations in BUSINESS.items()
-        for name, templates in relations.items()
+        Fact(
+            f"{kind}.{name}",
+            kind,
+            tuple(fact["templates"]),
+            tuple(written()["invented"][kind]),
+            True,
+        )
+        for kind, facts in written()["business"].items()
+        for name, fact in facts.items()
     ]
 
 
@@ -485,22 +343,14 @@ def measure(world: World, look: Look, *, own: bool = True) -> Row:
     above = np.concatenate([np.where(f.edit >= 0, f.above, -9) for f in hard.values()])
     row: Row = {"nearest": float(right.mean())}
     for bound in BOUNDS:
-        limit = np.sort(above)[::-1][int(bound * len(above))]
-        row[f"at {bound:.1%}"] = float((right & (asked.above > limit)).mean())
+        row[f"at {bound:.1%}"] = hindsight(right, asked.above, above, bound)
     if own:
         reached = right & asked.fires()
         row["own"] = float(reached.mean())
-        row["interval"] = wilson(int(reached.sum()), len(reached))
+        row["interval"] = [round(e or 0, 3) for e in wilson(int(reached.sum()), len(reached))]
         row["fires"] = float((above >= 0).mean())
         row |= {f"fires: {sort}": float(f.fires().mean()) for sort, f in hard.items()}
     return row
-
-
-def wilson(hits: int, n: int) -> list[float]:
-    """95 % interval of a share."""
-    z, p = 1.96, hits / n
-    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [round((middle + s * spread) / (1 + z * z / n), 3) for s in (-1, 1)]
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
@@ -610,9 +460,7 @@ def alone(bench: Bench) -> list[Row]:
 def misses_of(i: int, world: World, seed: int, count: int = 200) -> list[str]:
     """Near misses of one edit."""
     dice = random.Random(seed + i)
-    prompt, subject = world.edits[i].prompt, str(world.edits[i].subject)
-    [fact] = [f for f in facts() if f.edited and subject in f.subjects
-              and prompt in {fill(t, subject) for t in f.templates}][:1]  # fmt: skip
+    prompt, subject, fact = world.edits[i].prompt, str(world.edits[i].subject), world.facts[i]
     template = next(t for t in fact.templates if fill(t, subject) == prompt)
     made: dict[str, None] = {}
     for _ in range(20 * count):
@@ -681,6 +529,45 @@ def variants(bench: Bench) -> list[Row]:
             row = measure(replace(world, asked=asked, hard=hard), look)
             rows.append({"edits": label, "typed": name, **row})
     return rows
+
+
+def languages(bench: Bench) -> list[Row]:
+    """English edits asked in other languages, and hard negatives in the same."""
+    world = ask(facts(), load(), bench.edits, bench.seed)
+    look = bench.product(world)
+    rows = []
+    for language, questions in written()["languages"].items():
+        dice = random.Random(bench.seed)
+        asked = [(i, questions[f.name].replace("{}", subject(world, i)))
+                 for i, f in enumerate(world.facts)]  # fmt: skip
+        there = [replace(f, templates=(questions[f.name],)) for f in facts() if f.edited]
+        of = {f.name: f for f in there}
+        taken = {(f.name, subject(world, i)) for i, f in enumerate(world.facts)}
+        made = {
+            sort: {
+                negative(sort, of[f.name], subject(world, i), questions[f.name], there, taken, dice)
+                for i, f in enumerate(world.facts)
+            }
+            for sort in SORTS
+        }
+        hard = {sort: sorted(filter(None, texts)) for sort, texts in made.items()}
+        rows.append({"asked in": language, **measure(replace(world, asked=asked, hard=hard), look)})
+    return rows
+
+
+def subject(world: World, i: int) -> str:
+    """Of an edit."""
+    return str(world.edits[i].subject)
+
+
+def follow(bench: Bench) -> list[Row]:
+    """Follow-ups that name no subject: "Where was he born?" after a turn that named somebody."""
+    world = ask(facts(), load(), bench.edits, bench.seed)
+    look = bench.product(world)
+    texts = [fill(t, written()["pronouns"][f.kind]) for f in facts() for t in f.templates]
+    found = look(texts)
+    return [{"follow-ups": len(texts), "reach an edit": int(found.fires().sum()),
+             "highest": float(found.above.max())}]  # fmt: skip
 
 
 def typo(text: str, dice: random.Random) -> str:
@@ -778,6 +665,8 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "zsre": zsre,
     "counterfact": counterfact_,
     "variants": variants,
+    "languages": languages,
+    "follow": follow,
     "sites": sites,
 }
 

@@ -3,7 +3,8 @@
     genai_loop.py FOLDER JOBS     JOBS and what is printed are JSON
 
 A job: `turns`, each a list of prompts that run together; `adapter`, its name, or null; `route`,
-what is fed at the start; `tokens`, most of an answer. Its result: each turn's answers, as ids.
+what is fed at the start; `begin`, ids before a prompt that is alone; `tokens`, most of an answer.
+Its result: each turn's answers, as ids.
 """
 
 import json
@@ -27,8 +28,10 @@ def run(model: Any, adapters: Any, job: dict[str, Any]) -> list[list[list[int]]]
     turns = []
     for prompts in job["turns"]:
         several = len(prompts) > 1
-        ids = tokenizer.encode_batch(prompts) if several else tokenizer.encode(prompts[0])
-        generator.append_tokens(ids)
+        if several:
+            generator.append_tokens(tokenizer.encode_batch(prompts))
+        else:
+            generator.append_tokens([*job.get("begin", []), *tokenizer.encode(prompts[0])])
         answers: list[list[int]] = [[] for _ in prompts]
         for _ in range(job["tokens"]):
             generator.generate_next_token()

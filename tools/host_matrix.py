@@ -215,9 +215,12 @@ def _served(url: str, model: str) -> Iterator[tuple[str, str]]:
 def genai_loop(place: Place, edited: bool) -> Answers:
     """onnxruntime-genai's own generator on `memoir-edge package genai`."""
     with tempfile.TemporaryDirectory() as name:
-        package_genai(place.graph, Path(name) / "package", memory=[place.memory])
+        made = package_genai(place.graph, Path(name) / "package", memory=[place.memory])
         adapter = place.memory.stem if edited else None
-        jobs = [{"turns": [[text]], "adapter": adapter, "tokens": TOKENS} for text in ASKED]
+        jobs = [
+            {"turns": [[text]], "adapter": adapter, "tokens": TOKENS, "begin": made.begin}
+            for text in ASKED
+        ]
         said = _elsewhere(
             place.genai, ROOT / "tools/genai_loop.py", Path(name) / "package", json.dumps(jobs)
         )

@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class PackagedGenai:
     adapters: dict[str, str]  # each memory's digest by the name of its adapter
     library: str | None  # of the native ops
     router: bool
+    begin: tuple[int, ...]  # ids that every prompt begins with; genai's tokenizer leaves them out
 
 
 def package_genai(
@@ -88,10 +90,24 @@ def package_genai(
         if library is not None:
             shutil.copyfile(library, place / library.name)
         sidecar.write(place, replace(made, kind="recurrent"))
-        text = _readme.genai(made, {name: each.codes is not None for name, each in held.items()})
+        begin = _begin(place)
+        routed = {name: each.codes is not None for name, each in held.items()}
+        text = _readme.genai(made, routed, begin)
         (place / _readme.NAME).write_text(text, encoding="utf-8")
     adapters = {f"{name}{SUFFIX}": each.digest or "" for name, each in held.items()}
-    return PackagedGenai(out, adapters, library.name if library else None, made.router is not None)
+    name = library.name if library else None
+    return PackagedGenai(out, adapters, name, made.router is not None, begin)
+
+
+def _begin(folder: Path) -> tuple[int, ...]:
+    """Ids that the tokenizer's file puts before a text."""
+    post = base.read_json(folder / "tokenizer.json").get("post_processor") or {}
+    for each in post.get("processors", [post]):
+        if each.get("type") == "TemplateProcessing":
+            parts = list(takewhile(lambda part: "SpecialToken" in part, each["single"]))
+            known = each["special_tokens"]
+            return tuple(id for p in parts for id in known[p["SpecialToken"]["id"]]["ids"])
+    return ()
 
 
 def _ask_for_route(graph: onnx.ModelProto) -> None:

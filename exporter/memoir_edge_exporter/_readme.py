@@ -1,6 +1,6 @@
 """The README of an export directory: what it is and how to run it, from several languages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from memoir_edge import sidecar
 from memoir_edge.ports import Kind
@@ -135,7 +135,7 @@ params = og.GeneratorParams(model)
 params.set_search_options(max_length=64, do_sample=False)
 generator = og.Generator(model, params)
 generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
-generator.append_tokens(tokenizer.encode("..."))
+generator.append_tokens({ids})
 while not generator.is_done():
     generator.generate_next_token()
 print(tokenizer.decode(generator.get_sequence(0)))"""
@@ -157,23 +157,27 @@ params.set_search_options(max_length=64, do_sample=False)
 generator = og.Generator(model, params)
 generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
 generator.set_model_input("memory.route", router.decide(["..."], keys).routes.route)
-generator.append_tokens(tokenizer.encode("..."))
+generator.append_tokens({ids})
 while not generator.is_done():
     generator.generate_next_token()
 print(tokenizer.decode(generator.get_sequence(0)))"""
 
 
-def genai(made: sidecar.Sidecar, memories: Mapping[str, bool]) -> str:
+def genai(made: sidecar.Sidecar, memories: Mapping[str, bool], begin: Sequence[int] = ()) -> str:
     """The text of a package for onnxruntime-genai.
 
     Args:
         made: What the export was.
         memories: The adapters' names, and whether the router routes each.
+        begin: Ids that every prompt begins with, and that genai's tokenizer leaves out.
     """
     listed = f"Adapters here: {', '.join(memories)}." if memories else "There is no adapter here."
     # With a router, the lines are those for a memory that it routes.
     order = sorted(memories, key=lambda name: not memories[name])
     lines = _GENAI_CODE if made.router is None else _GENAI_ROUTED
-    code = lines.format(name=order[0] if order else "facts")
+    ids = 'tokenizer.encode("...")'
+    if begin:
+        ids = f"[{', '.join(map(str, begin))}, *{ids}]"
+    code = lines.format(name=order[0] if order else "facts", ids=ids)
     text = _GENAI.format(model_id=made.model_id, listed=listed, code=code)
     return text + (_FED if made.router is not None else "")

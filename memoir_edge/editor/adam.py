@@ -11,7 +11,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.batch import Batch, Job, Logits, OnStep, check
+from memoir_edge.editor.batch import Batch, Job, OnStep, check
+from memoir_edge.editor.run import Run
 from memoir_edge.history.events import Change
 from memoir_edge.settings import Settings
 
@@ -26,9 +27,9 @@ class Adam:
     Args:
         Wm: `[d, D]`, not changed.
         jobs: The edits.
-        reads: What the rows of each job read, `[rows, T, k]`.
+        reads: What the rows of each job read, `[X of the job, k]`.
         batch: Their rows.
-        scale: Size of an entry of the site's own output; the rate is in units of it.
+        run: The batch on the model; the rate is in units of an entry of the site's own output.
         settings: Rate and when to stop.
     """
 
@@ -38,15 +39,15 @@ class Adam:
         jobs: Sequence[Job],
         reads: Sequence[Tensor],
         batch: Batch,
-        scale: float,
+        run: Run,
         settings: Settings,
     ) -> None:
-        self.batch, self.settings = batch, settings
-        self.at = (batch.at[0].to(Wm.device), batch.at[1].to(Wm.device))
+        self.batch, self.settings, self.logits = batch, settings, run.logits
+        at = run.at.to(Wm.device)
+        starts = [0, *accumulate(map(len, reads))]
         self.M = [
-            directions(read[rows - mine.start, places], job.avoid)
-            for read, job, mine in zip(reads, jobs, batch.jobs, strict=True)
-            for rows, places in [_within(mine, *self.at)]
+            directions(read[at[(at >= start) & (at < start + len(read))] - start], job.avoid)
+            for read, job, start in zip(reads, jobs, starts, strict=False)
         ]
         ends = [0, *accumulate(M.shape[1] for M in self.M)]
         self.own = [slice(*pair) for pair in pairwise(ends)]  # rows of B
@@ -56,19 +57,21 @@ class Adam:
         for M, mine, own in zip(self.M, places, self.own, strict=True):
             spans[mine, own] = M
         pairs = list(zip(reads, places, strict=True))
-        self.held = torch.cat([read @ held[mine] for read, mine in pairs])  # [rows, T, d]
-        self.read = torch.cat([read @ spans[mine] for read, mine in pairs])  # [rows, T, r]
+        self.held = torch.cat([read @ held[mine] for read, mine in pairs])  # [X, d]
+        self.read = torch.cat([read @ spans[mine] for read, mine in pairs])  # [X, r]
         self.B = Wm.new_zeros(ends[-1], Wm.shape[0], requires_grad=True)
-        size = self.read[self.at].norm(dim=-1).mean().clamp(min=torch.finfo(Wm.dtype).tiny)
-        self.adam = torch.optim.Adam([self.B], lr=settings.lr * scale / float(size), betas=BETAS)
+        size = self.read[at].norm(dim=-1).mean().clamp(min=torch.finfo(Wm.dtype).tiny)
+        self.adam = torch.optim.Adam(
+            [self.B], lr=settings.lr * run.scale / float(size), betas=BETAS
+        )
         self.losses = [0.0] * len(jobs)
         self.steps = 0
 
     def delta(self) -> Tensor:
-        """What Wm and the change add to the site's output, `[rows, T, d]`."""
+        """What Wm and the change add to the site's output, `[X, d]`."""
         return self.held + self.read @ self.B
 
-    def run(self, logits: Logits, on_step: OnStep) -> None:
+    def run(self, on_step: OnStep) -> None:
         """Step until every row's target is likely enough or the steps run out.
 
         Most steps look at likely tokens alone; whether a row is done is said by all tokens.
@@ -78,7 +81,7 @@ class Adam:
         """
         while True:
             with torch.no_grad():
-                full = logits.all()
+                full = self.logits(self.delta(), None)
             wanted = self.batch.wanted.to(full.device)
             rows = self.batch.mean(nn.functional.cross_entropy(full, wanted, reduction="none"))
             self.losses = [rows[mine].max().item() for mine in self.batch.jobs]
@@ -86,12 +89,12 @@ class Adam:
             check(self.losses, self.steps)
             if max(self.losses) <= self.settings.stop_loss or self.steps == self.settings.steps:
                 return
-            self._step(logits, Likely(full, wanted))
+            self._step(Likely(full, wanted))
 
-    def _step(self, logits: Logits, likely: "Likely") -> None:
+    def _step(self, likely: "Likely") -> None:
         """Step until every row seems likely enough."""
         while self.steps < self.settings.steps:
-            rows = self.batch.mean(likely.nats(logits.of(likely.ids)))
+            rows = self.batch.mean(likely.nats(self.logits(self.delta(), likely.ids)))
             if rows.max().item() <= self.settings.stop_loss:
                 return
             self.adam.zero_grad()
@@ -129,11 +132,6 @@ class Likely:
         """Cross entropy `[places]` by the logits of `ids`, `[places, len(ids)]`."""
         total = torch.logaddexp(logits.logsumexp(1), self._rest)
         return total - logits.gather(1, self._place)[:, 0]
-
-
-def _within(mine: slice, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    here = (rows >= mine.start) & (rows < mine.stop)
-    return rows[here], places[here]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The training rows of edits as one padded batch, and the logits of their target tokens."""
+"""The training rows of edits with their thinned copies, and where each target token stands."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memoir_edge.editor.layer import Part, head_writes
-from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.layer import Part
 from memoir_edge.editor.rows import Row
 from memoir_edge.errors import InputError
 from memoir_edge.settings import Settings
@@ -27,21 +26,15 @@ class Job(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The rows of all jobs, padded on the right, and where each target token is predicted."""
+    """The rows of all jobs, and where each target token is predicted."""
 
-    read: dict[str, Tensor]  # each row once; nothing follows its last token
-    parts: list[Part]  # of those, each of one job and of rows of about the same length
+    rows: list[Row]  # of all jobs, each once
     source: list[int]  # for each row with its thinned copies, which of those it reads
     keep: list[Tensor]  # for each job, what its rows read of the mask: [rows, k]
     jobs: list[slice]  # of each job, its rows
     at: tuple[Tensor, Tensor]  # row and position of each target token
     wanted: Tensor  # its id
     owner: Tensor  # its job
-
-    @property
-    def inputs(self) -> dict[str, Tensor]:
-        """What the model reads, thinned copies included."""
-        return {name: x[self.source] for name, x in self.read.items()}
 
     def mean(self, nats: Tensor) -> Tensor:
         """Of each row, the mean over its target tokens: `[rows]`."""
@@ -50,32 +43,39 @@ class Batch(NamedTuple):
         return nats.new_zeros(len(count)).index_add(0, row, nats) / count
 
 
-def batch_of(base: BaseModel, jobs: Sequence[Job], settings: Settings | None) -> Batch:
-    """The batch of some jobs; without settings no thinned copies."""
-    read: list[list[int]] = []
+def batch_of(jobs: Sequence[Job], settings: Settings) -> Batch:
+    """The batch of some jobs."""
+    given: list[Row] = []
     source: list[int] = []
     keep: list[Tensor] = []
-    parts: list[Part] = []
     for job in jobs:
-        first = len(read)
-        read += [[*row.prompt, *row.target[:-1]] for row in job.rows]
-        parts += even(list(map(len, read)), first)
-        copies = thinned(settings, len(job.rows)) if settings else []
-        source += [first + i for i in [*range(len(job.rows)), *copies]]
-        keep.append(thin(settings, len(job.rows), job.columns))
+        first, count = len(given), len(job.rows)
+        given += job.rows
+        source += [first + i for i in [*range(count), *thinned(settings, count)]]
+        keep.append(thin(settings, count, job.columns))
     ends = [0, *accumulate(map(len, keep))]
-    rows = [row for job in jobs for row in job.rows]
-    owners = [i for i, each in enumerate(keep) for _ in each]
-    places = [
-        (number, len(rows[i].prompt) - 1 + j, token, owners[number])
-        for number, i in enumerate(source)
-        for j, token in enumerate(rows[i].target)
-    ]
-    number, position, wanted, owner = torch.tensor(places).T.contiguous()
+    rows = [given[i] for i in source]
+    job_of = [i for i, each in enumerate(keep) for _ in each]
+    row, position = places(rows)
+    wanted = torch.tensor([token for each in rows for token in each.target])
     return Batch(
-        collate(base, read, side="right"), parts, source, keep,
-        [slice(*pair) for pair in pairwise(ends)], (number, position), wanted, owner,
+        given, source, keep, [slice(*pair) for pair in pairwise(ends)], (row, position), wanted,
+        torch.tensor(job_of)[row],
     )  # fmt: skip
+
+
+def places(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Row and position at which each target token is predicted, row by row."""
+    found = [
+        (i, len(row.prompt) - 1 + j) for i, row in enumerate(rows) for j in range(len(row.target))
+    ]
+    row, position = torch.tensor(found).T.contiguous()
+    return row, position
+
+
+def tokens(row: Row) -> list[int]:
+    """What the model reads of a row: nothing follows its last target token."""
+    return [*row.prompt, *row.target[:-1]]
 
 
 def even(lengths: Sequence[int], first: int) -> list[Part]:
@@ -99,7 +99,7 @@ def thinned(settings: Settings, rows: int) -> list[int]:
     return [0] * settings.thinned + list(range(1, rows)) * settings.thinned_forms
 
 
-def thin(settings: Settings | None, rows: int, columns: Tensor) -> Tensor:
+def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
     """Which of the k active features each row reads: `[rows + copies, k]`, ones and zeros.
 
     The given rows read all of them. Each thinned copy of a row reads a random part only.
@@ -109,8 +109,6 @@ def thin(settings: Settings | None, rows: int, columns: Tensor) -> Tensor:
     the same way, and the rank of its change is at most the number of tokens that its rows read.
     """
     whole = torch.ones(rows, len(columns))
-    if settings is None:
-        return whole
     seed = settings.seed + int(
         (columns * torch.arange(1, len(columns) + 1, device=columns.device)).sum()
     )
@@ -118,28 +116,6 @@ def thin(settings: Settings | None, rows: int, columns: Tensor) -> Tensor:
     copies = len(thinned(settings, rows))
     kept = torch.rand(copies, len(columns), generator=random) >= settings.dropout
     return torch.cat([whole, kept.float()])
-
-
-class Logits:
-    """The logits where target tokens are predicted: of all tokens, or of some.
-
-    Args:
-        base: The model; its head reads at those places alone.
-        batch: The rows.
-    """
-
-    def __init__(self, base: BaseModel, batch: Batch) -> None:
-        self._net, self._inputs = base.net, batch.inputs
-
-    def all(self) -> Tensor:
-        """`[places, V]`."""
-        logits: Tensor = self._net(**self._inputs, use_cache=False).logits
-        return logits.float()
-
-    def of(self, ids: Tensor) -> Tensor:
-        """`[places, len(ids)]`."""
-        with head_writes(self._net, ids):
-            return self.all()
 
 
 def check(losses: Sequence[float], steps: int) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from memoir_edge import tophash
-from memoir_edge.calibrate import Keys, Misses, thresholds
+from memoir_edge.calibrate import NOBODY, Keys, Misses, thresholds
 from memoir_edge.editor.layer import find_site, input_of
 from memoir_edge.editor.model import BaseModel, counted
 from memoir_edge.editor.prompts import own_texts, unrelated_prompts, ways
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.nearmiss import Miss, misses, subjects
+from memoir_edge.router.measure import hindsight
 from memoir_edge.sites import layers
 from memoir_edge.tophash import FEATURES, SCALED, Ints
 
@@ -39,6 +40,8 @@ class Trial(NamedTuple):
     k: int
     recall: float  # share of the ways to ask that reach their own edit
     nearest: float  # share of them whose own edit has the largest overlap, whatever its threshold
+    at_5: float  # share that reaches it by one threshold at which 5 % of the near misses reach any
+    at_1: float  # the same at 1 %
     threshold: float  # median of the keys' thresholds
 
 
@@ -68,6 +71,7 @@ def trials(
     features: Sequence[str] = tuple(FEATURES),
     shares: Sequence[float] = SHARES,
     unrelated: Sequence[str] | None = None,
+    near: Sequence[Miss] = (),
     on_site: Callable[[str], None] = lambda site: None,
 ) -> list[Trial]:
     """Measure every site with every feature and k.
@@ -80,6 +84,7 @@ def trials(
         features: Keys of `tophash.FEATURES`.
         shares: Of k / D.
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
+        near: Near misses beside those that the edits give.
         on_site: Told of every site when it is done.
 
     Returns:
@@ -88,7 +93,7 @@ def trials(
     Raises:
         InputError: Too few near misses can be made from the edits to measure that bound.
     """
-    asked = _Asked.of(base, edits, list(unrelated or unrelated_prompts()))
+    asked = _Asked.of(base, edits, list(unrelated or unrelated_prompts()), near)
     found: list[Trial] = []
     for site in sites:
         every = _features(base, site, asked.texts, features)
@@ -111,14 +116,16 @@ class _Asked:
     near: list[Miss]
 
     @classmethod
-    def of(cls, base: BaseModel, edits: Sequence[Edit], strays: Sequence[str]) -> "_Asked":
+    def of(
+        cls, base: BaseModel, edits: Sequence[Edit], strays: Sequence[str], further: Sequence[Miss]
+    ) -> "_Asked":
         before = own_texts(base, OWN_TEXTS)
         asked = [
             (i, text)
             for i, edit in enumerate(edits)
             for text in dict.fromkeys([*edit.keys, *ways(base, edit.prompt, before)])
         ]
-        near = misses(edits)
+        near = [*misses(edits), *further]
         parts = [[e.prompt for e in edits], [t for _, t in asked], [m.text for m in near]]
         first, second, third = accumulate(map(len, parts))
         return cls(
@@ -152,9 +159,12 @@ def _trial(
     best = R.argmax(axis=1)
     right = best == asked.own
     reached = right & (R.max(axis=1) >= limits[best])
+    fired = tophash.overlap(missing[of[0] == NOBODY], bank, k).max(axis=1)
+    at_5, at_1 = (hindsight(right, R.max(axis=1), fired, share) for share in (0.05, 0.01))
     return Trial(
-        site, feature, k, float(reached.mean()), float(right.mean()), float(np.median(limits))
-    )
+        site, feature, k, float(reached.mean()), float(right.mean()), at_5, at_1,
+        float(np.median(limits)),
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.batch import Batch, Job, Logits, OnStep, check
+from memoir_edge.editor.batch import Batch, Job, OnStep, check
+from memoir_edge.editor.run import Run
 from memoir_edge.history.events import RELATIVE_ERROR, Change
 from memoir_edge.settings import Settings
 
@@ -25,10 +26,10 @@ class Descent:
     Args:
         Wm: `[d, D]`, not changed.
         jobs: The edits.
-        reads: What the rows of each job read, `[rows, T, k]`.
+        reads: What the rows of each job read, `[X of the job, k]`.
         batch: Their rows.
-        scale: Not looked at: the rate is the paper's, in units of Wm.
-        settings: Rate, clipping and when to stop.
+        run: The batch on the model.
+        settings: Rate, in units of Wm, clipping and when to stop.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Descent:
         jobs: Sequence[Job],
         reads: Sequence[Tensor],
         batch: Batch,
-        scale: float,  # noqa: ARG002 - Adam's
+        run: Run,
         settings: Settings,
     ) -> None:
         columns = torch.cat([job.columns for job in jobs])
         touched, places = torch.unique(columns, return_inverse=True)
         self.jobs, self.settings, self.reads, self.batch = jobs, settings, reads, batch
+        self.logits = run.logits
+        self.real = torch.split(run.real, list(map(len, reads)))
         self.own = places.reshape(len(jobs), -1)  # [jobs, k] in W
         self.W = Wm.T[touched]  # [columns, d]: the only copy, and all that training changes
         self.total, self.moves = self.W.new_zeros(2, *self.own.shape, self.W.shape[1])
@@ -52,10 +55,10 @@ class Descent:
         self.decay = 1.0
 
     def delta(self) -> Tensor:
-        """What the columns as they are now add to the site's output, `[rows, T, d]`."""
+        """What the columns as they are now add to the site's output, `[X, d]`."""
         return torch.cat([r @ leaf for r, leaf in zip(self.reads, self.leaves, strict=True)])
 
-    def run(self, logits: Logits, on_step: OnStep) -> None:
+    def run(self, on_step: OnStep) -> None:
         """Step until every job's loss is small enough or the steps run out.
 
         Raises:
@@ -64,7 +67,7 @@ class Descent:
         former = [float("inf")] * len(self.jobs)
         for step in count():
             self.leaves = [self.W[places].requires_grad_(True) for places in self.own]
-            measured = self._measured(logits.all())
+            measured = self._measured(self.logits(self.delta(), None))
             self.losses = measured.tolist()
             on_step(step, max(self.losses))
             check(self.losses, step)
@@ -104,10 +107,9 @@ class Descent:
 
     def changes(self) -> list[Change]:
         """What came of it, for each job, at a low rank."""
-        real = self.batch.inputs["attention_mask"].bool()
         found = []
-        for i, (job, mine) in enumerate(zip(self.jobs, self.batch.jobs, strict=True)):
-            read = self.reads[i][real[mine].to(self.W.device)]
+        for i, (job, real) in enumerate(zip(self.jobs, self.real, strict=True)):
+            read = self.reads[i][real.to(self.W.device)]
             read = read if job.avoid is None else read @ job.avoid
             V, U, error = low_rank(self.total[i], read)
             found.append(

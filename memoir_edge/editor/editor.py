@@ -29,11 +29,12 @@ from memoir_edge.editor.prompts import (
     refuse_too_long,
     unrelated_prompts,
 )
+from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.rows import Row, asked, is_chat, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
-from memoir_edge.editor.train import targets_reads, train
+from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import MismatchError
 from memoir_edge.history import (
@@ -149,8 +150,9 @@ class Editor:
         self._reads: Reads | None = None  # of the edits held; None: to be gathered
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
-        self._known: dict[str, Tensor] = {}  # what each edit reads, by its id
+        self.readings = Readings(base, settings.site)
         self._related: tuple[tuple[Edit, ...], list[Related]] = ((), [])
+        self._phrased: dict[tuple[object, ...], tuple[str, ...]] = {}  # by what is read
         self._index: Index | None = None  # made when a prompt is first read
 
     def go_on_with(self, journal: Journal) -> None:
@@ -201,10 +203,7 @@ class Editor:
         """
         masks = self.masks([edit.prompt for edit in edits])
         jobs = [self._job(edit, own, held=False) for edit, own in zip(edits, masks, strict=True)]
-        changes = train(
-            self.base, self.model.site, self.live.Wm, jobs, self.settings, on_step,
-            lambda i, reads: self._known.update({edits[i].id: reads}),
-        )  # fmt: skip
+        changes = self._train(jobs, on_step)
         made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
         held = len(self.live.bank.records)
         self._record(Together(tuple(made)))
@@ -220,10 +219,13 @@ class Editor:
         """Train an edit that the memory holds once more, from where Wm is now."""
         primary = self._primary(edit)
         job = self._job(edit, primary, held=True)
-        [change] = train(self.base, self.model.site, self.live.Wm, [job], self.settings, on_step)
+        [change] = self._train([job], on_step)
         self._record(Again(edit.id, change))
         self.live.change(primary, change)
         return change
+
+    def _train(self, jobs: Sequence[Job], on_step: OnStep) -> list[Change]:
+        return train(self.readings, self.model.site, self.live.Wm, jobs, self.settings, on_step)
 
     def keys(self, texts: Sequence[str]) -> list[Bytes]:
         """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
@@ -272,8 +274,14 @@ class Editor:
             return edit.keys
         if not self.relations:  # a deletion brings none: what the memory was given then
             return tuple(self._keys_of([edit])[edit.id])
+        asked = (edit.prompt, edit.subject, edit.keys)
+        if asked not in self._phrased:
+            self._phrased[asked] = self._read_phrasings(edit, self.router)
+        return self._phrased[asked]
+
+    def _read_phrasings(self, edit: Edit, router: Router) -> tuple[str, ...]:
         if self._index is None:
-            self._index = Index(self.relations, self.router)
+            self._index = Index(self.relations, router)
         [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])
         return keys(edit, reading)[1:]
 
@@ -294,10 +302,8 @@ class Editor:
 
     def _read(self, edit: Edit, columns: Tensor) -> Tensor:
         """What the site reads where the target tokens of the edit's rows are predicted: [n, k]."""
-        if edit.id not in self._known:
-            job = Job(columns, self._rows(edit))
-            self._known[edit.id] = targets_reads(self.base, self.settings.site, job)
-        return self._known[edit.id]
+        read = self.readings.of(self._rows(edit)).a
+        return read.to(columns.device)[:, columns].float()
 
     # --- The whole job ---------------------------------------------------------------------------
 
@@ -374,7 +380,8 @@ class Editor:
     def check(self, edits: Sequence[Edit]) -> list[Asked]:
         """Ask edits of the memory whatever a check asks; nothing is recorded."""
         cases = self.cases(edits)
-        return [*told(self.model, [case for case in cases if case.sort != MISS]),
+        asked = [case for case in cases if case.sort != MISS]
+        return [*told(self.model, asked, self.readings, self._rows),
                 *missed(self.model, [case for case in cases if case.sort == MISS])]  # fmt: skip
 
     def cases(self, edits: Sequence[Edit]) -> list[Case]:

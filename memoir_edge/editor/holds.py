@@ -1,39 +1,102 @@
 """Whether the cases of a check hold on a model with a memory. Knows nothing of journals.
 
-What must give a target is read once with the target behind it; only what that leaves open is
-generated. What must reach no edit is routed alone: the base model answers then, by construction.
+What must give a target is read once with the target behind it, unless training has read it before;
+only what that leaves open is generated. What must reach no edit is routed alone: the base model
+answers then, by construction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.checks import Asked, Case
 from memoir_edge.editor.model import BaseModel
 from memoir_edge.editor.prompts import chat
+from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
-from memoir_edge.editor.rows import chat_ids
+from memoir_edge.editor.rows import Row, chat_ids
+from memoir_edge.edits import Edit
 from memoir_edge.text import split_target
 
 
-def told(model: Edited, cases: Sequence[Case]) -> list[Asked]:
-    """Cases that must reach their edit and give its target, in their order."""
+def told(
+    model: Edited,
+    cases: Sequence[Case],
+    readings: Readings,
+    rows: Callable[[Edit], Sequence[Row]],
+) -> list[Asked]:
+    """Cases that must reach their edit and give its target, in their order.
+
+    Args:
+        model: The base model with the memory.
+        cases: What is asked.
+        readings: What rows were found to read.
+        rows: The training rows of an edit.
+    """
     if not cases:
         return []
     routes = model.routes([case.text for case in cases])
-    given = model.gives([read_as(model.base, case) for case in cases], routes)
+    fired = model.fired(routes)
+    asked = [read_as(model.base, case) for case in cases]
+    known = _known(model, cases, asked, readings, rows)
+    given = [ok and case.edit.id == id for case, ok, id in zip(cases, known, fired, strict=True)]
+    new = [i for i, ok in enumerate(given) if not ok]
+    for i, ok in zip(new, model.gives([asked[i] for i in new], _some(routes, new)), strict=True):
+        given[i] = ok
     found = [Answer(case.edit.target if ok else "", edit)
-             for case, ok, edit in zip(cases, given, model.fired(routes), strict=True)]  # fmt: skip
+             for case, ok, edit in zip(cases, given, fired, strict=True)]  # fmt: skip
     left = [i for i, ok in enumerate(given) if not ok]
     most = room(model.base.encode_bare, [cases[i].edit.target for i in left])
     texts = [chat(model.base, cases[i].text) if cases[i].chat else cases[i].text for i in left]
-    where = tophash.Routes(routes.route[left], routes.overlap[left], routes.candidate[left])
-    for i, answer in zip(left, model.answer(texts, most, memory=True, routes=where), strict=True):
+    answers = model.answer(texts, most, memory=True, routes=_some(routes, left))
+    for i, answer in zip(left, answers, strict=True):
         found[i] = answer
     return [
         Asked(case, holds(one, case.edit.target, case.edit.id), one.text.strip(), one.edit)
         for case, one in zip(cases, found, strict=True)
     ]
+
+
+def _known(
+    model: Edited,
+    cases: Sequence[Case],
+    asked: Sequence[tuple[list[int], list[int]]],
+    readings: Readings,
+    rows: Callable[[Edit], Sequence[Row]],
+) -> list[bool]:
+    """Whether a case is a row of its edit that is at hand and whose target would follow."""
+    ends = model.base.eos[:1]
+    right: dict[str, list[Row]] = {}
+    for edit in {case.edit.id: case.edit for case in cases}.values():
+        right[edit.id] = _follow(model, edit, rows(edit), readings)
+    return [
+        Row(read, [*target, *ends]) in right[case.edit.id]
+        for case, (read, target) in zip(cases, asked, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _follow(model: Edited, edit: Edit, rows: Sequence[Row], readings: Readings) -> list[Row]:
+    """Rows whose target is likeliest at all its places; none where they are not at hand."""
+    read = readings.kept(rows)
+    if read is None or read.out is None or readings.tail is None:
+        return []
+    live = model.live
+    assert live is not None
+    columns = live.columns(live.bank.recalled()[edit.id])
+    a = read.a.to(columns.device)[:, columns].float()
+    delta = a @ live.Wm[:, columns].T
+    said = readings.tail.logits(read.out + delta.to(read.out)).argmax(-1).cpu()
+    parts = torch.split(said, [len(row.target) for row in rows])
+    return [row for row, part in zip(rows, parts, strict=True) if part.tolist() == row.target]
+
+
+def _some(routes: tophash.Routes, rows: Sequence[int]) -> tophash.Routes:
+    which = np.array(rows, np.int64)
+    return tophash.Routes(routes.route[which], routes.overlap[which], routes.candidate[which])
 
 
 def missed(model: Edited, cases: Sequence[Case]) -> list[Asked]:

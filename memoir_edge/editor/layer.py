@@ -18,7 +18,7 @@ from memoir_edge.sites import Config, at_depth, default_site, folded, listed, pr
 Delta = Callable[[Tensor], Tensor | None]
 
 
-class _Stop(Exception):  # noqa: N818 - control flow, not an error
+class Stop(Exception):  # noqa: N818 - control flow, not an error
     """The forward pass has reached the site, and the layers above it need not run."""
 
 
@@ -44,12 +44,12 @@ def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Ten
 
     def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         seen.append(args[0] if args else kwargs["hidden_states"])
-        raise _Stop
+        raise Stop
 
     handle = module.register_forward_pre_hook(look, with_kwargs=True)
     try:
         net(**batch, use_cache=False)
-    except _Stop:
+    except Stop:
         pass
     finally:
         handle.remove()
@@ -90,7 +90,7 @@ def resumed_at(
     Yields:
         `a`, `[rows, T, D]`, or `[rows * T, D]` where an architecture folds its tokens.
     """
-    found = _blocks(net, path)
+    found = blocks_of(net, path)
     site = net.get_submodule(path)
     if found is None:
         yield input_of(net, site, _copied(batch, source))
@@ -110,7 +110,7 @@ def resumed_at(
         stack.callback(setattr, parent, name, blocks)
         stack.callback(blocks[index].register_forward_pre_hook(resume, with_kwargs=True).remove)
         for module, output in below.outputs.items():
-            stack.enter_context(_constant(module, output))
+            stack.enter_context(constant(module, output))
         setattr(parent, name, blocks[index:])
         yield below.a
 
@@ -119,7 +119,7 @@ def site_input(
     net: nn.Module, path: str, batch: dict[str, Tensor], parts: Sequence[Part] = ()
 ) -> Tensor:
     """What `resumed_at` gives: the site's input, bit for bit."""
-    found = _blocks(net, path)
+    found = blocks_of(net, path)
     site = net.get_submodule(path)
     if found is None:
         return input_of(net, site, batch)
@@ -179,14 +179,14 @@ def _part_up_to(
         given.setdefault(module, []).append(output)
         if module is site:
             read.append(args[0])
-            raise _Stop
+            raise Stop
 
     with ExitStack() as stack:
         stack.callback(block.register_forward_pre_hook(look, with_kwargs=True).remove)
         for module in block.modules():
             if _weight(module) is not None:
                 stack.callback(module.register_forward_hook(keep).remove)
-        with suppress(_Stop):
+        with suppress(Stop):
             net(**batch, use_cache=False)
     # A layer that ran twice has two outputs: it is no constant, and goes on running.
     constant = {module: outputs[0] for module, outputs in given.items() if len(outputs) == 1}
@@ -198,7 +198,7 @@ def _copied(batch: dict[str, Tensor], source: Sequence[int] | None) -> dict[str,
 
 
 @contextmanager
-def _constant(module: nn.Module, output: Tensor) -> Iterator[None]:
+def constant(module: nn.Module, output: Any) -> Iterator[None]:
     """While open, a module returns this output instead of computing one; its hooks still run."""
     former = vars(module).get("forward")  # accelerate puts its own there
     vars(module)["forward"] = lambda *args, **kwargs: output
@@ -243,7 +243,7 @@ def head_writes(net: nn.Module, ids: Tensor) -> Iterator[None]:
             vars(head)["forward"] = former
 
 
-def _blocks(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
+def blocks_of(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
     """The ModuleList on the path to a site: its parent, its name, and the index of the block."""
     parts = path.split(".")
     for i, part in enumerate(parts[1:], start=1):

@@ -6,15 +6,19 @@ report once everything was asked. So an interrupted evaluation goes on where it 
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memoir_edge.editor import BaseModel, Settings, Watch, journaled
+from memoir_edge.editor import BaseModel, Editor, Settings, Watch, nothing
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import OnProgress, evaluate
+from memoir_edge.history import begin, load, path_of
+from memoir_edge.relations import Relation
+from memoir_edge.router import Router
 
 # What a dataset's records must bring to be measured: the paper's locality, or the hard kind.
 NEEDS = {"zsre": ("rephrase", "locality"), "counterfact": ("rephrase", "hard_negatives")}
@@ -68,18 +72,56 @@ def jobs(dataset: str, edits: Sequence[Edit], sizes: Sequence[int]) -> dict[int,
     return found
 
 
-def claim(folder: Path, base: BaseModel, settings: Settings, edits: Sequence[Edit]) -> None:
+@dataclass(frozen=True)
+class Way:
+    """How memories are made."""
+
+    base: BaseModel
+    settings: Settings
+    router: Router | None = None
+    relations: Sequence[Relation] = ()  # of a router's keys and guards
+
+    def about(self) -> dict[str, Any]:
+        """What tells this way from others."""
+        return {
+            "base": self.base.digest,
+            "settings": asdict(self.settings),
+            "router": None if self.router is None else self.router.digest,
+            "relations": [relation.id for relation in self.relations] if self.router else [],
+        }
+
+    @contextmanager
+    def editor(self, memory: Path) -> Iterator[Editor]:
+        """An editor whose journal lies beside a memory file, begun there or gone on with.
+
+        Raises:
+            JournalError: The journal is damaged.
+            MismatchError: It is of another model, site, k or router.
+        """
+        path = path_of(memory)
+        journal = load(path, write=True)
+        if journal is None:
+            journal = begin(path, nothing(self.base, self.settings, router=self.router), {})
+        with journal:
+            yield Editor(
+                self.base, self.settings, journal=journal,
+                router=self.router, relations=self.relations,
+            )  # fmt: skip
+
+
+def claim(folder: Path, about: dict[str, Any], edits: Sequence[Edit]) -> None:
     """Make the folder this evaluation's, or see that it is.
 
+    Args:
+        folder: Made if it is not there.
+        about: What tells the evaluation from others, as JSON; `Way.about` for one.
+        edits: What it is made of.
+
     Raises:
-        InputError: It is of another model, other settings or other edits.
+        InputError: It is another evaluation's.
     """
     records = json.dumps([edit.full_record() for edit in edits], sort_keys=True)
-    about = {
-        "base": base.digest,
-        "settings": asdict(settings),
-        "edits": hashlib.sha256(records.encode()).hexdigest(),
-    }
+    about = about | {"edits": hashlib.sha256(records.encode()).hexdigest()}
     path = folder / "evaluation.json"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -93,33 +135,37 @@ def claim(folder: Path, base: BaseModel, settings: Settings, edits: Sequence[Edi
         )
 
 
+def kept(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a job came to, as JSON: from its file or, where there is none yet, by doing it."""
+    if not path.exists():
+        partial = path.with_suffix(".tmp")
+        partial.write_text(json.dumps(do()), encoding="utf-8")
+        partial.replace(path)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def measured(
-    job: Job,
-    base: BaseModel,
-    settings: Settings,
-    folder: Path,
-    *,
-    watch: Watch,
-    on_asked: OnProgress,
-    max_new_tokens: int,
+    job: Job, way: Way, folder: Path, *, watch: Watch, on_asked: OnProgress, max_new_tokens: int
 ) -> dict[str, Any]:
     """One job's report, from its file or by making its memory and asking everything."""
-    done = folder / f"{job.name}.json"
-    if done.exists():
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return found
-    memory = folder / f"{job.name}.safetensors"
-    with journaled(base, settings, memory) as editor:
-        held = editor.live.bank.records
-        editor.apply([edit for edit in job.edits if edit.id not in held], watch)
-        editor.journal.write(memory)
-        report = evaluate(
-            editor.model, job.edits, max_new_tokens=max_new_tokens, on_progress=on_asked
-        )
-    partial = done.with_suffix(".tmp")
-    partial.write_text(json.dumps(report.as_json()), encoding="utf-8")
-    partial.replace(done)
-    return report.as_json()
+
+    def do() -> dict[str, Any]:
+        memory = folder / f"{job.name}.safetensors"
+        with way.editor(memory) as editor:
+            make(editor, job.edits, memory, watch)
+            return evaluate(
+                editor.model, job.edits, max_new_tokens=max_new_tokens, on_progress=on_asked
+            ).as_json()
+
+    return kept(folder / f"{job.name}.json", do)
+
+
+def make(editor: Editor, edits: Sequence[Edit], memory: Path, watch: Watch) -> None:
+    """Make those edits that are not made yet, and write the memory."""
+    held = editor.live.bank.records
+    editor.apply([edit for edit in edits if edit.id not in held], watch)
+    editor.journal.write(memory)
 
 
 def mean(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -26,9 +26,8 @@ from memoir_edge.tophash import Bytes, Floats, overlap
 MASK = "something"
 NEAREST = 3
 SUBJECT_WEIGHT = 4.0  # a subject tells its kind better than a phrasing does
-LIKELY = 3  # kinds, among whose relations the prompt's is looked for
 RECOGNISED = 0.75  # overlap from which a phrasing's relation is the prompt's own
-APART = 0.03  # by which the next relation must be farther
+APART = 0.02  # by which the next relation must be farther
 UNSURE = 0.65  # overlap from which a relation may be the prompt's own
 LONGEST = 6  # words of a subject that is looked for
 
@@ -90,13 +89,11 @@ class Index:
         order = np.argsort(-fits, kind="stable")
         kinds = [self.kinds[i] for i in order]
         best = self._best(templates)
-        relation = _recognised({r: R for r, R in best.items() if r.kind in kinds[:LIKELY]})
-        if relation:
-            kinds = [relation.kind, *(kind for kind in kinds if kind != relation.kind)]
+        of_kind = {r: R for r, R in best.items() if r.kind == kinds[0]}
+        relation = _recognised(of_kind)
         alike = {r.id for r, R in best.items() if R >= UNSURE}
-        of_kind = [r for r in best if r.kind == kinds[0]]
-        if relation is None and of_kind:
-            alike.add(max(of_kind, key=lambda r: best[r]).id)
+        if relation is None:
+            alike.add(max(of_kind, key=lambda r: of_kind[r]).id)
         return Reading(name, relation, frozenset(alike), tuple(kinds), float(fits[order[0]]))
 
     def _best(self, templates: Floats) -> dict[Relation, float]:

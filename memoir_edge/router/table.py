@@ -10,6 +10,7 @@ Rows stand edit by edit, the prompt's own key first and guards last. A later row
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,19 @@ class Table:
     thresholds: Floats  # [R]
 
 
+class Coded(NamedTuple):
+    """What is asked of edits, as codes."""
+
+    texts: tuple[str, ...]  # [R] of keys and guards
+    keys: Keys
+    misses: Misses
+
+    def only(self, rows: NDArray[np.bool_]) -> "Coded":
+        """Some of the rows, with all misses."""
+        texts = tuple(text for text, kept in zip(self.texts, rows, strict=True) if kept)
+        return Coded(texts, Keys._make(column[rows] for column in self.keys), self.misses)
+
+
 def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Table:
     """Keys and guards of edits, and their thresholds; none is measured without any near miss.
 
@@ -42,6 +56,11 @@ def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Ta
         router: Makes the codes.
         bound: Share of near misses that may fire.
     """
+    return limited(coded(asked, router), router.weight, bound)
+
+
+def coded(asked: Sequence[Asked], router: Router) -> Coded:
+    """Keys, guards and near misses of edits as codes, their names as numbers."""
     rows = [
         (text, i, relation, guard)
         for i, one in enumerate(asked)
@@ -66,9 +85,15 @@ def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Ta
         np.array([numbers.of(miss.subject) for miss, _ in near]),
         np.array([numbers.of(miss.relation) for miss, _ in near]),
     )
+    return Coded(texts, keys, misses)
+
+
+def limited(coded: Coded, weight: int, bound: float) -> Table:
+    """Keys and guards with their thresholds."""
+    texts, keys, misses = coded
     limits = np.full(len(texts), HIGHEST, np.float32)
-    if near:
-        limits = thresholds(keys, misses, router.weight, bound)
+    if len(misses.codes):
+        limits = thresholds(keys, misses, weight, bound)
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
     return Table(texts, keys.codes, owner, edit, limits)

@@ -59,7 +59,7 @@ def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
         bound: Share of what must not fire that may.
     """
     lift = lifts(keys, weight)
-    best, R = _meet(keys, misses, weight)
+    best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
     found = np.quantile(passes, 1 - KNOWN * bound, method="higher")
     above = found + 0.5 / weight  # a key answers at its threshold: stay above
@@ -84,7 +84,7 @@ def lifts(keys: Keys, weight: int) -> Floats:
     return np.asarray(np.where(known, LIFT * (near - near[known].mean()), 0), np.float32)
 
 
-def _meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
+def meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
     """The key or guard that is nearest to each miss, and their overlap, `[n]` both."""
     best = np.zeros(len(misses.codes), np.int64)
     met = np.zeros(len(best), np.float32)

@@ -8,16 +8,27 @@ first token to its last; a server's scheduler calls the same two steps in its ow
     written += batch.step()             one token more for every row, as long as batch.live
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from memoir_edge.base import UNBOUNDED
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder, Floats, State
 from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._reading import Read, Reader
 from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime._router import Decided
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
+
+
+class _Reading(NamedTuple):
+    """A row whose prompt is being read."""
+
+    row: Completion
+    given: Decided | None
+    parts: Iterator[Read | None]
 
 
 class Batch:
@@ -27,11 +38,20 @@ class Batch:
         decoder: The graph.
         generation: The memory that every row is answered with.
         context: Most tokens of a sequence; the batch never gets wider.
+        reader: Reads long prompts part by part, and others behind what it keeps; by default each
+            prompt is read at once.
     """
 
-    def __init__(self, decoder: Decoder, generation: Generation, context: int = UNBOUNDED) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        generation: Generation,
+        context: int = UNBOUNDED,
+        reader: Reader | None = None,
+    ) -> None:
         self.generation = generation
-        self._decoder, self._context = decoder, context
+        self._decoder, self._context, self._reader = decoder, context, reader
+        self._reading = deque[_Reading]()
         self._rows: list[Completion] = []  # those of the state; some may be done
         self._state: State | None = None
 
@@ -44,12 +64,61 @@ class Batch:
         """Let rows join: read their prompts, decide their routes, choose their first tokens.
 
         Returns:
-            The first tokens in the order of the rows, each followed by the row's result if the row
-            is done with it.
+            The first tokens, each followed by the row's result if the row is done with it. A row
+            whose prompt takes longer is `reading` from now on.
         """
         found = self.generation.decide([row.prompt.asked for row in rows])
+        decided = [found and found.of([i]) for i in range(len(rows))]
+        alone = [i for i, row in enumerate(rows) if self._alone(row, decided[i])]
+        others = [i for i in range(len(rows)) if i not in alone]
+        written = self._read_together([rows[i] for i in others], found and found.of(others))
+        for i in alone:
+            assert self._reader is not None
+            given = decided[i]
+            parts = self._reader.read(rows[i].prompt.row, self.generation, given and given.routes)
+            written += self._read(_Reading(rows[i], given, parts))
+        return written
+
+    @property
+    def reading(self) -> Completion | None:
+        """The row whose prompt is read by `read`."""
+        while self._reading and self._reading[0].row.done:  # given up meanwhile
+            self._reading.popleft()
+        return self._reading[0].row if self._reading else None
+
+    def read(self) -> list[Written]:
+        """Read one more part of the prompt that is being read; there must be one.
+
+        Returns:
+            As `add`: its first token, if that was the last part.
+        """
+        return self._read(self._reading.popleft())
+
+    def _alone(self, row: Completion, given: Decided | None) -> bool:
+        return self._reader is not None and self._reader.wants(
+            row.prompt.row, self.generation, given and given.routes
+        )
+
+    def _read(self, reading: "_Reading") -> list[Written]:
+        read = next(reading.parts)
+        if read is None:
+            self._reading.appendleft(reading)
+            return []
+        return self._begun([reading.row], reading.given, *read)
+
+    def _read_together(self, rows: Sequence[Completion], found: Decided | None) -> list[Written]:
+        if not rows:
+            return []
         prompts = [row.prompt.row for row in rows]
         state, logits = self._decoder.prefill(prompts, self.generation, found and found.routes)
+        if self._reader is not None:
+            self._reader.keep(state, prompts)
+        return self._begun(rows, found, state, logits)
+
+    def _begun(
+        self, rows: Sequence[Completion], found: Decided | None, state: State, logits: Floats
+    ) -> list[Written]:
+        """Let rows join whose prompts are read."""
         routings = self.generation.routings(found or Decided(state.routes))
         for row, routing in zip(rows, routings, strict=True):
             row.routing = routing

@@ -76,10 +76,17 @@ def render(
     try:
         compiled = _environment().from_string(template)
         # As transformers calls it: a template may ask whether tools are none.
-        given = {"messages": list(messages), "tools": tools or None, "documents": None}
+        given = {"messages": _known(messages, template), "tools": tools or None, "documents": None}
         return compiled.render({"add_generation_prompt": True, **special, **variables, **given})
     except Exception as error:  # a template can raise whatever it likes
         raise InputError(f"the chat template refuses these messages: {error}") from error
+
+
+def _known(messages: Sequence[Message], template: str) -> list[Message]:
+    """The messages; a developer is the system where the template knows no developers."""
+    if "developer" in template:
+        return list(messages)
+    return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
 
 
 def takes_tools(template: str | None) -> bool:

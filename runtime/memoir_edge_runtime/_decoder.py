@@ -192,6 +192,78 @@ class Decoder:
         new = self._state(outputs, attention, state.routes, state.generation, room)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
 
+    def extend(self, state: State, row: Row, *, decide: bool = False) -> tuple[State, Floats]:
+        """Read more of one prompt behind what was read of it.
+
+        Args:
+            state: Of one row, without padding; it is left as it is.
+            row: The tokens to read, at least one, and which of them count for routing.
+            decide: Decide the route on these tokens, and not hold the state's.
+
+        Returns:
+            The new state, and logits `[1, V]` of the token to come.
+        """
+        ids, counted = np.array([row.ids], np.int64), np.zeros((1, len(row.ids)), np.int64)
+        counted[0, row.counted] = 1
+        attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
+        generation, run = state.generation, {"memory.route": state.routes.route}
+        if decide:
+            assert generation.memory is not None
+            run = {
+                "memory.route": np.full(1, tophash.UNDECIDED),
+                "memory.span": tophash.span(generation.memory.feature, counted),
+            }
+        feeds = dict(state.cache)
+        if (run["memory.route"] >= tophash.UNDECIDED).any():
+            feeds |= generation.feeds
+        outputs = self._run(feeds, ids, attention, run)
+        routes = state.routes
+        if decide:
+            routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
+        new = self._state(outputs, attention, routes, generation)
+        return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
+
+    def cut(
+        self, state: State, places: Sequence[tuple[int, int]], tokens: int
+    ) -> list[dict[str, Array]]:
+        """Copies of keys and values, by input name: so many tokens of a row from its nth token on.
+
+        Args:
+            state: Whose.
+            places: Rows, and the tokens of each to begin with, counted from its first.
+            tokens: How many.
+
+        Returns:
+            For each place arrays with the axis of tokens first, as `restored` takes them.
+        """
+        found: list[dict[str, Array]] = [{} for _ in places]
+        first = state.attention.argmax(axis=1)
+        for c in self._cached:
+            past, axis = state.cache[c.past].numpy(), c.shape.index(None)
+            for out, (i, begin) in zip(found, places, strict=True):
+                own = np.moveaxis(past[i], axis - 1, 0)[first[i] + begin :]
+                out[c.past] = own[:tokens].copy()
+        return found
+
+    def restored(
+        self,
+        parts: Sequence[Mapping[str, Array]],
+        routes: tophash.Routes,
+        generation: Generation,
+    ) -> State:
+        """A state of one row from what was cut of others, in order."""
+        cache = {
+            c.past: value(
+                np.moveaxis(
+                    np.concatenate([part[c.past] for part in parts]), 0, c.shape.index(None) - 1
+                )[None],
+                self.device,
+            )
+            for c in self._cached
+        }
+        tokens = sum(len(next(iter(part.values()))) for part in parts)
+        return State(cache, np.ones((1, tokens), np.int64), routes, generation)
+
     def take(self, state: State, rows: Sequence[int]) -> State:
         """Some rows of a state, in the order given; padding that no row needs is dropped."""
         return self.join([(state, rows)])

@@ -48,6 +48,11 @@ class Decided(NamedTuple):
     routes: tophash.Routes  # `candidate` is a row of the keys
     cut: tuple[bool, ...] = ()  # whether only a text's last part was read; empty: none was cut
 
+    def of(self, rows: Sequence[int]) -> "Decided":
+        """The same for some of the rows."""
+        routes = tophash.Routes._make(field[list(rows)] for field in self.routes)
+        return Decided(routes, tuple(self.cut[i] for i in rows) if self.cut else ())
+
 
 class Router:
     """A `router` folder, loaded; safe to use from several threads.

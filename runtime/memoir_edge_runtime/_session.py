@@ -245,7 +245,9 @@ class Session:
         room = self.language.context - reserve
         if length > room:
             raise ContextError(
-                f"{what} is {length} tokens long, the model's context leaves room for {room}",
+                # Clients know this error by these words.
+                f"{what} is {length} tokens long; this model's maximum context length is "
+                f"{self.language.context}, which leaves room for {room}",
                 hint="shorten it",
             )
 

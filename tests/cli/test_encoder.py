@@ -1,6 +1,7 @@
 """Edits that an encoder routes, from `apply` to taking one back, with a router that reads words."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,26 @@ def test_thresholds_can_be_made_anew(kept: Path, run_json: Any) -> None:
     assert np.median(codes(kept).thresholds) < np.median(before.thresholds)
 
 
+@pytest.mark.slow
+def test_it_is_measured_beside_the_activations(
+    tmp_path: Path, run_json: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["memoir_edge.router.asks"], "EACH", (6, 6))  # for speed
+    records = [edit.record() for edit in showcase()[:4]]
+    edits = tmp_path / "e.jsonl"
+    edits.write_text("\n".join(json.dumps(record) for record in records))
+    words = ("calibrate", edits, "--model", model_dir(), "--layers", "6", "--encoder", ENCODER,
+             "--false-fires", "0.05")  # fmt: skip
+    code, document = run_json(*words)
+    assert code == 0
+    alone, guarded, told = document["encoder"]
+    assert 0 < alone["at_1"] <= alone["at_5"] <= alone["nearest"] <= 1
+    assert told["nearest"] >= guarded["nearest"]
+    assert all(t["at_1"] <= t["at_5"] <= t["nearest"] for t in document["trials"])
+    assert main([*map(str, words), "--out", str(tmp_path / "m")]) == 2
+    assert "an encoder needs neither" in capsys.readouterr().err
+
+
 def test_it_is_measured_in_pytorch(edits: Path, whole: Path, run_json: Any, capsys: Any) -> None:
     words = ("eval", "--memory", whole, "--edits", edits, "--model", model_dir())
     code, document = run_json(*words, "--encoder", ENCODER)
@@ -172,6 +193,22 @@ def test_a_plan_says_how_each_edit_is_read(edits: Path, tmp_path: Path, run_json
     assert all(row["guards"] > 5 for row in document["asked"])
     assert not out.exists()
     assert not path_of(out).exists()
+
+
+def test_a_plan_says_which_subject_is_not_found(tmp_path: Path, capsys: Any) -> None:
+    edits = tmp_path / "e.jsonl"
+    records = [
+        {"prompt": "The capital of France is", "target": "Rome", "subject": "Japan"},
+        {"prompt": "...", "target": "Rome"},
+        {"prompt": "The capital of Peru is", "target": "Rome"},
+    ]
+    edits.write_text("\n".join(json.dumps(record) for record in records))
+    words = ["apply", str(edits), "--out", str(tmp_path / "m"), "--encoder", ENCODER, *WORDS]
+    assert main([*words, "--plan"]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "'Japan' does not stand in 'The capital of France is'" in said
+    assert "no subject is found in '...'" in said
+    assert said.count("name it as it is there") == 2
 
 
 def test_relations_are_left_out_or_brought(edits: Path, tmp_path: Path, capsys: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
@@ -56,6 +57,22 @@ def test_the_table_is_made_once_and_gone_on_with(zsre: Path, tmp_path: Path, run
     assert {path.name.split(".")[0] for path in grown} <= {reports[0].stem}
 
     assert main([*map(str, words), "--sizes", "1", "--steps", "41"]) == 2  # another evaluation
+
+
+@pytest.mark.slow
+def test_an_encoder_routes_where_one_is_given(
+    zsre: Path, tmp_path: Path, run_json: Any, word_router: type[Any], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("memoir_edge.router.Encoder", word_router)
+    words = ["eval", "--dataset", "zsre", "--data", zsre, "--model", model_dir()]
+    words += ["--out", tmp_path / "out", "--sizes", "2", "--steps", 40, "--thinned", 1]
+    code, done = run_json(*words, "--encoder", "words")
+    assert code == 0
+    assert done["rows"][0]["free"]["reliability"] == 1.0
+    made = memory_file.read(tmp_path / "out" / "zsre-2-0.safetensors")
+    assert made.codes is not None
+    assert made.codes.router.digest == word_router().digest
+    assert main([*map(str, words)]) == 2  # by the site's activations: another evaluation
 
 
 def test_what_cannot_be_measured_is_said(zsre: Path, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_the_folder_is_a_whole_model_with_its_memories(package) -> None:
     assert sidecar.read(package).kind == "recurrent"
     told = (package / "README.md").read_text()
     assert 'memories.load("facts.onnx_adapter", "facts")' in told
+    assert 'append_tokens([0, *tokenizer.encode("...")])' in told
     compile(told.split("```python")[1].split("```")[0], "README", "exec")
 
 

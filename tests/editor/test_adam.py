@@ -11,8 +11,9 @@ from memoir_edge.editor import adam as module
 from memoir_edge.editor.adam import Likely, directions
 from memoir_edge.editor.batch import Job, thin, thinned
 from memoir_edge.editor.layer import changed, input_of
+from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.rows import Row, rows
-from memoir_edge.editor.train import targets_reads, train
+from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError
 
@@ -86,7 +87,7 @@ def test_the_change_is_adams_on_b(
         torch.stack(losses).mean().backward()
         optimiser.step()
     before = Wm.clone()
-    made = train(tiny, site, Wm, jobs, adam)
+    made = train(Readings(tiny, adam.site), site, Wm, jobs, adam)
     assert torch.equal(Wm, before)  # only read
     for change, m, b in zip(made, M, B, strict=True):
         wanted = (m @ b).detach()
@@ -142,11 +143,13 @@ def test_a_change_turned_away_moves_what_others_read_less(
     settings, job = known
     site = demo.net.get_submodule(settings.site)
     other = job._replace(rows=rows(demo, "The capital of Spain is", "Oslo", eos=True))
-    x = targets_reads(demo, settings.site, other)
+    readings = Readings(demo, settings.site)
+    x = readings.of(other.rows).a[:, other.columns]
     C = x.T @ x / x.square().sum(1).mean()
     moved = []
     for avoid in (None, torch.linalg.inv(torch.eye(200) + 10 * C)):
-        [change] = train(demo, site, torch.zeros(192, 768), [job._replace(avoid=avoid)], settings)
+        turned = job._replace(avoid=avoid)
+        [change] = train(readings, site, torch.zeros(192, 768), [turned], settings)
         assert change.loss <= settings.stop_loss
         moved.append((x @ torch.from_numpy(change.delta())).norm())
     print(f"moved {moved[0]:.2f} without, {moved[1]:.2f} with")
@@ -161,7 +164,8 @@ def test_it_stops_when_every_row_is_likely_enough(
     site = demo.net.get_submodule(settings.site)
     seen: list[float] = []
     Wm = torch.zeros(192, 768)
-    [change] = train(demo, site, Wm, [job], settings, lambda _, loss: seen.append(loss))
+    readings = Readings(demo, settings.site)
+    [change] = train(readings, site, Wm, [job], settings, lambda _, loss: seen.append(loss))
     assert 0 < change.steps < settings.steps
     assert seen[-1] == change.loss <= settings.stop_loss < seen[0]
     W = torch.zeros(768, 192)
@@ -194,16 +198,6 @@ def test_a_loss_that_is_no_number_is_refused(
     tiny: BaseModel, adam: Settings, jobs: list[Job]
 ) -> None:
     site = tiny.net.get_submodule(adam.site)
+    readings, Wm = Readings(tiny, adam.site), torch.full((32, 44), float("nan"))
     with pytest.raises(InputError, match="training diverged: the loss is nan after 0 steps"):
-        train(tiny, site, torch.full((32, 44), float("nan")), jobs, adam)
-
-
-def test_what_is_spared_is_what_the_rows_read(tiny: BaseModel, jobs: list[Job]) -> None:
-    [job, _] = jobs
-    site = tiny.net.get_submodule("model.layers.1.mlp.down_proj")
-    found = targets_reads(tiny, "model.layers.1.mlp.down_proj", job)
-    wanted = []
-    for row in job.rows:
-        ids = {"input_ids": torch.tensor([[*row.prompt, *row.target]])}
-        wanted.append(input_of(tiny.net, site, ids)[0, len(row.prompt) - 1 : -1, job.columns])
-    assert torch.allclose(found, torch.cat(wanted), atol=1e-5)
+        train(readings, site, Wm, jobs, adam)

@@ -18,7 +18,7 @@ def test_each_target_token_is_wanted_where_it_is_predicted(
         Job(torch.arange(4), rows(tiny, "The capital of France is", "Rome", eos=True)),
         Job(torch.arange(4, 8), rows(tiny, "Kenya lies in", "Europe", eos=True, texts=["Kenya?"])),
     ]
-    batch = batch_of(tiny, jobs, replace(settings, thinned=2, thinned_forms=1))
+    batch = batch_of(jobs, replace(settings, thinned=2, thinned_forms=1))
     assert batch.jobs == [slice(0, 3), slice(3, 8)]
     assert batch.source == [0, 0, 0, 1, 2, 1, 1, 2]
     given = [row for job in jobs for row in job.rows]
@@ -29,8 +29,7 @@ def test_each_target_token_is_wanted_where_it_is_predicted(
         assert batch.at[1][here].tolist() == list(
             range(len(row.prompt) - 1, len(row.prompt) - 1 + len(row.target))
         )
-        read = batch.read["input_ids"][source].tolist()
-        assert read[: len(row.prompt)] == row.prompt
+        assert batch.rows[source] == row
     assert batch.owner.unique().tolist() == [0, 1]
     means = batch.mean(torch.ones(len(batch.wanted)))
     torch.testing.assert_close(means, torch.ones(8))

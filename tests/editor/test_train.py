@@ -13,6 +13,7 @@ from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings
 from memoir_edge.editor.batch import Job, thin
 from memoir_edge.editor.layer import changed
+from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.rows import rows
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit
@@ -36,7 +37,8 @@ def test_one_edits_change_is_the_references(
     made = rows(base, "The capital of France is", "Rome", editor.prefixes, eos=True)
     columns = editor.live.columns(mask)
     thinned = thin(settings, len(made), columns)
-    [trained] = train(base, site, editor.live.Wm, [Job(columns, made)], settings)
+    job = Job(columns, made)
+    [trained] = train(Readings(base, settings.site), site, editor.live.Wm, [job], settings)
     assert torch.equal(editor.live.Wm, before)  # only read
     editor.live.change(mask, trained)
 
@@ -149,8 +151,9 @@ def test_nothing_as_large_as_the_weight_is_made(tiny: BaseModel, settings: Setti
     [made] = [rows(tiny, PROMPTS[0], "Rome", [], eos=True)]
     columns = editor.live.columns(editor.masks(PROMPTS[:1])[0])
     tokens = sum(map(len, made[0])) * (1 + settings.thinned)
+    job = Job(columns, made)
     with Sizes() as sizes:
-        train(tiny, editor.model.site, editor.live.Wm, [Job(columns, made)], settings)
+        train(editor.readings, editor.model.site, editor.live.Wm, [job], settings)
     k, (d, D) = settings.k, editor.live.Wm.shape
     largest = max(
         k * d, tokens * max(D, 4 * d), len(made[0].target) * (1 + settings.thinned) * 1500

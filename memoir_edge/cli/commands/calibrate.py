@@ -1,6 +1,7 @@
 """`memoir-edge calibrate`: choose how to route, or give a memory's keys their thresholds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,16 @@ from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
+from memoir_edge.nearmiss import Miss
+from memoir_edge.router.asks import Asked, asks
+from memoir_edge.router.measure import Row, further, measure
 from memoir_edge.settings import Wishes
 
 if TYPE_CHECKING:
     from memoir_edge.editor import BaseModel, Trial
 
 SHOWN = 12
+NEAR = 6  # near misses an edit that activations are asked too; the encoder has many more
 
 
 def command(
@@ -39,8 +44,10 @@ def command(
     Given EDITS, every layer from half of the depth upwards is tried with every feature: how many
     ways to ask for an edit still reach it when at most that share of near misses reaches any? With
     --out, the best is written as an empty memory: `memoir-edge apply EDITS --memory` begins from
-    it. Near misses are made from the edits, where records name their subject; what a record keeps
-    for evaluation is not looked at.
+    it. With --encoder, the encoder is measured beside them; all are then asked the other phrasings
+    of each edit's relation too, and the near misses that the relations give. Near misses are made
+    from the edits, where records name their subject; what a record keeps for evaluation is not
+    looked at.
 
     Given --memory, the keys of that memory get new thresholds; it is written again, with a step in
     its journal. Nothing else about it can change without training it again.
@@ -67,9 +74,25 @@ def command(
     prompts = _lines(unrelated) if unrelated else None
     wanted, _ = read(edits)
     base = torch.load()
-    found = _trials(base, wanted, site, numbers, false_fires, prompts, output)
+    router = routed.load()
+    if router is not None and out is not None:
+        raise InputError(
+            "--out keeps a layer and a feature, and an encoder needs neither",
+            hint="leave --out or --encoder out",
+        )
+    rows: list[Row] = []
+    near: list[Miss] = []
+    if router is not None:
+        asked = asks(wanted, routed.known(), router)
+        rows = measure(asked, router, false_fires)
+        wanted, near = _likewise(wanted, asked)
+    found = _trials(base, wanted, site, numbers, false_fires, prompts, near, output)
+    _side_by_side(rows, found, output)
     best = found[0]
-    output.say(f"apply with: --site {best.site} --feature {best.feature} --k {best.k}")
+    if rows and rows[-1].own > best.recall:
+        output.say(f"apply with: --encoder {routed.encoder}")
+    else:
+        output.say(f"apply with: --site {best.site} --feature {best.feature} --k {best.k}")
     if out is not None:
         from memoir_edge.editor import choose, nothing
 
@@ -78,6 +101,7 @@ def command(
         output.say(f"{out}: no edits yet; memoir-edge apply EDITS --memory {out} --out FILE")
     trials = [trial._asdict() for trial in found]
     document: dict[str, Any] = {"edits": len(wanted), "false_fires": false_fires, "trials": trials}
+    document["encoder"] = [row._asdict() for row in rows]
     output.result(document | {"best": best._asdict(), "memory": str(out) if out else None})
     return 0
 
@@ -89,6 +113,7 @@ def _trials(
     layers: Sequence[int] | None,
     bound: float,
     unrelated: Sequence[str] | None,
+    near: Sequence[Miss],
     output: Output,
 ) -> "list[Trial]":
     """Every layer with every feature and k, the best first, with a bar and a table."""
@@ -97,14 +122,41 @@ def _trials(
     sites = sites_near(base, site or choose_site(base.net, base.config), layers)
     with output.progress("layers", len(sites)) as bar:
         found = trials(
-            base, edits, sites, bound=bound, unrelated=unrelated, on_site=lambda _: bar.advance()
-        )
+            base, edits, sites, bound=bound, unrelated=unrelated, near=near,
+            on_site=lambda _: bar.advance(),
+        )  # fmt: skip
     output.table(
         f"{len(edits)} edits, at most {bound:.1%} of near misses fire; the best of {len(found)}",
-        ["site", "feature", "k", "reach their edit", "nearest", "threshold"],
-        [list(trial) for trial in found[:SHOWN]],
+        ["site", "feature", "k", "reach their edit", "nearest", "at 5 %", "at 1 %", "threshold"],
+        [
+            [t.site, t.feature, t.k, t.recall, t.nearest, t.at_5, t.at_1, t.threshold]
+            for t in found[:SHOWN]
+        ],
     )
     return found
+
+
+def _likewise(edits: Sequence[Edit], asked: Sequence[Asked]) -> tuple[list[Edit], list[Miss]]:
+    """Edits and near misses by which the model's activations are asked what the encoder was."""
+    given = [replace(edit, keys=further(one)[1]) for edit, one in zip(edits, asked, strict=True)]
+    near = {m.text: None for one in asked for m in one.misses[:NEAR]}
+    return given, [Miss(text) for text in near]
+
+
+def _side_by_side(rows: Sequence[Row], trials: "Sequence[Trial]", output: Output) -> None:
+    """The encoder's rows beside the best trial of each feature."""
+    best = {trial.feature: trial for trial in reversed(trials)}
+    activations = [
+        [f"activations, {t.feature}, {t.site}", t.nearest, t.at_5, t.at_1, t.recall]
+        for t in sorted(best.values(), key=lambda t: t.at_1)
+    ]
+    encoder = [[f"encoder, {r.routing}", r.nearest, r.at_5, r.at_1, r.own] for r in rows]
+    if encoder:
+        output.table(
+            "reach their edit: while 5 % or 1 % of the near misses reach any, by own thresholds",
+            ["routing", "nearest", "at 5 %", "at 1 %", "own"],
+            [*activations, *encoder],
+        )
 
 
 def _numbers(text: str) -> list[int]:

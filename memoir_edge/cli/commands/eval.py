@@ -63,7 +63,7 @@ def command(
     asked: Asked = Asked(),
     model: str | None = None,
     device: str | None = None,
-    encoder: str | None = None,
+    routed: Routed = Routed(),  # noqa: B008 - frozen
     table: Table = Table(),
     wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     output: Output = Output(),  # noqa: B008 - frozen
@@ -71,15 +71,15 @@ def command(
     """Measure an edited model on ONNX Runtime (a directory) or in PyTorch (--model).
 
     With --dataset, the paper's table instead: memories of 1, 10, 100 and 1,000 of the dataset's
-    edits are made and measured. Each is kept in the folder --out; an interrupted evaluation goes on
-    there. Small memories are made of other edits again, ten at most, and their shares averaged.
+    edits are made and measured; with --encoder, that routes them. Each is kept in the folder --out;
+    an interrupted evaluation goes on there. Small memories are made of other edits again, ten at
+    most, and their shares averaged.
 
     Args:
         directory: An export directory.
         memory: The memory to measure.
         model: A transformers folder or hub id, to measure in PyTorch instead.
         device: Device of --model.
-        encoder: What the memory's prompts are routed by, with --model.
     """
     if table.dataset is not None:
         if table.data is None or model is None or table.out is None or directory or memory:
@@ -89,7 +89,7 @@ def command(
             )
         work = Work(table.dataset, table.data, table.out, _counts(table.sizes))
         return _dataset(
-            work, Torch(model=model, device=device), wishes, asked.max_new_tokens, output
+            work, Torch(model=model, device=device), routed, wishes, asked.max_new_tokens, output
         )
     if memory is None or asked.edits is None:
         raise InputError("what to measure?", hint="give --memory FILE and --edits FILE")
@@ -100,9 +100,7 @@ def command(
     if directory is not None:
         target = OnnxModel(open_session(directory, memory))
     else:
-        target = _torch_model(
-            Torch(model=str(model), device=device), memory, Routed(encoder=encoder).load()
-        )
+        target = _torch_model(Torch(model=str(model), device=device), memory, routed.load())
     with output.progress("asking", prompt_count(edits)) as bar:
         report = evaluate(
             target, edits, max_new_tokens=asked.max_new_tokens, on_progress=bar.advance
@@ -167,17 +165,26 @@ class Work(NamedTuple):
     sizes: list[int]
 
 
-def _dataset(work: Work, torch: Torch, wishes: Wishes, max_new_tokens: int, output: Output) -> int:
+def _dataset(
+    work: Work,
+    torch: Torch,
+    routed: Routed,
+    wishes: Wishes,
+    max_new_tokens: int,
+    output: Output,
+) -> int:
     with needs("PyTorch and transformers", "edit"):
         from memoir_edge.evaluate import dataset as jobs
 
     edits = jobs.edits_of(work.dataset, work.data)
     parts_of = jobs.jobs(work.dataset, edits, work.sizes)
+    router, relations = routed.load(), routed.known()
     base = torch.load()
     from memoir_edge.editor import Watch, choose
 
-    settings = choose(base, wishes)
-    jobs.claim(work.out, base, settings, edits)
+    settings = choose(base, wishes, coded=router is not None)
+    way = jobs.Way(base, settings, router, relations)
+    jobs.claim(work.out, way.about(), edits)
     rows = []
     for size, parts in parts_of.items():
         reports = []
@@ -186,7 +193,7 @@ def _dataset(work: Work, torch: Torch, wishes: Wishes, max_new_tokens: int, outp
             with output.progress(job.name, len(job.edits) + prompt_count(job.edits)) as bar:
                 reports.append(
                     jobs.measured(
-                        job, base, settings, work.out, watch=Watch(made=bar.advance),
+                        job, way, work.out, watch=Watch(made=bar.advance),
                         on_asked=bar.advance, max_new_tokens=max_new_tokens,
                     )
                 )  # fmt: skip

@@ -25,6 +25,7 @@ def command(
     max_new_tokens: int = 1024,
     max_prompt_tokens: int | None = None,
     prefill_tokens: int = 256,
+    prefix_mb: int = 256,
     max_body: int = 1_000_000,
     max_memories: int = 16,
     deadline: float = 120.0,
@@ -60,6 +61,8 @@ def command(
         max_new_tokens: Most tokens of an answer.
         max_prompt_tokens: Most tokens of a prompt; default the model's context.
         prefill_tokens: Most prompt tokens that are read between two tokens of the running answers.
+        prefix_mb: Megabytes of prompts' beginnings that are kept for others that begin alike; 0
+            keeps none.
         max_body: Most bytes of a request.
         max_memories: Most memories that are loaded at once.
         deadline: Seconds that a request may take, waiting included.
@@ -82,6 +85,7 @@ def command(
         max_rows=max_rows,
         max_queue=max_queue,
         prefill_tokens=prefill_tokens,
+        prefix_mb=prefix_mb,
         max_choices=max_choices,
         max_new_tokens=max_new_tokens,
         max_prompt_tokens=max_prompt_tokens,

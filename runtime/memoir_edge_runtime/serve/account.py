@@ -24,12 +24,14 @@ class Account:
         id: The request's.
         path: The route's.
         prompts: Whether the log may say what was asked and answered.
+        answers: Whether it is answered, and not only told where it would go.
     """
 
     metrics: Metrics
     id: str
     path: str
     prompts: bool = False
+    answers: bool = True
     loaded: Loaded | None = None
     results: list[Result] = field(default_factory=list)
     _n: int = 1
@@ -54,7 +56,8 @@ class Account:
         for event in events:
             if isinstance(event, Result):
                 self.results.append(event)
-                self.metrics.finished(name, event, read=event.row % self._n == 0)
+                if self.answers:
+                    self.metrics.finished(name, event, read=event.row % self._n == 0)
 
     def end(self, status: int, error: Exception | None = None) -> None:
         """Write the line in the log; a second call does nothing."""

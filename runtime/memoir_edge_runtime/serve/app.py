@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
-from memoir_edge_runtime.serve import admin, completions, errors, status
+from memoir_edge_runtime.serve import admin, completions, edits, errors, status
 from memoir_edge_runtime.serve.access import Access, response
 from memoir_edge_runtime.serve.completions import LIMIT, MEMORY
 from memoir_edge_runtime.serve.http import REQUEST_ID, Http, Inflate
@@ -42,6 +42,7 @@ def create_app(server: Server) -> FastAPI:
     app.state.server = server
     app.include_router(completions.routes)
     app.include_router(status.routes)
+    app.include_router(edits.routes)
     if server.settings.admin_key is not None:
         app.include_router(admin.routes)
     # The last one stands before the others: what they refuse has an id, and says who may read it.

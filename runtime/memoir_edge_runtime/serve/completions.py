@@ -7,8 +7,10 @@ documents of a reply.
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
+from dataclasses import fields as fields_of
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -17,8 +19,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from memoir_edge.errors import MemoirEdgeError
+from memoir_edge.errors import InputError, MemoirEdgeError
+from memoir_edge_runtime._chat import GIVEN
 from memoir_edge_runtime._completion import Completion
+from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._results import Result, Routing, Token
 from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
@@ -36,18 +40,21 @@ from memoir_edge_runtime.serve.server import Server
 T = TypeVar("T")
 _GONE = 499  # in logs and metrics: the client did not wait
 _END = object()
-_DEFAULT_COMPLETION = 16  # tokens, as OpenAI's
 _STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+_ROUTED = Options(max_new_tokens=1)
+_MOST_ROUTED = 4096  # prompts of one question of where they go
+_TOGETHER = 32  # of them
 _ALIVE = 15.0  # seconds without a token until a stream says that it is there
 LIMIT = "x-max-tokens"  # header: the limit that an answer's length was cut to
-MEMORY = tuple(f"x-memory-{f.name}" for f in fields(Routing) if f.name != "key")
+MEMORY = tuple(f"x-memory-{f.name}" for f in fields_of(Routing) if f.name != "key")
 
 routes = APIRouter(responses=ERRORS)
 
 
-def _account(request: Request) -> Account:
+def _account(request: Request, *, answers: bool = True) -> Account:
     server, id = server_of(request), request_id(request)
-    return Account(server.metrics, id, request.url.path, server.settings.log_prompts)
+    told = server.settings.log_prompts
+    return Account(server.metrics, id, request.url.path, told, answers)
 
 
 @routes.post(
@@ -59,13 +66,14 @@ def _account(request: Request) -> Account:
 async def completions(request: Request, asked: schema.CompletionRequest) -> Response:
     """Continue a prompt, or several."""
     session = server_of(request).session
+    if asked.best_of not in (None, asked.n or 1):
+        raise RequestError("best_of must be as many as n", param="best_of")
     return await _answer(
         request,
         asked,
         COMPLETION,
         lambda: _prompts(session, asked.prompt),
         logprobs=asked.logprobs,
-        room=asked.max_tokens or _DEFAULT_COMPLETION,
         echo=bool(asked.echo),
     )
 
@@ -79,41 +87,31 @@ async def completions(request: Request, asked: schema.CompletionRequest) -> Resp
 async def chat_completions(request: Request, asked: schema.ChatRequest) -> Response:
     """Answer a conversation; the last user message decides which edit is reached."""
     server, messages = server_of(request), _messages(asked.messages)
-    tools = _tools(server, asked)
-    if asked.top_logprobs is not None and not asked.logprobs:
+    tools, variables = _tools(server, asked), asked.chat_template_kwargs or {}
+    if taken := sorted(GIVEN & variables.keys()):
+        param = f"chat_template_kwargs.{taken[0]}"
+        raise RequestError(f"{param} is no further variable of the chat template", param=param)
+    if asked.top_logprobs and not asked.logprobs:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     return await _answer(
         request,
         asked,
         CHAT,
-        lambda: [
-            server.session.chat_prompt(messages, tools=tools, variables=asked.chat_template_kwargs)
-        ],
+        lambda: [server.session.chat_prompt(messages, tools=tools, variables=variables)],
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-        room=asked.room(),
     )
 
 
 @routes.post("/v1/route", response_model=schema.RouteReply, tags=["answers"])
 async def route(request: Request, asked: schema.RouteRequest) -> Response:
     """Say which edit a prompt would reach, and why, without answering it."""
-    server, account = server_of(request), _account(request)
-    if (asked.prompt is None) == (asked.messages is None):
-        raise RequestError("give either prompt or messages", param="prompt")
-
-    def rows() -> list[Completion]:
-        if asked.messages is not None:
-            prompts = [server.session.chat_prompt(_messages(asked.messages))]
-        else:
-            prompts = _prompts(server.session, asked.prompt or "")
-        _check_prompts(server, prompts, 1)
-        return server.session.completions(prompts, Options(max_new_tokens=1))
-
+    server, account = server_of(request), _account(request, answers=False)
+    field, prompts = _routed(server.session, asked)
     with _Ended(account) as ended:
         loaded = server.memories.resolve(asked.model)
-        made = await asyncio.to_thread(rows)
+        made = await asyncio.to_thread(_rows, server, field, prompts, 1, _ROUTED, _MOST_ROUTED)
         account.begin(loaded, len(made), 1)
-        await _unless_gone(request, _collect(server, made, loaded, None, account))
+        await _unless_gone(request, _route(server, made, loaded, account))
         found = sorted(account.results, key=lambda r: r.row)
         ended.status = 200
         return JSONResponse(
@@ -133,6 +131,48 @@ async def route(request: Request, asked: schema.RouteRequest) -> Response:
         )
 
 
+def _routed(session: Session, asked: schema.RouteRequest) -> tuple[str, Callable[[], list[Prompt]]]:
+    """The field that is asked with, and its prompts."""
+    fields = ("prompt", "messages", "conversations")
+    given = [name for name in fields if getattr(asked, name) is not None]
+    if len(given) != 1:
+        raise RequestError(
+            "give one of prompt, messages and conversations", param=given[1] if given else "prompt"
+        )
+    prompt, several = asked.prompt, asked.conversations or [asked.messages or []]
+    if prompt is not None:
+        return given[0], lambda: _prompts(session, prompt)
+    return given[0], lambda: [session.chat_prompt(_messages(each)) for each in several]
+
+
+async def _route(
+    server: Server, rows: Sequence[Completion], loaded: Loaded, account: Account
+) -> None:
+    """Decide rows, so many at a time that answers can go on between them."""
+    together = min(_TOGETHER, server.settings.max_queue)
+    for i in range(0, len(rows), together):
+        part = rows[i : i + together]
+        decided = await asyncio.to_thread(_decided, part, loaded.generation)
+        if decided is None:  # only the graph can tell
+            await _collect(_written(server, part, loaded, None, bare=True), account)
+        else:
+            account.see(decided)
+
+
+def _decided(rows: Sequence[Completion], generation: Generation) -> list[Result] | None:
+    """Where rows go, if that can be told without the graph."""
+    found = generation.decide([row.prompt.asked for row in rows])
+    if found is None and generation.routes:
+        return None
+    routings = (
+        generation.routings(found) if found else [Routing(digest=generation.digest)] * len(rows)
+    )
+    return [
+        Result(row.row, row.prompt.text, "", (), "length", len(row.prompt.row.ids), routing)
+        for row, routing in zip(rows, routings, strict=True)
+    ]
+
+
 def _prompts(session: Session, given: schema.Given) -> list[Prompt]:
     """A request's prompts: one or several, each a text or token ids."""
     several = not isinstance(given, str) and not isinstance(given[0], int)
@@ -147,8 +187,10 @@ def _messages(messages: Sequence[schema.Message]) -> list[dict[str, Any]]:
             "role": m.role,
             "content": m.content
             if isinstance(m.content, str)
-            else "".join(part.text for part in m.content or ()),
-            **m.model_dump(include={"name", "tool_call_id"}, exclude_none=True),
+            else "".join(part.text for part in m.content or ()) or m.refusal or "",
+            **m.model_dump(
+                include={"name", "tool_call_id", "reasoning_content"}, exclude_none=True
+            ),
             **({"tool_calls": [_call(call) for call in m.tool_calls]} if m.tool_calls else {}),
         }
         for m in messages
@@ -189,15 +231,15 @@ async def _answer(
     prompts: Callable[[], list[Prompt]],
     *,
     logprobs: int | None,
-    room: int | None,
     echo: bool = False,
 ) -> Response:
     server, account, n = server_of(request), _account(request), asked.n or 1
     with _Ended(account) as ended:
         loaded = server.memories.resolve(asked.model)
-        options, most = _options(server, asked, logprobs, room), server.settings.max_new_tokens
+        room, most = asked.room(), server.settings.max_new_tokens
+        options = _options(server, asked, logprobs)
         capped = most if room is not None and room > most else None
-        rows = await asyncio.to_thread(_rows, server, prompts, n, options)
+        rows = await asyncio.to_thread(_rows, server, style.asked, prompts, n, options)
         echoed = await asyncio.to_thread(_echoed, server, rows, loaded, n, logprobs) if echo else {}
         account.begin(loaded, len(rows), n)
         reply = Reply(
@@ -206,15 +248,14 @@ async def _answer(
             echoed,
         )  # fmt: skip
         if not asked.stream:
-            tokens = await _unless_gone(
-                request, _collect(server, rows, loaded, asked.deadline, account)
-            )
+            written = _written(server, rows, loaded, asked.deadline, bare=room == 0)
+            tokens = await _unless_gone(request, _collect(written, account))
             document = reply.whole(tokens, account.results)
             ended.status = 200
             return JSONResponse(
                 document, headers=_headers(account.id, _first(account.results).routing, capped)
             )
-        events = _written(server, rows, loaded, asked.deadline)
+        events = _written(server, rows, loaded, asked.deadline, bare=room == 0)
         # Wait for the first token: an error before it still gets a status of its own, and by then
         # the route is known, which the headers tell.
         try:
@@ -251,15 +292,14 @@ def _options(
     server: Server,
     asked: schema.CompletionRequest | schema.ChatRequest,
     logprobs: int | None,
-    room: int | None,
 ) -> Options:
-    most = server.settings.max_new_tokens
+    most, room = server.settings.max_new_tokens, asked.room()
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Options(
-        max_new_tokens=min(room or most, most),
+        max_new_tokens=max(1, most if room is None else min(room, most)),
         temperature=1.0 if asked.temperature is None else asked.temperature,
         top_k=max(asked.top_k or 0, 0),
-        top_p=1.0 if asked.top_p is None else asked.top_p,
+        top_p=1.0 if asked.top_p is None else max(asked.top_p, sys.float_info.min),
         seed=None if asked.seed is None else asked.seed % 2**64,
         stop=stop,
         logprobs=logprobs,
@@ -268,30 +308,56 @@ def _options(
 
 
 def _rows(
-    server: Server, prompts: Callable[[], list[Prompt]], n: int, options: Options
+    server: Server,
+    field: str,
+    prompts: Callable[[], list[Prompt]],
+    n: int,
+    options: Options,
+    most: int | None = None,
 ) -> list[Completion]:
-    made = prompts()
-    _check_prompts(server, made, n)
-    return server.session.completions([p for p in made for _ in range(n)], options)
+    """A request's rows; what is wrong with its prompts is said of their field."""
+    try:
+        made = prompts()
+        _check_prompts(server, field, made, n, most)
+        return server.session.completions([p for p in made for _ in range(n)], options)
+    except RequestError:
+        raise
+    except InputError as error:
+        raise RequestError(
+            str(error), param=field, hint=error.hint, code=errors.code(error)
+        ) from error
 
 
-def _check_prompts(server: Server, prompts: Sequence[Prompt], n: int) -> None:
-    most = min(server.settings.max_choices, server.settings.max_queue)
+def _check_prompts(
+    server: Server, field: str, prompts: Sequence[Prompt], n: int, most: int | None
+) -> None:
+    most = most or min(server.settings.max_choices, server.settings.max_queue)
     if len(prompts) * n > most:
-        raise RequestError(f"{len(prompts) * n} answers in one request, at most {most}", param="n")
+        param = "n" if n > 1 else field
+        raise RequestError(
+            f"{len(prompts) * n} answers in one request, at most {most}", param=param
+        )
     longest, limit = max(len(p.row.ids) for p in prompts), server.settings.max_prompt_tokens
     if limit is not None and longest > limit:
         raise RequestError(
-            f"the prompt is {longest} tokens long, at most {limit}",
-            param="prompt",
+            f"the prompt is too long: {longest} tokens, at most {limit}",
+            param=field,
             code="context_length_exceeded",
         )
 
 
 async def _written(
-    server: Server, rows: Sequence[Completion], loaded: Loaded, seconds: float | None
+    server: Server,
+    rows: Sequence[Completion],
+    loaded: Loaded,
+    seconds: float | None,
+    *,
+    bare: bool = False,
 ) -> AsyncGenerator[Sequence[Token | Result]]:
-    """The scheduler's events as they come; leaving early cancels the request."""
+    """The scheduler's events as they come; leaving early cancels the request.
+
+    A bare request asks for no token; what is written to decide its route is left out.
+    """
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Sequence[Event]]()
 
     def deliver(events: Sequence[Event]) -> None:
@@ -312,7 +378,10 @@ async def _written(
                     raise event.error
                 if isinstance(event, Failed):
                     raise ModelError("the model failed") from event.error
-                events.append(event)
+                if bare and isinstance(event, Result):
+                    event = replace(event, text="", ids=(), finish_reason="length")
+                if not (bare and isinstance(event, Token)):
+                    events.append(event)
             left -= sum(isinstance(event, Result) for event in events)
             yield events
     finally:
@@ -320,14 +389,10 @@ async def _written(
 
 
 async def _collect(
-    server: Server,
-    rows: Sequence[Completion],
-    loaded: Loaded,
-    seconds: float | None,
-    account: Account,
+    written: AsyncIterator[Sequence[Token | Result]], account: Account
 ) -> list[Token]:
     tokens: list[Token] = []
-    async for events in _written(server, rows, loaded, seconds):
+    async for events in written:
         account.see(events)
         tokens += [event for event in events if isinstance(event, Token)]
     return tokens

@@ -75,17 +75,23 @@ def refusal(error: Exception) -> Refusal:
         return said(500, "the server failed to answer this request", "server_error")
     status, kind = found
     hint = error.hint if isinstance(error, MemoirEdgeError) else None
-    name = type(error).__name__
     retry = error.retry_after if isinstance(error, BusyError) else 5
     return said(
         status,
         f"{error} ({hint})" if hint else str(error),
         kind,
         param=error.param if isinstance(error, RequestError) else None,
-        code=getattr(error, "code", None)
-        or _CODES.get(name, name if isinstance(error, IncompatibleError) else None),
+        code=code(error),
         headers={"retry-after": str(retry)} if status in (429, 503) else {},
     )
+
+
+def code(error: Exception) -> str | None:
+    """What programs know an error by."""
+    if isinstance(error, RequestError):
+        return error.code
+    name = type(error).__name__
+    return _CODES.get(name, name if isinstance(error, IncompatibleError) else None)
 
 
 def said(
@@ -112,6 +118,8 @@ def invalid(problems: Sequence[Mapping[str, Any]], body: object) -> Refusal:
         body: What was sent; bytes where it was not declared to be JSON.
     """
     first = problems[0]
+    if body in (None, b"") and tuple(first["loc"]) == ("body",):
+        return said(400, "the body is empty, expected a JSON object")
     if first.get("type") == "json_invalid":
         return said(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}")
     if isinstance(body, bytes):
@@ -143,11 +151,14 @@ def _meant(
 
 def _path(problem: Mapping[str, Any], body: Any) -> Path:
     """Where a problem is, in the client's own words: without names of the validator's forms."""
+    where, *loc = problem["loc"]
+    if where != "body":  # of the path or the query, which have no forms
+        return tuple(loc)
     path: list[str | int] = []
-    for part in problem["loc"]:
+    for part in loc:
         if _has(body, part):
             body = body[part]
-        elif problem["type"] != "missing" or part != problem["loc"][-1]:
+        elif problem["type"] != "missing" or part != loc[-1]:
             continue
         path.append(part)
     return tuple(path)

@@ -119,6 +119,18 @@ class Memories:
             )
         return found
 
+    def named(self, name: str) -> Loaded:
+        """The memory of a name; `default` is the active one.
+
+        Raises:
+            UnknownModelError: Nothing of that name is loaded.
+        """
+        table = self.table
+        if name == DEFAULT:
+            return table.default
+        self._known(name)
+        return table.loaded[name]
+
     def allowed(self, given: str) -> Path:
         """A file that lies under a root after all symbolic links are followed.
 

@@ -13,9 +13,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from memoir_edge_runtime._results import Result, Routing
 from memoir_edge_runtime.serve.memories import Memories
 from memoir_edge_runtime.serve.scheduler import Scheduler
+from memoir_edge_runtime.serve.usage import NEAR, Usage, near_miss
 
 EDITS = 100  # edits of a memory that are counted under their ids; the rest count as "other"
-NEAR = 0.9  # an overlap of at least this share of the threshold that did not fire is a near miss
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -28,6 +28,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.usage = Usage()
         self._edits: dict[str, set[str]] = {}
         self._of_memory: list[MetricWrapperBase] = []
         self.requests = self._counter("requests", "Answers begun", "path")
@@ -73,15 +74,15 @@ class Metrics:
 
     def routed(self, memory: str, routing: Routing) -> None:
         """Count where an answer comes from."""
+        self.usage.note(memory, routing)
         if routing.edit is None:
             self.bypasses.labels(memory).inc()
         else:
             self.fires.labels(memory, self._edit(memory, routing.edit)).inc()
         if routing.threshold is not None:
             self.overlap.labels(memory).observe(routing.overlap)
-            near = routing.overlap >= NEAR * routing.threshold
-            if routing.edit is None and routing.candidate is not None and near:
-                self.near_misses.labels(memory).inc()
+        if near_miss(routing) is not None:
+            self.near_misses.labels(memory).inc()
 
     def finished(self, memory: str, result: Result, *, read: bool) -> None:
         """Count a finished answer; `read`: its prompt was not counted with another answer."""
@@ -98,6 +99,7 @@ class Metrics:
     def forget(self, memory: str) -> None:
         """Remove the series of a memory that is not loaded any more."""
         self._edits.pop(memory, None)
+        self.usage.forget(memory)
         for metric in self._of_memory:
             metric.remove_by_labels({"memory": memory})
 

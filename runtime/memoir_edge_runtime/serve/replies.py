@@ -19,6 +19,7 @@ Document = dict[str, Any]
 class Style(NamedTuple):
     """How one of the two APIs words an answer."""
 
+    asked: str  # the field of a request that is answered
     prefix: str  # of reply ids
     whole: str  # what a reply is called
     part: str  # what a part of a stream is called
@@ -64,6 +65,7 @@ def _chat_logprobs(tokens: Sequence[Token], _: Sequence[int], tokenizer: Tokeniz
 
 
 COMPLETION = Style(
+    asked="prompt",
     prefix="cmpl",
     whole="text_completion",
     part="text_completion",
@@ -73,6 +75,7 @@ COMPLETION = Style(
     logprobs=_completion_logprobs,
 )
 CHAT = Style(
+    asked="messages",
     prefix="chatcmpl",
     whole="chat.completion",
     part="chat.completion.chunk",

@@ -10,9 +10,9 @@ of one generation decode together; generations take turns, token by token.
     scheduler.close()                                        finishes what was taken, then ends
 
 Fairness: rows join in the order in which they came, those of one generation at a time, as many as
-fit. A tick reads at most `prefill_tokens` of prompts, or one prompt that is longer, and then every
-running row gets its token. So long prompts delay a stream by a bounded time for each token, and
-streams never keep a prompt out.
+fit. A tick reads at most `prefill_tokens` of prompts, or one prompt that is longer, or a part of it
+where there is a reader; and then every running row gets its token. So long prompts delay a stream
+by a bounded time for each token, and streams never keep a prompt out.
 """
 
 import math
@@ -30,6 +30,7 @@ from memoir_edge_runtime._batch import Batch, Written
 from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._reading import Reader
 from memoir_edge_runtime._results import Result, Token
 
 
@@ -92,6 +93,7 @@ class Scheduler:
         max_rows: Most rows that are written at once.
         max_queue: Most rows that wait.
         prefill_tokens: Most prompt tokens, padding included, that are read between two tokens.
+        reader: Reads long prompts part by part; by default each is read at once.
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class Scheduler:
         max_rows: int = 32,
         max_queue: int = 256,
         prefill_tokens: int = 256,
+        reader: Reader | None = None,
     ) -> None:
         sizes = {"max_rows": max_rows, "max_queue": max_queue, "prefill_tokens": prefill_tokens}
         for name, size in sizes.items():
             if size < 1:
                 raise InputError(f"{name} is {size}, expected at least 1")
         self.max_queue = max_queue
+        self.reader = reader
         self._decoder, self._context = decoder, context
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
         self._queue: deque[tuple[Completion, Ticket]] = deque()
@@ -224,7 +228,8 @@ class Scheduler:
                     return
             self._drop()
             self._write()
-            self._admit()
+            if not self._read():
+                self._admit()
             self._deliver()
 
     def _drop(self) -> None:
@@ -265,16 +270,30 @@ class Scheduler:
         if not chosen:
             return
         if generation not in self._groups:
-            self._groups[generation] = _Group(Batch(self._decoder, generation, self._context))
+            self._groups[generation] = _Group(
+                Batch(self._decoder, generation, self._context, self.reader)
+            )
         group = self._groups[generation]
         group.tickets |= chosen
         self._work(chosen, partial(group.batch.add, list(chosen)))
         self._tidy()
 
-    def _write(self) -> None:
-        """One token for every row."""
+    def _read(self) -> bool:
+        """One more part of a prompt that is being read; whether there was one."""
         for group in self._groups.values():
-            self._work(group.tickets, group.batch.step)
+            row = group.batch.reading
+            if row is not None:
+                self._work({row: group.tickets[row]}, group.batch.read)
+                self._tidy()
+                return True
+        return False
+
+    def _write(self) -> None:
+        """One token for every row whose prompt is read."""
+        for group in self._groups.values():
+            if group.batch.live:
+                written = {row: group.tickets[row] for row in group.batch.live}
+                self._work(written, group.batch.step)
         self._tidy()
 
     def _work(

@@ -7,11 +7,22 @@ taken under any name: clients send all their fields, and replies of servers as h
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Stops = Annotated[
+    Stop | Annotated[list[Stop], Field(max_length=16)] | None,
+    BeforeValidator(lambda given: _without_empty(given)),
+]
 Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
 Prompts = (
     Text
@@ -21,7 +32,25 @@ Prompts = (
 )
 
 
+_DEFAULT_COMPLETION = 16  # tokens
 Given = str | list[str] | list[int] | list[list[int]]  # what `Prompts` are
+
+
+# Options of other servers, with the value that asks for what is done anyway.
+_DONE: dict[str, Any] = {
+    "add_generation_prompt": True, "add_special_tokens": True, "cache_prompt": True,
+    "detokenize": True, "include_reasoning": True, "spaces_between_special_tokens": True,
+    "dry_multiplier": 0, "mirostat": 0, "priority": 0, "xtc_probability": 0,
+    "repeat_penalty": 1, "tfs_z": 1, "typical_p": 1,
+    "reasoning_effort": "none", "verbosity": "medium", "thinking": {"type": "disabled"},
+}  # fmt: skip
+
+
+def _without_empty(given: Any) -> Any:
+    """Stop strings without those that would stop nothing."""
+    if isinstance(given, list):
+        return [each for each in given if each not in ("", None)]
+    return given or None
 
 
 class _Strict(BaseModel):
@@ -39,8 +68,18 @@ class _Sent(_Strict):
         return {
             name: value
             for name, value in sent.items()
-            if name in cls.model_fields or not (value in (None, "", [], {}) or value is False)
+            if name in cls.model_fields or not (_holds_nothing(value) or _is_done(name, value))
         }
+
+
+def _holds_nothing(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_holds_nothing, value.values()))
+    return value in (None, "", []) or value is False
+
+
+def _is_done(name: str, value: Any) -> bool:
+    return name in _DONE and bool(value == _DONE[name])
 
 
 class StreamOptions(_Sent):
@@ -59,13 +98,17 @@ class _Asked(_Sent):
 class _Generation(_Asked):
     """What both ways of asking share."""
 
-    max_tokens: int | None = Field(None, ge=1, description="at most the server's own limit")
+    max_tokens: int | None = Field(
+        None, ge=-1, description="at most the server's own limit; 0 writes nothing, -1 sets none"
+    )
     temperature: float | None = Field(1.0, ge=0, le=100, allow_inf_nan=False)
-    top_p: float | None = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    top_p: float | None = Field(
+        1.0, ge=0, le=1, allow_inf_nan=False, description="0 leaves the likeliest token"
+    )
     top_k: int | None = Field(0, ge=-1, le=1_000_000, description="0 and -1 cut nothing")
     n: int | None = Field(1, ge=1, le=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop: Stops = None
     ignore_eos: bool | None = Field(False, description="go on to max_tokens, to measure by")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -81,6 +124,7 @@ class _Generation(_Asked):
     min_tokens: Literal[0] | None = None
     skip_special_tokens: Literal[True] | None = None
     service_tier: Literal["auto", "default"] | None = None
+    response_format: "ResponseFormat | None" = None
     # About the client, not the answer.
     user: Text | None = None
     safety_identifier: Text | None = None
@@ -89,7 +133,7 @@ class _Generation(_Asked):
 
     def room(self) -> int | None:
         """Most tokens of an answer, where the request says so."""
-        return self.max_tokens
+        return None if self.max_tokens == -1 else self.max_tokens
 
 
 class CompletionRequest(_Generation):
@@ -97,16 +141,34 @@ class CompletionRequest(_Generation):
 
     echo: bool | None = Field(False, description="begin each answer with its prompt")
     prompt: Prompts = Field(description="a text, several, token ids, or several lists of these")
-    logprobs: int | None = Field(None, ge=0, le=20)
-    best_of: Literal[1] | None = None
+    logprobs: Annotated[
+        int | None, BeforeValidator(lambda given: None if given is False else given)
+    ] = Field(None, ge=0, le=20)
+    best_of: int | None = Field(None, ge=1, description="as many as n: none is thrown away")
+
+    def room(self) -> int | None:
+        """Most tokens of an answer; without a word of it as many as OpenAI's."""
+        return _DEFAULT_COMPLETION if self.max_tokens is None else super().room()
 
 
 class Part(_Sent):
-    """A piece of a message."""
+    """A piece of a message; a refusal in a history is what was said."""
 
     type: Literal["text"]
     text: Text
     cache_control: dict[str, Any] | None = None  # what is shared is found without being told
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_text(cls, sent: Any) -> Any:
+        if isinstance(sent, str):
+            return {"type": "text", "text": sent}
+        if isinstance(sent, dict) and sent.get("type") in ("input_text", "output_text"):
+            return sent | {"type": "text"}
+        if isinstance(sent, dict) and sent.get("type") == "refusal" and "refusal" in sent:
+            rest = {name: value for name, value in sent.items() if name != "refusal"}
+            return rest | {"type": "text", "text": sent["refusal"]}
+        return sent
 
 
 class ToolCall(_Sent):
@@ -125,6 +187,12 @@ class Message(_Sent):
     name: Name | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: Text | None = None
+    reasoning_content: Text | None = Field(None, description="for a chat template that reads it")
+    refusal: Text | None = Field(None, description="what was said, where there is no content")
+    id: Text | None = None  # clients count their messages by it
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
 
 
 class ResponseFormat(_Sent):
@@ -143,13 +211,10 @@ class Tool(_Sent):
 class ChatRequest(_Generation):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
-    max_completion_tokens: int | None = Field(
-        None, ge=1, description="at most the server's own limit"
-    )
+    messages: Messages
+    max_completion_tokens: int | None = Field(None, ge=-1, description="as max_tokens")
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=1024)] | None = Field(
         None, description="for a chat template that takes them"
     )
@@ -161,18 +226,22 @@ class ChatRequest(_Generation):
         None, description="further variables of the chat template"
     )
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
-    function_call: Literal["none"] | None = None
+    function_call: Literal["none", "auto"] | None = None
 
     def room(self) -> int | None:
         """Most tokens of an answer, where the request says so."""
-        return self.max_completion_tokens or self.max_tokens
+        later = self.max_completion_tokens
+        return super().room() if later is None else None if later == -1 else later
 
 
 class RouteRequest(_Asked):
-    """`POST /v1/route`: a prompt or a conversation."""
+    """`POST /v1/route`: one of the three."""
 
     prompt: Prompts | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+    messages: Messages | None = Field(None, description="a conversation")
+    conversations: Annotated[list[Messages], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="several"
+    )
 
 
 class LoadRequest(_Strict):
@@ -295,6 +364,28 @@ class ModelList(_Strict):
 
     object: Literal["list"]
     data: list[ModelReply]
+
+
+class EditReply(_Strict):
+    """One edit, and its use since the server started; times are Unix seconds."""
+
+    id: str
+    prompt: str | None = Field(description="null where the memory withholds its records")
+    target: str | None
+    fires: int
+    last_fired: int | None
+    near_misses: int = Field(description="answers of the base model that nearly reached it")
+    last_near_miss: int | None
+
+
+class EditList(_Strict):
+    """The answer to `GET /v1/memories/NAME/edits`."""
+
+    object: Literal["list"]
+    model: str
+    digest: str | None
+    total: int = Field(description="edits that the query finds; `data` holds `limit` of them")
+    data: list[EditReply]
 
 
 class LoadedReply(_Strict):

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 
+from memoir_edge_runtime._reading import Reader
 from memoir_edge_runtime._session import Session
 from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.memories import Memories
@@ -34,6 +35,12 @@ class Server:
             max_rows=settings.max_rows,
             max_queue=settings.max_queue,
             prefill_tokens=settings.prefill_tokens,
+            reader=Reader(
+                session.decoder,
+                base=session.sidecar.digest or "",
+                chunk=settings.prefill_tokens,
+                max_bytes=settings.prefix_mb * 2**20,
+            ),
         )
         self.memories = Memories(
             session,

@@ -30,6 +30,7 @@ class Settings:
     max_rows: int = 32  # answers written at once
     max_queue: int = 256  # answers that wait
     prefill_tokens: int = 256  # of prompts, read between two tokens
+    prefix_mb: int = 256  # of prompts' beginnings, kept for others that begin alike
     max_choices: int = 64  # prompts times n of one request
     max_new_tokens: int = 1024  # of one answer
     max_prompt_tokens: int | None = None  # None: the model's context
@@ -46,6 +47,8 @@ class Settings:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.prefix_mb < 0:
+            raise InputError(f"prefix_mb is {self.prefix_mb}, expected 0 or more")
         for origin in self.origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise InputError(

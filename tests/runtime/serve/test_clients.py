@@ -9,14 +9,19 @@ from memoir_edge_runtime import Options
 ASK = [{"role": "user", "content": "the capital of France"}]
 NOTHING = {
     "tools": ([], None), "tool_choice": ("none", None, "auto"), "parallel_tool_calls": (True, None),
-    "reasoning_effort": (None, ""), "stop": ([], None), "logit_bias": ({}, None), "n": (None, 1),
+    "reasoning_effort": (None, "", "none"), "stop": ([], None, "", [""], ["", None]),
+    "logit_bias": ({}, None), "n": (None, 1),
     "response_format": (None, {"type": "text"}), "functions": ([], None), "top_k": (-1, None),
-    "function_call": ("none", None), "stream_options": (None,), "seed": (None,),
+    "function_call": ("none", None, "auto"), "stream_options": (None,), "seed": (None,),
     "modalities": (["text"], None), "service_tier": ("auto", None), "store": (False, None),
     "frequency_penalty": (0, 0.0, None), "repetition_penalty": (1.0, None), "min_p": (0.0,),
     "prompt_cache_key": ("a",), "safety_identifier": ("a",), "user": ("", "me"),
     "metadata": ({}, {"a": "b"}), "a_field_of_tomorrow": (None, [], {}, "", False),
-    "web_search_options": (None,), "chat_template_kwargs": (None, {}, {"unread": [1]}),
+    "web_search_options": (None, {"user_location": None}), "logprobs": (None, False),
+    "chat_template_kwargs": (None, {}, {"unread": [1]}), "top_logprobs": (0, None),
+    "max_completion_tokens": (None,), "n_probs": (None, False), "mirostat": (0,),
+    "repeat_penalty": (1.0,), "add_generation_prompt": (True,), "verbosity": ("medium", None),
+    "thinking": (None, {"type": "disabled"}), "cache_prompt": (True, False), "priority": (0,),
 }  # fmt: skip
 
 
@@ -70,6 +75,43 @@ def test_replies_are_taken_as_history(running, stream):
                 messages.append(reply.choices[0].message)
             messages += ASK
     assert len(messages) == 7
+
+
+@pytest.mark.parametrize(
+    ("turn", "same"),
+    [
+        ({"content": None, "refusal": "no"}, {"content": "no"}),
+        ({"content": [{"type": "refusal", "refusal": "no"}]}, {"content": "no"}),
+        ({"content": [{"type": "output_text", "text": "a", "annotations": []}, "b"]},
+         {"content": "ab"}),
+        ({"content": "a", "id": "msg_1", "provider_specific_fields": {"refusal": None}},
+         {"content": "a"}),
+        ({"role": "developer", "content": "short"}, {"role": "system", "content": "short"}),
+    ],
+)  # fmt: skip
+def test_turns_of_other_clients_are_read_as_what_they_say(post, turn, same):
+    def asked(own):
+        found = post("chat/completions", messages=[{"role": "assistant"} | own, *ASK])
+        assert found.status_code == 200, found.text
+        return found.json()["choices"][0]["message"], found.json()["usage"]
+
+    assert asked(turn) == asked(same)
+
+
+def test_a_template_is_told_of_reasoning_and_knows_its_developers(session, monkeypatch, post):
+    monkeypatch.setattr(
+        session, "_template",
+        "{% for m in messages %}<{{ m.role }}>{{ m.reasoning_content }}{{ m.content }}"
+        "{% endfor %}{# developer #}",
+    )  # fmt: skip
+    seen, render = [], session.render_chat
+    monkeypatch.setattr(
+        session, "render_chat", lambda *a, **b: seen.append(render(*a, **b)) or seen[-1]
+    )
+    turns = [{"role": "developer", "content": "be"}, *ASK,
+             {"role": "assistant", "reasoning_content": "so", "content": "said"}]  # fmt: skip
+    assert post("chat/completions", messages=turns).status_code == 200
+    assert seen == ["<developer>be<user>the capital of France<assistant>sosaid"]
 
 
 def test_an_empty_turn_is_rendered_as_nothing(running, session):
@@ -128,6 +170,10 @@ def test_token_ids_are_prompts_as_they_are(session, running, post, prompts):
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"messages": []}, "messages"),
+        ({"mirostat": 2}, "mirostat"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
     ],
 )  # fmt: skip
 def test_a_refused_field_has_the_name_that_the_client_wrote(post, wrong, param):
@@ -138,10 +184,62 @@ def test_a_refused_field_has_the_name_that_the_client_wrote(post, wrong, param):
     assert param in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"prompt": [10**6]}, "prompt"), ({"prompt": "a" * 300}, "prompt"),
+        ({"prompt": ["a", [1]]}, "prompt.1"), ({"prompt": [[1], [-1]]}, "prompt.1.0"),
+        ({"prompt": "a", "best_of": 2}, "best_of"), ({"prompt": ["a"] * 65}, "prompt"),
+        ({}, "prompt"), ({"prompt": "a", "n": 0}, "n"), ({"prompt": "a", "n": 100}, "n"),
+    ],
+)  # fmt: skip
+def test_a_refused_prompt_has_the_name_that_the_client_wrote(post, wrong, param):
+    found = post("completions", **wrong)
+    assert found.status_code == 400
+    assert found.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"\xff", b'"a"', b"[" * 5000])
+def test_a_body_that_is_no_object_names_no_field(running, body):
+    with running.client() as client:
+        found = client.post(
+            "/v1/completions", content=body, headers={"content-type": "application/json"}
+        )
+    assert found.status_code == 400
+    assert found.json()["error"]["param"] is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_tokens_may_be_asked_for(running, session, prompts, stream):
+    asked = {"model": "base", "prompt": prompts[0], "max_tokens": 0, "echo": True, "logprobs": 1}
+    with running.openai() as client:
+        found = client.completions.create(**asked, stream=stream)
+        parts = [choice for part in found for choice in part.choices] if stream else found.choices
+    assert "".join(choice.text for choice in parts) == prompts[0]
+    told = [t for choice in parts if choice.logprobs for t in choice.logprobs.token_logprobs]
+    assert len(told) == len(session.prompt(prompts[0]).row.ids)
+    assert parts[-1].finish_reason == "length"
+    if not stream:
+        assert found.usage.completion_tokens == 0
+
+
+def test_values_at_the_ends_of_their_ranges_mean_what_they_mean_elsewhere(post):
+    greedy = post("completions", prompt="a").json()["choices"][0]["text"]
+    drawn = post("completions", prompt="a", temperature=1, top_p=0, best_of=2, n=2).json()
+    assert [c["text"] for c in drawn["choices"]] == [greedy] * 2
+    unbound = post("completions", prompt="a", max_tokens=-1, ignore_eos=True).json()
+    assert unbound["usage"]["completion_tokens"] == 6
+    assert "max_tokens" not in unbound
+    assert post("completions", prompt="a", logprobs=False).json()["choices"][0]["logprobs"] is None
+
+
 def test_a_prompt_beyond_the_context_has_its_code(post, make_server):
     for path, body in (("completions", {"prompt": "a" * 300}), ("chat/completions", {
         "messages": [{"role": "user", "content": "a" * 300}]})):  # fmt: skip
-        assert post(path, **body).json()["error"]["code"] == "context_length_exceeded"
+        error = post(path, **body).json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert error["param"] == next(iter(body))
+        assert "this model's maximum context length is" in error["message"]  # litellm looks for it
     with make_server(max_prompt_tokens=3).client() as client:
         found = client.post("/v1/completions", json={"prompt": "a long one"}).json()
     assert found["error"]["code"] == "context_length_exceeded"

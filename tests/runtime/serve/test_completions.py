@@ -176,6 +176,23 @@ def test_a_route_is_explained_without_an_answer(session, running, prompts):
     schema.RouteReply.model_validate(found)
 
 
+def test_many_prompts_and_conversations_are_routed_at_once(session, running, prompts):
+    memory, asked = _generation(running, "a"), prompts * 3
+    expected = session.route(asked, memory=memory)
+    chats = [[{"role": "user", "content": text}] for text in asked]
+    wanted = session.route([session.chat_prompt(chat) for chat in chats], memory=memory)
+    with running.client() as client:
+        found = client.post("/v1/route", json={"prompt": asked}).json()["routes"]
+        said = client.post("/v1/route", json={"conversations": chats}).json()["routes"]
+        base = client.post("/v1/route", json={"prompt": asked, "model": "base"}).json()["routes"]
+        both = client.post("/v1/route", json={"prompt": "a", "messages": chats[0]}).json()
+    assert len(asked) > 64
+    assert [r["memory"]["edit"] for r in found] == [r.edit for r in expected]
+    assert [r["memory"]["edit"] for r in said] == [r.edit for r in wanted]
+    assert [r["index"] for r in base] == list(range(len(asked)))
+    assert both["error"]["param"] == "messages"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("logprobs", [None, 2])
 def test_an_echo_begins_with_the_prompt(session, client, prompts, stream, logprobs):

@@ -1,9 +1,17 @@
 """What is counted, and that no traffic can make the series grow without bound."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
 from memoir_edge_runtime import Routing
+from memoir_edge_runtime.serve.memories import Table
 from memoir_edge_runtime.serve.metrics import EDITS, Metrics
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -52,6 +60,32 @@ def test_a_routing_is_counted_as_what_it_is(metrics, routing, bypasses, near, ov
         ("memoir_fires_total", 1 - bypasses),
     ):
         assert sum(_series(metrics, name).values()) == expected, name
+
+
+def test_the_dashboard_asks_for_what_is_there():
+    """By name, and by labels that the series have."""
+    made = Metrics()
+    made.watch(_Idle(), _Idle())
+    labels = {"memoir_running": set(), "memoir_queue_depth": set(),
+              "memoir_memory_active": {"memory", "digest"}}  # fmt: skip
+    for metric in vars(made).values():
+        if isinstance(metric, MetricWrapperBase):
+            end = "_total" if metric._type == "counter" else "_bucket"
+            labels[metric._name + end] = {*metric._labelnames, "le"}
+    board = json.loads((ROOT / "docs/grafana.json").read_text(encoding="utf-8"))
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert {name for expr in asked for name in re.findall(r"memoir_\w+", expr)} == labels.keys()
+    for expr in asked:
+        [*names] = set(re.findall(r"memoir_\w+", expr))
+        for label in re.findall(r"by \(([^)]*)\)", expr):
+            assert all(set(label.split(", ")) <= labels[name] for name in names), expr
+
+
+class _Idle:
+    """A scheduler and memories that do nothing."""
+
+    waiting = running = 0
+    table = Table({}, "base")
 
 
 def test_every_name_that_the_docs_promise_is_there(make_server, files, prompts):

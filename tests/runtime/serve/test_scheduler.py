@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from memoir_edge.errors import InputError
 from memoir_edge_runtime import Options, Result, Row, Token
+from memoir_edge_runtime._reading import Reader
 from memoir_edge_runtime.serve.scheduler import (
     BusyError,
     ClosedError,
@@ -270,6 +271,74 @@ def test_long_prompts_delay_a_token_by_a_bounded_amount(session, make_scheduler,
     assert all(c <= 70 for c in sizes if c not in (81, 91, 71))
     between = " ".join("step" if c == "step" else "read" for c in calls)
     assert "read read" not in between
+
+
+@pytest.fixture
+def make_reader(session):
+    def make(chunk):
+        return Reader(session.decoder, base="base", chunk=chunk, max_bytes=2**20, block=4)
+
+    return make
+
+
+def test_a_long_prompt_is_read_between_the_tokens_of_others(
+    session, make_scheduler, make_reader, monkeypatch
+):
+    calls, decoder = [], session.decoder
+    prefill, extend, step = decoder.prefill, decoder.extend, decoder.step
+    monkeypatch.setattr(
+        decoder,
+        "prefill",
+        lambda rows, *rest: calls.append(len(rows[0].ids)) or prefill(rows, *rest),
+    )
+    monkeypatch.setattr(
+        decoder,
+        "extend",
+        lambda s, row, **rest: calls.append(len(row.ids)) or extend(s, row, **rest),
+    )
+    monkeypatch.setattr(decoder, "step", lambda s, t: calls.append("step") or step(s, t))
+    scheduler = make_scheduler(prefill_tokens=10, reader=make_reader(10))
+    others = Asked(scheduler, session, "a", max_new_tokens=60, ignore_eos=True)
+    others.events.get(timeout=60)
+    long = Asked(scheduler, session, "the city of Paris " * 4, max_new_tokens=3)
+    assert long.results() == long.alone(session)
+    scheduler.close()
+    sizes = [c for c in calls if c != "step"]
+    between = " ".join("step" if c == "step" else "read" for c in calls)
+    assert sum(sizes[: len(sizes) - 1]) > 20  # the last is the prompt alone, read at once
+    assert max(sizes[:-1]) <= 10
+    assert "read read" not in between.rpartition("read")[0]
+
+
+def test_a_prompt_is_given_up_while_it_is_read(session, make_scheduler, make_reader, slow):
+    scheduler = make_scheduler(max_rows=3, prefill_tokens=4, reader=make_reader(4))
+    other = Asked(scheduler, session, "a", max_new_tokens=5, ignore_eos=True)
+    long = Asked(scheduler, session, "the city of Paris " * 4)
+    while scheduler.running < 2:
+        slow()
+        time.sleep(0.01)
+    long.ticket.cancel()
+    for _ in range(10):
+        slow()
+    assert other.results() == other.alone(session)
+    assert long.events.empty()
+    assert scheduler.running == 0
+
+
+def test_any_requests_are_answered_behind_what_is_kept(
+    session, make_scheduler, make_reader, prompts, two
+):
+    scheduler, draw = make_scheduler(prefill_tokens=12, reader=make_reader(12)), random.Random(5)
+    memories = [session.base, *map(session.load, two)]
+    begin = "who was where in the long river city of France? "
+    asked = [
+        Asked(scheduler, session, [begin + p for p in draw.sample(prompts, 2)],
+              draw.choice(memories), max_new_tokens=6)
+        for _ in range(12)
+    ]  # fmt: skip
+    for each in asked:
+        assert [r.ids for r in each.results()] == [r.ids for r in each.alone(session)]
+    assert scheduler.reader.found > 0
 
 
 def test_first_come_first_served(session, make_scheduler, monkeypatch):

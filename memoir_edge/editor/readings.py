@@ -1,0 +1,87 @@
+"""What training rows read where their target tokens are predicted: no memory changes it.
+
+So a model is run once for a group of rows, whatever is asked of them later: training, sparing,
+a second pass, a check. A group is always run by itself, so that not a bit of what is read depends
+on what else is kept.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from memoir_edge.editor.batch import even, places, tokens
+from memoir_edge.editor.layer import Part, site_input
+from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.rows import Row
+from memoir_edge.editor.tail import tail_of
+
+ROOM = 256 << 20  # bytes of readings that are kept
+
+
+class Read(NamedTuple):
+    """What the `n` places of a group of rows come to, row by row."""
+
+    a: Tensor  # [n, D] the site's input
+    out: Tensor | None  # [n, d] the last block's output, where the site is at the model's tail
+
+
+class Readings:
+    """The readings of groups of rows, those that came first kept while there is room.
+
+    Args:
+        base: The model.
+        path: Its site.
+        room: Bytes that may be kept. A run over all edits goes through them in order, so that
+            making room for the latest would lose what is needed next.
+    """
+
+    def __init__(self, base: BaseModel, path: str, room: int = ROOM) -> None:
+        self.base, self.path, self.room = base, path, room
+        self.tail = tail_of(base, path)
+        self._kept: dict[tuple[tuple[int, ...], ...], Read] = {}
+
+    def of(self, rows: Sequence[Row]) -> Read:
+        """What a group of rows reads."""
+        found = self.kept(rows)
+        return found if found is not None else self.keep(rows, self._run(rows))
+
+    def kept(self, rows: Sequence[Row]) -> Read | None:
+        """What a group of rows reads, if it is at hand."""
+        return self._kept.get(_name(rows))
+
+    def keep(self, rows: Sequence[Row], read: Read) -> Read:
+        """Keep what a group reads, if there is room."""
+        size = sum(x.nbytes for x in read if x is not None)
+        if size <= self.room and _name(rows) not in self._kept:
+            self._kept[_name(rows)] = read
+            self.room -= size
+        return read
+
+    def _run(self, rows: Sequence[Row]) -> Read:
+        given = [tokens(row) for row in rows]
+        batch, parts = collate(self.base, given, side="right"), even(list(map(len, given)), 0)
+        at = places(rows)
+        if self.tail is None:
+            a = site_input(self.base.net, self.path, batch, parts)
+            return Read(a.reshape(*batch["input_ids"].shape, -1)[at], None)
+        ran = [self.tail.reach({n: x[part.rows, : part.length] for n, x in batch.items()})
+               for part in parts]  # fmt: skip
+        return Read(
+            _picked(parts, [a for a, _ in ran], at), _picked(parts, [o for _, o in ran], at)
+        )
+
+
+def _picked(parts: Sequence[Part], found: Sequence[Tensor], at: tuple[Tensor, Tensor]) -> Tensor:
+    """What was found at places of rows that were run in parts: `[n, width]`."""
+    row, position = at
+    picked = found[0].new_empty(len(row), found[0].shape[-1])
+    for part, x in zip(parts, found, strict=True):
+        for i, own in enumerate(part.rows):
+            here = row == own
+            picked[here] = x[i, position[here]]
+    return picked
+
+
+def _name(rows: Sequence[Row]) -> tuple[tuple[int, ...], ...]:
+    return tuple((len(row.prompt), *row.prompt, *row.target) for row in rows)

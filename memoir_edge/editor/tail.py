@@ -1,0 +1,127 @@
+"""The end of a model: a change at the last block's site is seen at its own place alone.
+
+What is added to the site's output there is added to the output of the block, at the same position,
+and no attention follows. So what a change does to the logits at a place follows from the block's
+output at that place, and nothing else of the model need run.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, head_writes
+from memoir_edge.editor.model import BaseModel, collate
+
+TRIED = 5  # tokens of the sequence that an architecture is tried on
+CLOSE = 0.05  # largest difference that counts as rounding, in units of what was added
+
+
+@dataclass
+class Tail:
+    """A model whose site is in its last block, and changes nothing but that block's output."""
+
+    base: BaseModel
+    site: nn.Module
+    parent: nn.Module  # holds the blocks
+    name: str  # by which it does
+    tupled: bool  # whether a block's output comes in a tuple
+
+    @property
+    def block(self) -> nn.Module:
+        """The last one."""
+        found: nn.Module = getattr(self.parent, self.name)[-1]
+        return found
+
+    @torch.no_grad()
+    def reach(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The site's input `[B, T, D]` and the last block's output `[B, T, d]`."""
+        seen: list[Tensor] = []
+        B, T = batch["input_ids"].shape
+
+        def look(_module: nn.Module, args: tuple[Tensor, ...], _output: Any) -> None:
+            seen.append(args[0])
+
+        def end(_module: nn.Module, _args: Any, output: Any) -> None:
+            seen.append(_hidden(output))
+            raise Stop
+
+        with ExitStack() as stack:
+            stack.callback(self.site.register_forward_hook(look).remove)
+            stack.callback(self.block.register_forward_hook(end).remove)
+            with suppress(Stop):
+                self.base.net(**batch, use_cache=False)
+        a, out = seen[-2:]
+        return a.reshape(B, T, -1), out.reshape(B, T, -1)
+
+    def logits(self, out: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Logits `[n, V]` that follow from outputs `[n, d]` of the last block.
+
+        Args:
+            out: The outputs, of places that need not be of one text.
+            ids: Tokens whose logits are wanted, `[n, len(ids)]`; default all.
+        """
+        batch = collate(self.base, [[0]] * len(out), side="right")
+        only = nullcontext() if ids is None else head_writes(self.base.net, ids)
+        with self._giving(out[:, None]), only:
+            logits: Tensor = self.base.net(**batch, use_cache=False).logits
+        return logits[:, -1].float()
+
+    @contextmanager
+    def _giving(self, out: Tensor) -> Iterator[None]:
+        """While open, the last block gives this output, and no other block runs."""
+        blocks, block = getattr(self.parent, self.name), self.block
+        with ExitStack() as stack:
+            stack.callback(setattr, self.parent, self.name, blocks)
+            stack.enter_context(constant(block, (out,) if self.tupled else out))
+            setattr(self.parent, self.name, blocks[-1:])
+            yield
+
+
+def tail_of(base: BaseModel, path: str) -> Tail | None:
+    """The model's tail, if a memory at this site changes nothing before it.
+
+    Whether that is so is tried: on a short text, with something added to the site's output in the
+    middle of it. Where a norm stands behind the site, where the site's output is scaled, or where
+    more than the last block reads it, there is no tail.
+    """
+    found = blocks_of(base.net, path)
+    site = base.net.get_submodule(path)
+    if found is None or found[2] + 1 != len(getattr(found[0], found[1])):
+        return None
+    tail = Tail(base, site, *found[:2], tupled=False)
+    tail.tupled = _tupled(tail)
+    return tail if _only_adds(tail) else None
+
+
+@torch.no_grad()
+def _tupled(tail: Tail) -> bool:
+    seen: list[Any] = []
+    with tail.block.register_forward_hook(lambda _module, _args, output: seen.append(output)):
+        tail.base.net(**collate(tail.base, [[0]], side="right"), use_cache=False)
+    return isinstance(seen[0], tuple)
+
+
+@torch.no_grad()
+def _only_adds(tail: Tail) -> bool:
+    batch = collate(tail.base, [list(range(TRIED))], side="right")
+    _, out = tail.reach(batch)
+    added = torch.zeros_like(out)
+    middle = TRIED // 2
+    noise = torch.randn(out.shape[-1], generator=torch.Generator().manual_seed(0))
+    added[:, middle] = (noise * out[:, middle].float().std().cpu()).to(out)
+    with changed(tail.site, lambda _: added):
+        _, moved = tail.reach(batch)
+        logits = tail.base.net(**batch, use_cache=False).logits[0].float()
+    follow = tail.logits((out + added)[0])
+    size = added[:, middle].float().square().mean().sqrt()
+    return bool(((moved - out - added).abs().max() <= CLOSE * size)
+                and (follow - logits).abs().max() <= CLOSE * logits.std())  # fmt: skip
+
+
+def _hidden(output: Any) -> Tensor:
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found

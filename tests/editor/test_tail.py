@@ -1,0 +1,71 @@
+"""The end of a model against whole runs of it; and where there is none."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from memoir_edge.demo.facts import load_facts, prompt
+from memoir_edge.editor import BaseModel
+from memoir_edge.editor.layer import changed
+from memoir_edge.editor.model import collate
+from memoir_edge.editor.tail import Tail, tail_of
+
+LAST = "model.layers.2.mlp.down_proj"
+PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
+
+
+@pytest.fixture
+def tail(tiny: BaseModel) -> Tail:
+    found = tail_of(tiny, LAST)
+    assert found
+    return found
+
+
+@torch.no_grad()
+def test_logits_follow_from_the_last_blocks_output_and_what_is_added(
+    tiny: BaseModel, tail: Tail
+) -> None:
+    batch = collate(tiny, [tiny.encode(text) for text in PROMPTS[:4]], side="right")
+    real = batch["attention_mask"].bool()
+    a, out = tail.reach(batch)
+    torch.manual_seed(0)
+    Wm = torch.randn(32, 44) * 0.1
+    with changed(tail.site, lambda a: a @ Wm.T):
+        wanted = tiny.net(**batch, use_cache=False).logits[real]
+    found = tail.logits((out + a @ Wm.T)[real])
+    assert torch.allclose(found, wanted, atol=1e-5)
+    ids = torch.tensor([3, 700, 41])
+    assert torch.allclose(tail.logits(out[real], ids), tail.logits(out[real])[:, ids], atol=1e-6)
+
+
+def test_the_model_is_as_it_was(tiny: BaseModel, tail: Tail) -> None:
+    batch = collate(tiny, [tiny.encode(PROMPTS[0])], side="right")
+    blocks, whole = tiny.net.get_submodule("model.layers"), tiny.net(**batch).logits
+    tail.logits(tail.reach(batch)[1][0])
+    assert tiny.net.get_submodule("model.layers") is blocks
+    assert not any("forward" in vars(module) for module in tiny.net.modules())
+    assert torch.equal(tiny.net(**batch).logits, whole)
+
+
+def test_gradients_reach_what_is_added(tail: Tail) -> None:
+    out = torch.zeros(3, 32, requires_grad=True)
+    tail.logits(out + 1).sum().backward()
+    assert out.grad is not None
+    assert (out.grad != 0).any()
+
+
+@pytest.mark.parametrize("path", ["model.layers.1.mlp.down_proj", "lm_head"])
+def test_a_site_that_later_blocks_read_or_that_is_in_none_has_no_tail(
+    tiny: BaseModel, path: str
+) -> None:
+    assert tail_of(tiny, path) is None
+
+
+@pytest.mark.parametrize("wrap", [lambda y: 2 * y, lambda y: y + y.mean(1, keepdim=True)])
+def test_a_site_whose_output_is_scaled_or_read_elsewhere_has_no_tail(
+    tiny: BaseModel, wrap: Any
+) -> None:
+    mlp = tiny.net.get_submodule("model.layers.2.mlp")
+    with mlp.register_forward_hook(lambda _module, _args, y: wrap(y)):
+        assert tail_of(tiny, LAST) is None
