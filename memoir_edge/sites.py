@@ -90,6 +90,7 @@ DEFAULT = Preset("last", {"mean": 0.75, "last": 0.58})
 CODED = replace(
     DEFAULT,
     depth=1.0,
+    k_share=1 / 8,
     optimiser="adam",
     steps=40,
     lr=0.15,

@@ -59,6 +59,7 @@ from memoir_edge.relations import Relation
 from memoir_edge.router import Router, check_router, identity
 from memoir_edge.router.asks import Asked as Related
 from memoir_edge.router.asks import asks, keys, subject_of
+from memoir_edge.router.masks import drawn
 from memoir_edge.router.reading import Index
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED, Bytes, Floats
@@ -162,12 +163,14 @@ class Editor:
         self.model.live = self.live
 
     def masks(self, prompts: Sequence[str]) -> list[Bytes]:
-        """Packed masks, each `[ceil(D/8)]`.
+        """Packed masks, each `[ceil(D/8)]`; drawn by lot where codes route.
 
         One forward pass a prompt: a stored mask must not depend on what else was in its batch. It
         does not depend on Wm either, which is added behind the site, so it is formed once.
         """
         hashing = self.live.hashing
+        if self.router is not None:
+            return [drawn(text, self.live.Wm.shape[1], hashing.k) for text in prompts]
         alone = replace(self.model, batch=1)
         new = [text for text in dict.fromkeys(prompts) if text not in self._masks]
         if new:
@@ -487,16 +490,18 @@ def nothing(
         base: The model.
         settings: Site, k, feature and seed.
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
-        router: What its prompts will be routed by, instead of the site's activations.
+        router: What its prompts will be routed by, instead of the site's activations, which then
+            need no centre.
 
     Raises:
         SiteError: The model has no such site.
     """
     site: nn.Module = find_site(base.net, settings.site)
     D, d = width(site)
-    f = Edited(base, site, None, settings.batch).features(
-        unrelated or unrelated_prompts(), settings.feature
-    )
+    f = np.zeros((1, D), np.float32)
+    if router is None:
+        asked = unrelated or unrelated_prompts()
+        f = Edited(base, site, None, settings.batch).features(asked, settings.feature)
     return Memory(
         site=settings.site,
         feature=settings.feature,
@@ -508,7 +513,9 @@ def nothing(
         owner=np.zeros(0, np.int32),
         thresholds=np.zeros(0, np.float32),
         center=f.mean(axis=0),
-        scale=tophash.scale(f) if settings.feature in SCALED else np.ones(D, np.float32),
+        scale=tophash.scale(f)
+        if settings.feature in SCALED and not router
+        else np.ones(D, np.float32),
         permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
         edits=(),
         codes=no_codes(identity(router)) if router else None,
