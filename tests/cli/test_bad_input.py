@@ -132,3 +132,19 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def _edits(folder: Path) -> Path:
     (folder / "edits.jsonl").write_text(GOOD)
     return folder / "edits.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ports", "state"], "needs to know as what the route is carried"),
+        (["--state", "cache"], "--state cache is for --ports state, not optional"),
+        (["--ports", "required", "--state", "recurrent"], "for --ports state, not required"),
+    ],
+)
+def test_ports_and_state_that_do_not_go_together(
+    tmp_path: Path, capsys: Any, words: list[str], said: str
+) -> None:
+    out = tmp_path / "out"
+    assert said in fails(capsys, 2, "export", "--model", model_dir(), "--out", out, *words)
+    assert not out.exists()

@@ -95,6 +95,20 @@ def test_exports_of_several_precisions_stand_side_by_side(
     assert names == {"model.onnx", "model_fp16.onnx"}
 
 
+def test_a_memory_of_codes_needs_a_host_that_runs_the_encoder(
+    llama, facts: Path, tmp_path: Path
+) -> None:
+    held = memories.read(facts)
+    router = memories.Router("encoder", "0" * 64, 16, 8)
+    bare = memories.by_codes(held.bank[:0])
+    memories.write(replace(held, codes=memories.no_codes(router), edits=(), **bare), facts)
+    with pytest.raises(InputError, match="routed by an encoder") as caught:
+        package_optimum(llama.out, tmp_path / "out", facts)
+    assert "--encoder" in str(caught.value.hint)
+    with pytest.raises(MismatchError, match="the export has no router"):
+        package_web([llama.out], tmp_path / "out", held=[facts])
+
+
 def test_what_does_not_go_together_is_refused(
     llama, gpt2, llama_fp16, facts: Path, tmp_path: Path
 ) -> None:
