@@ -95,7 +95,7 @@ def measured(
     settings = choose(base, coded=True)
     way = Way(base, replace(settings, **changes), Encoder(str(model_path("minilm"))), relations)
     claim(folder, way.about(), edits)
-    old = replace(settings, **FORMER, site=default_site(base.config))
+    old = replace(settings, **FORMER, site=default_site(base.config), k=choose(base).k)
     bar = stack.enter_context(Progress(console=Console(stderr=True)))
     jobs: dict[str, Callable[[], Row]] = {
         "now": lambda: measure(way, edits, far, folder / "now", bar)

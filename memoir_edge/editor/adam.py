@@ -17,7 +17,7 @@ from memoir_edge.history.events import Change
 from memoir_edge.settings import Settings
 
 BETAS = (0.9, 0.999)
-NEGLIGIBLE = 1e-5  # share of the largest eigenvalue below which a direction counts as none
+NEGLIGIBLE = 1e-3  # share of the largest eigenvalue below which a direction counts as none
 LIKELY = 32  # tokens that a step looks at for each place
 
 
