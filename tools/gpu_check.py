@@ -260,7 +260,8 @@ def ops(given: argparse.Namespace) -> Iterator[Figures]:
     for native in (True, False):
         case = small(np.random.default_rng(2)) | {"route": np.zeros(1, np.int64)}
         D, d = case["a"].shape[2], case["values"].shape[1]
-        nothing = {name.split(".")[1]: array for name, array in ports.empty(D, d).items()}
+        empty = {name.split(".")[1]: array for name, array in ports.empty(D, d).items()}
+        nothing = {name: array for name, array in empty.items() if name in case}
         case |= {"a": np.nan_to_num(case["a"][:1]), "span": case["span"][:1], **nothing}
         way = "native" if native else "bodies"
         yield exact(f"{way}: the empty memory", [case], given.device, native)
