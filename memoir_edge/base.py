@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memoir_edge.errors import InputError, install
+from memoir_edge.errors import InputError, first_line, install
 
 _CHUNK = 1 << 22
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything counts
@@ -52,7 +52,7 @@ def _fetched(model: str, fetch: Callable[[Any], str]) -> Path:
         raise InputError(f"no folder {model}", hint=install("edit")) from error
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise InputError(
-            f"{model} is no folder here, and the hub did not give it: {_first_line(error)}",
+            f"{model} is no folder here, and the hub did not give it: {first_line(error)}",
             hint="check the name, the network and your access, or give a local folder",
         ) from error
 
@@ -74,10 +74,6 @@ def _converted(model: str) -> Path:
             "reading a .gguf file needs PyTorch", hint='pip install "memoir-edge[edit]"'
         ) from error
     return converted(file)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

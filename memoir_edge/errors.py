@@ -75,3 +75,12 @@ class MismatchError(IncompatibleError):
 
 class GraphError(IncompatibleError):
     """The directory or graph cannot take a memory."""
+
+
+def first_line(error: Exception) -> str:
+    r"""What another library's error says, in one line.
+
+    >>> first_line(ValueError("no such op\nat node 7")), first_line(KeyError())
+    ('no such op', 'KeyError')
+    """
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from memoir_edge.errors import InputError, install
+from memoir_edge.errors import InputError, first_line, install
 
 OPSET = 18
 ELSEWHERE = "export the decoder with another tool and give its folder with --onnx DIR"
@@ -46,9 +46,8 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
             f"exporting a transformers model needs optimum-onnx ({error})", hint=EXTRA
         ) from error
     except Exception as error:  # optimum, torch and ONNX Runtime raise what they like
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"optimum-onnx cannot export {model} as {dtype}: {reason}", hint=ELSEWHERE
+            f"optimum-onnx cannot export {model} as {dtype}: {first_line(error)}", hint=ELSEWHERE
         ) from error
 
 

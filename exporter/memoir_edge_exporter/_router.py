@@ -26,7 +26,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from memoir_edge import ports, sidecar
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter._base_graph import OPSET, quiet
 from memoir_edge_exporter._bodies import VERSION, bodies
@@ -78,9 +78,9 @@ def _explained(encoder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch and ONNX Runtime raise what they like
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"cannot write encoder {encoder} as a graph: {reason}", hint="give another --encoder"
+            f"cannot write encoder {encoder} as a graph: {first_line(error)}",
+            hint="give another --encoder",
         ) from error
 
 

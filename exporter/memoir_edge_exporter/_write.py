@@ -20,7 +20,7 @@ import onnx
 from onnx import external_data_helper
 
 from memoir_edge import ports, sidecar
-from memoir_edge.errors import GraphError, InputError, install
+from memoir_edge.errors import GraphError, InputError, first_line, install
 
 GRAPH = "model.onnx"
 MAX_PROTOBUF = (1 << 31) - (1 << 26)  # 2 GiB, less room for the graph itself
@@ -148,9 +148,8 @@ def check(path: Path) -> None:
     try:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise GraphError(
-            f"the graph with ports is no valid ONNX: {reason}",
+            f"the graph with ports is no valid ONNX: {first_line(error)}",
             hint="check that ONNX Runtime loads the graph without ports",
         ) from error
 

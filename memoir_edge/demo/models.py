@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memoir_edge import cache
+from memoir_edge.errors import first_line
 
 
 class UnavailableError(Exception):
@@ -107,8 +108,8 @@ def _from_hub(model: Model, folder: Path) -> None:
         except UnavailableError:
             raise
         except Exception as error:  # the hub client raises a dozen unrelated types
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            raise UnavailableError(f"the hub did not give {model.hub}: {first}") from error
+            said = first_line(error)
+            raise UnavailableError(f"the hub did not give {model.hub}: {said}") from error
 
 
 def _from_registry(model: Model, folder: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from memoir_edge import cache
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 
 # How text is split before byte-level BPE, by the file's `tokenizer.ggml.pre`.
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -59,9 +59,7 @@ def _convert(file: Path, folder: Path) -> None:
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"cannot load a decoder from {file}: {str(error).splitlines()[0]}"
-        ) from error
+        raise InputError(f"cannot load a decoder from {file}: {first_line(error)}") from error
     roles = {"bos": "bos", "eos": "eos", "pad": "padding"}
     for role, name in roles.items():
         token = about.get(f"tokenizer.ggml.{name}_token_id")
@@ -87,7 +85,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         fields = gguf.GGUFReader(file).fields
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no .gguf file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file} is no .gguf file: {first_line(error)}") from error
     return {name: field.contents() for name, field in fields.items()}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from memoir_edge.base import context, end_of_text, locate, read_config
-from memoir_edge.errors import InputError, install
+from memoir_edge.errors import InputError, first_line, install
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.text import routed
 from memoir_edge.tophash import Ints
@@ -125,9 +125,7 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
             f"cannot use device {device!r}: {error}", hint="pass --device cpu"
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"cannot load a decoder from {folder}: {str(error).splitlines()[0]}"
-        ) from error
+        raise InputError(f"cannot load a decoder from {folder}: {first_line(error)}") from error
     net.requires_grad_(False)
     net.eval()  # type: ignore[no-untyped-call]
     return BaseModel(

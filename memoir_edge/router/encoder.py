@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from memoir_edge.base import locate, weights_digest
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 from memoir_edge.router import adapter as adapters
 from memoir_edge.router.codes import BITS, FORMULA, SEED, codes
 from memoir_edge.tophash import Bytes, Floats
@@ -112,7 +112,7 @@ def _load(folder: Path) -> Any:
         module = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"cannot load a sentence encoder from {folder}: {str(error).splitlines()[0]}"
+            f"cannot load a sentence encoder from {folder}: {first_line(error)}"
         ) from error
     module.tokenizer.truncation_side = "left"  # what is asked stands at the end
     module.eval().requires_grad_(False)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memoir_edge import ports, tophash
-from memoir_edge.errors import GraphError
+from memoir_edge.errors import GraphError, first_line
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
 from memoir_edge_runtime._tokens import Row
@@ -377,9 +377,9 @@ class Decoder:
                 return self._run_in_place(feeds, room)
             values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
         except Exception as error:  # onnxruntime's errors share no base class
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise GraphError(
-                f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: {reason}",
+                f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: "
+                f"{first_line(error)}",
                 hint="export the model again; if that does not help, try another --dtype",
             ) from error
         return dict(zip(self._outputs, values, strict=True))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from memoir_edge.errors import GraphError, InputError
+from memoir_edge.errors import GraphError, InputError, first_line
 
 OrtValue = Any  # onnxruntime publishes no types
 Array = npt.NDArray[np.generic]
@@ -79,9 +79,8 @@ def _open(path: Path, providers: list[str], threads: int | None, library: Librar
             options.register_custom_ops_library(str(ops))
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         hint = "export the model again"
-        raise GraphError(f"{path} cannot be loaded: {reason}", hint=hint) from error
+        raise GraphError(f"{path} cannot be loaded: {first_line(error)}", hint=hint) from error
 
 
 def device(session: Any) -> str:
