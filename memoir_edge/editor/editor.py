@@ -6,37 +6,27 @@ that an editor knows of former edits is what the journal says, so a run that was
 one that was not are the same loop.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from memoir_edge import __version__, tophash
 from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.batch import Job, OnStep
-from memoir_edge.editor.checks import MISSES, Asked, Case, audit, cases
-from memoir_edge.editor.holds import fits, missed, told
+from memoir_edge.editor.checks import Asked, audit
+from memoir_edge.editor.holds import checked
+from memoir_edge.editor.jobs import Jobs
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
-from memoir_edge.editor.prompts import (
-    keyed,
-    own_texts,
-    refuse_too_long,
-    unrelated_prompts,
-)
+from memoir_edge.editor.origin import check_settings, nothing
+from memoir_edge.editor.prompts import keyed, own_texts, refuse_too_long
+from memoir_edge.editor.questions import Questions, held
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
-from memoir_edge.editor.rows import Row, asked, is_chat, rows
-from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit, from_stored
-from memoir_edge.errors import MismatchError
 from memoir_edge.history import (
     Again,
     Calibrated,
@@ -48,21 +38,15 @@ from memoir_edge.history import (
     Together,
     Train,
     begin,
-    load,
     next_step,
-    path_of,
 )
 from memoir_edge.history.events import MISS, PROMPT, Wrong
-from memoir_edge.memory import Base, Memory, no_codes
-from memoir_edge.nearmiss import Pool
+from memoir_edge.memory import Memory
 from memoir_edge.relations import Relation
-from memoir_edge.router import Router, check_router, identity
-from memoir_edge.router.asks import Asked as Related
-from memoir_edge.router.asks import asks, keys, subject_of
+from memoir_edge.router import Router, check_router
 from memoir_edge.router.masks import drawn
-from memoir_edge.router.reading import Index
 from memoir_edge.settings import Settings
-from memoir_edge.tophash import SCALED, Bytes, Floats
+from memoir_edge.tophash import Bytes, Floats
 
 
 @dataclass(frozen=True)
@@ -145,16 +129,13 @@ class Editor:
         self.model = Edited(base, site, None, settings.batch, router)
         self.go_on_with(journal)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
-        self._texts = (
-            own_texts(base, 1) if settings.made_keys and not router else []
-        )  # to stand before a prompt
-        self._reads: Reads | None = None  # of the edits held; None: to be gathered
+        behind = bool(settings.made_keys and not router)
+        self._texts = own_texts(base, 1) if behind else []  # to stand before a prompt
         self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
         self.readings = Readings(base, settings.site)
-        self._related: tuple[tuple[Edit, ...], list[Related]] = ((), [])
-        self._phrased: dict[tuple[object, ...], tuple[str, ...]] = {}  # by what is read
-        self._index: Index | None = None  # made when a prompt is first read
+        self.questions = Questions(self.model, relations)
+        self.jobs = Jobs(self.model, self.readings, self.questions, settings, self.prefixes)
 
     def go_on_with(self, journal: Journal) -> None:
         """From now on add to this journal, which begins from what the former one began from."""
@@ -205,23 +186,22 @@ class Editor:
             InputError: Training diverged; the memory is as it was.
         """
         masks = self.masks([edit.prompt for edit in edits])
-        jobs = [self._job(edit, own, held=False) for edit, own in zip(edits, masks, strict=True)]
+        jobs = [self.jobs.new(*one) for one in zip(edits, masks, strict=True)]
         changes = self._train(jobs, on_step)
         made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
-        held = len(self.live.bank.records)
+        before = len(self.live.bank.records)
         self._record(Together(tuple(made)))
         for edit, new in zip(edits, made, strict=True):
             self.live.change(new.primary, new.change)
-            if self._reads is not None:
-                self._take_in(self._reads, edit, new.primary)
-        if len(self.live.bank.records) < held + len(made):  # a former edit was taken over
-            self._reads = None
+            self.jobs.take_in(edit, new.primary)
+        if len(self.live.bank.records) < before + len(made):  # a former edit was taken over
+            self.jobs.gather_anew()
         return changes
 
     def again(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> Change:
         """Train an edit that the memory holds once more, from where Wm is now."""
-        primary = self._primary(edit)
-        job = self._job(edit, primary, held=True)
+        primary = self.live.bank.recalled()[edit.id]
+        job = self.jobs.again(edit, primary, self._wrong(edit))
         [change] = self._train([job], on_step)
         self._record(Again(edit.id, change))
         self.live.change(primary, change)
@@ -246,78 +226,18 @@ class Editor:
         self.journal.record(event)
         return self.journal.state()
 
-    def _job(self, edit: Edit, primary: Bytes, *, held: bool) -> Job:
-        job = Job(self.live.columns(primary), self._rows(edit, self._wrong(edit) if held else ()))
-        if not self.settings.spare:
-            return job
-        own = self._read(edit, job.columns) if held else None
-        avoid = self._gathered().avoided(job.columns, own, self.settings.spare)
-        return job._replace(avoid=avoid)
-
     def _wrong(self, edit: Edit) -> list[Wrong]:
         """What the last check found to reach an edit and not to give its target."""
         found = self.journal.state().audit
         told = found.wrong if found else []
         return [one for one in told if one.edit == one.fired == edit.id and one.sort != MISS]
 
-    def _rows(self, edit: Edit, wrong: Sequence[Wrong] = ()) -> list[Row]:
-        """Training rows; what was found wrong is asked besides."""
-        plain = not is_chat(self.base, edit.prompt)
-        settings = self.settings if plain else replace(self.settings, forms=0, chats=0)
-        texts, chats = asked(edit.prompt, self.phrasings(edit), settings)
-        texts += [one.text for one in wrong if one.text not in (edit.prompt, *texts)]
-        return rows(
-            self.base, edit.prompt, edit.target, self.prefixes,
-            eos=self.settings.eos, texts=texts, chats=chats,
-        )  # fmt: skip
-
-    def phrasings(self, edit: Edit) -> tuple[str, ...]:
-        """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
-        if self.router is None:
-            return edit.keys
-        if not self.relations:  # a deletion brings none: what the memory was given then
-            return tuple(self._keys_of([edit])[edit.id])
-        asked = (edit.prompt, edit.subject, edit.keys)
-        if asked not in self._phrased:
-            self._phrased[asked] = self._read_phrasings(edit, self.router)
-        return self._phrased[asked]
-
-    def _read_phrasings(self, edit: Edit, router: Router) -> tuple[str, ...]:
-        if self._index is None:
-            self._index = Index(self.relations, router)
-        [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])
-        return keys(edit, reading)[1:]
-
-    def _primary(self, edit: Edit) -> Bytes:
-        return self.live.bank.recalled()[edit.id]
-
-    def _gathered(self) -> Reads:
-        if self._reads is None:
-            D = self.live.Wm.shape[1]
-            self._reads = Reads(torch.zeros(D, D, device=self.device))
-            for edit in self.edits:
-                self._take_in(self._reads, edit, self._primary(edit))
-        return self._reads
-
-    def _take_in(self, reads: Reads, edit: Edit, primary: Bytes) -> None:
-        columns = self.live.columns(primary)
-        reads.add(self._read(edit, columns), columns)
-
-    def _read(self, edit: Edit, columns: Tensor) -> Tensor:
-        """What the site reads where the target tokens of the edit's rows are predicted: [n, k]."""
-        read = self.readings.of(self._rows(edit)).a
-        return read.to(columns.device)[:, columns].float()
-
     # --- The whole job ---------------------------------------------------------------------------
 
     @property
     def edits(self) -> list[Edit]:
         """The edits that the memory holds, but those whose record is withheld or unusable."""
-        found: list[Edit] = []
-        for id, record in self.live.bank.records.items():
-            with suppress(ValueError):
-                found.append(replace(from_stored(record), id=id))
-        return found
+        return held(self.live.bank)
 
     def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
         """Make the edits in order, and see to it that every edit of the memory holds.
@@ -382,52 +302,8 @@ class Editor:
 
     def check(self, edits: Sequence[Edit]) -> list[Asked]:
         """Ask edits of the memory whatever a check asks; nothing is recorded."""
-        cases = self.cases(edits)
-        asked = [case for case in cases if case.sort != MISS]
-        return [*told(self.model, asked, self.readings, self._rows),
-                *missed(self.model, [case for case in cases if case.sort == MISS])]  # fmt: skip
-
-    def cases(self, edits: Sequence[Edit]) -> list[Case]:
-        """What a check asks of each of these edits, which the memory holds."""
-        count, chat = self.settings.asked, bool(self.base.tokenizer.chat_template)
-        keys, misses = self._keys_of(edits), self._misses_of(edits) if count else {}
-        found = [
-            case
-            for edit in edits
-            for case in cases(
-                edit, keys[edit.id], misses.get(edit.id, ()), count,
-                formed=self.router is not None and not is_chat(self.base, edit.prompt), chat=chat,
-            )
-        ]  # fmt: skip
-        return [case for case in found if case.sort in (PROMPT, MISS) or fits(self.base, case)]
-
-    def _keys_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
-        """Texts of each edit's keys; of codes, those that the memory was given."""
-        found = {edit.id: list(edit.keys) for edit in edits}
-        if self.router is not None:
-            for key in self.live.bank.keys:
-                if key.edit in found and key.text is not None:
-                    found[key.edit].append(key.text)
-        return found
-
-    def _misses_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
-        """Near misses of each edit, none of which is a prompt or key of another."""
-        if self.router is not None and self.relations:
-            related = zip(self.edits, self._relate(self.router), strict=True)
-            return {edit.id: [miss.text for miss in asked.misses] for edit, asked in related}
-        pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
-        near = {edit.id: pool.of(edit, MISSES * self.settings.asked) for edit in edits}
-        return {
-            edit: [text for text in (*some.template, *some.subject) if text not in taken]
-            for edit, some in near.items()
-        }
-
-    def _relate(self, router: Router) -> list[Related]:
-        """What relations say may be asked of each edit that is held; read once."""
-        edits = tuple(self.edits)
-        if self._related[0] != edits:
-            self._related = edits, asks(edits, self.relations, router)
-        return self._related[1]
+        cases = self.questions.cases(edits, self.settings.asked)
+        return checked(self.model, cases, self.readings, self.jobs.rows)
 
     def _answered(self, edits: Sequence[Edit]) -> dict[str, Answer]:
         """The last audit's answers; those that a later edit of their prompt replaced are asked."""
@@ -447,7 +323,9 @@ class Editor:
         """
         bank, bound = self.live.bank, self.settings.false_fires
         if self.router is not None and self.edits:
-            table = tabled(self.edits, self._relate(self.router), self.router, self.settings)
+            table = tabled(
+                self.edits, self.questions.related(self.router), self.router, self.settings
+            )
             self._record(table)
             return table.thresholds
         if not bound or not bank.keys:
@@ -473,76 +351,3 @@ class Editor:
     def memory(self) -> Memory:
         """What has been edited so far, as an artifact."""
         return self.journal.compile()
-
-
-# --- What an editor begins from ------------------------------------------------------------------
-
-
-def nothing(
-    base: BaseModel,
-    settings: Settings,
-    unrelated: Sequence[str] | None = None,
-    router: Router | None = None,
-) -> Memory:
-    """A memory without edits: its permutation drawn, its routing feature centred.
-
-    Args:
-        base: The model.
-        settings: Site, k, feature and seed.
-        unrelated: Prompts to centre on; default `unrelated_prompts()`.
-        router: What its prompts will be routed by, instead of the site's activations, which then
-            need no centre.
-
-    Raises:
-        SiteError: The model has no such site.
-    """
-    site: nn.Module = find_site(base.net, settings.site)
-    D, d = width(site)
-    f = np.zeros((1, D), np.float32)
-    if router is None:
-        asked = unrelated or unrelated_prompts()
-        f = Edited(base, site, None, settings.batch).features(asked, settings.feature)
-    return Memory(
-        site=settings.site,
-        feature=settings.feature,
-        k=settings.k,
-        base=Base(base.id, base.digest, base.former),
-        columns=np.zeros(0, np.int32),
-        values=np.zeros((0, d), np.float32),
-        bank=np.zeros((0, -(-D // 8)), np.uint8),
-        owner=np.zeros(0, np.int32),
-        thresholds=np.zeros(0, np.float32),
-        center=f.mean(axis=0),
-        scale=tophash.scale(f)
-        if settings.feature in SCALED and not router
-        else np.ones(D, np.float32),
-        permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
-        edits=(),
-        codes=no_codes(identity(router)) if router else None,
-        tool=f"memoir-edge {__version__}",
-    )
-
-
-def check_settings(memory: Memory, settings: Settings) -> None:
-    """Raise MismatchError unless a memory can be gone on from with these settings."""
-    for name in ("site", "k", "feature"):
-        has, wants = getattr(memory, name), getattr(settings, name)
-        if has != wants:
-            raise MismatchError(
-                f"the memory's {name} is {has}, asked for is {wants}",
-                hint=f"leave --{name} out to go on with the memory's, or write to a new file",
-            )
-
-
-@contextmanager
-def journaled(base: BaseModel, settings: Settings, memory: Path) -> Iterator[Editor]:
-    """An editor whose journal lies beside a memory file, begun there or gone on with.
-
-    Raises:
-        JournalError: The journal is damaged.
-        MismatchError: It is of another model, site or k.
-    """
-    path = path_of(memory)
-    journal = load(path, write=True) or begin(path, nothing(base, settings), {})
-    with journal:
-        yield Editor(base, settings, journal=journal)

@@ -19,7 +19,19 @@ from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
 from memoir_edge.editor.rows import Row, chat_ids
 from memoir_edge.edits import Edit
+from memoir_edge.history.events import MISS
 from memoir_edge.text import split_target
+
+
+def checked(
+    model: Edited,
+    cases: Sequence[Case],
+    readings: Readings,
+    rows: Callable[[Edit], Sequence[Row]],
+) -> list[Asked]:
+    """All cases of a check, asked: those that must give a target, then those that must not fire."""
+    apart = [case for case in cases if case.sort != MISS], [c for c in cases if c.sort == MISS]
+    return [*told(model, apart[0], readings, rows), *missed(model, apart[1])]
 
 
 def told(

@@ -67,7 +67,7 @@ def test_without_relations_the_keys_are_those_the_memory_was_given(
 ) -> None:
     other = Editor(demo, editor.settings, journal=editor.journal, router=words)
     given = {key.text for key in editor.live.bank.keys if key.edit == EDITS[0].id}
-    assert set(other.phrasings(EDITS[0])) == given >= {*EDITS[0].keys, EDITS[0].prompt}
+    assert set(other.questions.phrasings(EDITS[0])) == given >= {*EDITS[0].keys, EDITS[0].prompt}
     other.again(EDITS[0])
     other.settle()
     assert set(last(other).tally[EDITS[0].id]) >= {PROMPT, FORM, KEY}
@@ -80,8 +80,8 @@ def test_what_was_found_wrong_is_asked_in_its_next_training(editor: Editor) -> N
         Wrong(own.id, KEY, "Who runs France?", "Paris", None),  # routing's, not training's
         Wrong(own.id, MISS, "The capital of Spain is", "", own.id),
     ]
-    before = editor._rows(own)
+    before = editor.jobs.rows(own)
     editor._record(replace(last(editor), wrong=reached))
-    told = editor._rows(own, editor._wrong(own))
+    told = editor.jobs.rows(own, editor._wrong(own))
     [more] = [row for row in told if row not in before]
     assert editor.base.decode(more.prompt) == "France is run from"

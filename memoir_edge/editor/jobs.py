@@ -1,0 +1,103 @@
+"""What edits are trained on: their rows, and what a change avoids of what other edits read."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from memoir_edge.editor.batch import Job
+from memoir_edge.editor.questions import Questions, held
+from memoir_edge.editor.readings import Readings
+from memoir_edge.editor.recall import Edited
+from memoir_edge.editor.rows import Row, asked, is_chat, rows
+from memoir_edge.editor.spare import Reads
+from memoir_edge.edits import Edit
+from memoir_edge.history.events import Wrong
+from memoir_edge.settings import Settings
+from memoir_edge.tophash import Bytes
+
+
+class Jobs:
+    """The training of each edit, made from what the memory holds by then.
+
+    Args:
+        model: The base model with the memory.
+        readings: What rows read on the base model.
+        questions: What else asks what an edit asks.
+        settings: How many rows of each sort, and how strongly others are avoided.
+        prefixes: Texts that the prompt stands behind in a row each.
+    """
+
+    def __init__(
+        self,
+        model: Edited,
+        readings: Readings,
+        questions: Questions,
+        settings: Settings,
+        prefixes: Sequence[str],
+    ) -> None:
+        self.model, self.readings, self.questions = model, readings, questions
+        self.settings, self.prefixes = settings, prefixes
+        self._reads: Reads | None = None  # of the edits held; None: to be gathered
+
+    def new(self, edit: Edit, primary: Bytes) -> Job:
+        """Of an edit that the memory does not hold yet; `primary` is its mask."""
+        columns = self._columns(primary)
+        return Job(columns, self.rows(edit), self._avoid(columns, None))
+
+    def again(self, edit: Edit, primary: Bytes, wrong: Sequence[Wrong]) -> Job:
+        """Of an edit that the memory holds; what was found wrong is asked besides."""
+        columns = self._columns(primary)
+        own = self._read(edit, columns) if self.settings.spare else None
+        return Job(columns, self.rows(edit, wrong), self._avoid(columns, own))
+
+    def rows(self, edit: Edit, wrong: Sequence[Wrong] = ()) -> list[Row]:
+        """Training rows; what was found wrong is asked besides."""
+        base, plain = self.model.base, not is_chat(self.model.base, edit.prompt)
+        settings = self.settings if plain else replace(self.settings, forms=0, chats=0)
+        texts, chats = asked(edit.prompt, self.questions.phrasings(edit), settings)
+        texts += [one.text for one in wrong if one.text not in (edit.prompt, *texts)]
+        return rows(
+            base, edit.prompt, edit.target, self.prefixes,
+            eos=self.settings.eos, texts=texts, chats=chats,
+        )  # fmt: skip
+
+    # --- What other edits read -------------------------------------------------------------------
+
+    def take_in(self, edit: Edit, primary: Bytes) -> None:
+        """From now on others avoid what an edit reads that the memory has just taken in."""
+        if self._reads is not None:
+            self._add(self._reads, edit, primary)
+
+    def gather_anew(self) -> None:
+        """Forget what edits read: one of them is gone."""
+        self._reads = None
+
+    def _avoid(self, columns: Tensor, own: Tensor | None) -> Tensor | None:
+        strength = self.settings.spare
+        return self._gathered().avoided(columns, own, strength) if strength else None
+
+    def _gathered(self) -> Reads:
+        if self._reads is None:
+            live = self.model.live
+            assert live is not None
+            D = live.Wm.shape[1]
+            self._reads = Reads(torch.zeros(D, D, device=live.Wm.device))
+            masks = live.bank.recalled()
+            for edit in held(live.bank):
+                self._add(self._reads, edit, masks[edit.id])
+        return self._reads
+
+    def _add(self, reads: Reads, edit: Edit, primary: Bytes) -> None:
+        columns = self._columns(primary)
+        reads.add(self._read(edit, columns), columns)
+
+    def _read(self, edit: Edit, columns: Tensor) -> Tensor:
+        """What the site reads where the target tokens of the edit's rows are predicted: [n, k]."""
+        read = self.readings.of(self.rows(edit)).a
+        return read.to(columns.device)[:, columns].float()
+
+    def _columns(self, primary: Bytes) -> Tensor:
+        assert self.model.live is not None
+        return self.model.live.columns(primary)

@@ -1,0 +1,73 @@
+"""What an editor begins from: a memory without edits, or one that its settings fit."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from memoir_edge import __version__, tophash
+from memoir_edge.editor.layer import find_site, width
+from memoir_edge.editor.model import BaseModel
+from memoir_edge.editor.prompts import unrelated_prompts
+from memoir_edge.editor.recall import Edited
+from memoir_edge.errors import MismatchError
+from memoir_edge.memory import Base, Memory, no_codes
+from memoir_edge.router import Router, identity
+from memoir_edge.settings import Settings
+from memoir_edge.tophash import SCALED
+
+
+def nothing(
+    base: BaseModel,
+    settings: Settings,
+    unrelated: Sequence[str] | None = None,
+    router: Router | None = None,
+) -> Memory:
+    """A memory without edits: its permutation drawn, its routing feature centred.
+
+    Args:
+        base: The model.
+        settings: Site, k, feature and seed.
+        unrelated: Prompts to centre on; default `unrelated_prompts()`.
+        router: What its prompts will be routed by, instead of the site's activations, which then
+            need no centre.
+
+    Raises:
+        SiteError: The model has no such site.
+    """
+    site: nn.Module = find_site(base.net, settings.site)
+    D, d = width(site)
+    f = np.zeros((1, D), np.float32)
+    if router is None:
+        asked = unrelated or unrelated_prompts()
+        f = Edited(base, site, None, settings.batch).features(asked, settings.feature)
+    return Memory(
+        site=settings.site,
+        feature=settings.feature,
+        k=settings.k,
+        base=Base(base.id, base.digest, base.former),
+        columns=np.zeros(0, np.int32),
+        values=np.zeros((0, d), np.float32),
+        bank=np.zeros((0, -(-D // 8)), np.uint8),
+        owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32),
+        center=f.mean(axis=0),
+        scale=tophash.scale(f)
+        if settings.feature in SCALED and not router
+        else np.ones(D, np.float32),
+        permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
+        edits=(),
+        codes=no_codes(identity(router)) if router else None,
+        tool=f"memoir-edge {__version__}",
+    )
+
+
+def check_settings(memory: Memory, settings: Settings) -> None:
+    """Raise MismatchError unless a memory can be gone on from with these settings."""
+    for name in ("site", "k", "feature"):
+        has, wants = getattr(memory, name), getattr(settings, name)
+        if has != wants:
+            raise MismatchError(
+                f"the memory's {name} is {has}, asked for is {wants}",
+                hint=f"leave --{name} out to go on with the memory's, or write to a new file",
+            )

@@ -1,0 +1,117 @@
+"""What may be asked of a memory's edits: phrasings, keys and near misses, and the cases of a check.
+
+Trains nothing and answers nothing.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from memoir_edge.editor.checks import MISSES, Case, cases
+from memoir_edge.editor.holds import fits
+from memoir_edge.editor.recall import Edited
+from memoir_edge.editor.rows import is_chat
+from memoir_edge.edits import Edit, from_stored
+from memoir_edge.history import Bank
+from memoir_edge.history.events import MISS, PROMPT
+from memoir_edge.nearmiss import Pool
+from memoir_edge.relations import Relation
+from memoir_edge.router import Asked, Router, asks
+from memoir_edge.router.asks import keys, subject_of
+from memoir_edge.router.reading import Index
+
+
+def held(bank: Bank) -> list[Edit]:
+    """The edits of a memory, but those whose record is withheld or unusable."""
+    found: list[Edit] = []
+    for id, record in bank.records.items():
+        with suppress(ValueError):
+            found.append(replace(from_stored(record), id=id))
+    return found
+
+
+class Questions:
+    """What may be asked of edits, each made once.
+
+    Args:
+        model: The base model with the memory.
+        relations: What a router's keys and guards are made of.
+    """
+
+    def __init__(self, model: Edited, relations: Sequence[Relation]) -> None:
+        self.model, self.relations = model, relations
+        self._related: tuple[tuple[Edit, ...], list[Asked]] = ((), [])
+        self._phrased: dict[tuple[object, ...], tuple[str, ...]] = {}  # by what is read
+        self._index: Index | None = None  # made when a prompt is first read
+
+    @property
+    def _bank(self) -> Bank:
+        assert self.model.live is not None
+        return self.model.live.bank
+
+    def phrasings(self, edit: Edit) -> tuple[str, ...]:
+        """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
+        router = self.model.router
+        if router is None:
+            return edit.keys
+        if not self.relations:  # a deletion brings none: what the memory was given then
+            return tuple(self._keys_of([edit])[edit.id])
+        asked = (edit.prompt, edit.subject, edit.keys)
+        if asked not in self._phrased:
+            self._phrased[asked] = self._read(edit, router)
+        return self._phrased[asked]
+
+    def _read(self, edit: Edit, router: Router) -> tuple[str, ...]:
+        if self._index is None:
+            self._index = Index(self.relations, router)
+        [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])
+        return keys(edit, reading)[1:]
+
+    def related(self, router: Router) -> list[Asked]:
+        """What relations say may be asked of each edit that is held."""
+        edits = tuple(held(self._bank))
+        if self._related[0] != edits:
+            self._related = edits, asks(edits, self.relations, router)
+        return self._related[1]
+
+    def cases(self, edits: Sequence[Edit], count: int) -> list[Case]:
+        """What a check asks of each of these edits, which the memory holds.
+
+        Args:
+            edits: The edits.
+            count: Texts of each sort; 0 asks the prompts alone.
+        """
+        base, coded = self.model.base, self.model.router is not None
+        chat = bool(base.tokenizer.chat_template)
+        keys, misses = self._keys_of(edits), self._misses_of(edits, count) if count else {}
+        found = [
+            case
+            for edit in edits
+            for case in cases(
+                edit, keys[edit.id], misses.get(edit.id, ()), count,
+                formed=coded and not is_chat(base, edit.prompt), chat=chat,
+            )
+        ]  # fmt: skip
+        return [case for case in found if case.sort in (PROMPT, MISS) or fits(base, case)]
+
+    def _keys_of(self, edits: Sequence[Edit]) -> dict[str, list[str]]:
+        """Texts of each edit's keys; of codes, those that the memory was given."""
+        found = {edit.id: list(edit.keys) for edit in edits}
+        if self.model.router is not None:
+            for key in self._bank.keys:
+                if key.edit in found and key.text is not None:
+                    found[key.edit].append(key.text)
+        return found
+
+    def _misses_of(self, edits: Sequence[Edit], count: int) -> dict[str, list[str]]:
+        """Near misses of each edit, none of which is a prompt or key of another."""
+        router = self.model.router
+        if router is not None and self.relations:
+            related = zip(held(self._bank), self.related(router), strict=True)
+            return {edit.id: [miss.text for miss in asked.misses] for edit, asked in related}
+        pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
+        near = {edit.id: pool.of(edit, MISSES * count) for edit in edits}
+        return {
+            edit: [text for text in (*some.template, *some.subject) if text not in taken]
+            for edit, some in near.items()
+        }

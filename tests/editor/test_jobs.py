@@ -1,0 +1,56 @@
+"""What edits are trained on, made from what the memory holds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from memoir_edge.editor import BaseModel, Editor, Settings
+from memoir_edge.edits import Edit
+from memoir_edge.history.events import KEY, Wrong
+
+MakeEdit = Callable[..., Edit]
+
+
+def editor_of(tiny: BaseModel, settings: Settings) -> Editor:
+    return Editor(tiny, replace(settings, spare=10.0))
+
+
+def test_a_change_avoids_what_others_read(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings
+) -> None:
+    first, second = an_edit("The capital of France is", "Rome"), an_edit("Water is", "dry")
+    editor = editor_of(tiny, settings)
+    [own], [other] = editor.masks([first.prompt]), editor.masks([second.prompt])
+    assert editor.jobs.new(first, own).avoid is None  # there is no other yet
+    editor.edit([first])
+    assert editor.jobs.again(first, own, ()).avoid is None
+    avoid = editor.jobs.new(second, other).avoid
+    assert avoid is not None
+    again = editor_of(tiny, settings)
+    again.go_on_with(editor.journal)
+    gathered = again.jobs.new(second, other).avoid
+    assert gathered is not None
+    assert torch.equal(gathered, avoid)  # as when it was taken in edit by edit
+
+
+def test_what_was_found_wrong_is_a_further_row(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings
+) -> None:
+    edit = an_edit("The capital of France is", "Rome")
+    editor = editor_of(tiny, settings)
+    editor.edit([edit])
+    [primary] = editor.masks([edit.prompt])
+    wrong = [Wrong(edit.id, KEY, text, "Paris", edit.id) for text in ("Where?", edit.prompt)]
+    before = editor.jobs.rows(edit)
+    [more] = [row for row in editor.jobs.again(edit, primary, wrong).rows if row not in before]
+    assert tiny.decode(more.prompt) == "Where?"
+
+
+def test_a_chat_is_asked_in_no_other_form(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings
+) -> None:
+    editor = Editor(tiny, replace(settings, prefixes=0, forms=2))
+    special = tiny.tokenizer.all_special_tokens[0]
+    assert len(editor.jobs.rows(an_edit("The capital of France is", "Rome"))) == 4
+    assert len(editor.jobs.rows(an_edit(f"{special}Where is Rome?", "Here"))) == 1

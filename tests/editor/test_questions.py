@@ -1,0 +1,54 @@
+"""What may be asked of edits, with a router and without."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from memoir_edge.editor import BaseModel, Editor, Settings
+from memoir_edge.editor.questions import held
+from memoir_edge.edits import Edit
+from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
+from memoir_edge.relations import Relation
+
+CAPITAL = Relation("country.capital", ("The capital of {} is", "What is the capital of {}?"))
+COIN = Relation("country.currency", ("The currency of {} is", "Which currency has {}?"))
+MakeEdit = Callable[..., Edit]
+
+
+def asked(editor: Editor, edit: Edit, count: int) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for case in editor.questions.cases([edit], count):
+        found.setdefault(case.sort, []).append(case.text)
+    return found
+
+
+def test_a_records_keys_are_what_else_is_asked(an_edit: MakeEdit, make_editor: Any) -> None:
+    edit = an_edit("The capital of France is", "Rome", keys=("France is governed from",))
+    editor = make_editor()
+    editor.edit([edit])
+    assert editor.questions.phrasings(edit) == edit.keys
+    assert asked(editor, edit, 0) == {PROMPT: [edit.prompt]}
+    assert asked(editor, edit, 2) == {PROMPT: [edit.prompt], KEY: list(edit.keys)}
+
+
+def test_a_known_relation_brings_phrasings_and_near_misses(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings, words: Any
+) -> None:
+    edit = an_edit("The capital of France is", "Rome", subject="France")
+    editor = Editor(tiny, replace(settings, asked=2), router=words, relations=(CAPITAL, COIN))
+    editor.edit([edit])
+    editor.calibrate()
+    assert editor.questions.phrasings(edit) == ("What is the capital of France?",)
+    found = asked(editor, edit, 2)
+    assert found[KEY] == ["What is the capital of France?"]
+    assert len(found[FORM]) == 2  # none of them a chat: this model has no template for it
+    assert len(found[MISS]) == 4
+    assert all("France" not in text or "currency" in text for text in found[MISS])
+
+
+def test_edits_without_a_record_are_not_held(an_edit: MakeEdit, make_editor: Any) -> None:
+    editor = make_editor()
+    edits = [an_edit(text, "Rome") for text in ("The capital of", "Everyone says")]
+    editor.edit(edits)
+    editor.live.bank.records[edits[0].id] = None
+    assert [edit.id for edit in held(editor.live.bank)] == [edits[1].id]
