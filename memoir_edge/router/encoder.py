@@ -84,9 +84,22 @@ class Encoder:
         return int(self.module.max_seq_length)
 
     def embeddings(self, texts: Sequence[str]) -> Floats:
-        """`[n, w]` float32, as the encoder gives them."""
-        found = self.module.encode(list(texts), batch_size=_BATCH, show_progress_bar=False)
-        return np.asarray(found, np.float32).reshape(len(texts), -1)
+        """`[n, w]` float32, as the encoder gives them.
+
+        Each text is read once, together with others of as many tokens: padding costs as much.
+        """
+        unique = list(dict.fromkeys(texts))
+        order = sorted(unique, key=self._lengths(unique).__getitem__)
+        parts = [
+            self.module.encode(order[i : i + _BATCH], batch_size=_BATCH, show_progress_bar=False)
+            for i in range(0, len(order), _BATCH)
+        ]
+        place = {text: i for i, text in enumerate(order)}
+        return np.concatenate(parts).astype(np.float32)[[place[text] for text in texts]]
+
+    def _lengths(self, texts: Sequence[str]) -> dict[str, int]:
+        read = self.module.tokenizer(texts, truncation=True, max_length=self.tokens)["input_ids"]
+        return dict(zip(texts, map(len, read), strict=True))
 
     def codes(self, texts: Sequence[str]) -> Bytes:
         """Packed codes, `[n, bits / 8]`."""

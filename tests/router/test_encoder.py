@@ -11,6 +11,7 @@ from memoir_edge import tophash
 from memoir_edge.base import weights_digest
 from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.router import adapter
+from memoir_edge.router import encoder as module
 from memoir_edge.router.encoder import Encoder
 
 TEXTS = ["the capital of france is", "what is the capital of spain?", "a"]
@@ -35,6 +36,22 @@ def test_codes_do_not_depend_on_batch_mates(encoder_dir: Path) -> None:
     agree = tophash.overlap(together, apart, encoder.weight).diagonal()
     assert agree.min() > 0.99  # a batch adds in another order: a sign at zero may turn
     assert encoder.codes([]).shape == (0, encoder.bits // 8)
+
+
+def test_each_text_is_read_once_beside_others_of_its_length(
+    encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder(str(encoder_dir))
+    texts = ["a b c", "a", "e", "a", "a c b", "e"]
+    alone = np.concatenate([encoder.embeddings([text]) for text in texts])
+    run: list[list[str]] = []
+    encode = encoder.module.encode
+    monkeypatch.setattr(module, "_BATCH", 2)
+    monkeypatch.setattr(
+        encoder.module, "encode", lambda part, **how: run.append(part) or encode(part, **how)
+    )
+    assert np.allclose(encoder.embeddings(texts), alone, atol=1e-5)
+    assert run == [["a", "e"], ["a b c", "a c b"]]
 
 
 def test_of_a_long_text_the_last_part_is_read(encoder_dir: Path) -> None:
