@@ -19,6 +19,7 @@ from memoir_edge.settings import Settings
 BETAS = (0.9, 0.999)
 NEGLIGIBLE = 1e-3  # share of the largest eigenvalue below which a direction counts as none
 LIKELY = 32  # tokens that a step looks at for each place
+FRESH = 20  # steps for which those are taken to be the likely ones: a change makes others likely
 
 
 class Adam:
@@ -92,8 +93,8 @@ class Adam:
             self._step(Likely(full, wanted))
 
     def _step(self, likely: "Likely") -> None:
-        """Step until every row seems likely enough."""
-        while self.steps < self.settings.steps:
+        """Step until every row seems likely enough, or other tokens may have become likely."""
+        for _ in range(min(FRESH, self.settings.steps - self.steps)):
             rows = self.batch.mean(likely.nats(self.logits(self.delta(), likely.ids)))
             if rows.max().item() <= self.settings.stop_loss:
                 return
@@ -117,7 +118,7 @@ class Likely:
     With a large vocabulary most of a step would be the LM head.
 
     Args:
-        logits: `[places, V]`.
+        logits: `[places, V]`, written to.
         wanted: `[places]`, always among them.
     """
 
@@ -126,7 +127,7 @@ class Likely:
         top = logits.topk(min(LIKELY, V)).indices
         self.ids = torch.unique(torch.cat([top.flatten(), wanted]))
         self._place = torch.searchsorted(self.ids, wanted)[:, None]
-        self._rest = logits.index_fill(1, self.ids, float("-inf")).logsumexp(1)
+        self._rest = logits.index_fill_(1, self.ids, float("-inf")).logsumexp(1)
 
     def nats(self, logits: Tensor) -> Tensor:
         """Cross entropy `[places]` by the logits of `ids`, `[places, len(ids)]`."""

@@ -169,12 +169,15 @@ def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dic
     model that tells positions by its attention alone (ALiBi) is given none.
     """
     T = max(map(len, rows))
-    ids = torch.zeros(len(rows), T, dtype=torch.int64)
-    attention = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(T - len(row), T)
-        ids[i, place] = torch.tensor(list(row), dtype=torch.int64)
-        attention[i, place] = 1
+    counts, place = torch.tensor([[len(row)] for row in rows]), torch.arange(T)
+    padding = [[0] * (T - len(row)) for row in rows]
+    if side == "right":
+        padded = [[*row, *more] for row, more in zip(rows, padding, strict=True)]
+        attention = (place < counts).long()
+    else:
+        padded = [[*more, *row] for row, more in zip(rows, padding, strict=True)]
+        attention = (place >= T - counts).long()
+    ids = torch.tensor(padded, dtype=torch.int64)
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     batch = {"input_ids": ids, "attention_mask": attention}
     if "position_ids" in base.takes:

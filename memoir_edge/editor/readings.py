@@ -14,9 +14,11 @@ from memoir_edge.editor.batch import even, places, tokens
 from memoir_edge.editor.layer import Part, site_input
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.rows import Row
-from memoir_edge.editor.tail import tail_of
+from memoir_edge.editor.tail import Tail, tail_of
+from memoir_edge.editor.woven import weave
 
 ROOM = 256 << 20  # bytes of readings that are kept
+LONGEST = 1024  # tokens of a woven sequence: each attends to all others' places
 
 
 class Read(NamedTuple):
@@ -59,17 +61,25 @@ class Readings:
         return read
 
     def _run(self, rows: Sequence[Row]) -> Read:
+        if self.tail is not None:
+            return _at_tail(self.tail, rows)
         given = [tokens(row) for row in rows]
         batch, parts = collate(self.base, given, side="right"), even(list(map(len, given)), 0)
-        at = places(rows)
-        if self.tail is None:
-            a = site_input(self.base.net, self.path, batch, parts)
-            return Read(a.reshape(*batch["input_ids"].shape, -1)[at], None)
-        ran = [self.tail.reach({n: x[part.rows, : part.length] for n, x in batch.items()})
-               for part in parts]  # fmt: skip
-        return Read(
-            _picked(parts, [a for a, _ in ran], at), _picked(parts, [o for _, o in ran], at)
-        )
+        a = site_input(self.base.net, self.path, batch, parts)
+        return Read(a.reshape(*batch["input_ids"].shape, -1)[places(rows)], None)
+
+
+def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:
+    given, (row, position) = [tokens(row) for row in rows], places(rows)
+    woven = weave(given)
+    if tail.weaves and len(woven.ids) <= LONGEST:
+        a, out = tail.reach(woven.batch(tail.base))
+        at = [woven.places[i][j] for i, j in zip(row.tolist(), position.tolist(), strict=True)]
+        return Read(a[0, at], out[0, at])
+    batch, parts = collate(tail.base, given, side="right"), even(list(map(len, given)), 0)
+    ran = [tail.reach({n: x[part.rows, : part.length] for n, x in batch.items()})
+           for part in parts]  # fmt: skip
+    return Read(*(_picked(parts, found, (row, position)) for found in zip(*ran, strict=True)))
 
 
 def _picked(parts: Sequence[Part], found: Sequence[Tensor], at: tuple[Tensor, Tensor]) -> Tensor:

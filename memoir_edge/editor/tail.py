@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, head_writes
 from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.woven import weave
 
 TRIED = 5  # tokens of the sequence that an architecture is tried on
 CLOSE = 0.05  # largest difference that counts as rounding, in units of what was added
+ROWS = ([0, 1, 2, 3, 4], [0, 1, 5, 6])  # that weaving is tried on
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Tail:
     parent: nn.Module  # holds the blocks
     name: str  # by which it does
     tupled: bool  # whether a block's output comes in a tuple
+    weaves: bool = False  # whether rows may be read woven into one sequence (editor/woven.py)
 
     @property
     def block(self) -> nn.Module:
@@ -94,6 +97,7 @@ def tail_of(base: BaseModel, path: str) -> Tail | None:
         return None
     tail = Tail(base, site, *found[:2], tupled=False)
     tail.tupled = _tupled(tail)
+    tail.weaves = _weaves(tail)
     return tail if _only_adds(tail) else None
 
 
@@ -103,6 +107,24 @@ def _tupled(tail: Tail) -> bool:
     with tail.block.register_forward_hook(lambda _module, _args, output: seen.append(output)):
         tail.base.net(**collate(tail.base, [[0]], side="right"), use_cache=False)
     return isinstance(seen[0], tuple)
+
+
+@torch.no_grad()
+def _weaves(tail: Tail) -> bool:
+    """Whether the model follows a mask that says which token attends to which."""
+    base, woven = tail.base, weave(ROWS)
+    if "position_ids" not in base.takes:
+        return False
+    alone = torch.cat([tail.reach(collate(base, [row], side="right"))[0][0] for row in ROWS])
+    at = [place for row in woven.places for place in row]
+
+    def off(batch: dict[str, Tensor]) -> Tensor:
+        return (tail.reach(batch)[0][0, at] - alone).abs().max()
+
+    try:
+        return bool(off(woven.batch(base)) <= CLOSE * off(collate(base, [woven.ids], side="right")))
+    except (RuntimeError, ValueError, TypeError, IndexError):  # it takes no such mask
+        return False
 
 
 @torch.no_grad()

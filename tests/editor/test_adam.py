@@ -180,17 +180,33 @@ def test_it_stops_when_every_row_is_likely_enough(
         assert nats <= settings.stop_loss + 1e-4
 
 
+def test_all_tokens_are_looked_at_again_before_long(
+    demo: BaseModel, known: tuple[Settings, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change may make tokens likely that were not."""
+    monkeypatch.setattr(module, "FRESH", 3)
+    settings, job = known
+    seen: list[int] = []
+    site = demo.net.get_submodule(settings.site)
+    readings = Readings(demo, settings.site)
+    settings = replace(settings, steps=7, stop_loss=1e-6)
+    train(readings, site, torch.zeros(192, 768), [job], settings, lambda s, _: seen.append(s))
+    assert seen == [0, 3, 6, 7]
+
+
 def test_likely_tokens_stand_for_all() -> None:
     """Exact where nothing has moved since, and where only likely tokens have."""
     torch.manual_seed(0)
     logits, wanted = torch.randn(4, 500) * 3, torch.tensor([7, 11, 499, 0])
-    likely = Likely(logits, wanted)
+    likely = Likely(logits.clone(), wanted)
     assert len(likely.ids) < 200
     moved = logits.index_add(1, likely.ids, torch.randn(4, len(likely.ids)))
     for all_logits in (logits, moved):
         expected = torch.nn.functional.cross_entropy(all_logits, wanted, reduction="none")
         assert torch.allclose(likely.nats(all_logits[:, likely.ids]), expected, atol=1e-5)
-    few = Likely(logits[:, :20], wanted.clamp(max=19))  # all tokens are among them: none remain
+    few = Likely(
+        logits[:, :20].clone(), wanted.clamp(max=19)
+    )  # all tokens are among them: none remain
     assert torch.isfinite(few.nats(logits[:, :20])).all()
 
 

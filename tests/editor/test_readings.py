@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from memoir_edge.editor import BaseModel
+from memoir_edge.editor import readings as module
 from memoir_edge.editor.layer import input_of
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.rows import Row, rows
@@ -17,10 +18,12 @@ def group(tiny: BaseModel) -> list[Row]:
     return rows(tiny, "The capital of France is", "Rome", eos=True, texts=TEXTS)
 
 
-@pytest.mark.parametrize("path", SITES)
+@pytest.mark.parametrize(("path", "longest"), [(SITES[0], 1), (SITES[1], 1), (SITES[1], 99)])
 def test_a_group_reads_what_each_row_reads_alone(
-    tiny: BaseModel, group: list[Row], path: str
+    tiny: BaseModel, group: list[Row], path: str, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Woven into one sequence or, where that is too long, side by side."""
+    monkeypatch.setattr(module, "LONGEST", longest)
     read = Readings(tiny, path).of(group)
     site, block = tiny.net.get_submodule(path), tiny.net.get_submodule("model.layers.2")
     a, out = [], []

@@ -48,6 +48,27 @@ def test_the_model_is_as_it_was(tiny: BaseModel, tail: Tail) -> None:
     assert torch.equal(tiny.net(**batch).logits, whole)
 
 
+def test_a_model_that_heeds_no_mask_of_ours_weaves_nothing(
+    tiny: BaseModel, tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tail.weaves
+    forward = type(tiny.net).forward
+
+    def deaf(self: Any, attention_mask: Any = None, position_ids: Any = None, **rest: Any) -> Any:
+        return forward(self, position_ids=position_ids, **rest)
+
+    def refuses(self: Any, attention_mask: Any, position_ids: Any = None, **rest: Any) -> Any:
+        if attention_mask.ndim == 4:
+            raise ValueError("no such mask")
+        return forward(self, attention_mask=attention_mask, position_ids=position_ids, **rest)
+
+    for other in (deaf, refuses):
+        monkeypatch.setattr(type(tiny.net), "forward", other)
+        found = tail_of(tiny, LAST)
+        assert found
+        assert not found.weaves
+
+
 def test_gradients_reach_what_is_added(tail: Tail) -> None:
     out = torch.zeros(3, 32, requires_grad=True)
     tail.logits(out + 1).sum().backward()
