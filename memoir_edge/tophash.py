@@ -25,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 UNDECIDED = 0
 BASE = -1
 GUARD = -1  # the owner of a key that says "base model"
+_PAIRS = 1 << 18  # of masks that are compared at a time
 
 
 def _every_token(attention: Ints) -> Ints:
@@ -161,8 +162,21 @@ def overlap(query: Bytes, bank: Bytes, k: int) -> Floats:
     >>> overlap(stored[:1], stored, k=2).tolist()
     [[1.0, 0.5]]
     """
-    common = np.bitwise_count(query[:, None, :] & bank[None, :, :]).sum(axis=-1, dtype=np.int64)
+    asked, stored = _words(query), np.ascontiguousarray(_words(bank).T)
+    common = np.zeros((len(query), len(bank)), np.uint32)
+    step = max(_PAIRS // max(len(bank), 1), 1)
+    for start in range(0, len(query), step):  # a part whose words stay in the processor's cache
+        part = slice(start, start + step)
+        for i, word in enumerate(stored):
+            common[part] += np.bitwise_count(asked[part, i, None] & word)
     return np.asarray(common.astype(np.float32) / np.float32(k), dtype=np.float32)
+
+
+def _words(packed: Bytes) -> npt.NDArray[np.uint64]:
+    """`[n, bytes]` as 64-bit words `[n, ceil(bytes/8)]`, zeros behind."""
+    padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    return padded.view(np.uint64)
 
 
 class Routes(NamedTuple):

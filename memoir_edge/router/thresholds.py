@@ -27,7 +27,7 @@ PARAPHRASE = 0.88
 KNOWN = 0.15  # how often what was trained on fires, in proportion to what was not
 LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
 NEAREST = 3  # guards that tell it
-_CHUNK = 256
+_PAIRS = 1 << 22  # of a miss and a key that are compared at a time: 16 MiB of overlaps
 
 
 class Keys(NamedTuple):
@@ -72,10 +72,12 @@ def lifts(keys: Keys, weight: int) -> Floats:
     A guard that a record brought itself tells nothing of the subject.
     """
     near = np.full(len(keys.edit), np.nan, np.float32)
-    for edit in np.unique(keys.edit):
-        mine = np.flatnonzero((keys.edit == edit) & (keys.guard == 0))
-        guards = (keys.edit == edit) & (keys.guard == 1) & (keys.relation != NOBODY)
-        if guards.any():
+    order = np.argsort(keys.edit, kind="stable")
+    starts = np.flatnonzero(np.diff(keys.edit[order])) + 1
+    for rows in np.split(order, starts):  # of one edit
+        mine = rows[keys.guard[rows] == 0]
+        guards = rows[(keys.guard[rows] == 1) & (keys.relation[rows] != NOBODY)]
+        if len(guards):
             R = np.sort(overlap(keys.codes[mine], keys.codes[guards], weight), axis=1)
             near[mine] = R[:, -NEAREST:].mean(axis=1)
     known = ~np.isnan(near)
@@ -88,21 +90,22 @@ def meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
     """The key or guard that is nearest to each miss, and their overlap, `[n]` both."""
     best = np.zeros(len(misses.codes), np.int64)
     met = np.zeros(len(best), np.float32)
-    for start in range(0, len(best), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    step = max(_PAIRS // len(keys.codes), 1)
+    for start in range(0, len(best), step):
+        part = slice(start, start + step)
         some = Misses(*(np.asarray(column)[part] for column in misses))  # type: ignore[arg-type]
         R = _overlaps(keys, some, weight)
-        best[part], met[part] = R.argmax(axis=1), R.max(axis=1)
+        best[part] = R.argmax(axis=1)
+        met[part] = R[np.arange(len(R)), best[part]]
     return best, met
 
 
 def _overlaps(keys: Keys, misses: Misses, weight: int) -> Floats:
     """Overlaps of misses with keys, `[n, R]`, those that tell nothing set to 0."""
     R = overlap(misses.codes, keys.codes, weight)
-    same = misses.subject[:, None] == keys.subject
-    guard = keys.guard == 1
-    mine = misses.edit[:, None] == keys.edit
-    R[guard & same & (misses.relation[:, None] == keys.relation)] = 0
-    R[~guard & same & ~mine] = 0
-    R[~guard & same & mine & (R >= PARAPHRASE)] = 0
+    miss, key = np.nonzero(misses.subject[:, None] == keys.subject)
+    relation = misses.relation[miss] == keys.relation[key]
+    own = (misses.edit[miss] == keys.edit[key]) & (R[miss, key] < PARAPHRASE)
+    tells = np.where(keys.guard[key] == 1, ~relation, own)
+    R[miss[~tells], key[~tells]] = 0
     return R
