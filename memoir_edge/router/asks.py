@@ -67,6 +67,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
     asked = {(reading.subject, id_) for reading in readings for id_ in may_ask(reading)}
+    named = _named(readings)
     count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
     made = []
     for edit, reading in everyone:
@@ -74,7 +75,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
         guards = tuple(g for g in _guards(edit, reading, others, asked) if g.text not in taken)
         misses = tuple(
             m
-            for m in _misses(edit, reading, others, everyone, count)
+            for m in _misses(edit, reading, others, named.get(reading.kinds[0], ()), count)
             if m.text not in taken and (m.subject, m.relation) not in asked
         )
         made.append(Asked(reading, keys(edit, reading), guards, misses))
@@ -141,30 +142,38 @@ def _guards(
     ]
 
 
+def _named(readings: Sequence[Reading]) -> dict[str, list[str]]:
+    """Subjects of each kind, each once: those of the lists, then the edits' own."""
+    named = {kind: list(names) for kind, names in subjects().items()}
+    for reading in readings:
+        if reading.subject:
+            named.setdefault(reading.kinds[0], []).append(reading.subject)
+    return {kind: list(dict.fromkeys(names)) for kind, names in named.items()}
+
+
 def _misses(
     edit: Edit,
     reading: Reading,
     others: Sequence[Relation],
-    everyone: Sequence[tuple[Edit, Reading]],
+    alike: Sequence[str],
     count: int,
 ) -> list[Miss]:
-    """`count` of each sort; the same for the same edits."""
+    """`count` of each sort, `alike` the subjects of its kind; the same for the same edits."""
     own = reading.subject
     if not own:
         return []
     dice = random.Random(edit.prompt)
-    kind = reading.kinds[0]
-    like = [str(r.subject) for _, r in everyone if r.kinds[0] == kind and r.subject]
-    names = [n for n in dict.fromkeys([*subjects()[kind], *like]) if n.lower() != own.lower()]
+    names = [name for name in alike if name.lower() != own.lower()]
     shapes = [text for text in keys(edit, reading) if own in text]
     made = []
     for _ in range(count):
-        if shapes:
+        if shapes and names:
             shape, name = dice.choice(shapes), dice.choice(names)
             made.append(Miss(shape.replace(own, name), name, None))
         if others:
             relation = dice.choice(others)
             made.append(Miss(fill(dice.choice(relation.phrasings), own), own, relation.id))
+        if others and names:
             relation, name = dice.choice(others), dice.choice(names)
             made.append(Miss(fill(dice.choice(relation.phrasings), name), name, relation.id))
     return list({miss.text: miss for miss in made}.values())

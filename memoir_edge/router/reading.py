@@ -58,7 +58,7 @@ class Index:
         self._relations = [relation for relation, _ in asked]
         self._templates = _remembered(router, [fill(phrasing, MASK) for _, phrasing in asked])
         self._names = _remembered(router, [name for _, name in named])
-        self.kinds = tuple(dict.fromkeys(relation.kind for relation in relations))
+        self.kinds = tuple(dict.fromkeys([*(r.kind for r in relations), *subjects()]))
         self._kind_of_template = np.array([self.kinds.index(r.kind) for r in self._relations])
         known = {kind: i for i, kind in enumerate(self.kinds)}
         self._kind_of_name = np.array([known.get(kind, -1) for kind, _ in named])
@@ -92,7 +92,7 @@ class Index:
         of_kind = {r: R for r, R in best.items() if r.kind == kinds[0]}
         relation = _recognised(of_kind)
         alike = {r.id for r, R in best.items() if R >= UNSURE}
-        if relation is None:
+        if relation is None and of_kind:
             alike.add(max(of_kind, key=lambda r: of_kind[r]).id)
         return Reading(name, relation, frozenset(alike), tuple(kinds), float(fits[order[0]]))
 

@@ -1,5 +1,7 @@
 """What is made of edits: readings, keys, guards and near misses."""
 
+import importlib
+
 import pytest
 
 from memoir_edge.edits import Edit
@@ -8,6 +10,9 @@ from memoir_edge.router.asks import Asked, asks
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, candidates, mask_subject
 from memoir_edge.router.subjects import subjects
+
+# The package's name `asks` is the function.
+module = importlib.import_module("memoir_edge.router.asks")
 
 CAPITAL = Relation(
     "country.capital",
@@ -167,3 +172,26 @@ def test_every_kind_has_subjects() -> None:
     assert {r.kind for r in load()} == subjects().keys()
     for kind, names in subjects().items():
         assert len(names) == len(set(names)) == 24, kind
+
+
+def test_without_relations_an_edit_has_its_own_keys(words: Router) -> None:
+    told = edit("The capital of France is", "France", keys=("France is governed from",))
+    [one] = asks([told], (), words)
+    assert one.keys == (told.prompt, *told.keys)
+    assert one.reading.relation is None
+    assert one.guards == ()
+    assert one.misses
+    assert all("France" not in miss.text for miss in one.misses)
+    [other] = asks([edit("What stands here")], (), words)
+    assert other.keys == ("What stands here",)
+
+
+def test_where_no_list_has_subjects_those_of_other_edits_are_asked(
+    words: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "subjects", dict)
+    edits = [edit("The capital of Nepal is", "Nepal"), edit("People in Fiji pay with", "Fiji")]
+    [alone] = asks(edits[:1], (CAPITAL, CURRENCY), words)
+    assert {miss.subject for miss in alone.misses} <= {"Nepal"}
+    first, _ = asks(edits, (CAPITAL, CURRENCY), words)
+    assert {miss.subject for miss in first.misses if miss.relation is None} == {"Fiji"}
