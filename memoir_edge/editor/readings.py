@@ -17,7 +17,7 @@ from memoir_edge.editor.rows import Row
 from memoir_edge.editor.tail import Tail, tail_of
 from memoir_edge.editor.woven import weave
 
-ROOM = 256 << 20  # bytes of readings that are kept
+ROOM = 128 << 20  # bytes of readings that are kept
 LONGEST = 1024  # tokens of a woven sequence: each attends to all others' places
 
 

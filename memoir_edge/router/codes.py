@@ -18,6 +18,7 @@ from memoir_edge.tophash import Bytes, Floats
 
 BITS = 1024  # P
 SEED = 0
+_ROWS = 256  # that are hashed at a time: 40 kB each
 FORMULA = "larger half"  # part of a router's digest; another formula must have another name
 
 
@@ -45,9 +46,14 @@ def codes(embeddings: Floats, bits: int = BITS) -> Bytes:
     >>> made.shape, np.bitwise_count(made).sum(axis=1).tolist()
     ((4, 2), [8, 8, 8, 8])
     """
-    f = feature(embeddings, projection(embeddings.shape[1], bits))
+    W = projection(embeddings.shape[1], bits)
     zeros, ones = np.zeros(bits, np.float32), np.ones(bits, np.float32)
-    return tophash.pack(tophash.mask(f, zeros, ones, np.arange(bits), bits // 2))
+    made = np.zeros((len(embeddings), -(-bits // 8)), np.uint8)
+    for start in range(0, len(embeddings), _ROWS):
+        part = slice(start, start + _ROWS)
+        f = feature(embeddings[part], W)
+        made[part] = tophash.pack(tophash.mask(f, zeros, ones, np.arange(bits), bits // 2))
+    return made
 
 
 def feature(embeddings: Floats, projection: Floats) -> Floats:

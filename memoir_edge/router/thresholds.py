@@ -27,7 +27,7 @@ PARAPHRASE = 0.88
 KNOWN = 0.15  # how often what was trained on fires, in proportion to what was not
 LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
 NEAREST = 3  # guards that tell it
-_PAIRS = 1 << 22  # of a miss and a key that are compared at a time: 16 MiB of overlaps
+_PAIRS = 1 << 20  # of a miss and a key that are compared at a time: 4 MiB of overlaps
 
 
 class Keys(NamedTuple):
