@@ -19,6 +19,7 @@ from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._reading import Read, Reader
 from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime._router import Decided
+from memoir_edge_runtime._sampling import choose
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
 
@@ -152,12 +153,16 @@ class Batch:
 
 
 def _advance(rows: Sequence[Completion], logits: Floats) -> list[Written]:
+    """One more token for every row that is not done, from logits `[B, V]` of all."""
+    on = [i for i, row in enumerate(rows) if not row.done]
+    if len(on) < len(rows):
+        rows, logits = [rows[i] for i in on], logits[on]
+    chosen = choose(logits, [row.options for row in rows], [row.random for row in rows])
     written: list[Written] = []
-    for i, row in enumerate(rows):
-        if not row.done:
-            written.append((row, row.advance(logits[i])))
-            if row.finish_reason is not None:
-                written.append((row, row.result()))
+    for row, token, its in zip(rows, chosen, logits, strict=True):
+        written.append((row, row.advance(token, its)))
+        if row.done:
+            written.append((row, row.result()))
     return written
 
 

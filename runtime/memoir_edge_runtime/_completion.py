@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from memoir_edge_runtime._results import Result, Routing, Token
-from memoir_edge_runtime._sampling import Floats, Options, choose, generator, likeliest
+from memoir_edge_runtime._sampling import Floats, Options, generator, likeliest
 from memoir_edge_runtime._tokens import Prompt, Tokenizer
 from memoir_edge_runtime._writing import Writer
 
@@ -46,8 +46,8 @@ class Completion:
         self.ids: list[int] = []
         self.finish_reason: str | None = None
         self.routing: Routing | None = None  # as soon as its prompt is read
-        self._options, self._language = options, language
-        self._random = generator(seed, row)
+        self.options, self._language = options, language
+        self.random = generator(seed, row)
         self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
         tokenizer = language.tokenizer
         before = [id for id in prompt.row.ids[-_BEFORE:] if id not in language.silent]
@@ -58,21 +58,20 @@ class Completion:
         """Whether no further token is wanted."""
         return self.finish_reason is not None
 
-    def advance(self, logits: Floats) -> Token:
-        """Choose the next token from logits `[V]`."""
-        token = choose(logits, self._options, self._random)
+    def advance(self, token: int, logits: Floats) -> Token:
+        """Take the next token, which was chosen from logits `[V]`."""
         self.ids.append(token)
         text = "" if token in self._language.silent else self._writer.push(token)
-        ended = token in self._language.eos and not self._options.ignore_eos
+        ended = token in self._language.eos and not self.options.ignore_eos
         if ended or self._writer.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._room:
             self.finish_reason = "length"
         if self.done and not self._writer.stopped:
             text += self._writer.finish()
-        if self._options.logprobs is None:
+        if self.options.logprobs is None:
             return Token(self.row, token, text)
-        return Token(self.row, token, text, *likeliest(logits, token, self._options.logprobs))
+        return Token(self.row, token, text, *likeliest(logits, token, self.options.logprobs))
 
     def cancel(self) -> None:
         """Stop here: no further token is wanted, and no result."""
