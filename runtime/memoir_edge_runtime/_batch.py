@@ -8,6 +8,7 @@ first token to its last; a server's scheduler calls the same two steps in its ow
     written += batch.step()             one token more for every row, as long as batch.live
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -68,7 +69,11 @@ class Batch:
             The first tokens, each followed by the row's result if the row is done with it. A row
             whose prompt takes longer is `reading` from now on.
         """
+        joined = time.time_ns()
         found = self.generation.decide([row.prompt.asked for row in rows])
+        routed = time.time_ns() if found else 0
+        for row in rows:
+            row.times.joined, row.times.routed = joined, routed
         decided = [found and found.of([i]) for i in range(len(rows))]
         alone = [i for i, row in enumerate(rows) if self._alone(row, decided[i])]
         others = [i for i in range(len(rows)) if i not in alone]
@@ -121,8 +126,10 @@ class Batch:
     ) -> list[Written]:
         """Let rows join whose prompts are read."""
         routings = self.generation.routings(found or Decided(state.routes))
+        now = time.time_ns()
         for row, routing in zip(rows, routings, strict=True):
-            row.routing = routing
+            row.routing, row.times.read = routing, now
+            row.times.routed = row.times.routed or now
         written = _advance(rows, logits)
         parts = [] if self._state is None else [(self._state, self._rows)]
         self._join([*parts, (state, rows)])

@@ -3,6 +3,7 @@
 Knows nothing of graphs, batches or swaps: it is told its route, and then its logits token by token.
 """
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +29,16 @@ class Language:
         return self.tokenizer.special | self.eos
 
 
+@dataclass
+class Times:
+    """When a row came how far, in nanoseconds since the epoch; 0: not yet."""
+
+    joined: int = 0  # a batch took it
+    routed: int = 0  # it was known which edit answers
+    read: int = 0  # its first token
+    ended: int = 0
+
+
 class Completion:
     """One row being written.
 
@@ -46,6 +57,7 @@ class Completion:
         self.ids: list[int] = []
         self.finish_reason: str | None = None
         self.routing: Routing | None = None  # as soon as its prompt is read
+        self.times = Times()
         self.options, self._language = options, language
         self.random = generator(seed, row)
         self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
@@ -69,6 +81,8 @@ class Completion:
             self.finish_reason = "length"
         if self.done and not self._writer.stopped:
             text += self._writer.finish()
+        if self.done:
+            self.times.ended = time.time_ns()
         if self.options.logprobs is None:
             return Token(self.row, token, text)
         return Token(self.row, token, text, *likeliest(logits, token, self.options.logprobs))

@@ -94,7 +94,7 @@ async def _answer(
         capped = most if room is not None and room > most else None
         rows = await asyncio.to_thread(rows_of, server, style.asked, prompts, n, options)
         echoed = await asyncio.to_thread(_echoed, server, rows, loaded, n, logprobs) if echo else {}
-        account.begin(loaded, len(rows), n)
+        account.begin(loaded, rows, n)
         reply = Reply(
             account.id, loaded.model, n, logprobs is not None, style,
             server.session.language.tokenizer, capped, server.session.language.silent,

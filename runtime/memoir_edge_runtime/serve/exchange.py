@@ -31,8 +31,9 @@ GONE = 499  # in logs and metrics: the client did not wait
 def account_of(request: Request, *, answers: bool = True) -> Account:
     """The account of a request that begins."""
     server, id = server_of(request), request_id(request)
-    told = server.settings.log_prompts
-    return Account(server.metrics, id, request.url.path, told, answers)
+    told, path = server.settings.log_prompts, request.url.path
+    trace = None if server.traces is None else server.traces.request(path, request.headers)
+    return Account(server.metrics, id, path, told, answers, trace)
 
 
 async def written(

@@ -1,6 +1,7 @@
 """`POST /v1/route`: where prompts would go, without answering them."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter, Request
@@ -37,7 +38,7 @@ async def route(request: Request, asked: schema.RouteRequest) -> Response:
     with Ended(account) as ended:
         loaded = server.memories.resolve(asked.model)
         made = await asyncio.to_thread(rows_of, server, field, prompts, 1, _ROUTED, _MOST)
-        account.begin(loaded, len(made), 1)
+        account.begin(loaded, made, 1)
         await unless_gone(request, _route(server, made, loaded, account))
         found = sorted(account.results, key=lambda r: r.row)
         ended.status = 200
@@ -79,10 +80,14 @@ async def _route(
     together = min(_TOGETHER, server.settings.max_queue)
     for i in range(0, len(rows), together):
         part = rows[i : i + together]
+        begin = time.time_ns()
         decided = await asyncio.to_thread(_decided, part, loaded.generation)
         if decided is None:  # only the graph can tell
             await collect(written(server, part, loaded, None, bare=True), account)
         else:
+            now = time.time_ns()
+            for row, result in zip(part, decided, strict=True):
+                row.routing, row.times.joined, row.times.routed = result.routing, begin, now
             account.see(decided)
 
 
