@@ -12,8 +12,6 @@ from memoir_edge_runtime._sampling import Floats, Options, generator, likeliest
 from memoir_edge_runtime._tokens import Prompt, Tokenizer
 from memoir_edge_runtime._writing import Writer
 
-_BEFORE = 4  # ids of a prompt that its answer is decoded behind; no character has more bytes
-
 
 @dataclass(frozen=True)
 class Language:
@@ -62,8 +60,13 @@ class Completion:
         self.random = generator(seed, row)
         self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
         tokenizer = language.tokenizer
-        before = [id for id in prompt.row.ids[-_BEFORE:] if id not in language.silent]
+        before = () if self.begins else tokenizer.plain  # any text will do
         self._writer = Writer(tokenizer.decode, tokenizer.is_byte, options.stop, before)
+
+    @property
+    def begins(self) -> bool:
+        """Whether its text stands behind no other."""
+        return self._language.silent.issuperset(self.prompt.row.ids)
 
     @property
     def done(self) -> bool:

@@ -98,7 +98,7 @@ async def _answer(
         reply = Reply(
             account.id, loaded.model, n, logprobs is not None, style,
             server.session.language.tokenizer, capped, server.session.language.silent,
-            echoed,
+            echoed, frozenset(row.row for row in rows if row.begins or row.row in echoed),
         )  # fmt: skip
         events = written(server, rows, loaded, asked.deadline, bare=room == 0)
         if not asked.stream:
