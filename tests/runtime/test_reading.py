@@ -161,7 +161,7 @@ def test_swaps_loads_and_questions_in_any_order_equal_a_twin_without_cache(
 
         def written(self, reader, asked):
             batch = Batch(session.decoder, self.generation, 96, reader)
-            completions = session.completions(asked, Options(4, ignore_eos=True))
+            completions = session.completions(asked, Options(2, ignore_eos=True))
             batch.add(completions)
             while batch.reading:
                 batch.read()

@@ -34,8 +34,8 @@ routes = APIRouter(responses=ERRORS)
 async def route(request: Request, asked: schema.RouteRequest) -> Response:
     """Say which edit a prompt would reach, and why, without answering it."""
     server, account = server_of(request), account_of(request, answers=False)
-    field, prompts = _routed(server.session, asked)
     with Ended(account) as ended:
+        field, prompts = _routed(server.session, asked)
         loaded = server.memories.resolve(asked.model)
         made = await asyncio.to_thread(rows_of, server, field, prompts, 1, _ROUTED, _MOST)
         account.begin(loaded, made, 1)

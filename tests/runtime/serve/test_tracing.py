@@ -1,5 +1,7 @@
 """What traces tell of requests and swaps, kept in memory by OpenTelemetry's own exporter."""
 
+import sys
+
 import pytest
 
 from memoir_edge.errors import InputError, MemoryFormatError
@@ -134,7 +136,7 @@ def test_without_the_wish_nothing_is_imported_or_traced(spans, make_server):
 
 
 def test_what_is_missing_is_said(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(InputError, match="traces need OpenTelemetry") as caught:
         tracing.exporting()
     assert "otel" in str(caught.value.hint)
