@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python tools/bench_editor.py
 	for part in scan million model; do $(BIN)/python tools/bench_ops.py $$part || exit 1; done
 	$(BIN)/python tools/load_swap.py
+	$(BIN)/python tools/soak.py
 	$(BIN)/python tools/bench_serve.py
 
 # The parts of the pages that the program itself writes: command help, demo output, tree, pictures of the console.

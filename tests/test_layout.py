@@ -25,6 +25,8 @@ ELSEWHERE = {
     "runtime/memoir_edge_runtime/_ops.py": "tests/runtime/test_ops_library.py",
     "runtime/memoir_edge_runtime/_results.py": "tests/runtime/test_session.py",
     "runtime/memoir_edge_runtime/serve/app.py": "tests/runtime/serve/test_openapi.py",
+    "runtime/memoir_edge_runtime/serve/asking.py": "tests/runtime/serve/test_clients.py",
+    "runtime/memoir_edge_runtime/serve/exchange.py": "tests/runtime/serve/test_access.py",
     "runtime/memoir_edge_runtime/serve/routes.py": "tests/runtime/serve/test_openapi.py",
 }
 # Commands are tested by what they do together: tests/cli.

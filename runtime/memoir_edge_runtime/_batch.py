@@ -8,6 +8,7 @@ first token to its last; a server's scheduler calls the same two steps in its ow
     written += batch.step()             one token more for every row, as long as batch.live
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._reading import Read, Reader
 from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime._router import Decided
+from memoir_edge_runtime._sampling import choose
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
 
@@ -67,7 +69,11 @@ class Batch:
             The first tokens, each followed by the row's result if the row is done with it. A row
             whose prompt takes longer is `reading` from now on.
         """
+        joined = time.time_ns()
         found = self.generation.decide([row.prompt.asked for row in rows])
+        routed = time.time_ns() if found else 0
+        for row in rows:
+            row.times.joined, row.times.routed = joined, routed
         decided = [found and found.of([i]) for i in range(len(rows))]
         alone = [i for i, row in enumerate(rows) if self._alone(row, decided[i])]
         others = [i for i in range(len(rows)) if i not in alone]
@@ -120,8 +126,10 @@ class Batch:
     ) -> list[Written]:
         """Let rows join whose prompts are read."""
         routings = self.generation.routings(found or Decided(state.routes))
+        now = time.time_ns()
         for row, routing in zip(rows, routings, strict=True):
-            row.routing = routing
+            row.routing, row.times.read = routing, now
+            row.times.routed = row.times.routed or now
         written = _advance(rows, logits)
         parts = [] if self._state is None else [(self._state, self._rows)]
         self._join([*parts, (state, rows)])
@@ -152,12 +160,16 @@ class Batch:
 
 
 def _advance(rows: Sequence[Completion], logits: Floats) -> list[Written]:
+    """One more token for every row that is not done, from logits `[B, V]` of all."""
+    on = [i for i, row in enumerate(rows) if not row.done]
+    if len(on) < len(rows):
+        rows, logits = [rows[i] for i in on], logits[on]
+    chosen = choose(logits, [row.options for row in rows], [row.random for row in rows])
     written: list[Written] = []
-    for i, row in enumerate(rows):
-        if not row.done:
-            written.append((row, row.advance(logits[i])))
-            if row.finish_reason is not None:
-                written.append((row, row.result()))
+    for row, token, its in zip(rows, chosen, logits, strict=True):
+        written.append((row, row.advance(token, its)))
+        if row.done:
+            written.append((row, row.result()))
     return written
 
 

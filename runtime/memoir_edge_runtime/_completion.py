@@ -3,15 +3,14 @@
 Knows nothing of graphs, batches or swaps: it is told its route, and then its logits token by token.
 """
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
 from memoir_edge_runtime._results import Result, Routing, Token
-from memoir_edge_runtime._sampling import Floats, Options, choose, generator, likeliest
+from memoir_edge_runtime._sampling import Floats, Options, generator, likeliest
 from memoir_edge_runtime._tokens import Prompt, Tokenizer
 from memoir_edge_runtime._writing import Writer
-
-_BEFORE = 4  # ids of a prompt that its answer is decoded behind; no character has more bytes
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,16 @@ class Language:
     def silent(self) -> frozenset[int]:
         """Ids that are no text."""
         return self.tokenizer.special | self.eos
+
+
+@dataclass
+class Times:
+    """When a row came how far, in nanoseconds since the epoch; 0: not yet."""
+
+    joined: int = 0  # a batch took it
+    routed: int = 0  # it was known which edit answers
+    read: int = 0  # its first token
+    ended: int = 0
 
 
 class Completion:
@@ -46,33 +55,40 @@ class Completion:
         self.ids: list[int] = []
         self.finish_reason: str | None = None
         self.routing: Routing | None = None  # as soon as its prompt is read
-        self._options, self._language = options, language
-        self._random = generator(seed, row)
+        self.times = Times()
+        self.options, self._language = options, language
+        self.random = generator(seed, row)
         self._room = min(options.max_new_tokens, language.context - len(prompt.row.ids))
         tokenizer = language.tokenizer
-        before = [id for id in prompt.row.ids[-_BEFORE:] if id not in language.silent]
+        before = () if self.begins else tokenizer.plain  # any text will do
         self._writer = Writer(tokenizer.decode, tokenizer.is_byte, options.stop, before)
+
+    @property
+    def begins(self) -> bool:
+        """Whether its text stands behind no other."""
+        return self._language.silent.issuperset(self.prompt.row.ids)
 
     @property
     def done(self) -> bool:
         """Whether no further token is wanted."""
         return self.finish_reason is not None
 
-    def advance(self, logits: Floats) -> Token:
-        """Choose the next token from logits `[V]`."""
-        token = choose(logits, self._options, self._random)
+    def advance(self, token: int, logits: Floats) -> Token:
+        """Take the next token, which was chosen from logits `[V]`."""
         self.ids.append(token)
         text = "" if token in self._language.silent else self._writer.push(token)
-        ended = token in self._language.eos and not self._options.ignore_eos
+        ended = token in self._language.eos and not self.options.ignore_eos
         if ended or self._writer.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._room:
             self.finish_reason = "length"
         if self.done and not self._writer.stopped:
             text += self._writer.finish()
-        if self._options.logprobs is None:
+        if self.done:
+            self.times.ended = time.time_ns()
+        if self.options.logprobs is None:
             return Token(self.row, token, text)
-        return Token(self.row, token, text, *likeliest(logits, token, self._options.logprobs))
+        return Token(self.row, token, text, *likeliest(logits, token, self.options.logprobs))
 
     def cancel(self) -> None:
         """Stop here: no further token is wanted, and no result."""

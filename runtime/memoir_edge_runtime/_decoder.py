@@ -190,7 +190,7 @@ class Decoder:
         run = {"memory.route": state.routes.route}
         outputs = self._run(feeds, ids, attention, run, room)
         new = self._state(outputs, attention, state.routes, state.generation, room)
-        return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
+        return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
 
     def extend(self, state: State, row: Row, *, decide: bool = False) -> tuple[State, Floats]:
         """Read more of one prompt behind what was read of it.
@@ -221,7 +221,7 @@ class Decoder:
         if decide:
             routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
         new = self._state(outputs, attention, routes, generation)
-        return new, outputs["logits"].numpy()[:, -1].astype(np.float32)
+        return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
 
     def cut(
         self, state: State, places: Sequence[tuple[int, int]], tokens: int

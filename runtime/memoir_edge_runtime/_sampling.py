@@ -1,11 +1,14 @@
-"""How the next token is chosen from one row of logits.
+"""How the next token of each row is chosen from its logits.
 
-Knows nothing of models, text or batches: logits and a random generator in, a token id out.
+Knows nothing of models or text: logits and random generators in, token ids out.
 """
 
 import math
 import secrets
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,9 @@ from memoir_edge.errors import InputError
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.intp]
+Real = TypeVar("Real", Floats, Doubles)
+
+_ROUNDING = 1e-3  # more than all roundings of a difference of logarithms
 
 
 @dataclass(frozen=True)
@@ -64,29 +70,55 @@ def generator(seed: int, row: int) -> np.random.Generator:
     return np.random.default_rng([seed, row])
 
 
-def choose(logits: Floats, options: Options, random: np.random.Generator) -> int:
-    """The next token of one row.
+def choose(
+    logits: Floats, options: Sequence[Options], randoms: Sequence[np.random.Generator]
+) -> list[int]:
+    """The next token of every row.
 
-    Drawn by an exponential race, which is the Gumbel trick in another form: each token waits for a
-    time of its own, exponential with rate p, and the first to arrive is chosen. Batch mates may
-    change the last bits of the logits, and this draw depends on those bits only where two tokens
-    arrive at the same time. Drawing by inverse transform (one uniform number against the cumulative
-    probabilities) would depend on them wherever the number falls near a boundary.
+    Those that are greedy are found together. What is drawn is drawn row by row: a row of a large
+    vocabulary stays in the processor's cache from pass to pass, many of them do not.
 
     Args:
-        logits: `[V]`.
-        options: Temperature 0 takes the first of the largest, as torch's argmax does.
-        random: Asked for V numbers, and only when the temperature is above 0.
+        logits: `[B, V]`.
+        options: Of each row. Temperature 0 takes the first of the largest, as torch's argmax does.
+        randoms: Of each row; asked for V numbers where the temperature is above 0, else for none.
 
-    >>> choose(np.array([0.5, 2.0, 2.0], np.float32), Options(), generator(0, 0))
-    1
+    >>> choose(np.array([[0.5, 2.0, 2.0]], np.float32), [Options()], [generator(0, 0)])
+    [1]
     """
-    if options.temperature == 0:
-        return int(np.argmax(logits))
-    ids, p = distribution(logits, options)
+    chosen: list[int] = logits.argmax(axis=1).tolist()
+    for i, its in enumerate(options):
+        if its.temperature > 0:
+            chosen[i] = _drawn(logits[i], its, randoms[i])
+    return chosen
+
+
+def _drawn(logits: Floats, options: Options, random: np.random.Generator) -> int:
+    """A token drawn by an exponential race, which is the Gumbel trick in another form.
+
+    Each token waits for a time of its own, exponential with rate p, and the first to arrive is
+    chosen. Batch mates may change the last bits of the logits, and this draw depends on those bits
+    only where two tokens arrive at the same time. Drawing by inverse transform (one uniform number
+    against the cumulative probabilities) would depend on them wherever the number falls near a
+    boundary.
+    """
     # Exp(1) / p is exponential with rate p; its minimum is the token's with probability p.
-    waits = random.standard_exponential(len(logits))[ids]
-    return int(ids[np.argmax(p / waits)])
+    waits = random.standard_exponential(len(logits))
+    if options.top_k or options.top_p < 1:
+        ids, p = distribution(logits, options)
+    else:
+        ids = _rivals(logits, options.temperature, waits)
+        p = _weights(logits[ids].astype(np.float64), options.temperature)
+    return int(ids[np.argmax(p / waits[ids])])
+
+
+def _rivals(logits: Floats, temperature: float, waits: Doubles) -> Ids:
+    """Ids that may arrive first: the others come after the likeliest even with the least wait."""
+    best = int(logits.argmax())
+    lead = math.log(waits[best]) - math.log(max(waits.min(), sys.float_info.min))
+    with np.errstate(over="ignore"):
+        least = np.float32(logits[best] - temperature * (lead + _ROUNDING))
+    return np.flatnonzero(logits >= least)
 
 
 def distribution(logits: Floats, options: Options) -> tuple[Ids, Doubles]:
@@ -99,16 +131,29 @@ def distribution(logits: Floats, options: Options) -> tuple[Ids, Doubles]:
     >>> ids.tolist(), p.round(3).tolist()
     ([0, 1], [0.625, 0.375])
     """
-    ids = _largest(logits, options.top_k)
+    ids, total = _largest(logits, options.top_k), 0.0
+    if options.top_p < 1 and len(ids) == len(logits):  # few of them need be sorted
+        weights = _weights(logits, options.temperature)
+        total = float(weights.sum(dtype=np.float64))
+        # All that are smaller are, together, less than what top-p leaves out.
+        ids = np.flatnonzero(weights >= (1 - options.top_p) / (2 * len(ids)) * total)
     if options.top_p < 1:
         ids = ids[np.argsort(-logits[ids], kind="stable")]
-    with np.errstate(over="ignore"):  # a tiny temperature rightly sends all but the best to -inf
-        p = np.exp((logits[ids].astype(np.float64) - logits.max()) / options.temperature)
-    p /= p.sum()
+    p = _weights(logits[ids].astype(np.float64), options.temperature)
+    p /= total or p.sum()
     if options.top_p < 1:
         kept = int(np.count_nonzero(np.cumsum(p) - p < options.top_p))
         ids, p = ids[:kept], p[:kept] / p[:kept].sum()
     return ids, p
+
+
+def _weights(logits: Real, temperature: float) -> Real:
+    """Probabilities but for a factor: 1 for the likeliest; in the logits' precision."""
+    with np.errstate(over="ignore"):  # a tiny temperature rightly sends all but the best to -inf
+        scale = logits.dtype.type(temperature)
+        z = (logits - logits.max()) / (scale or np.finfo(logits.dtype).tiny)
+        found: Real = np.exp(z)
+    return found
 
 
 def likeliest(
@@ -121,11 +166,11 @@ def likeliest(
         token: An id.
         count: How many of the likeliest.
     """
-    wide = logits.astype(np.float64) - logits.max()
-    logprobs = wide - np.log(np.exp(wide).sum())
-    ids = _largest(logits, count) if count else ()
-    best = sorted(((int(i), float(logprobs[i])) for i in ids), key=lambda pair: -pair[1])
-    return float(logprobs[token]), tuple(best)
+    total = math.log(_weights(logits, 1.0).sum(dtype=np.float64))
+    ids = _largest(logits, count) if count else np.empty(0, np.intp)
+    logprobs = logits[[token, *ids]].astype(np.float64) - logits.max() - total
+    best = sorted(zip(ids.tolist(), logprobs[1:].tolist(), strict=True), key=lambda pair: -pair[1])
+    return float(logprobs[0]), tuple(best)
 
 
 def _largest(logits: Floats, k: int) -> Ids:

@@ -32,6 +32,7 @@ def command(
     drain: float = 30.0,
     threads: int | None = None,
     log_prompts: bool = False,
+    traces: bool = False,
     console: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
@@ -70,6 +71,7 @@ def command(
         drain: Seconds that running requests get when the server is stopped.
         threads: Of one operator of ONNX Runtime; default its own choice.
         log_prompts: Put prompts and answers into the log.
+        traces: Send traces of OpenTelemetry, to where its OTEL_ variables in the environment say.
         console: Serve pages for a browser below /console; they ask for the same keys.
     """
     session = open_session(directory, threads=threads)
@@ -96,6 +98,7 @@ def command(
         deadline=deadline,
         drain=drain,
         log_prompts=log_prompts,
+        traces=traces,
         console=console,
     )
     output.say(f"serving {directory}, press Ctrl-C to stop")

@@ -1,4 +1,4 @@
-"""What is recorded of one request: its metrics, and one line in the log.
+"""What is recorded of one request: its metrics, its trace, and one line in the log.
 
 Knows nothing of HTTP beyond a path and a status.
 """
@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from memoir_edge_runtime._completion import Completion
 from memoir_edge_runtime._results import Result
 from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.metrics import Metrics
 from memoir_edge_runtime.serve.scheduler import Event
+from memoir_edge_runtime.serve.tracing import Trace
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Account:
         path: The route's.
         prompts: Whether the log may say what was asked and answered.
         answers: Whether it is answered, and not only told where it would go.
+        trace: Its spans, where there are traces.
     """
 
     metrics: Metrics
@@ -32,24 +35,27 @@ class Account:
     path: str
     prompts: bool = False
     answers: bool = True
+    trace: Trace | None = None
     loaded: Loaded | None = None
     results: list[Result] = field(default_factory=list)
+    _rows: Sequence[Completion] = ()
     _n: int = 1
     _began: float = field(default_factory=time.monotonic)
     _last: float | None = None
     _closed: bool = False
 
-    def begin(self, loaded: Loaded, rows: int, n: int) -> None:
-        """Count the answers that begin: `rows` in all, `n` of each prompt, by a known memory."""
-        self.loaded, self._n = loaded, n
-        self.metrics.requests.labels(loaded.name, self.path).inc(rows)
+    def begin(self, loaded: Loaded, rows: Sequence[Completion], n: int) -> None:
+        """Count the answers that begin: `n` of each prompt, by a known memory."""
+        self.loaded, self._rows, self._n = loaded, rows, n
+        self.metrics.requests.labels(loaded.name, self.path).inc(len(rows))
 
     def see(self, events: Sequence[Event]) -> None:
         """Record events that arrived together."""
         assert self.loaded is not None
         now, name = time.monotonic(), self.loaded.name
+        exemplar = None if self.trace is None else self.trace.exemplar
         if self._last is None:
-            self.metrics.first_token.labels(name).observe(now - self._began)
+            self.metrics.first_token.labels(name).observe(now - self._began, exemplar)
         else:
             self.metrics.token_seconds.labels(name).observe(now - self._last)
         self._last = now
@@ -57,10 +63,11 @@ class Account:
             if isinstance(event, Result):
                 self.results.append(event)
                 if self.answers:
-                    self.metrics.finished(name, event, read=event.row % self._n == 0)
+                    read = event.row % self._n == 0
+                    self.metrics.finished(name, event, read=read, exemplar=exemplar)
 
     def end(self, status: int, error: Exception | None = None) -> None:
-        """Write the line in the log; a second call does nothing."""
+        """End the trace and write the line in the log; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -88,4 +95,6 @@ class Account:
         if error is not None:
             cause = error.__cause__ or error
             fields["error"] = f"{type(cause).__name__}: {cause}"
+        if self.trace is not None:
+            self.trace.end(fields, self._rows, self.results)
         log(logging.WARNING if status >= 500 else logging.INFO, "request", **fields)

@@ -1,6 +1,6 @@
 """The server as an ASGI application: routes, who may reach them, and what is told of errors.
 
-Knows nothing of how a request is answered: that is `completions`, `status` and `admin`.
+Knows nothing of how a request is answered: that is `completions`, `routing`, `status` and `admin`.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
-from memoir_edge_runtime.serve import admin, completions, edits, errors, pages, status
+from memoir_edge_runtime.serve import admin, completions, edits, errors, pages, routing, status
 from memoir_edge_runtime.serve.access import Access, response
-from memoir_edge_runtime.serve.completions import LIMIT, MEMORY
+from memoir_edge_runtime.serve.headers import LIMIT, MEMORY
 from memoir_edge_runtime.serve.http import REQUEST_ID, Http, Inflate
 from memoir_edge_runtime.serve.server import Server
 
@@ -41,6 +41,7 @@ def create_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     app.include_router(completions.routes)
+    app.include_router(routing.routes)
     app.include_router(status.routes)
     app.include_router(edits.routes)
     if server.settings.console:

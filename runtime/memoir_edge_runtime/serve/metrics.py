@@ -6,8 +6,9 @@ by EDITS. The series of an unloaded memory are removed.
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 
 from memoir_edge_runtime._results import Result, Routing
@@ -72,21 +73,28 @@ class Metrics:
         """Report what waits, runs and is loaded as well."""
         self.registry.register(_Live(scheduler, memories))
 
-    def routed(self, memory: str, routing: Routing) -> None:
-        """Count where an answer comes from."""
+    def routed(self, memory: str, routing: Routing, exemplar: dict[str, str] | None = None) -> None:
+        """Count where an answer comes from; `exemplar` leads to its trace."""
         self.usage.note(memory, routing)
         if routing.edit is None:
             self.bypasses.labels(memory).inc()
         else:
-            self.fires.labels(memory, self._edit(memory, routing.edit)).inc()
+            self.fires.labels(memory, self._edit(memory, routing.edit)).inc(1, exemplar)
         if routing.threshold is not None:
             self.overlap.labels(memory).observe(routing.overlap)
         if near_miss(routing) is not None:
             self.near_misses.labels(memory).inc()
 
-    def finished(self, memory: str, result: Result, *, read: bool) -> None:
+    def finished(
+        self,
+        memory: str,
+        result: Result,
+        *,
+        read: bool,
+        exemplar: dict[str, str] | None = None,
+    ) -> None:
         """Count a finished answer; `read`: its prompt was not counted with another answer."""
-        self.routed(memory, result.routing)
+        self.routed(memory, result.routing, exemplar)
         self.tokens.labels(memory, "completion").inc(result.completion_tokens)
         if read:
             self.tokens.labels(memory, "prompt").inc(result.prompt_tokens)
@@ -109,9 +117,10 @@ class Metrics:
             known.add(edit)
         return edit if edit in known else "other"
 
-    def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
-        return generate_latest(self.registry)
+    def text(self, accept: str = "") -> tuple[bytes, str]:
+        """Everything, and its content type: OpenMetrics, which has exemplars, where it is read."""
+        encode, kind = choose_encoder(accept)
+        return encode(self.registry), kind
 
 
 class _Live:

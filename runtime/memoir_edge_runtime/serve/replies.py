@@ -4,6 +4,7 @@ Knows nothing of HTTP: documents are dictionaries. A `Style` holds all that comp
 say differently.
 """
 
+import codecs
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,6 @@ from typing import Any, NamedTuple
 
 from memoir_edge_runtime._results import Result, Routing, Token
 from memoir_edge_runtime._tokens import Tokenizer
-from memoir_edge_runtime._writing import Writer
 
 Document = dict[str, Any]
 
@@ -119,6 +119,23 @@ class Echo(NamedTuple):
 _NO_ECHO = Echo("", ())
 
 
+class _Place:
+    """How far a text has come, in characters."""
+
+    def __init__(self) -> None:
+        self.at, self.begun = 0, False
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take(self, raw: bytes) -> int:
+        """Where some more bytes begin; a part of a character, where that begins."""
+        begin, self.begun = self.at, True
+        self.at += len(self._characters.decode(raw))
+        try:
+            return self.at - len(raw.decode())
+        except UnicodeDecodeError:
+            return begin
+
+
 @dataclass(frozen=True)
 class Reply:
     """One request's documents.
@@ -133,6 +150,7 @@ class Reply:
         capped: The limit of an answer's tokens, where more were asked for.
         silent: Ids that are no text.
         echoed: What answers begin with, by row.
+        first: Rows whose first token stands behind no text.
     """
 
     id: str
@@ -144,7 +162,8 @@ class Reply:
     capped: int | None = None
     silent: frozenset[int] = frozenset()
     echoed: Mapping[int, Echo] = field(default_factory=dict)
-    _texts: dict[int, Writer] = field(default_factory=dict)  # of each row, as far as it is written
+    first: frozenset[int] = frozenset()
+    _places: dict[int, "_Place"] = field(default_factory=dict)  # of each row, as far as it is told
 
     def _head(self, kind: str) -> Document:
         return {
@@ -161,17 +180,14 @@ class Reply:
 
     def _offset(self, token: Token) -> int:
         """Where a token's text begins in its choice's; called for each token once, in order."""
-        tokenizer, row = self.tokenizer, token.row
-        if row not in self._texts:
-            before = () if row in self.echoed else tokenizer.plain
-            writer = Writer(tokenizer.decode, tokenizer.is_byte, before=before)
-            self._texts[row] = writer
-        writer, text = self._texts[row], tokenizer.show(token.id)
-        begin = len(writer.text)  # for a part of a character, where that begins
-        if token.id not in self.silent:
-            writer.push(token.id)
-        whole = len(writer.text) > begin and writer.text.endswith(text)
-        return len(writer.text) - len(text) if whole else begin
+        place = self._places.setdefault(token.row, _Place())
+        if token.id in self.silent:
+            return place.at
+        raw = self.tokenizer.bytes(token.id)
+        begins = token.row in self.first and not place.begun
+        if begins and not self.tokenizer.decode([token.id]).startswith(" "):
+            raw = raw.removeprefix(b" ")  # some decoders drop a text's first space
+        return place.take(raw)
 
     def usage(self, results: Sequence[Result]) -> Document:
         """Tokens read and written."""

@@ -9,12 +9,14 @@ import time
 
 from memoir_edge_runtime._reading import Reader
 from memoir_edge_runtime._session import Session
+from memoir_edge_runtime.serve import tracing
 from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.memories import Memories
 from memoir_edge_runtime.serve.metrics import Metrics
 from memoir_edge_runtime.serve.names import BASE
 from memoir_edge_runtime.serve.scheduler import Scheduler
 from memoir_edge_runtime.serve.settings import Settings
+from memoir_edge_runtime.serve.tracing import Traces
 
 
 class Server:
@@ -29,6 +31,7 @@ class Server:
         self.session, self.settings = session, settings
         self.created = int(time.time())
         self.metrics = Metrics()
+        self.traces = Traces(tracing.exporting()) if settings.traces else None
         self.scheduler = Scheduler(
             session.decoder,
             context=session.language.context,
@@ -69,16 +72,23 @@ class Server:
     def _changed(self, what: str, seconds: float, error: Exception | None) -> None:
         self.metrics.changed(what, seconds, error)
         active = self.memories.table.default
+        failure = None if error is None else f"{type(error).__name__}: {error}"
+        digest = active.generation.digest
+        if self.traces is not None:
+            told = {"memory.active": active.name, "memory.digest": digest, "error": failure}
+            self.traces.swap(what, seconds, told)
         log(
             logging.INFO if error is None else logging.ERROR,
             f"memory {what}",
             seconds=round(seconds, 6),
             active=active.name,
-            digest=active.generation.digest,
-            **({} if error is None else {"error": f"{type(error).__name__}: {error}"}),
+            digest=digest,
+            **({} if failure is None else {"error": failure}),
         )
 
     def close(self) -> None:
         """Finish what was taken, and end."""
         self.stopping = True
         self.scheduler.close(seconds=self.settings.drain)
+        if self.traces is not None:
+            self.traces.close()

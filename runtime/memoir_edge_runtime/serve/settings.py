@@ -39,6 +39,7 @@ class Settings:
     deadline: float = 120.0  # seconds of one request, waiting included
     drain: float = 30.0  # seconds that running requests get when the server stops
     log_prompts: bool = False
+    traces: bool = False  # spans of OpenTelemetry
     console: bool = False  # pages for a browser, below /console
 
     def __post_init__(self) -> None:

@@ -82,4 +82,5 @@ async def ready(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
-    return Response(server_of(request).metrics.text(), headers={"content-type": CONTENT_TYPE})
+    text, kind = server_of(request).metrics.text(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": kind})

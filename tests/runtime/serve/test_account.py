@@ -30,7 +30,7 @@ def account():
 
 
 def finish(account: Account, rows: int, n: int) -> None:
-    account.begin(Loaded("m", Generation(1)), rows, n)
+    account.begin(Loaded("m", Generation(1)), [None] * rows, n)  # type: ignore[list-item]
     account.see([Token(row, 5, "x") for row in range(rows)])
     account.see([Result(row, "asked", "said", (5,), "stop", 3, ROUTING) for row in range(rows)])
     account.end(200)
@@ -43,7 +43,7 @@ def test_a_request_is_one_line_and_counted(account, lines):
     assert level == logging.INFO
     assert {"status": 200, "model": "base@m", "edit": "a", "overlap": 0.9}.items() <= fields.items()
     assert (fields["prompt_tokens"], fields["completion_tokens"]) == (6, 4)  # two prompts, twice
-    text = account.metrics.text().decode()
+    text = account.metrics.text()[0].decode()
     assert 'memoir_requests_total{memory="m",path="/v1/completions"} 4.0' in text
     assert 'memoir_responses_total{path="/v1/completions",status="200"} 1.0' in text
 

@@ -1,6 +1,5 @@
-"""What HTTP asks of every route: origins, HEAD, ids, compressed bodies, streams, pipelines."""
+"""What HTTP asks of every route: origins, HEAD, ids, compressed bodies, pipelines."""
 
-import asyncio
 import gzip
 import json
 import re
@@ -10,8 +9,6 @@ import zlib
 import pytest
 
 from memoir_edge.errors import InputError
-from memoir_edge_runtime.serve import completions
-from memoir_edge_runtime.serve.completions import _alive
 from memoir_edge_runtime.serve.settings import Settings
 
 PAGE = "http://localhost:5173"
@@ -123,49 +120,6 @@ def test_a_body_that_is_inflated_for_nobody(make_server):
         headers = {"content-encoding": "gzip"}
         bomb = gzip.compress(b" " * 10**6)[:90]
         assert client.post("/v1/completions", content=bomb, headers=headers).status_code == 401
-
-
-def test_a_stream_passes_proxies(make_server, session, endless, slow_steps, monkeypatch):
-    monkeypatch.setattr(completions, "_ALIVE", 0.002)
-    slow_steps(session, monkeypatch)
-    body = ASK | {"stream": True, "max_tokens": 10}
-    with make_server().client() as client:
-        stream = client.post("/v1/completions", json=body)
-        with make_server().openai() as official:
-            parts = list(official.completions.create(model="base", **body))
-    assert stream.headers["cache-control"] == "no-cache"
-    assert stream.headers["x-accel-buffering"] == "no"
-    lines = [line for line in stream.text.splitlines() if line]
-    assert ": still there" in lines
-    assert lines[-1] == "data: [DONE]"
-    assert parts[-1].choices[0].finish_reason == "length"  # comments are nothing to a client
-
-
-def test_items_come_in_order_with_none_between_late_ones():
-    async def late():
-        try:
-            for i in range(3):
-                if i == 1:
-                    await asyncio.sleep(0.05)
-                yield i
-            raise ZeroDivisionError
-        finally:
-            ended.append(True)
-
-    async def collect(most):
-        found, items = [], _alive(late(), 0.01)
-        async for item in items:
-            found.append(item)
-            if len(found) == most:
-                await items.aclose()
-                break
-        return found
-
-    ended = []
-    assert asyncio.run(collect(1)) == [0]
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(collect(None))
-    assert len(ended) == 2
 
 
 def test_pipelined_requests_are_answered_in_their_order(make_server):
