@@ -65,7 +65,7 @@ def test_for_optimum_a_graph_holds_its_memory(
 def test_weights_beside_a_graph_go_where_transformers_js_looks(
     llama, tmp_path: Path, Graph: Callable[[Path], Any]
 ) -> None:
-    large = export(model=llama.model, out=tmp_path / "large", max_protobuf=10_000)
+    large = export(model=llama.model, out=tmp_path / "large", max_inside=10_000)
     out = tmp_path / "web"
     package_web([large.out], out)
     assert {path.name for path in (out / "onnx").iterdir()} == {"model.onnx", "model.onnx_data"}
