@@ -185,16 +185,22 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
     return [
         ints("memory/D", [site.D]),
         node("Concat", ["memory/B", "memory/T", "memory/D"], ["memory/BTD"], axis=0),
-        node("Reshape", [site.a, "memory/BTD"], ["memory/a"]),
+        node("Reshape", [site.a, "memory/BTD"], [ports.SITE_INPUT]),
         node(
             "Route",
-            ["memory/a", "memory/span", "memory/route", *ROUTE_INPUTS],
+            [ports.SITE_INPUT, "memory/span", "memory/route", *ROUTE_INPUTS],
             list(ports.OUTPUTS),
             **memory_ops,
         ),
         node(
             "Recall",
-            ["memory/a", "memory.route_out", "memory.bank", "memory.columns", "memory.values"],
+            [
+                ports.SITE_INPUT,
+                "memory.route_out",
+                "memory.bank",
+                "memory.columns",
+                "memory.values",
+            ],
             ["memory/delta"],
             **memory_ops,
         ),

@@ -23,17 +23,12 @@ from memoir_edge.editor.holds import fits, missed, told
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
-from memoir_edge.editor.prompts import (
-    keyed,
-    own_texts,
-    refuse_too_long,
-    unrelated_prompts,
-)
+from memoir_edge.editor.prompts import keyed, own_texts, refuse_too_long
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.rows import Row, asked, is_chat, rows
 from memoir_edge.editor.spare import Reads
-from memoir_edge.editor.thresholds import calibrated, tabled
+from memoir_edge.editor.thresholds import tabled
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import MismatchError
@@ -53,8 +48,9 @@ from memoir_edge.history import (
     path_of,
 )
 from memoir_edge.history.events import MISS, PROMPT, Wrong
+from memoir_edge.keys import calibrated
 from memoir_edge.memory import Base, Memory, no_codes
-from memoir_edge.nearmiss import Pool
+from memoir_edge.nearmiss import Pool, unrelated_prompts
 from memoir_edge.relations import Relation
 from memoir_edge.router import Router, check_router, identity
 from memoir_edge.router.asks import Asked as Related

@@ -84,6 +84,7 @@ class Decoder:
         self._states = [i for i in past if i.name.endswith(_STATE)]
         self._required = _required(graph)
         self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
+        self._outputs += [o.name for o in graph.get_outputs() if o.name == ports.SITE_INPUT]
 
     def prefill(
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
@@ -116,6 +117,14 @@ class Decoder:
                 [np.roll(row, -end, axis=0) for row, end in zip(logits, ends, strict=True)]
             )
         return state, logits
+
+    def site_input(self, row: Row) -> Floats:
+        """What the site reads of a prompt, `[T, D]`; the graph must have it as an output."""
+        ids, attention, _ = self._padded([row])
+        feeds = {c.past: c.empty(1, self.device) for c in self._cached}
+        outputs = self._run(feeds, ids, attention, {"memory.route": np.full(1, tophash.BASE)})
+        read: Floats = outputs[ports.SITE_INPUT].numpy()[0].astype(np.float32)
+        return read
 
     def _read(
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None
