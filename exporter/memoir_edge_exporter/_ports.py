@@ -115,6 +115,17 @@ def hold(model: onnx.ModelProto, memory: Memory) -> onnx.ModelProto:
     return model
 
 
+def seal(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Make constants of what the ports hold, in place: nothing can be fed to them any more.
+
+    ONNX Runtime warns of each input with an initializer, and does not fold it.
+    """
+    own, inputs = ports.MEMORY | ports.RUN, model.graph.input
+    for value in [value for value in inputs if value.name in own]:
+        inputs.remove(value)
+    return model
+
+
 def opset(model: onnx.ModelProto) -> int:
     """Version of the standard operators that a model uses."""
     return max(

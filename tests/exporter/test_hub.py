@@ -59,6 +59,8 @@ def test_for_optimum_a_graph_holds_its_memory(
     session = open_graph(onnx.load(out / "onnx" / "model.onnx"))
     said = session.get_modelmeta().custom_metadata_map
     assert said["memoir_edge.memory"] == memories.read(facts).digest
+    fed = [*session.get_inputs(), *session.get_overridable_initializers()]
+    assert not [port.name for port in fed if port.name.startswith("memory.")]
     assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 4
 
 
