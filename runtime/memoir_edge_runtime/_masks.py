@@ -1,7 +1,7 @@
 """The masks of prompts, as an exported graph itself makes them.
 
 A graph says how near a prompt is to the keys of a memory. What the prompt's own mask is follows
-from what the site reads, which is an output of the graph here.
+from what the site reads, which is an output of the graph here. Knows nothing of edits.
 """
 
 from pathlib import Path
@@ -29,8 +29,9 @@ class Masks:
         MismatchError: The memory belongs to another model or site.
 
     Example:
-        >>> held = memory.read(Path("facts.safetensors"))
-        >>> Masks(Path("onnx"), held).of("The capital of France is").shape
+        >>> from memoir_edge.memory import read
+        >>> masks = Masks(Path("onnx"), read("facts.safetensors"))
+        >>> masks.of("The capital of France is").shape
         (96,)
     """
 

@@ -1,7 +1,7 @@
 """A cache that is longer than its tokens, for graphs whose attention writes into it in place.
 
 A step writes behind the tokens that are there, and nothing is copied. Of all states that share such
-a cache, only the one that was written last may go on in it.
+a cache, only the one that was written last may go on in it. Knows nothing of what a graph computes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
