@@ -3,13 +3,14 @@
 Knows nothing of models. Where records name their subject there are two kinds: the same template
 with another subject ("The capital of Spain is"), and another edit's template with the same subject
 ("The currency of France is"). The prompts of other edits are misses too. The fields that a record
-holds for evaluation are never read here.
+holds for evaluation are never read here. Beside them are unrelated prompts, about anything.
 """
 
 import random
 from collections import Counter
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from importlib import resources
 from typing import NamedTuple
 
 from memoir_edge.calibrate import NOBODY
@@ -27,6 +28,12 @@ IN_ALL = 12_000
 # A template suits a subject if it is asked of this share of the subjects alike. One alone would not
 # do: Georgia is a state and a country, so "The governor of" would suit every country.
 LIKELY = 0.05
+
+
+def unrelated_prompts() -> list[str]:
+    """About a hundred everyday prompts that the routing feature is centred on."""
+    text = resources.files("memoir_edge").joinpath("unrelated.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if line]
 
 
 class NearMisses(NamedTuple):

@@ -52,6 +52,9 @@ OUTPUTS: dict[str, Port] = {
     "memory.candidate": Port("int64", ("B",)),
 }
 
+# Inside the graph: what the site reads, `[B, T, D]`.
+SITE_INPUT = "memory/a"
+
 Feeds = dict[str, npt.NDArray[np.generic]]
 
 # (times, share, more): the tokens that count for a feature are those with

@@ -22,8 +22,10 @@ ELSEWHERE = {
     "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",
     "memoir_edge/router/adapter.py": "tests/router/test_encoder.py",  # an encoder's own change
     "memoir_edge/router/reading.py": "tests/router/test_asks.py",
+    "runtime/memoir_edge_runtime/_cache.py": "tests/runtime/test_decoder.py",
     "runtime/memoir_edge_runtime/_ops.py": "tests/runtime/test_ops_library.py",
     "runtime/memoir_edge_runtime/_results.py": "tests/runtime/test_session.py",
+    "runtime/memoir_edge_runtime/_room.py": "tests/runtime/test_fused.py",
     "runtime/memoir_edge_runtime/serve/app.py": "tests/runtime/serve/test_openapi.py",
     "runtime/memoir_edge_runtime/serve/asking.py": "tests/runtime/serve/test_clients.py",
     "runtime/memoir_edge_runtime/serve/exchange.py": "tests/runtime/serve/test_access.py",

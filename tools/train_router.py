@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from memoir_edge.base import weights_digest
-from memoir_edge.editor.prompts import unrelated_prompts
+from memoir_edge.nearmiss import unrelated_prompts
 from memoir_edge.relations import Relation, fill, load, of_kind, question_answer, without
 from memoir_edge.router.adapter import write
 from memoir_edge.router.encoder import Encoder

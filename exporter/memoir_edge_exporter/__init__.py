@@ -2,10 +2,10 @@
 
     export(out=Path("onnx"), model=Path("model"))
 
-One transformation a file: `_base_graph` and `_builder` (transformers to ONNX), `_few_bits` (the
-weights), `_cache` (its sizes), `_site` (which MatMul), `_bodies` and `_settle` (the two ops),
-`_ports` (the ops at the site), `_carry` (the route in the graph), `_router`, `_code` and
-`_eight_bits` (an encoder beside the graph), `_write` and `_readme` (the directory), `_portable`
+One transformation a file: `_base_graph`, `_trace` and `_builder` (transformers to ONNX),
+`_few_bits` (the weights), `_cache` (its sizes), `_site` (which MatMul), `_bodies` and `_settle`
+(the two ops), `_ports` (the ops at the site), `_carry` (the route in the graph), `_router`, `_code`
+and `_eight_bits` (an encoder beside the graph), `_write` and `_readme` (the directory), `_portable`
 (what a browser lacks), `_triton`, `_genai` and `_hub` (other layouts).
 docs/ports.md is the contract of what comes out.
 """

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memoir_edge.errors import InputError, first_line, install
+from memoir_edge_exporter._write import GRAPH
 
 OPSET = 18
 ELSEWHERE = "export the decoder with another tool and give its folder with --onnx DIR"
@@ -18,6 +19,8 @@ EXTRA = f"{install('export')}; or {ELSEWHERE}"
 
 def base_graph(model: Path, out: Path, dtype: str) -> None:
     """Export a model folder to `out`: model.onnx, configuration and tokenizer files.
+
+    Large weights lie beside the graph, in model.onnx.data.
 
     Args:
         model: A transformers folder.
@@ -31,16 +34,20 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
         with quiet():
             from optimum.exporters.onnx import main_export
 
-            main_export(
-                str(model),
-                output=out,
-                task="text-generation-with-past",
-                opset=OPSET,
-                dtype=dtype,
-                device="cpu",
-                do_validation=False,
-                local_files_only=True,
-            )
+            from memoir_edge_exporter._trace import put_weights, weightless
+
+            with weightless() as weights:
+                main_export(
+                    str(model),
+                    output=out,
+                    task="text-generation-with-past",
+                    opset=OPSET,
+                    dtype=dtype,
+                    device="cpu",
+                    do_validation=False,
+                    local_files_only=True,
+                )
+            put_weights(out / GRAPH, weights)
     except ImportError as error:
         raise InputError(
             f"exporting a transformers model needs optimum-onnx ({error})", hint=EXTRA

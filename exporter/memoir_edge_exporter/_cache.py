@@ -23,7 +23,10 @@ def settle_sizes(graph: onnx.GraphProto, config: Config) -> None:
     """Give the width of a head as a number where the cache names it only, in place.
 
     The axis of tokens has another name in the output than in the input; the width's is the same.
+    What is said of sizes inside the graph is dropped: in fp16 the builder's attention is said to
+    read as many tokens as a run has, cache or not, and ONNX Runtime plans its memory by that.
     """
+    del graph.value_info[:]
     outputs = {value.name: value for value in graph.output}
     for past in graph.input:
         present = outputs.get(past.name.replace(_PAST, _PRESENT, 1))

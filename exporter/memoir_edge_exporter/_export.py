@@ -23,10 +23,11 @@ from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
 from memoir_edge_exporter._write import (
-    MAX_PROTOBUF,
+    MAX_INSIDE,
     companions,
     copy_weights,
     directory,
+    gather,
     load,
     require_tokenizer,
     save,
@@ -61,7 +62,7 @@ def export(
     kind: ports.Kind = "optional",
     encoder: str | Encoder | None = None,
     precision: Precision = "int8",
-    max_protobuf: int = MAX_PROTOBUF,
+    max_inside: int = MAX_INSIDE,
 ) -> Exported:
     """Make a graph with ports, and what the runtime reads beside it.
 
@@ -80,7 +81,7 @@ def export(
         encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
             gets a router, for memories whose keys are its codes.
         precision: Of the encoder's weights: "int8" or "fp32".
-        max_protobuf: Bytes above which weights are stored beside the graph.
+        max_inside: Bytes above which weights are stored beside the graph.
 
     Raises:
         InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
@@ -104,6 +105,7 @@ def export(
     require_tokenizer(*given)
     if isinstance(encoder, str):
         encoder = Encoder(encoder)
+    digest = model_digest(model) if model else None
     with directory(out) as folder:
         if onnx_dir is None:
             _base(given[0], folder, dtype, builder)
@@ -112,12 +114,13 @@ def export(
         require_tokenizer(folder, names=("tokenizer.json",))
         graph, found = _decoder(onnx_dir or folder, site)
         if onnx_dir is None and builder == "optimum" and dtype in BITS:
+            gather(graph, folder)
             found = find_site(quantize(graph, BITS[dtype]).graph, site)
         settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
         as_kind(add_ports(graph, found), kind, folder)
-        save(graph, folder, max_protobuf)
+        save(graph, folder, max_inside)
         router = None
         if encoder is not None:
             router = export_router(
@@ -130,7 +133,7 @@ def export(
             feature="mean",
             dtype=_dtype(graph),
             model_id=model_id or given[-1].resolve().name,
-            digest=model_digest(model) if model else None,
+            digest=digest,
             former=former_digests(model) if model else (),
             exporter=_version(),
             router=router,

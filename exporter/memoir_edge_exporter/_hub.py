@@ -28,7 +28,7 @@ from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._portable import portable
-from memoir_edge_exporter._ports import hold
+from memoir_edge_exporter._ports import hold, seal
 from memoir_edge_exporter._router import FOLDER, route_graph
 from memoir_edge_exporter._write import (
     GRAPH,
@@ -106,7 +106,7 @@ def package_optimum(folder: Path, out: Path, memory: Path) -> sidecar.Sidecar:
     sidecar.check_fit(held, made)
     with directory(out) as place:
         _beside(folder, place, made)
-        graph = hold(as_kind(load(folder), "cache", place), held)
+        graph = seal(hold(as_kind(load(folder), "cache", place), held))
         _graph(graph, GRAPH, folder, place)
         shutil.copyfile(memory, place / memory.name)
     return made

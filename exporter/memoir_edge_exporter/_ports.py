@@ -115,6 +115,17 @@ def hold(model: onnx.ModelProto, memory: Memory) -> onnx.ModelProto:
     return model
 
 
+def seal(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Make constants of what the ports hold, in place: nothing can be fed to them any more.
+
+    ONNX Runtime warns of each input with an initializer, and does not fold it.
+    """
+    own, inputs = ports.MEMORY | ports.RUN, model.graph.input
+    for value in [value for value in inputs if value.name in own]:
+        inputs.remove(value)
+    return model
+
+
 def opset(model: onnx.ModelProto) -> int:
     """Version of the standard operators that a model uses."""
     return max(
@@ -185,16 +196,22 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
     return [
         ints("memory/D", [site.D]),
         node("Concat", ["memory/B", "memory/T", "memory/D"], ["memory/BTD"], axis=0),
-        node("Reshape", [site.a, "memory/BTD"], ["memory/a"]),
+        node("Reshape", [site.a, "memory/BTD"], [ports.SITE_INPUT]),
         node(
             "Route",
-            ["memory/a", "memory/span", "memory/route", *ROUTE_INPUTS],
+            [ports.SITE_INPUT, "memory/span", "memory/route", *ROUTE_INPUTS],
             list(ports.OUTPUTS),
             **memory_ops,
         ),
         node(
             "Recall",
-            ["memory/a", "memory.route_out", "memory.bank", "memory.columns", "memory.values"],
+            [
+                ports.SITE_INPUT,
+                "memory.route_out",
+                "memory.bank",
+                "memory.columns",
+                "memory.values",
+            ],
             ["memory/delta"],
             **memory_ops,
         ),

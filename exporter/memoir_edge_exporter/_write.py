@@ -4,8 +4,8 @@ Rules:
 1. Everything is made in a hidden folder beside the target, which is renamed at the end.
 2. A folder in the way is replaced only if it is empty or an earlier export.
 3. Weights that already lie beside the graph stay there and are never loaded. The others are written
-   to `model.onnx.data` if together they exceed the limit of one protobuf. The ports' own
-   initializers stay in the graph, because ONNX Runtime cannot replace external ones.
+   to `model.onnx.data` if together they exceed a limit. The ports' own initializers stay in the
+   graph, because ONNX Runtime cannot replace external ones.
 4. ONNX Runtime loads the graph on disk. (The ONNX checker does not know the operators of its own
    that other exporters write.)
 """
@@ -23,7 +23,7 @@ from memoir_edge import ports, sidecar
 from memoir_edge.errors import GraphError, InputError, first_line, install
 
 GRAPH = "model.onnx"
-MAX_PROTOBUF = (1 << 31) - (1 << 26)  # 2 GiB, less room for the graph itself
+MAX_INSIDE = 1 << 28  # bytes of weights; more would be held twice by whoever loads the graph
 _SMALL = 1024  # bytes of a tensor that is not worth a place outside
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 COMPANIONS = (
@@ -110,7 +110,7 @@ def load(folder: Path) -> onnx.ModelProto:
 def save(
     model: onnx.ModelProto,
     folder: Path,
-    max_protobuf: int = MAX_PROTOBUF,
+    max_inside: int = MAX_INSIDE,
     *,
     name: str = GRAPH,
     data: str = f"{GRAPH}.data",
@@ -122,7 +122,7 @@ def save(
         InputError: There is no ONNX Runtime.
     """
     inside = [weight for weight in _weights(model) if weight.HasField("raw_data")]
-    if sum(len(weight.raw_data) for weight in inside) > max_protobuf:
+    if sum(len(weight.raw_data) for weight in inside) > max_inside:
         for weight in inside:
             if len(weight.raw_data) >= _SMALL:
                 external_data_helper.set_external_data(weight, location=data)
@@ -145,6 +145,7 @@ def check(path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is told by the exception
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")  # it copies the weights
     try:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
@@ -152,6 +153,14 @@ def check(path: Path) -> None:
             f"the graph with ports is no valid ONNX: {first_line(error)}",
             hint="check that ONNX Runtime loads the graph without ports",
         ) from error
+
+
+def gather(model: onnx.ModelProto, folder: Path) -> None:
+    """Move the weights that lie beside a graph into it."""
+    files = weight_files(model)
+    external_data_helper.load_external_data_for_model(model, str(folder))
+    for name in files:
+        (folder / name).unlink()
 
 
 def copy_weights(model: onnx.ModelProto, source: Path, folder: Path) -> None:

@@ -13,8 +13,9 @@ from memoir_edge.editor.layer import choose_site, find_site, structural_site, wi
 from memoir_edge.editor.live import thaw
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.editor.origin import nothing
-from memoir_edge.editor.prompts import length, refuse_too_long, unrelated_prompts
+from memoir_edge.editor.prompts import length, refuse_too_long
 from memoir_edge.editor.recall import Edited, edited
+from memoir_edge.nearmiss import unrelated_prompts
 from memoir_edge.settings import Settings, Wishes
 from memoir_edge.sites import default_site
 

@@ -24,7 +24,7 @@ from memoir_edge.editor.prompts import keyed, own_texts, refuse_too_long
 from memoir_edge.editor.questions import Questions, held
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
-from memoir_edge.editor.thresholds import calibrated, tabled
+from memoir_edge.editor.thresholds import tabled
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit, from_stored
 from memoir_edge.history import (
@@ -41,6 +41,7 @@ from memoir_edge.history import (
     next_step,
 )
 from memoir_edge.history.events import MISS, PROMPT, Wrong
+from memoir_edge.keys import calibrated
 from memoir_edge.memory import Memory
 from memoir_edge.relations import Relation
 from memoir_edge.router import Router, check_router

@@ -8,10 +8,10 @@ from torch import nn
 from memoir_edge import __version__, tophash
 from memoir_edge.editor.layer import find_site, width
 from memoir_edge.editor.model import BaseModel
-from memoir_edge.editor.prompts import unrelated_prompts
 from memoir_edge.editor.recall import Edited
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Base, Memory, no_codes
+from memoir_edge.nearmiss import unrelated_prompts
 from memoir_edge.router import Router, identity
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import SCALED

@@ -1,8 +1,7 @@
-"""Prompts beside an edit's own: unrelated ones, the model's texts, other ways to type a prompt."""
+"""Prompts beside an edit's own: the model's texts, and other ways to type a prompt."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from importlib import resources
 
 from memoir_edge.editor.model import BaseModel, greedy
 from memoir_edge.edits import Edit
@@ -11,12 +10,6 @@ from memoir_edge.errors import InputError
 # The paper's seeds for texts that the model writes itself, and their lengths in tokens.
 SEEDS = ("I", "You", "Because", "Yes", "Q: ")
 LENGTHS = (5, 10)
-
-
-def unrelated_prompts() -> list[str]:
-    """About a hundred everyday prompts that the routing feature is centred on."""
-    text = resources.files("memoir_edge.editor").joinpath("unrelated.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line]
 
 
 def own_texts(base: BaseModel, count: int) -> list[str]:

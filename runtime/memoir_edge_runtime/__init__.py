@@ -7,6 +7,7 @@ from memoir_edge_runtime._batch import Batch, complete
 from memoir_edge_runtime._completion import Completion, Language
 from memoir_edge_runtime._decoder import Decoder, State
 from memoir_edge_runtime._generation import Generation
+from memoir_edge_runtime._masks import Masks
 from memoir_edge_runtime._ops import library as ops_library
 from memoir_edge_runtime._replay import Case, Outcome, probes, recorded, replay
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
@@ -25,6 +26,7 @@ __all__ = [
     "Forced",
     "Generation",
     "Language",
+    "Masks",
     "Options",
     "Outcome",
     "Prompt",

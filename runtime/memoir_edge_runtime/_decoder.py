@@ -23,23 +23,19 @@ import numpy.typing as npt
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, first_line
+from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, Cached, cached
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
+from memoir_edge_runtime._room import Room, roomy
 from memoir_edge_runtime._tokens import Row
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_PAST, _PRESENT, _STATE = "past_key_values.", "present.", "_state"
+_STATE = "_state"
 _LATER = {"memory.feature"}  # exports of earlier versions lack it; the span is always fed
 _FED = {"input_ids", "attention_mask", "position_ids"}
-_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-}
-
+_PER_RUN = _FED | ports.RUN.keys()
 
 # Where the n tokens of a row of width T stand, by the side of the padding.
 _PLACES: dict[str, Callable[[int, int], slice]] = {
@@ -56,32 +52,7 @@ class State:
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
     routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
-    room: "_Room | None" = None  # of the cache, where the graph writes into it
-
-
-@dataclass
-class _Room:
-    """A cache that is longer than its tokens: a step writes behind them, and nothing is copied.
-
-    Of all states that share it, only the one that was written last may go on in it.
-    """
-
-    size: int  # tokens that it has room for
-    written: int  # tokens of the state that was written last
-    binding: Any = None  # what is the same at every step stays bound
-
-
-_STEP = 64  # tokens by which a cache grows
-
-
-@dataclass(frozen=True)
-class _Cached:
-    """One tensor of the cache: its input, the output that the next step reads, and its shape."""
-
-    past: str
-    present: str
-    dtype: type[np.generic]
-    shape: tuple[int | None, ...]  # batch first; None is the axis of tokens
+    room: Room | None = None  # of the cache, where the graph writes into it
 
 
 class Decoder:
@@ -107,12 +78,13 @@ class Decoder:
         self._types = {i.name: i.type for i in graph.get_inputs()}
         self._takes = self._types.keys() | {i.name for i in graph.get_overridable_initializers()}
         self._check()
-        past = [i for i in graph.get_inputs() if i.name.startswith(_PAST)]
-        self._cached = [_cached(i) for i in past if not i.name.endswith(_STATE)]
+        past = [i for i in graph.get_inputs() if i.name.startswith(PAST)]
+        self._cached = [cached(i) for i in past if not i.name.endswith(_STATE)]
         # The route is fed with every run, so what a graph would carry of it may stay undecided.
         self._states = [i for i in past if i.name.endswith(_STATE)]
         self._required = _required(graph)
         self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
+        self._outputs += [o.name for o in graph.get_outputs() if o.name == ports.SITE_INPUT]
 
     def prefill(
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None = None
@@ -146,12 +118,20 @@ class Decoder:
             )
         return state, logits
 
+    def site_input(self, row: Row) -> Floats:
+        """What the site reads of a prompt, `[T, D]`; the graph must have it as an output."""
+        ids, attention, _ = self._padded([row])
+        feeds = {c.past: c.empty(1, self.device) for c in self._cached}
+        outputs = self._run(feeds, ids, attention, {"memory.route": np.full(1, tophash.BASE)})
+        read: Floats = outputs[ports.SITE_INPUT].numpy()[0].astype(np.float32)
+        return read
+
     def _read(
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None
     ) -> tuple[State, Array]:
         """As `read`, with the rows where they are padded."""
         ids, attention, counted = self._padded(rows)
-        feeds = {c.past: self._empty(c, len(rows)) for c in self._cached}
+        feeds = {c.past: c.empty(len(rows), self.device) for c in self._cached}
         if given is not None:
             run = {"memory.route": given.route}
         elif generation.memory is not None and generation.routes:
@@ -183,7 +163,10 @@ class Decoder:
         """
         ids = np.array(tokens, np.int64)[:, None]
         attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
-        cache, room = self._roomy(state)
+        cache, room = state.cache, state.room
+        if self._shares:
+            T = state.attention.shape[1]
+            cache, room = roomy(cache, T, room, self._cached, self.device)
         feeds = dict(cache)
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
@@ -239,7 +222,7 @@ class Decoder:
         found: list[dict[str, Array]] = [{} for _ in places]
         first = state.attention.argmax(axis=1)
         for c in self._cached:
-            past, axis = state.cache[c.past].numpy(), c.shape.index(None)
+            past, axis = state.cache[c.past].numpy(), c.axis
             for out, (i, begin) in zip(found, places, strict=True):
                 own = np.moveaxis(past[i], axis - 1, 0)[first[i] + begin :]
                 out[c.past] = own[:tokens].copy()
@@ -254,9 +237,7 @@ class Decoder:
         """A state of one row from what was cut of others, in order."""
         cache = {
             c.past: value(
-                np.moveaxis(
-                    np.concatenate([part[c.past] for part in parts]), 0, c.shape.index(None) - 1
-                )[None],
+                np.moveaxis(np.concatenate([part[c.past] for part in parts]), 0, c.axis - 1)[None],
                 self.device,
             )
             for c in self._cached
@@ -281,33 +262,11 @@ class Decoder:
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
         return State(cache, attention, routes, first.generation)
 
-    def _roomy(self, state: State) -> tuple[Mapping[str, OrtValue], _Room | None]:
-        """A state's cache, with room for another token where the graph can write into it."""
-        T, room = state.attention.shape[1], state.room
-        if not self._shares:
-            return state.cache, None
-        if room is None or room.written != T or room.size == T:
-            room = _Room((T // _STEP + 1) * _STEP, T)
-            cache = {
-                c.past: self._longer(c, state.cache[c.past], T, room.size) for c in self._cached
-            }
-        else:
-            cache = dict(state.cache)
-        room.written = T + 1
-        return cache, room
-
-    def _longer(self, cached: _Cached, past: OrtValue, T: int, size: int) -> OrtValue:
-        """One tensor of the cache, its first T tokens copied."""
-        old, axis = past.numpy(), cached.shape.index(None)
-        out = np.zeros((*old.shape[:axis], size, *old.shape[axis + 1 :]), cached.dtype)
-        np.moveaxis(out, axis, 0)[:T] = np.moveaxis(old, axis, 0)[:T]
-        return value(out, self.device)
-
     def _joined(
-        self, cached: _Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
+        self, cached: Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
     ) -> OrtValue:
         """One tensor of the cache for `join`; only each row's own tokens are copied."""
-        axis, T = cached.shape.index(None), max(tokens)
+        axis, T = cached.axis, max(tokens)
         shape = [len(tokens), *(n or T for n in cached.shape[1:])]
         out, j = np.zeros(shape, cached.dtype), 0
         for state, kept in parts:
@@ -338,16 +297,13 @@ class Decoder:
             counted[i, place][row.counted] = 1
         return ids, attention, counted
 
-    def _empty(self, cached: _Cached, B: int) -> OrtValue:
-        return value(np.zeros((B, *(n or 0 for n in cached.shape[1:])), cached.dtype), self.device)
-
     def _state(
         self,
         outputs: Mapping[str, OrtValue],
         attention: Ints,
         routes: tophash.Routes,
         generation: Generation,
-        room: _Room | None = None,
+        room: Room | None = None,
     ) -> State:
         cache = {c.past: outputs[c.present] for c in self._cached}
         return State(cache, attention, routes, generation, room)
@@ -358,7 +314,7 @@ class Decoder:
         ids: Ints,
         attention: Ints,
         run: Mapping[str, Array],
-        room: _Room | None = None,
+        room: Room | None = None,
     ) -> dict[str, OrtValue]:
         positions = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         fed: dict[str, Array] = {
@@ -366,15 +322,16 @@ class Decoder:
         }  # fmt: skip
         for name, array in fed.items():
             if name in self._types or name in ports.RUN:
-                dtype = _DTYPES[self._types.get(name, "tensor(int64)")]
+                dtype = DTYPES[self._types.get(name, "tensor(int64)")]
                 feeds[name] = value(array.astype(dtype, copy=False))
         for state in self._states:
             shape = [len(ids), *state.shape[1:]]
-            feeds[state.name] = value(np.zeros(shape, _DTYPES[state.type]), self.device)
+            feeds[state.name] = value(np.zeros(shape, DTYPES[state.type]), self.device)
         feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
         try:
             if room is not None:
-                return self._run_in_place(feeds, room)
+                wanted = ("logits", *ports.OUTPUTS)
+                return room.run(self._graph, feeds, self._cached, wanted, _PER_RUN)
             values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
         except Exception as error:  # onnxruntime's errors share no base class
             raise GraphError(
@@ -387,29 +344,12 @@ class Decoder:
     def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         return list(self._graph.run_with_ort_values(self._outputs, feeds))
 
-    def _run_in_place(self, feeds: Mapping[str, OrtValue], room: _Room) -> dict[str, OrtValue]:
-        """A step whose cache is input and output."""
-        first = room.binding is None
-        binding = room.binding = self._graph.io_binding() if first else room.binding
-        for name, fed in feeds.items():
-            if first or name in _FED or name in ports.RUN:
-                binding.bind_ortvalue_input(name, fed)
-        if first:
-            for name in ("logits", *ports.OUTPUTS):
-                binding.bind_output(name, "cpu")
-            for cached in self._cached:
-                binding.bind_ortvalue_output(cached.present, feeds[cached.past])
-        self._graph.run_with_iobinding(binding)
-        values = binding.get_outputs_as_ortvaluevector()
-        found = {name: values[i] for i, name in enumerate(("logits", *ports.OUTPUTS))}
-        return found | {c.present: feeds[c.past] for c in self._cached}
-
     def _run_bound(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         binding = self._graph.io_binding()
         for name, fed in feeds.items():
             binding.bind_ortvalue_input(name, fed)
         for name in self._outputs:  # the cache stays on the device; the host reads the rest
-            binding.bind_output(name, self.device if name.startswith(_PRESENT) else "cpu")
+            binding.bind_output(name, self.device if name.startswith(PRESENT) else "cpu")
         self._graph.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
@@ -423,28 +363,16 @@ class Decoder:
                 f"the graph cannot take a memory: it lacks {', '.join(missing)}",
                 hint="export the model again: memoir-edge export --model MODEL --out DIR",
             )
-        past = {n for n in self._types if n.startswith(_PAST)}
+        past = {n for n in self._types if n.startswith(PAST)}
         absent = {"input_ids", "attention_mask"} - set(self._types)
-        absent |= {"logits", *(n.replace(_PAST, _PRESENT, 1) for n in past)} - outputs
+        absent |= {"logits", *(n.replace(PAST, PRESENT, 1) for n in past)} - outputs
         strange = set(self._types) - past - _FED - set(ports.MEMORY) - set(ports.RUN)
         if absent or strange or not past:
             raise GraphError(
                 "the graph is no decoder with a cache that this runtime knows: it lacks "
-                f"{sorted(absent) or 'nothing'} and has {len(past)} {_PAST}* and {sorted(strange)}",
+                f"{sorted(absent) or 'nothing'} and has {len(past)} {PAST}* and {sorted(strange)}",
                 hint="export it with the task text-generation-with-past",
             )
-
-
-def _cached(declared: Any) -> _Cached:
-    name, shape = declared.name, [n if isinstance(n, int) else None for n in declared.shape]
-    if declared.type not in _DTYPES or shape[1:].count(None) != 1:
-        raise GraphError(
-            f"{name} is {declared.type} {declared.shape}; expected float or float16 with "
-            "one axis of tokens behind the batch's"
-        )
-    # The first axis is the batch's, even where a graph gives it a symbolic size, too.
-    sizes = (-1, *shape[1:])
-    return _Cached(name, name.replace(_PAST, _PRESENT, 1), _DTYPES[declared.type], sizes)
 
 
 def _required(graph: Any) -> dict[str, OrtValue]:

@@ -17,6 +17,7 @@ OrtValue = Any  # onnxruntime publishes no types
 Array = npt.NDArray[np.generic]
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # onnxruntime's level; at a lower one it warns of every port
 
 
@@ -28,6 +29,7 @@ def open_graph(
     providers: Sequence[str] | None,
     threads: int | None,
     library: Library = lambda device: None,
+    shown: str | None = None,
 ) -> Any:
     """An InferenceSession.
 
@@ -36,6 +38,7 @@ def open_graph(
         providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
         threads: Of one operator; None leaves it to onnxruntime.
         library: Gives the library of custom ops for a device, if there is one.
+        shown: A value inside the graph, which becomes an output of it.
 
     Raises:
         InputError: A provider that is not there.
@@ -45,11 +48,11 @@ def open_graph(
     if CUDA in (available if providers is None else providers) and CUDA in available:
         onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages
     if providers is None:
-        return _open_best(path, available, threads, library)
+        return _open_best(path, available, threads, library, shown)
     missing = [name for name in providers if name not in available]
     if missing or not providers:
         raise InputError(f"no provider {', '.join(missing)}; there are: {', '.join(available)}")
-    session = _open(path, list(providers), threads, library)
+    session = _open(path, list(providers), threads, library, shown)
     if providers[0] not in session.get_providers():
         raise InputError(
             f"{providers[0]} could not be started", hint="its libraries or its device are missing"
@@ -57,16 +60,24 @@ def open_graph(
     return session
 
 
-def _open_best(path: Path, available: Sequence[str], threads: int | None, library: Library) -> Any:
+def _open_best(
+    path: Path,
+    available: Sequence[str],
+    threads: int | None,
+    library: Library,
+    shown: str | None,
+) -> Any:
     if CUDA in available:
         try:
-            return _open(path, [CUDA, CPU], threads, library)
+            return _open(path, [CUDA, CPU], threads, library, shown)
         except GraphError:  # the driver or the device may fail only now; the CPU can still serve
             pass
-    return _open(path, [CPU], threads, library)
+    return _open(path, [CPU], threads, library, shown)
 
 
-def _open(path: Path, providers: list[str], threads: int | None, library: Library) -> Any:
+def _open(
+    path: Path, providers: list[str], threads: int | None, library: Library, shown: str | None
+) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     # A memory pattern is planned and kept for each new shape, and every token brings a new shape.
@@ -77,10 +88,26 @@ def _open(path: Path, providers: list[str], threads: int | None, library: Librar
     try:
         if ops is not None:
             options.register_custom_ops_library(str(ops))
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        source: str | bytes = str(path)
+        if shown is not None:
+            source = path.read_bytes() + _output(shown)
+            options.add_session_config_entry(_WEIGHTS_BESIDE, str(path.parent))
+        return onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
         hint = "export the model again"
         raise GraphError(f"{path} cannot be loaded: {first_line(error)}", hint=hint) from error
+
+
+def _output(name: str) -> bytes:
+    """What makes a value an output of a graph, appended to the graph's bytes.
+
+    A message that occurs twice is one with the fields of both: here `graph { output { name } }`,
+    which the three keys say by their fields' numbers.
+    """
+    found = name.encode()
+    for key in (0x0A, 0x62, 0x3A):
+        found = bytes([key, len(found)]) + found
+    return found
 
 
 def device(session: Any) -> str:

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memoir_edge import memory as memory_file
@@ -94,3 +96,44 @@ def test_bad_input(
     assert main(["calibrate", *asked, "--model", str(model_dir())]) == 2
     assert said in capsys.readouterr().err
     assert kept.read_bytes() == before
+
+
+def test_a_memory_gets_the_keys_of_the_graph_that_is_deployed(
+    done: Any, tmp_path: Path, run_json: Any, capsys: Any
+) -> None:
+    graph, out = tmp_path / "int4", tmp_path / "int4.safetensors"
+    words = ("--model", model_dir(), "--dtype", "int4", "--quiet")
+    assert main(["export", *map(str, words), "--out", str(graph)]) == 0
+    capsys.readouterr()
+    code, found = run_json("calibrate", graph, "--memory", done.memory, "--out", out)
+    assert code == 0
+    assert not found["calibrated"]  # three edits are too few
+    assert all(each["overlap"] < 1 for each in found["moved"])
+    assert all(each["overlap_now"] == 1 and each["fires"] for each in found["moved"])
+    before, after = memory_file.read(done.memory), memory_file.read(out)
+    assert (after.digest, after.parent) == (found["digest"], before.digest)
+    assert not path_of(out).exists()
+    code, asked = run_json("verify", graph, "--memory", out)
+    assert (code, asked["checked"], asked["failed"]) == (0, 3, [])
+
+
+def test_a_graph_is_calibrated_for_a_memory_of_activations(
+    done: Any, tmp_path: Path, capsys: Any
+) -> None:
+    out, memory = tmp_path / "new.safetensors", tmp_path / "coded.safetensors"
+    router = memory_file.Router("encoder", "0" * 64, 64, 32)
+    empty = replace(
+        memory_file.read(done.memory), edits=(), codes=memory_file.no_codes(router),
+        bank=np.zeros((0, 96), np.uint8), owner=np.zeros(0, np.int32),
+        thresholds=np.zeros(0, np.float32), probes=(),
+    )  # fmt: skip
+    memory_file.write(empty, memory)
+    asked = ["calibrate", str(done.graph), "--memory"]
+    for words, said in (
+        (asked[:2], "give --memory FILE --out NEW"),
+        ([*asked, str(done.memory)], "give --memory FILE --out NEW"),
+        ([*asked, str(memory), "--out", str(out)], "whose codes are those of any graph"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+    assert not out.exists()

@@ -211,7 +211,7 @@ def by_optimum(folder: Path, prompts: list[str]) -> list[str]:
 
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        options.intra_op_num_threads = 1
         model = ORTModelForCausalLM.from_pretrained(folder, session_options=options)
         fed = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
         found = model.generate(**fed, max_new_tokens=TOKENS, do_sample=False)

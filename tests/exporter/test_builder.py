@@ -28,14 +28,15 @@ def test_a_builder_that_fails_is_one_line(demo_dir, tmp_path: Path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp32", "int4"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "int4"])
 def test_its_graphs_answer_in_batches_as_alone(
     genai_python, demo_dir, tmp_path: Path, dtype: str
 ) -> None:
     genai_python("-m", "memoir_edge", "export", "--model", demo_dir, "--builder", "genai",
                  "--dtype", dtype, "--out", tmp_path / "out")  # fmt: skip
     told = json.loads((tmp_path / "out" / "memoir_edge.json").read_text())
-    assert told["padding_side"] == "right"
+    side = "left" if dtype == "fp16" else "right"  # in fp16 its attention is not fused
+    assert told.get("padding_side", "left") == side
     session, wanted = Session(tmp_path / "out", threads=1), Options(max_new_tokens=6)
     prompts = [f"The capital of {place} is" for place in ("France", "Japan", "New Zealand", "Peru")]
     prompts += ["Someone from Canada is called", "The chemical symbol of gold is"]

@@ -38,3 +38,11 @@ def test_rows_are_padded_where_attention_wants_it(llama, gpt2, fused, tmp_path: 
     assert padding_side(onnx.load(llama.base / "model.onnx").graph) == "left"
     assert padding_side(onnx.load(gpt2.base / "model.onnx").graph) == "left"
     assert padding_side(onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph) == "right"
+
+
+def test_what_is_said_of_sizes_inside_a_graph_does_not_count(llama) -> None:
+    graph = onnx.load(llama.base / "model.onnx").graph
+    inner = graph.node[0].output[0]
+    graph.value_info.append(onnx.helper.make_tensor_value_info(inner, 1, ["sequence_length", 3]))
+    settle_sizes(graph, CONFIG)
+    assert not graph.value_info

@@ -91,7 +91,7 @@ def test_a_short_site_is_recorded_in_full(three_nodes: Build, given: Given, tmp_
 
 
 def test_external_weights_can_be_forced(llama, tmp_path: Path, Graph) -> None:
-    made = export(model=llama.model, out=tmp_path / "out", max_protobuf=10_000)
+    made = export(model=llama.model, out=tmp_path / "out", max_inside=10_000)
     assert (made.out / "model.onnx.data").stat().st_size > 100_000
     assert Graph(made.out).names == Graph(llama.out).names
 

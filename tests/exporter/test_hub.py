@@ -59,13 +59,15 @@ def test_for_optimum_a_graph_holds_its_memory(
     session = open_graph(onnx.load(out / "onnx" / "model.onnx"))
     said = session.get_modelmeta().custom_metadata_map
     assert said["memoir_edge.memory"] == memories.read(facts).digest
+    fed = [*session.get_inputs(), *session.get_overridable_initializers()]
+    assert not [port.name for port in fed if port.name.startswith("memory.")]
     assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 4
 
 
 def test_weights_beside_a_graph_go_where_transformers_js_looks(
     llama, tmp_path: Path, Graph: Callable[[Path], Any]
 ) -> None:
-    large = export(model=llama.model, out=tmp_path / "large", max_protobuf=10_000)
+    large = export(model=llama.model, out=tmp_path / "large", max_inside=10_000)
     out = tmp_path / "web"
     package_web([large.out], out)
     assert {path.name for path in (out / "onnx").iterdir()} == {"model.onnx", "model.onnx_data"}

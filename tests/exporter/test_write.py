@@ -124,7 +124,7 @@ def test_weights_above_the_limit_lie_beside_the_graph(
     for folder in (inside, outside):
         folder.mkdir()
     save(ported, inside)
-    save(ported, outside, max_protobuf=1000)
+    save(ported, outside, max_inside=1000)
     assert names(inside) == {"model.onnx"}
     assert names(outside) == {"model.onnx", "model.onnx.data"}
     assert (outside / "model.onnx.data").stat().st_size >= 4 * 64 * 32

@@ -89,7 +89,7 @@ def test_base_route_equals_empty_memory_bit_for_bit(session, rows, routed):
         "position_ids": np.arange(ids.size)[None],
     }
     for cached in session.decoder._cached:
-        feeds[cached.past] = session.decoder._empty(cached, 1).numpy()
+        feeds[cached.past] = cached.empty(1, "cpu").numpy()
     empty = graph.run(["logits", "memory.route_out"], feeds)
     memory = {name: fed.numpy() for name, fed in routed.feeds.items()}
     bypassed = graph.run(["logits"], feeds | memory | {"memory.route": np.array([tophash.BASE])})

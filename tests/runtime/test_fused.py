@@ -10,7 +10,7 @@ import pytest
 from memoir_edge.errors import GraphError
 from memoir_edge_exporter import export
 from memoir_edge_exporter._few_bits import quantize
-from memoir_edge_runtime import Options, Session, _decoder
+from memoir_edge_runtime import Options, Session, _room
 from memoir_edge_runtime._batch import Batch
 
 SITE = "model.layers.1.mlp.down_proj"
@@ -87,7 +87,7 @@ def test_every_position_of_a_prompt_is_read(fused_session, session, prompts, mak
 def test_how_far_a_cache_grows_at_once_changes_nothing(fused_session, routed, prompts, monkeypatch):
     wanted = Options(max_new_tokens=10)
     roomy = fused_session.generate(prompts[:6], wanted, memory=routed)
-    monkeypatch.setattr(_decoder, "_STEP", 3)
+    monkeypatch.setattr(_room, "_STEP", 3)
     assert fused_session.generate(prompts[:6], wanted, memory=routed) == roomy
 
 

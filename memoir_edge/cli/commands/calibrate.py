@@ -1,4 +1,4 @@
-"""`memoir-edge calibrate`: choose how to route, or give a memory's keys their thresholds."""
+"""`memoir-edge calibrate`: choose how to route, or give a memory its thresholds, or other keys."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memoir_edge import keys
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Routed, Torch
+from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.edits import Edit, read
@@ -17,6 +18,7 @@ from memoir_edge.nearmiss import Miss
 from memoir_edge.router.asks import Asked, asks
 from memoir_edge.router.measure import Row, further, measure
 from memoir_edge.settings import Wishes
+from memoir_edge.tophash import Bytes
 
 if TYPE_CHECKING:
     from memoir_edge.editor import BaseModel, Trial
@@ -26,10 +28,10 @@ NEAR = 6  # near misses an edit that activations are asked too; the encoder has 
 
 
 def command(
-    edits: Path | None = None,
+    source: Path | None = None,
     /,
     *,
-    torch: Torch,
+    torch: Torch | None = None,
     out: Path | None = None,
     memory: Path | None = None,
     site: str | None = None,
@@ -41,7 +43,7 @@ def command(
 ) -> int:
     """Measure which layer, feature and k tell edits from near misses, or set a memory's thresholds.
 
-    Given EDITS, every layer from half of the depth upwards is tried with every feature: how many
+    Given edits, every layer from half of the depth upwards is tried with every feature: how many
     ways to ask for an edit still reach it when at most that share of near misses reaches any? With
     --out, the best is written as an empty memory: `memoir-edge apply EDITS --memory` begins from
     it. With --encoder, the encoder is measured beside them; all are then asked the other phrasings
@@ -52,27 +54,35 @@ def command(
     Given --memory, the keys of that memory get new thresholds; it is written again, with a step in
     its journal. Nothing else about it can change without training it again.
 
+    Given an export directory and --memory, keys and thresholds are taken from the graph that is
+    deployed, without PyTorch: in few bits a prompt has another mask than in the model. They are
+    written to --out, beside which no journal stands; go on editing the memory that it was made of.
+
     Args:
-        edits: JSON lines: {"prompt": ..., "target": ..., "subject": ...}.
-        out: Where to write the chosen routing, as an empty memory.
-        memory: A memory with its journal, to be given new thresholds.
+        source: JSON lines: {"prompt": ..., "target": ..., "subject": ...}; or an export directory.
+        out: Where to write the chosen routing, as an empty memory; or the memory for the graph.
+        memory: A memory with its journal, to be given new thresholds; or one for the graph.
         site: Module path of the layer to edit; default by architecture.
         layers: The only layers to try, such as 20,24,27.
         false_fires: Share of near misses that may reach an edit.
         unrelated: A text file of prompts, one a line, to centre on instead of the built-in ones.
     """
-    if (edits is None) == (memory is None):
-        raise InputError("what to calibrate?", hint="give a file of edits, or --memory FILE")
     if not 0 < false_fires < 1:
         raise InputError(f"false fires are {false_fires}, expected above 0 and below 1")
-    if memory is not None:
-        return _thresholds(memory, torch, routed, false_fires, output)
-    assert edits is not None
     if out is not None and out.exists():
         raise InputError(f"{out} exists", hint="give another --out")
+    if source is not None and source.is_dir():
+        return _deployed(source, memory, out, false_fires, output)
+    if (source is None) == (memory is None):
+        raise InputError("what to calibrate?", hint="give a file of edits, or --memory FILE")
+    if torch is None:
+        raise InputError("calibrate runs the model in PyTorch", hint="give it: --model DIR")
+    if memory is not None:
+        return _thresholds(memory, torch, routed, false_fires, output)
+    assert source is not None
     numbers = _numbers(layers) if layers else None
     prompts = _lines(unrelated) if unrelated else None
-    wanted, _ = read(edits)
+    wanted, _ = read(source)
     base = torch.load()
     router = routed.load()
     if router is not None and out is not None:
@@ -201,3 +211,60 @@ def _thresholds(file: Path, torch: Torch, routed: Routed, bound: float, output: 
          "thresholds": {"lowest": low, "median": middle, "highest": high}}
     )  # fmt: skip
     return 0
+
+
+def _deployed(
+    directory: Path, memory: Path | None, out: Path | None, bound: float, output: Output
+) -> int:
+    if memory is None or out is None:
+        raise InputError(
+            "an export directory is calibrated for a memory, which becomes another",
+            hint="give --memory FILE --out NEW",
+        )
+    held = memory_file.read(memory)
+    if held.codes is not None:
+        raise InputError(
+            f"{memory} is routed by an encoder, whose codes are those of any graph",
+            hint=f"ask whether it holds: memoir-edge verify {directory} --memory {memory}",
+        )
+    with needs("the runtime", "run"):
+        from memoir_edge_runtime import Masks
+    graph, masks = Masks(directory, held), dict[str, Bytes]()
+    asked = keys.texts(keys.known(held))
+    with output.progress("prompts", len(asked)) as bar:
+        for text in asked:
+            masks[text] = graph.of(text)
+            bar.advance()
+    found = keys.rekeyed(held, masks, bound)
+    made = memory_file.write(found.memory, out)
+    _show_moved(found, out, output)
+    output.result(
+        {"memory": str(out), "digest": made.digest, "parent": held.digest, "false_fires": bound,
+         "calibrated": found.calibrated, "withheld": found.withheld,
+         "moved": [each._asdict() for each in found.moved]}
+    )  # fmt: skip
+    return 0
+
+
+def _show_moved(found: keys.Rekeyed, out: Path, output: Output) -> None:
+    def answer(fired: bool) -> str:
+        return "edit" if fired else "base"
+
+    output.table(
+        "the edits' own prompts on this graph",
+        ["id", "prompt", "overlap", "answers", "overlap now", "answers now"],
+        [
+            [m.edit, m.prompt, m.overlap, answer(m.fired), m.overlap_now, answer(m.fires)]
+            for m in found.moved
+        ],
+    )
+    if not found.calibrated:
+        output.say("too few near misses to set thresholds by: each edit keeps its own")
+    if found.withheld:
+        output.say(f"{len(found.withheld)} edits without a record keep their keys")
+    before, now = (
+        sum(fires) for fires in zip(*((m.fired, m.fires) for m in found.moved), strict=True)
+    )
+    output.say(
+        f"{out}: {before} of {len(found.moved)} edits were reached by their own prompts, now {now}"
+    )
