@@ -7,7 +7,7 @@ one that was not are the same loop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from memoir_edge.editor.rows import Row, asked, is_chat, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.editor.thresholds import calibrated, tabled
 from memoir_edge.editor.train import train
-from memoir_edge.edits import Edit, from_stored
+from memoir_edge.edits import Edit, from_stored, stored
 from memoir_edge.errors import MismatchError
 from memoir_edge.history import (
     Again,
@@ -148,8 +148,6 @@ class Editor:
         self._texts = (
             own_texts(base, 1) if settings.made_keys and not router else []
         )  # to stand before a prompt
-        self._reads: Reads | None = None  # of the edits held; None: to be gathered
-        self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
         self.readings = Readings(base, settings.site)
         self._related: tuple[tuple[Edit, ...], list[Related]] = ((), [])
@@ -161,6 +159,8 @@ class Editor:
         self.journal = journal
         self.live = live(journal, self.device)
         self.model.live = self.live
+        self._reads: Reads | None = None  # of the edits held; None: to be gathered
+        self._asked: dict[str, Answer] = {}  # by the last audit
 
     def masks(self, prompts: Sequence[str]) -> list[Bytes]:
         """Packed masks, each `[ceil(D/8)]`; drawn by lot where codes route.
@@ -313,11 +313,7 @@ class Editor:
     @property
     def edits(self) -> list[Edit]:
         """The edits that the memory holds, but those whose record is withheld or unusable."""
-        found: list[Edit] = []
-        for id, record in self.live.bank.records.items():
-            with suppress(ValueError):
-                found.append(replace(from_stored(record), id=id))
-        return found
+        return stored(self.live.bank.records)
 
     def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
         """Make the edits in order, and see to it that every edit of the memory holds.

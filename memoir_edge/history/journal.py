@@ -92,6 +92,21 @@ class Journal:
         """Append a frame as it is; `record` says what it means."""
         return self._file.append(kind, data, tensors)
 
+    def copied(self) -> "Journal":
+        """The same in memory, to be gone on with or thrown away."""
+        copy = Journal(frames_file.create(None))
+        copy.take(self)
+        return copy
+
+    def take(self, other: "Journal") -> None:
+        """Append what another journal, which goes on from this one, holds beyond it.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        for frame in other.frames[len(self.frames) :]:
+            self.append(frame.kind, frame.data, other.tensors(frame))
+
     def made(self, group: Sequence[Made]) -> None:
         """Edits that were trained together are there together, or none of them is."""
         self.record(Together(tuple(group)))
