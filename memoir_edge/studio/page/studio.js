@@ -1,6 +1,7 @@
 // The studio: an edit is typed, looked at, trained, asked, and kept or thrown away.
 
 import { json, stream } from "../console/api.js";
+import { failures, tallied } from "../console/checks.js";
 import { column, compared, reasons } from "../console/ask.js";
 import { field, h, say, sentByKeys, share, shown, slashGoesTo, table, trouble } from "../console/dom.js";
 
@@ -8,7 +9,6 @@ const main = document.getElementById("main");
 const seen = h("section", { "aria-label": "What is seen of the edit" });
 const trial = h("section", { "aria-label": "The trial" });
 const kept = h("section", { "aria-label": "Kept" });
-const SORTS = { prompt: "its prompt", form: "forms", key: "keys", miss: "near misses" };
 const SHOWN = 12; // texts of a list that are seen at once
 
 const state = () => json("/v1/studio");
@@ -108,11 +108,10 @@ function tried({ id, prompt, target, before, after, loss, steps, seconds, tally,
     h("h2", {}, prompt, " ", h("mark", {}, target)),
     h("dl", {}, Object.entries({
       "base model": before, "with the edit": after, loss: share(loss), steps, seconds: seconds.toFixed(1),
-      ...Object.fromEntries(Object.entries(tally).map(([sort, [asked, held]]) => [SORTS[sort], `${held} of ${asked} hold`])),
+      asked: tallied(tally),
     }).map(([name, value]) => [h("dt", {}, name), h("dd", {}, shown(value))])),
     h("p", {}, `${holds}.`, others.length > 0 && ` ${others.length} of those kept would no longer hold: ${others.join(", ")}.`),
-    wrong.length > 0 && table("What does not hold", ["edit", "asked", "text", "answer", "edit that fired"],
-      wrong.slice(0, SHOWN).map((one) => [one.edit, SORTS[one.sort], one.text, one.answer, shown(one.fired)])),
+    failures(wrong),
     h("div", { class: "row" },
       h("button", { onclick: settle(true) }, "Keep"),
       h("button", { class: "quiet", onclick: settle(false) }, "Throw away"),
