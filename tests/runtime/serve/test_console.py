@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memoir_edge import memory as memories
+from memoir_edge.history import Audit, Wrong, begin, path_of
 from memoir_edge.memory import Entry, Probe
 from memoir_edge.tophash import pack
 
@@ -132,6 +133,21 @@ def test_the_gate_refuses_and_nothing_changes(open_page, running, files):
     assert running.server.memories.table.active == "a"
 
 
+def test_the_gate_stands_before_activating_too(open_page, running, files):
+    memory = memories.read(files[1])
+    bad = (Probe("a", "never said", memory.edits[0].id),)
+    memories.write(replace(memory, probes=bad), files[1])
+    running.server.memories.load(files[1], activate=False, verify=False)
+    page = open_page("memories")
+    unlock(page)
+    page.click("text=/^Activate b$/")
+    assert "the memory does not hold here" in page.text_content("[role=alert]")
+    assert running.server.memories.table.active == "a"
+    page.uncheck("input[name=gate]")
+    page.click("text=/^Activate b$/")
+    page.wait_for_selector("#active >> text=base@b")
+
+
 def test_a_memory_is_activated_and_rolled_back(open_page, running):
     page = open_page("memories")
     unlock(page)
@@ -149,6 +165,21 @@ def test_a_wrong_admin_key_opens_nothing(open_page):
     page.keyboard.press("Enter")
     assert "does not take this admin key" in page.text_content("[role=alert]")
     assert page.query_selector("input[name=path]") is None
+
+
+def test_an_edits_page_says_how_it_was_made_and_checked(open_page, running, files):
+    page = open_page("edits/a/edit-3")
+    page.wait_for_selector("text=Its training is not known: no journal lies beside the memory.")
+    page.wait_for_selector("dd:has-text('8 probes of the memory held')")
+    with begin(path_of(files[0]), memories.read(files[0]), {}) as journal:
+        wrong = [Wrong("edit-3", "key", "another text", "no", None)]
+        tally = {"edit-3": {"prompt": (1, 1), "key": (2, 1)}}
+        journal.audited(Audit(15, ["edit-3"], [], tally, wrong))
+        journal.write(files[0])
+    running.server.memories.load(files[0], verify=False)
+    page.reload()
+    page.wait_for_selector("td:has-text('asked: did not hold (its prompt 1 of 1, keys 1 of 2)')")
+    page.wait_for_selector("[aria-label='What does not hold'] td:has-text('another text')")
 
 
 def test_two_memories_are_compared_and_asked(open_page, told):

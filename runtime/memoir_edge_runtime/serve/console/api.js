@@ -55,7 +55,7 @@ export const metrics = async () => (await ask("/metrics")).text();
 
 export const memories = async () => (await json("/admin/memories")).memories;
 export const load = (body) => json("/admin/memories", { body });
-export const activate = (name) => json(`${at(name)}/activate`, { method: "POST" });
+export const activate = (name, verify = false) => json(`${at(name)}/activate?${new URLSearchParams({ verify })}`, { method: "POST" });
 export const unload = (name) => json(at(name), { method: "DELETE" });
 
 /** An answer's pieces of text as they come, and at last what the router decided. */

@@ -35,6 +35,7 @@ export function view({ models, fail, reload }) {
     const now = found.find((memory) => memory.active).name;
     const back = before !== null && before !== now && found.some((memory) => memory.name === before) ? before : null;
     const told = h("div", { "aria-live": "polite" });
+    const gate = h("input", { type: "checkbox", name: "gate", checked: true });
     const act = (what, work) => async () => {
       try {
         await work();
@@ -55,9 +56,10 @@ export function view({ models, fail, reload }) {
       table("Loaded memories", ["name", "digest", "edits", "probes held", "file", ""], found.map((memory) => [
         memory.name, code(memory.digest), String(memory.edits), memory.name === "base" ? "–" : String(memory.probes), h("span", { title: memory.file ?? "" }, shown(memory.file?.split("/").pop())),
         memory.active ? active() : h("div", { class: "row" },
-          h("button", { class: "quiet", onclick: act(`${memory.name} answers`, () => activate(memory.name)) }, `Activate ${memory.name}`),
+          h("button", { class: "quiet", onclick: act(`${memory.name} answers`, () => activate(memory.name, gate.checked)) }, `Activate ${memory.name}`),
           memory.name !== "base" && h("button", { class: "quiet", onclick: act(`${memory.name} is unloaded`, () => unload(memory.name)) }, `Unload ${memory.name}`)),
       ])),
+      h("p", { class: "row" }, h("label", { class: "check" }, gate, "activate only if the memory's probes hold, asked again now")),
       loading(act),
       compare(models));
   }
