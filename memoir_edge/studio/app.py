@@ -31,6 +31,7 @@ from memoir_edge_runtime.serve.settings import Settings
 HOSTS = ("127.0.0.1", "localhost")
 PATH = "/studio"
 DEADLINE = 3600.0  # seconds of one training
+SHOWN = 20  # kept edits
 FILES = pages.read(files("memoir_edge.studio").joinpath("page"))
 routes = APIRouter(prefix=f"/v1{PATH}")
 Text = Annotated[str, StringConstraints(max_length=100_000)]
@@ -95,16 +96,17 @@ def _studio(request: Request) -> Studio:
 
 @routes.get("")
 def state(request: Request) -> dict[str, Any]:
-    """What is edited, what is kept, and the trial."""
+    """What is edited, what is kept, the last ones first, and the trial."""
     studio = _studio(request)
-    editor, files = studio.editor, studio.files
+    editor, files, held = studio.editor, studio.files, studio.held
     return {
         "model": editor.base.id,
         "chat": bool(editor.base.tokenizer.chat_template),
         "steps": editor.settings.steps,
         "memory": str(files.memory),
         "edits": str(files.edits),
-        "held": list(map(_named, studio.held)),
+        "kept": len(held),
+        "held": [_named(edit) for edit in held[: -SHOWN - 1 : -1]],
         "trial": studio.trial and _tried(studio.trial),
     }
 

@@ -69,5 +69,10 @@ def france() -> Edit:
 def japan() -> Edit:
     [edit] = [one for one in showcase() if one.id == "japan-currency"]
     return Edit(
-        prompt=edit.prompt, target=edit.target, id="japan", keys=("Japan pays in",), tags={}
+        id="japan",
+        prompt=edit.prompt,
+        target=edit.target,
+        subject="Japan",
+        keys=("Japan pays in",),
+        tags={},
     )

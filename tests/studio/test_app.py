@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError
-from memoir_edge.studio.app import create_app
+from memoir_edge.studio.app import SHOWN, create_app
 from memoir_edge.studio.trial import Studio
 
 
@@ -52,14 +52,14 @@ def test_an_edit_is_looked_at_trained_asked_and_kept(
     assert "reaches its threshold" in asked["explanation"]
     state = client.post("/v1/studio/settle", json={"keep": True}).json()
     assert [edit["id"] for edit in state["held"]] == [trial["id"]]
-    assert state["trial"] is None
+    assert (state["kept"], state["trial"]) == (1, None)
     assert "kept already" in refused(client.post("/v1/studio/train", json=typed))
 
 
 def test_a_trial_is_thrown_away(client: TestClient, typed: dict[str, str]) -> None:
     events(client, typed)
     state = client.post("/v1/studio/settle", json={"keep": False}).json()
-    assert (state["held"], state["trial"]) == ([], None)
+    assert (state["kept"], state["held"], state["trial"]) == (0, [], None)
     asked = client.post("/v1/studio/ask", json={"prompt": typed["prompt"]}).json()
     assert "holds no edits" in asked["explanation"]
 
@@ -100,6 +100,16 @@ def test_other_sites_are_not_answered(client: TestClient) -> None:
     for path in ("/studio", "/v1/studio", "/console/api.js"):
         assert client.get(path, headers={"host": "rebound.example"}).status_code == 400
     assert client.get("/v1/studio").status_code == 200
+
+
+def test_of_many_kept_edits_the_last_are_shown(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [Edit(id=str(i), prompt=f"Is {i}", target="so", tags={}) for i in range(SHOWN + 5)]
+    monkeypatch.setattr(Studio, "held", many)
+    state = client.get("/v1/studio").json()
+    assert state["kept"] == len(many)
+    assert [edit["id"] for edit in state["held"]] == [edit.id for edit in many[:4:-1]]
 
 
 def test_the_address_alone_leads_to_the_page(client: TestClient) -> None:

@@ -19,9 +19,9 @@ function draw(now) {
   document.getElementById("active").replaceChildren("editing ", h("b", {}, now.model));
   some(trial, now.trial && tried(now.trial));
   some(kept, h("article", { class: "card" },
-    h("h2", {}, `Kept: ${now.held.length} edits`),
-    h("p", { class: "hint" }, `In ${now.memory}, its journal beside it, and ${now.edits}.`)),
-    now.held.length > 0 && table("Kept edits", ["id", "prompt", "target"],
+    h("h2", {}, `Kept: ${now.kept} edits`),
+    h("p", { class: "hint" }, `In ${now.memory} and its journal; those of the studio also in ${now.edits}.`)),
+    now.kept > 0 && table("Edits that were kept last", ["id", "prompt", "target"],
       now.held.map((edit) => [edit.id, edit.prompt, edit.target])));
 }
 
@@ -67,7 +67,8 @@ function found({ findings, warnings, subject, relation, ...made }) {
   return h("article", { class: "card" },
     h("h2", {}, doubts.length ? "Look at these" : "Nothing is doubtful about this edit"),
     doubts.length > 0 && h("ul", {}, doubts.map((doubt) => h("li", {}, doubt))),
-    h("dl", {}, h("dt", {}, "subject"), h("dd", {}, shown(subject)), h("dt", {}, "relation"), h("dd", {}, shown(relation))),
+    h("dl", {}, Object.entries({ subject, relation }).filter(([, read]) => read).map(([what, read]) =>
+      [h("dt", {}, what), h("dd", {}, read)])),
     texts("Forms that it is trained in", [...made.forms, ...made.chats.map((text) => `in a chat: ${text}`)]),
     texts("Keys that reach it", made.keys),
     texts("Guards that the base model answers", made.guards),
@@ -76,7 +77,7 @@ function found({ findings, warnings, subject, relation, ...made }) {
 
 function texts(heading, found) {
   const rest = found.length - SHOWN;
-  return h("details", {},
+  return found.length > 0 && h("details", {},
     h("summary", {}, `${heading}: ${found.length}`),
     h("ul", {}, found.slice(0, SHOWN).map((text) => h("li", {}, text)),
       rest > 0 && h("li", { class: "hint" }, `and ${rest} more`)));

@@ -132,7 +132,7 @@ function one(name, { id, prompt, target, keys, guards, record, ...facts }) {
         [h("dt", {}, key.replaceAll("_", " ")), h("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value))])),
       prompt != null && h("p", {}, h("a", { class: "button", href: asking(name, prompt) }, "Ask it"))),
     checks(facts),
-    history(facts),
+    past(facts),
     phrasings(name, "Keys: phrasings that reach it", keys),
     phrasings(name, "Guards: prompts that the base model answers", guards),
   ].filter(Boolean);
@@ -159,7 +159,7 @@ const DONE = {
   written: ({ digest }) => `written into memory ${short(digest)}`,
 };
 
-function history({ history: steps, history_unknown: unknown }) {
+function past({ history: steps, history_unknown: unknown }) {
   const heading = h("h2", {}, "History");
   if (!steps?.length) return h("article", { class: "card" }, heading,
     h("p", {}, `Its training is not known: ${unknown ?? "it was in the memory that the journal began from"}.`));

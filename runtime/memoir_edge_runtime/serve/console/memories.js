@@ -53,13 +53,13 @@ export function view({ models, fail, reload }) {
         now !== "base" && h("button", { class: "quiet", onclick: act("the base model answers", () => activate("base")) }, "Answer with the base model"),
         h("button", { class: "quiet", onclick: () => { admin.set(""); reload(); } }, "Lock")),
       told,
+      h("label", { class: "check gate" }, gate, "activate only if the memory's probes hold, asked again now"),
       table("Loaded memories", ["name", "digest", "edits", "probes held", "file", ""], found.map((memory) => [
         memory.name, code(memory.digest), String(memory.edits), memory.name === "base" ? "–" : String(memory.probes), h("span", { title: memory.file ?? "" }, shown(memory.file?.split("/").pop())),
         memory.active ? active() : h("div", { class: "row" },
           h("button", { class: "quiet", onclick: act(`${memory.name} answers`, () => activate(memory.name, gate.checked)) }, `Activate ${memory.name}`),
           memory.name !== "base" && h("button", { class: "quiet", onclick: act(`${memory.name} is unloaded`, () => unload(memory.name)) }, `Unload ${memory.name}`)),
       ])),
-      h("p", { class: "row" }, h("label", { class: "check" }, gate, "activate only if the memory's probes hold, asked again now")),
       loading(act),
       compare(models));
   }
