@@ -70,8 +70,9 @@ class Question(Strict):
 
 
 class Settled(Strict):
-    """What becomes of the trial."""
+    """What becomes of the trial; in another tab another one may have taken its place."""
 
+    id: Text
     keep: bool
 
 
@@ -121,9 +122,8 @@ def look(request: Request, wanted: Wanted) -> dict[str, Any]:
 @routes.post("/train")
 def train(request: Request, wanted: Wanted) -> Response:
     """Server-sent events: each step that is measured, and at last the trial."""
-    studio, edit = _studio(request), wanted.edit()
-    studio.check(edit)
-    return StreamingResponse(_training(studio, edit), media_type="text/event-stream")
+    events = _training(_studio(request), wanted.edit())
+    return StreamingResponse(events, media_type="text/event-stream")
 
 
 def _training(studio: Studio, edit: Edit) -> Iterator[str]:
@@ -159,7 +159,7 @@ def ask(request: Request, question: Question) -> dict[str, Any]:
 def settle(request: Request, settled: Settled) -> dict[str, Any]:
     """Keep the trial or throw it away; the state after that."""
     studio = _studio(request)
-    studio.keep() if settled.keep else studio.drop()
+    (studio.keep if settled.keep else studio.drop)(settled.id)
     return state(request)
 
 

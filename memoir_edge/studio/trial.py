@@ -6,7 +6,7 @@ Knows nothing of HTTP.
     studio.look(edit)                      what is doubtful, and what would be made of it
     studio.train(edit, on_step)            from here on `ask` answers with it
     studio.ask("The capital of France is", chat=False)
-    studio.keep()                          or studio.drop()
+    studio.keep(edit.id)                   or studio.drop(edit.id)
 """
 
 import threading
@@ -61,18 +61,20 @@ class Studio:
     def __init__(self, editor: Editor, files: Files) -> None:
         self.editor, self.files = editor, files
         self.trial: Trial | None = None
+        self.held: list[Edit] = []  # the edits that are kept
         self._first = editor.journal
         self._alone = threading.Lock()
-        editor.go_on_with(self._kept.copied())
+        self._go_on()
 
     @property
     def _kept(self) -> Journal:
         return self.files.journal or self._first
 
-    @property
-    def held(self) -> list[Edit]:
-        """The edits that are kept."""
-        return stored(self._kept.state().bank.records)
+    def _go_on(self) -> None:
+        """Without a trial, from what is kept."""
+        self.trial = None
+        self.held = stored(self._kept.state().bank.records)
+        self.editor.go_on_with(self._kept.copied())
 
     def look(self, edit: Edit) -> tuple[list[Finding], list[str], Foreseen]:
         """What is doubtful about an edit beside those that are kept, and what would be made of it.
@@ -84,18 +86,13 @@ class Studio:
             now = self.editor.journal
             self.editor.go_on_with(self._kept)
             try:
-                self.check(edit)
+                self._check(edit)
                 found = look_at(self.editor, [edit]), unmeasured(self.editor, [edit])
                 return *found, foresee(self.editor, edit)
             finally:
                 self.editor.go_on_with(now)
 
-    def check(self, edit: Edit) -> None:
-        """Refuse an edit that cannot be trained.
-
-        Raises:
-            InputError: It is kept already, or too long.
-        """
+    def _check(self, edit: Edit) -> None:
         if edit.id in self._kept.state().bank.records:
             raise InputError("this edit is kept already")
         refuse_too_long(self.editor.base, edit)
@@ -107,22 +104,18 @@ class Studio:
             InputError: The edit is kept already or too long, or its training diverged.
         """
         with self._alone:
-            self.check(edit)
-            self._anew()
+            self._check(edit)
+            self._go_on()
             start = time.monotonic()
             try:
                 [outcome] = self.editor.apply([edit], _watch(told))
             except BaseException:
-                self._anew()
+                self._go_on()
                 raise
             audit = self.editor.journal.state().audit
             assert audit is not None  # what a run ends with
             self.trial = Trial(edit, outcome, audit, time.monotonic() - start)
             return self.trial
-
-    def _anew(self) -> None:
-        self.trial = None
-        self.editor.go_on_with(self._kept.copied())
 
     def ask(self, prompt: str, *, chat: bool) -> Asked:
         """What the base model answers, and what the one with the trial and all that is kept.
@@ -155,23 +148,33 @@ class Studio:
             raise InputError(f"the prompt is {found} tokens, the model's context is {base.context}")
         return text
 
-    def keep(self) -> Memory:
-        """Write the trial's edit into the files.
+    def keep(self, id: str) -> Memory:
+        """Write the edit of the trial, which is that of an id, into the files.
 
         Raises:
-            InputError: There is no trial, or a file cannot be written.
+            InputError: There is no such trial, or a file cannot be written.
         """
         with self._alone:
-            if self.trial is None:
-                raise InputError("there is no trial to keep")
-            made = self.files.keep(self.trial.edit, self.editor.journal)
-            self._anew()
+            made = self.files.keep(self._tried(id).edit, self.editor.journal)
+            self._go_on()
             return made
 
-    def drop(self) -> None:
-        """Throw the trial away; nothing was written."""
+    def drop(self, id: str) -> None:
+        """Throw the trial, which is that of an id, away; nothing was written.
+
+        Raises:
+            InputError: There is no such trial.
+        """
         with self._alone:
-            self._anew()
+            self._tried(id)
+            self._go_on()
+
+    def _tried(self, id: str) -> Trial:
+        if self.trial is None or self.trial.edit.id != id:
+            raise InputError(
+                f"there is no trial of edit {id[:80]!r}", hint="load the page again to see what is"
+            )
+        return self.trial
 
 
 def _watch(told: Told) -> Watch:

@@ -28,8 +28,9 @@ def test_apply_goes_on_from_what_a_studio_kept(
         asked.append((host, port))
         with TestClient(app, base_url=f"http://{host}:{port}") as client:
             wanted = {"prompt": edit.prompt, "target": edit.target}
-            assert '"trial"' in client.post("/v1/studio/train", json=wanted).text
-            assert client.post("/v1/studio/settle", json={"keep": True}).json()["held"]
+            client.post("/v1/studio/train", json=wanted)
+            id = client.get("/v1/studio").json()["trial"]["id"]
+            client.post("/v1/studio/settle", json={"id": id, "keep": True})
 
     monkeypatch.setattr(process, "listen", visit)
     monkeypatch.setattr("memoir_edge_runtime.serve.logs.configure", lambda: None)

@@ -25,7 +25,7 @@ def demo() -> BaseModel:
 @pytest.fixture(scope="session")
 def wishes() -> Wishes:
     """Quick ones."""
-    return Wishes(steps=60, repairs=0, passes=1, made_keys=0, false_fires=0.0)
+    return Wishes(steps=30, repairs=0, passes=1, made_keys=0, false_fires=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -50,15 +50,16 @@ def test_an_edit_is_looked_at_trained_asked_and_kept(
     assert (asked["base"], asked["edited"]) == (trial["before"], typed["target"])
     assert asked["memory"]["edit"] == trial["id"]
     assert "reaches its threshold" in asked["explanation"]
-    state = client.post("/v1/studio/settle", json={"keep": True}).json()
+    state = client.post("/v1/studio/settle", json={"id": trial["id"], "keep": True}).json()
     assert [edit["id"] for edit in state["held"]] == [trial["id"]]
     assert (state["kept"], state["trial"]) == (1, None)
-    assert "kept already" in refused(client.post("/v1/studio/train", json=typed))
+    assert "kept already" in refused(client.post("/v1/studio/look", json=typed))
+    assert "kept already" in events(client, typed)[-1]["error"]["message"]
 
 
 def test_a_trial_is_thrown_away(client: TestClient, typed: dict[str, str]) -> None:
-    events(client, typed)
-    state = client.post("/v1/studio/settle", json={"keep": False}).json()
+    id = events(client, typed)[-1]["trial"]["id"]
+    state = client.post("/v1/studio/settle", json={"id": id, "keep": False}).json()
     assert (state["kept"], state["held"], state["trial"]) == (0, [], None)
     asked = client.post("/v1/studio/ask", json={"prompt": typed["prompt"]}).json()
     assert "holds no edits" in asked["explanation"]
@@ -92,7 +93,7 @@ def test_bad_input_is_refused_in_one_line(
 
 
 def test_other_sites_are_not_answered(client: TestClient) -> None:
-    kept = {"keep": True}
+    kept = {"id": "x", "keep": True}
     plain = client.post(
         "/v1/studio/settle", content=json.dumps(kept), headers={"content-type": "text/plain"}
     )
@@ -102,11 +103,9 @@ def test_other_sites_are_not_answered(client: TestClient) -> None:
     assert client.get("/v1/studio").status_code == 200
 
 
-def test_of_many_kept_edits_the_last_are_shown(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_many_kept_edits_the_last_are_shown(client: TestClient, studio: Studio) -> None:
     many = [Edit(id=str(i), prompt=f"Is {i}", target="so", tags={}) for i in range(SHOWN + 5)]
-    monkeypatch.setattr(Studio, "held", many)
+    studio.held = many
     state = client.get("/v1/studio").json()
     assert state["kept"] == len(many)
     assert [edit["id"] for edit in state["held"]] == [edit.id for edit in many[:4:-1]]

@@ -114,7 +114,7 @@ def test_what_is_doubtful_is_said_before_training(
     open_page: Callable[..., Any], studio: Studio, france: Edit
 ) -> None:
     studio.train(france)
-    studio.keep()
+    studio.keep(france.id)
     page = open_page()
     typed(page, Edit(prompt=france.prompt, target="Oslo", tags={}))
     page.click("text=/^Look$/")
@@ -138,7 +138,7 @@ def test_axe_finds_no_serious_fault(
     scheme: str,
 ) -> None:
     studio.train(japan)
-    studio.keep()
+    studio.keep(japan.id)
     studio.train(france)
     page = open_page(bypass_csp=True, color_scheme=scheme)
     typed(page, france)
@@ -153,7 +153,7 @@ def test_a_phone_never_scrolls_sideways(
     open_page: Callable[..., Any], studio: Studio, france: Edit
 ) -> None:
     studio.train(france)
-    studio.keep()
+    studio.keep(france.id)
     studio.train(Edit(prompt="Japan is in", target="Europe", tags={}))
     page = open_page(viewport={"width": 360, "height": 640})
     page.wait_for_selector("text=/^Kept: 1 edits$/")

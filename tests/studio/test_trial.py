@@ -26,7 +26,7 @@ def test_what_is_kept_is_what_apply_makes_byte_for_byte(
     steps: list[tuple[str, int]] = []
     for edit in (france, japan):
         assert studio.train(edit, lambda what, step, loss: steps.append((what, step))).outcome.took
-        studio.keep()
+        studio.keep(edit.id)
     assert {what for what, _ in steps} == {"training", "checking"}
     editor = make_editor()
     for edit in (france, japan):
@@ -45,18 +45,21 @@ def test_what_is_thrown_away_leaves_nothing(studio: Studio, paths: Paths, france
     assert (during.base, during.edited, during.edit) == (before.base, france.target, france.id)
     assert during.key is not None
     assert during.overlap >= during.key.threshold
-    studio.drop()
+    studio.drop(france.id)
     assert studio.trial is None
     assert studio.ask(france.prompt, chat=False) == before
     assert not any(path.exists() for path in paths)
-    with pytest.raises(InputError, match="no trial to keep"):
-        studio.keep()
+    for settle in (studio.keep, studio.drop):
+        with pytest.raises(InputError, match="no trial of edit 'france'"):
+            settle(france.id)
 
 
 def test_a_trial_takes_the_place_of_the_one_before(studio: Studio, france: Edit) -> None:
     studio.train(france)
     studio.train(replace(france, id="other", target="Oslo"))
-    studio.keep()
+    with pytest.raises(InputError, match="no trial of edit 'france'"):
+        studio.keep(france.id)  # in another tab
+    studio.keep("other")
     assert [(edit.id, edit.target) for edit in studio.held] == [("other", "Oslo")]
     assert len(studio.editor.journal.frames) == len(studio.files.journal.frames)  # type: ignore[union-attr]
 
@@ -65,7 +68,7 @@ def test_looking_is_beside_what_is_kept_and_leaves_the_trial(
     studio: Studio, france: Edit, japan: Edit
 ) -> None:
     studio.train(france)
-    studio.keep()
+    studio.keep(france.id)
     trial = studio.train(japan)
     findings, warnings, foreseen = studio.look(replace(france, id="other", target="Oslo"))
     assert [finding.kind for finding in findings] == [CONTRADICTION]
@@ -108,7 +111,7 @@ def test_a_studio_goes_on_from_what_was_kept(
     studio: Studio, make_editor: Callable[[], Editor], make_files: Callable[[], Files], france: Edit
 ) -> None:
     studio.train(france)
-    studio.keep()
+    studio.keep(france.id)
     studio.files.close()
     again = Studio(make_editor(), make_files())
     assert again.held == [france]

@@ -26,14 +26,14 @@ function draw(now) {
 }
 
 /** Work on a press of a button: others do nothing meanwhile, and what fails is said in its place. */
-async function work(place, done) {
+async function work(place, done, fail = (error) => some(place, trouble(error))) {
   const buttons = () => document.querySelectorAll("button");
   if (document.querySelector("button[aria-disabled]")) return;
   buttons().forEach((button) => button.setAttribute("aria-disabled", "true")); // and it keeps the focus
   try {
     await done();
   } catch (error) {
-    some(place, trouble(error));
+    fail(error);
   } finally {
     buttons().forEach((button) => button.removeAttribute("aria-disabled"));
   }
@@ -104,7 +104,10 @@ function tried({ id, prompt, target, before, after, loss, steps, seconds, tally,
   const others = failed.filter((other) => other !== id);
   const holds = failed.includes(id) ? "It does not hold" : "It holds";
   say(`${holds}. The base model answers ${before}, with the edit it is ${after}.`);
-  const settle = (keep) => () => work(trial, async () => { draw(await post("settle", { keep })); say(keep ? "kept" : "thrown away"); });
+  const settle = (keep) => () => work(trial, async () => {
+    draw(await post("settle", { id, keep }));
+    say(keep ? "kept" : "thrown away");
+  }, (error) => trial.prepend(trouble(error)));
   return h("article", { class: "card" },
     h("h2", {}, prompt, " ", h("mark", {}, target)),
     h("dl", {}, Object.entries({
