@@ -64,6 +64,7 @@ class Studio:
         self.held: list[Edit] = []  # the edits that are kept
         self._first = editor.journal
         self._alone = threading.Lock()
+        self._closing = threading.Event()
         self._go_on()
 
     @property
@@ -101,14 +102,15 @@ class Studio:
         """Train an edit into what is kept; a trial before it is thrown away.
 
         Raises:
-            InputError: The edit is kept already or too long, or its training diverged.
+            InputError: The edit is kept already or too long, its training diverged, or the studio
+                is closed meanwhile.
         """
         with self._alone:
             self._check(edit)
             self._go_on()
             start = time.monotonic()
             try:
-                [outcome] = self.editor.apply([edit], _watch(told))
+                [outcome] = self.editor.apply([edit], self._watch(told))
             except BaseException:
                 self._go_on()
                 raise
@@ -176,10 +178,20 @@ class Studio:
             )
         return self.trial
 
+    def close(self) -> None:
+        """End a training that goes on, at its next step; no other begins."""
+        self._closing.set()
+        with self._alone:
+            pass  # what was going on has ended
 
-def _watch(told: Told) -> Watch:
-    return Watch(
-        begun=lambda edits: lambda step, loss: told("training", step, loss),
-        made=lambda count: told("checking", 0, 0.0),
-        again=lambda edit: lambda step, loss: told("training again", step, loss),
-    )
+    def _watch(self, told: Told) -> Watch:
+        def tell(what: str, step: int, loss: float) -> None:
+            if self._closing.is_set():
+                raise InputError("the studio is closing")
+            told(what, step, loss)
+
+        return Watch(
+            begun=lambda edits: lambda step, loss: tell("training", step, loss),
+            made=lambda count: tell("checking", 0, 0.0),
+            again=lambda edit: lambda step, loss: tell("training again", step, loss),
+        )

@@ -1,5 +1,7 @@
 """An edit is tried, and what is kept is what applying it would have made."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +93,23 @@ def test_training_that_fails_is_no_trial(
             studio.train(france)
     assert studio.trial is None
     assert studio.ask(france.prompt, chat=False).edit is None
+
+
+def test_closing_ends_a_training_at_its_next_step(studio: Studio, france: Edit) -> None:
+    closing = threading.Thread(target=studio.close)
+    steps = []
+
+    def told(what: str, step: int, loss: float) -> None:
+        steps.append(step)
+        closing.start()
+        while not studio._closing.is_set():
+            time.sleep(0.001)
+
+    with pytest.raises(InputError, match="the studio is closing"):
+        studio.train(france, told)
+    closing.join(20)
+    assert not closing.is_alive()
+    assert (steps, studio.trial) == ([0], None)
 
 
 def test_what_cannot_be_trained_or_asked_is_refused(

@@ -12,7 +12,7 @@ from memoir_edge.cli.journals import former_of
 from memoir_edge.cli.output import Output
 from memoir_edge.settings import Wishes
 
-GRACE = 5  # seconds that a request gets when the studio ends
+GRACE = 1  # seconds that a request gets at the end
 
 
 def command(
@@ -50,5 +50,6 @@ def command(
         opened.enter_context(closing(files))
         configure()
         output.say(f"{editor.base.id}: open http://{HOSTS[0]}:{port}{PATH}, press Ctrl-C to stop")
-        listen(create_app(Studio(editor, files)), HOSTS[0], port, grace=GRACE)
+        studio = opened.enter_context(closing(Studio(editor, files)))
+        listen(create_app(studio), HOSTS[0], port, grace=GRACE)
     return 0
