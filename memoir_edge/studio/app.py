@@ -5,6 +5,7 @@ refused, and a change comes as JSON, which pages of other sites cannot send.
 """
 
 import json
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -20,11 +21,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from memoir_edge.edits import Edit, from_record
 from memoir_edge.errors import InputError
 from memoir_edge.studio.trial import Asked, Studio, Trial
-from memoir_edge_runtime._results import Routing
+from memoir_edge_runtime import Routing
 from memoir_edge_runtime.serve import pages
 from memoir_edge_runtime.serve.access import Access
 from memoir_edge_runtime.serve.app import tell_errors
 from memoir_edge_runtime.serve.errors import refusal
+from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.replies import explanation, memory
 from memoir_edge_runtime.serve.settings import Settings
 
@@ -136,7 +138,8 @@ def _training(studio: Studio, edit: Edit) -> Iterator[str]:
                 edit, lambda what, step, loss: told.put({"what": what, "step": step, "loss": loss})
             )
             told.put({"trial": _tried(trial)})
-        except Exception as error:
+        except Exception as error:  # whatever it was, the page must not wait for ever
+            log(logging.ERROR, "training", error=f"{type(error).__name__}: {error}")
             told.put(refusal(error).document)
 
     threading.Thread(target=work, name="train", daemon=True).start()
