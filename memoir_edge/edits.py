@@ -12,7 +12,8 @@ Where a prompt holds `{}`, the record's subject is put there.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -231,6 +232,15 @@ def from_stored(record: object) -> Edit:
     if not isinstance(record, dict):
         raise ValueError(f"found {type(record).__name__}, expected a JSON object")
     return _edit(_checked(record))
+
+
+def stored(records: Mapping[str, Record | None]) -> list[Edit]:
+    """The edits of a memory's records by id, but those whose record is withheld or unusable."""
+    found: list[Edit] = []
+    for id, record in records.items():
+        with suppress(ValueError):
+            found.append(replace(from_stored(record), id=id))
+    return found
 
 
 def _edit(values: Record) -> Edit:

@@ -5,11 +5,13 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,3 +272,74 @@ def word_router() -> type[WordRouter]:
 @pytest.fixture
 def words() -> WordRouter:
     return WordRouter()
+
+
+# --- Pages in a browser --------------------------------------------------------------------------
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Closed with the module: while it is open, this thread has a running event loop."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"there is no browser: none of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Makes a page for a server; in the end nothing went wrong, and nobody else was asked."""
+    contexts: list[Any] = []
+    wrong: list[str] = []
+
+    def new_page(url: str, *, watched: bool = True, **options: Any) -> Any:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        if watched:
+            _watch(page, url, wrong)
+        return page
+
+    yield new_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def _watch(page: Any, url: str, wrong: list[str]) -> None:
+    """Note what must not happen; a browser also complains of the refusals that a test provokes."""
+
+    def complaint(message: Any) -> None:
+        provoked = any(status in message.text for status in ("400", "401", "422"))
+        if message.type == "error" and not provoked:
+            wrong.append(message.text)
+
+    page.on("console", complaint)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda asked: asked.url.startswith(url) or wrong.append(asked.url))
+
+
+@pytest.fixture(scope="session")
+def faults() -> Callable[[Any], list[str]]:
+    """The serious faults that axe-core finds in a page; MEMOIR_EDGE_AXE names its file."""
+    given = os.environ.get("MEMOIR_EDGE_AXE", "node_modules/axe-core/axe.min.js")
+    if not Path(given).exists():
+        pytest.skip(f"axe-core is not at {given}: npm install axe-core, or set MEMOIR_EDGE_AXE")
+    source = Path(given).read_text(encoding="utf-8")
+
+    def found(page: Any) -> list[str]:
+        page.evaluate(source)
+        return [
+            f"{each['id']}: {each['nodes'][0]['html'][:120]}"
+            for each in page.evaluate("axe.run()")["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+
+    return found

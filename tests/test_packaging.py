@@ -48,4 +48,5 @@ def test_wheels_share_no_file(tmp_path: Path) -> None:
         assert held[f"memoir_edge/demo/{needed}"].startswith("memoir_edge-")
     assert "memoir_edge/unrelated.txt" in held
     assert "memoir_edge/report/templates/report.html" in held
+    assert "memoir_edge/studio/page/studio.js" in held
     assert "memoir_edge_runtime/serve/console/main.js" in held

@@ -26,12 +26,13 @@ from urllib.parse import urlencode
 import httpx
 import numpy as np
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
-from served import ADMIN_KEY, Made, Served, serving, streamed
+from served import ADMIN_KEY, Made, Served, listening, serving, streamed
 
 from memoir_edge import memory as memory_file
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import Editor, choose, load, quiet
+from memoir_edge.editor import choose, journaled, load, quiet
+from memoir_edge.history import path_of
 from memoir_edge.memory import Entry
 from memoir_edge.tophash import pack
 from memoir_edge_exporter import export
@@ -39,6 +40,7 @@ from memoir_edge_runtime.serve.settings import API_KEY
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROMPT = "The capital of France is"
+TRIED = {"prompt": "The capital of Spain is", "target": "Lisbon", "subject": "Spain"}
 MANY, SCROLLED, ROUNDS, STREAMS, TOKENS = 10_000, 3.0, 12, 4, 32  # edits, seconds, ...
 
 
@@ -63,10 +65,11 @@ def make(folder: Path) -> Made:
         export(model=model_dir(), out=made.graph)
     if not made.b.exists():
         base = load(str(model_dir()), device="cpu")
-        editor = Editor(base, choose(base))
-        for path, part in ((made.b, edits[:8]), (made.a, edits[8:])):
-            editor.apply(part)
-            memory_file.write(editor.memory(), path)
+        with journaled(base, choose(base), made.a) as editor:
+            editor.apply(edits[:8])
+            memory_file.write(editor.memory(), made.b)
+            editor.apply(edits[8:])
+            editor.journal.write(made.a)
     return made
 
 
@@ -105,10 +108,14 @@ def pictures(made: Made, browser: Browser) -> dict[str, int]:
         page.goto(f"{served.url}/console#/edits")
         page.wait_for_selector("table.long td")
         shot(page, "edits")
+        page.click("td a")
+        page.wait_for_selector("[aria-label='Steps of the journal']")
+        shot(page, "edit")
         page.goto(f"{served.url}/console#/memories")
         page.fill("input[name=admin]", ADMIN_KEY)
         page.keyboard.press("Enter")
         page.click("text=/^Activate before$/")
+        page.wait_for_selector("text=Roll back to facts")
         page.click("button >> text=/^Compare$/")
         page.wait_for_selector("text=/^Ask .* of both$/")
         shot(page, "memories")
@@ -116,7 +123,30 @@ def pictures(made: Made, browser: Browser) -> dict[str, int]:
         traffic(served)
         page.wait_for_timeout(1500)
         shot(page, "now")
+    studio(made, browser)
     return {path.name: path.stat().st_size for path in sorted(DOCS.glob("console-*.png"))}
+
+
+def studio(made: Made, browser: Browser) -> None:
+    """Take the picture of a studio that goes on from the ten edits."""
+    folder = made.a.with_name("studio")
+    folder.mkdir(exist_ok=True)
+    for file in (made.a, path_of(made.a)):
+        shutil.copyfile(file, folder / file.name)
+    words = ["studio", "--model", model_dir(), "--out", made.a.name, "--port", 0]
+    with listening(words, folder) as served:
+        page = browser.new_page(viewport={"width": 1200, "height": 760})
+        page.goto(served.url)
+        for name, text in TRIED.items():
+            page.fill(f"[name={name}]", text)
+        page.click("button >> text=/^Train$/")
+        page.click("summary >> nth=1", timeout=120_000)
+        page.wait_for_selector("text=/^Keep$/", timeout=120_000)
+        page.fill("[name=question]", TRIED["prompt"])
+        page.click("button >> text=/^Ask$/")
+        page.wait_for_selector(".why")
+        page.evaluate("document.activeElement.blur()")
+        shot(page, "studio")
 
 
 def shot(page: Page, name: str) -> None:

@@ -70,14 +70,23 @@ def _edited(edits: Sequence[Edit]) -> memory_file.Memory:
 @contextmanager
 def serving(made: Made, *options: object, threads: int) -> Iterator[Served]:
     """A server process with A and B loaded, A active."""
-    command = [sys.executable, "-m", "memoir_edge", "serve", made.graph, "--port", 0]
-    command += ["--threads", threads, "--memory", made.a, "--memory", made.b]
-    command += ["--memory-root", made.a.parent, *options]
-    log = made.a.parent / f"server-{secrets.token_hex(4)}.log"
+    words = ["serve", made.graph, "--port", 0, "--threads", threads]
+    words += ["--memory", made.a, "--memory", made.b, "--memory-root", made.a.parent, *options]
+    with listening(words, made.a.parent) as served:
+        yield served
+
+
+@contextmanager
+def listening(words: Sequence[object], folder: Path) -> Iterator[Served]:
+    """A command of this project in a process that listens, with its log in that folder."""
+    command = list(map(str, [sys.executable, "-m", "memoir_edge", *words]))
+    log = folder.resolve() / f"server-{secrets.token_hex(4)}.log"
+    keys = {"MEMOIR_EDGE_ADMIN_KEY": ADMIN_KEY}
     with log.open("w", encoding="utf-8") as written:
         process = subprocess.Popen(
-            list(map(str, command)),
-            env=os.environ | {"MEMOIR_EDGE_ADMIN_KEY": ADMIN_KEY},
+            command,
+            cwd=folder,
+            env=os.environ | keys,
             stdout=subprocess.DEVNULL,
             stderr=written,
         )

@@ -16,7 +16,7 @@ from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
 
 COMMANDS = (
-    "apply", "export", "generate", "chat", "serve", "verify", "eval", "report", "inspect",
+    "apply", "export", "generate", "chat", "serve", "studio", "verify", "eval", "report", "inspect",
     "calibrate", "diff", "delete", "rollback", "adapter", "package", "demo",
 )  # fmt: skip
 INTERRUPTED, UNREAD = 130, 141

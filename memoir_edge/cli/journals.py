@@ -1,12 +1,15 @@
 """The way from a command to the journal beside a memory file."""
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from memoir_edge import memory as memory_file
 from memoir_edge.cli.output import Output
 from memoir_edge.errors import InputError
 from memoir_edge.history import Journal, load, path_of
+from memoir_edge.memory import Memory
 
 
 @contextmanager
@@ -31,3 +34,57 @@ def opened(file: Path, output: Output) -> Iterator[Journal]:
             output.say(f"{file} is behind its journal; brought up to it first")
             journal.write(file)
         yield journal
+
+
+def former_of(
+    out: Path, memory: Path | None, output: Output, stack: ExitStack, *, write: bool
+) -> tuple[Journal | None, Memory | None]:
+    """The journal to go on with and the memory it amounts to, each where there is one.
+
+    Args:
+        out: The memory file that is to be written.
+        memory: A memory to begin from instead of what `out` holds.
+        output: Told of what a user should know of them.
+        stack: Closes the journal.
+        write: Whether the journal will be gone on with.
+
+    Raises:
+        InputError: The file cannot be written, or would be lost.
+        JournalError: The journal is damaged, or that of another memory.
+    """
+    if not out.parent.is_dir() or out.is_dir():
+        raise InputError(
+            f"cannot write {out}: no file in an existing folder", hint="give a file path"
+        )
+    path = path_of(out)
+    other = memory is not None and not (out.exists() and out.samefile(memory))
+    if other and (out.exists() or path.exists()):
+        raise InputError(
+            f"{out if out.exists() else path} exists and would be lost, because the run begins "
+            f"from {memory}",
+            hint=f"leave --memory out to go on from {out}, or give another --out",
+        )
+    if memory and other and (source := load(path_of(memory), write=False)):
+        with source:
+            source.check_kin(memory)
+            if not write:
+                return None, source.compile()
+        _copy(source.path, path)
+    journal = load(path, write=write)
+    if journal:
+        stack.enter_context(journal)
+        if journal.dropped:
+            output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
+        if out.exists() and not journal.check_kin(out) and not journal.state().changed:
+            output.say(f"{out} is an earlier state; going on from the last of {path}")
+        return journal, journal.compile()
+    start = memory or (out if out.exists() else None)
+    if start:
+        output.say(f"{start} has no journal: its edits cannot be deleted one by one")
+    return None, memory_file.read(start) if start else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, partial)
+    partial.replace(target)

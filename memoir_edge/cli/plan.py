@@ -1,7 +1,6 @@
 """What `memoir-edge apply` looks at before it trains, and what it says instead with --plan."""
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +11,7 @@ import numpy as np
 
 from memoir_edge.cli.output import Output, size
 from memoir_edge.edits import Edit, Problem
-from memoir_edge.lint import Finding, doubtful, too_long
-from memoir_edge.nearmiss import misses
+from memoir_edge.lint import Finding
 
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor
@@ -22,24 +20,6 @@ if TYPE_CHECKING:
 LISTED = 30  # findings that a table shows
 CODED = 64  # texts that a plan times the coding of
 TRIED = 3  # edits that a plan times, after one that warms up
-
-
-def look_at(editor: "Editor", new: Sequence[Edit]) -> list[Finding]:
-    """What is doubtful about the edits, beside what the memory holds."""
-    from memoir_edge.editor import length
-
-    fit = _fitting(editor, new)
-    keys = editor.keys([edit.prompt for edit in fit])
-    return [
-        *too_long(new, [length(editor.base, edit) for edit in new], editor.base.context),
-        *doubtful(fit, keys, editor.live.bank, editor.settings.threshold),
-    ]
-
-
-def _fitting(editor: "Editor", new: Sequence[Edit]) -> list[Edit]:
-    from memoir_edge.editor import length
-
-    return [edit for edit in new if length(editor.base, edit) <= editor.base.context]
 
 
 def show_findings(findings: Sequence[Finding], output: Output) -> None:
@@ -53,22 +33,6 @@ def show_findings(findings: Sequence[Finding], output: Output) -> None:
         output.say(f"... and {len(findings) - LISTED} more; --json lists all")
 
 
-def unmeasured(editor: "Editor", new: Sequence[Edit]) -> list[str]:
-    """What to know where near misses are too few to set thresholds from; most often nothing."""
-    bound = editor.settings.false_fires
-    if editor.router is not None or not bound or not new:
-        return []
-    made, needed = len(misses([*editor.edits, *new])), math.ceil(1 / bound)
-    if made >= needed:
-        return []
-    return [
-        f"near misses that can be made of these edits: {made}, fewer than the {needed} that false "
-        f"fires of {bound:g} are measured with. Thresholds stay {editor.settings.threshold:g}, and "
-        "prompts that are much like an edit's may reach it. More edits, records that name their "
-        "subject, guards, a higher --threshold or --encoder help"
-    ]
-
-
 def plan_of(
     editor: "Editor",
     new: Sequence[Edit],
@@ -78,8 +42,10 @@ def plan_of(
     output: Output,
 ) -> int:
     """Train a few edits into a memory that is thrown away, and say what all would take."""
-    fit = _fitting(editor, new)
-    asked = _asked(editor, fit)
+    from memoir_edge.editor import fitting, related
+
+    fit = fitting(editor, new)
+    asked = related(editor, fit)
     _show_asked(fit, asked, output)
     bytes_ = _memory_bytes(editor, fit, asked)
     took, rank = _tried(editor, spread(fit, TRIED + 1), output)
@@ -105,16 +71,6 @@ def plan_of(
     )
     output.result(document)
     return 0
-
-
-def _asked(editor: "Editor", fit: Sequence[Edit]) -> "list[Asked]":
-    """What a router reads in each edit; nothing where the activations route."""
-    if editor.router is None:
-        return []
-    from memoir_edge.router import asks
-
-    held = editor.edits
-    return asks([*held, *fit], editor.relations, editor.router)[len(held) :]
 
 
 def _read(edit: Edit, asked: "Asked") -> dict[str, object]:

@@ -11,6 +11,7 @@ from memoir_edge.editor.config import choose
 from memoir_edge.editor.editor import Editor, Outcome, Watch
 from memoir_edge.editor.layer import choose_site, find_site, structural_site, width
 from memoir_edge.editor.live import thaw
+from memoir_edge.editor.look import Foreseen, fitting, foresee, look_at, related, unmeasured
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.editor.origin import nothing
 from memoir_edge.editor.prompts import length, refuse_too_long
@@ -23,6 +24,7 @@ __all__ = [
     "BaseModel",
     "Edited",
     "Editor",
+    "Foreseen",
     "Outcome",
     "Settings",
     "Trial",
@@ -33,15 +35,20 @@ __all__ = [
     "default_site",
     "edited",
     "find_site",
+    "fitting",
+    "foresee",
     "length",
     "load",
+    "look_at",
     "nothing",
     "quiet",
     "refuse_too_long",
+    "related",
     "sites_near",
     "structural_site",
     "thaw",
     "trials",
+    "unmeasured",
     "unrelated_prompts",
     "width",
 ]

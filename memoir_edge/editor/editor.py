@@ -21,12 +21,12 @@ from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
 from memoir_edge.editor.origin import check_settings, nothing
 from memoir_edge.editor.prompts import keyed, own_texts, refuse_too_long
-from memoir_edge.editor.questions import Questions, held
+from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
 from memoir_edge.editor.thresholds import tabled
 from memoir_edge.editor.train import train
-from memoir_edge.edits import Edit, from_stored
+from memoir_edge.edits import Edit, from_stored, stored
 from memoir_edge.history import (
     Again,
     Calibrated,
@@ -128,21 +128,21 @@ class Editor:
         self.router = router
         self.relations = relations
         self.model = Edited(base, site, None, settings.batch, router)
-        self.go_on_with(journal)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
         behind = bool(settings.made_keys and not router)
         self._texts = own_texts(base, 1) if behind else []  # to stand before a prompt
-        self._asked: dict[str, Answer] = {}  # by the last audit
         self._masks: dict[str, Bytes] = {}  # by text
         self.readings = Readings(base, settings.site)
         self.questions = Questions(self.model, relations)
-        self.jobs = Jobs(self.model, self.readings, self.questions, settings, self.prefixes)
+        self.go_on_with(journal)
 
     def go_on_with(self, journal: Journal) -> None:
         """From now on add to this journal, which begins from what the former one began from."""
         self.journal = journal
         self.live = live(journal, self.device)
         self.model.live = self.live
+        self.jobs = Jobs(self.model, self.readings, self.questions, self.settings, self.prefixes)
+        self._asked: dict[str, Answer] = {}  # by the last audit
 
     def masks(self, prompts: Sequence[str]) -> list[Bytes]:
         """Packed masks, each `[ceil(D/8)]`; drawn by lot where codes route.
@@ -238,7 +238,7 @@ class Editor:
     @property
     def edits(self) -> list[Edit]:
         """The edits that the memory holds, but those whose record is withheld or unusable."""
-        return held(self.live.bank)
+        return stored(self.live.bank.records)
 
     def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
         """Make the edits in order, and see to it that every edit of the memory holds.

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from memoir_edge.editor.batch import Job
-from memoir_edge.editor.questions import Questions, held
+from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
 from memoir_edge.editor.rows import Row, asked, is_chat, rows
 from memoir_edge.editor.spare import Reads
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, stored
 from memoir_edge.history.events import Wrong
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import Bytes
@@ -85,7 +85,7 @@ class Jobs:
             D = live.Wm.shape[1]
             self._reads = Reads(torch.zeros(D, D, device=live.Wm.device))
             masks = live.bank.recalled()
-            for edit in held(live.bank):
+            for edit in stored(live.bank.records):
                 self._add(self._reads, edit, masks[edit.id])
         return self._reads
 

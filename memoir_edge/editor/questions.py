@@ -4,14 +4,12 @@ Trains nothing and answers nothing.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 from memoir_edge.editor.checks import MISSES, Case, cases
 from memoir_edge.editor.holds import fits
 from memoir_edge.editor.recall import Edited
 from memoir_edge.editor.rows import is_chat
-from memoir_edge.edits import Edit, from_stored
+from memoir_edge.edits import Edit, stored
 from memoir_edge.history import Bank
 from memoir_edge.history.events import MISS, PROMPT
 from memoir_edge.nearmiss import Pool
@@ -19,15 +17,6 @@ from memoir_edge.relations import Relation
 from memoir_edge.router import Asked, Router, asks
 from memoir_edge.router.asks import keys, subject_of
 from memoir_edge.router.reading import Index
-
-
-def held(bank: Bank) -> list[Edit]:
-    """The edits of a memory, but those whose record is withheld or unusable."""
-    found: list[Edit] = []
-    for id, record in bank.records.items():
-        with suppress(ValueError):
-            found.append(replace(from_stored(record), id=id))
-    return found
 
 
 class Questions:
@@ -69,7 +58,7 @@ class Questions:
 
     def related(self, router: Router) -> list[Asked]:
         """What relations say may be asked of each edit that is held."""
-        edits = tuple(held(self._bank))
+        edits = tuple(stored(self._bank.records))
         if self._related[0] != edits:
             self._related = edits, asks(edits, self.relations, router)
         return self._related[1]
@@ -107,7 +96,7 @@ class Questions:
         """Near misses of each edit, none of which is a prompt or key of another."""
         router = self.model.router
         if router is not None and self.relations:
-            related = zip(held(self._bank), self.related(router), strict=True)
+            related = zip(stored(self._bank.records), self.related(router), strict=True)
             return {edit.id: [miss.text for miss in asked.misses] for edit, asked in related}
         pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
         near = {edit.id: pool.of(edit, MISSES * count) for edit in edits}

@@ -22,6 +22,7 @@ from memoir_edge.history.events import (
 )
 from memoir_edge.history.frames import Frame, JournalError
 from memoir_edge.history.journal import Journal, begin, load, path_of
+from memoir_edge.history.past import past
 from memoir_edge.history.state import Ask, State, Step, Train, next_step
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "begin",
     "load",
     "next_step",
+    "past",
     "path_of",
 ]

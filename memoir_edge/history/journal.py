@@ -92,6 +92,21 @@ class Journal:
         """Append a frame as it is; `record` says what it means."""
         return self._file.append(kind, data, tensors)
 
+    def copied(self) -> "Journal":
+        """The same in memory, to be gone on with or thrown away."""
+        copy = Journal(frames_file.create(None))
+        copy.take(self)
+        return copy
+
+    def take(self, other: "Journal") -> None:
+        """Append what another journal, which goes on from this one, holds beyond it.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        for frame in other.frames[len(self.frames) :]:
+            self.append(frame.kind, frame.data, other.tensors(frame))
+
     def made(self, group: Sequence[Made]) -> None:
         """Edits that were trained together are there together, or none of them is."""
         self.record(Together(tuple(group)))
@@ -134,7 +149,7 @@ class Journal:
     def origin(self) -> Memory:
         """The memory that the journal began from; without a digest where it was never a file."""
         first = self.frames[0]
-        with self._reading(first):
+        with self.reading(first):
             data, digest = self.tensors(first)["memory"].tobytes(), first.data["digest"]
         try:
             return replace(memory_file.from_bytes(data), digest=digest)
@@ -173,7 +188,7 @@ class Journal:
         return begun(self.origin, self.origin.digest)
 
     def _fold(self, state: State, frame: Frame) -> None:
-        with self._reading(frame):
+        with self.reading(frame):
             fold(state, self.event(frame), frame.number)
 
     def way_to(self, number: int) -> list[Frame]:
@@ -182,7 +197,7 @@ class Journal:
         while number > 0:
             frame = self.frames[number]
             if frame.kind == RolledBack.kind:
-                with self._reading(frame):
+                with self.reading(frame):
                     to = RolledBack.of(frame.data, {}).to
                     if not 0 <= to < number:
                         raise ValueError("it rolls back to no earlier step")
@@ -193,8 +208,12 @@ class Journal:
         return way[::-1]
 
     @contextlib.contextmanager
-    def _reading(self, frame: Frame) -> Iterator[None]:
-        """What a frame holds is as untrusted as the file."""
+    def reading(self, frame: Frame) -> Iterator[None]:
+        """Read a frame's content, which is as untrusted as the file.
+
+        Raises:
+            JournalError: While open, something that was expected is not there.
+        """
         try:
             yield
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -212,7 +231,7 @@ class Journal:
         read: tuple[int, Tensors] = (-1, {})
         for edit, number, i in state.changes:
             frame = self.frames[number]
-            with self._reading(frame):
+            with self.reading(frame):
                 if read[0] != number:
                     read = number, self.tensors(frame)
                 data = frame.data["edits"][i] if frame.kind == Together.kind else frame.data
@@ -260,14 +279,23 @@ class Journal:
             MemoryFormatError: It is no valid memory.
         """
         digest = memory_file.read(memory).digest
-        known = {f.data["digest"] for f in self.frames if f.kind in (BEGIN, Written.kind)}
-        if digest not in known:
-            raise JournalError(
-                f"{self.path} is not the journal of {memory}",
-                hint="move the one away that does not belong here",
-            )
+        self.place_of(digest)
         state = self.state()
         return digest == state.finished and not state.changed
+
+    def place_of(self, digest: str | None) -> int:
+        """Number of the last frame at which the memory of a digest was written, or begun from.
+
+        Raises:
+            JournalError: It was never written from this journal.
+        """
+        for frame in reversed(self.frames):
+            if frame.kind in (BEGIN, Written.kind) and frame.data["digest"] == digest:
+                return frame.number
+        raise JournalError(
+            f"{self.path} is not the journal of memory {digest}",
+            hint="move the one away that does not belong here",
+        )
 
 
 # --- Opening -------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from memoir_edge.editor import BaseModel, Editor, Settings
-from memoir_edge.editor.questions import held
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, stored
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.relations import Relation
 
@@ -51,4 +50,4 @@ def test_edits_without_a_record_are_not_held(an_edit: MakeEdit, make_editor: Any
     edits = [an_edit(text, "Rome") for text in ("The capital of", "Everyone says")]
     editor.edit(edits)
     editor.live.bank.records[edits[0].id] = None
-    assert [edit.id for edit in held(editor.live.bank)] == [edits[1].id]
+    assert [edit.id for edit in stored(editor.live.bank.records)] == [edits[1].id]

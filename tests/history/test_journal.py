@@ -37,6 +37,19 @@ def test_the_memory_is_the_sum_of_the_changes(fresh: Any, made: Any, change: Any
     assert memory.thresholds.tolist() == [0.5] * 4
 
 
+def test_a_copy_is_gone_on_with_and_taken_back_or_thrown_away(fresh: Any, made: Any) -> None:
+    with fresh() as journal:
+        journal.made([made("a", keys=1)])
+        before, (trial, other) = journal.compile(), (journal.copied(), journal.copied())
+        assert to_bytes(trial.compile()) == to_bytes(before)
+        trial.made([made("b")])
+        other.made([made("c")])
+        assert to_bytes(journal.compile()) == to_bytes(before)
+        journal.take(trial)
+        assert to_bytes(journal.compile()) == to_bytes(trial.compile())
+        assert [entry.id for entry in journal.compile().edits] == ["a", "b"]
+
+
 def test_keys_get_thresholds_of_their_own(fresh: Any, made: Any) -> None:
     with fresh() as journal:
         journal.made([made("a", keys=1), made("b")])

@@ -1,7 +1,6 @@
 """`memoir-edge apply`: train edits into a memory file."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Routed, Torch, named
+from memoir_edge.cli.editors import about_of, open_editor
+from memoir_edge.cli.extras import Routed, Torch
+from memoir_edge.cli.journals import former_of
 from memoir_edge.cli.output import Bar, Output, size
-from memoir_edge.cli.plan import look_at, plan_of, show_findings, unmeasured
+from memoir_edge.cli.plan import plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, read
-from memoir_edge.errors import InputError
-from memoir_edge.history import Audit, Journal, begin, load, path_of
+from memoir_edge.history import Audit, Journal, begin, path_of
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
@@ -62,18 +62,20 @@ def command(
     for problem in problems:
         output.say(f"skipped line {problem.line}: {problem.reason}")
     with ExitStack() as opened:
-        journal, former = _former(out, memory, output, opened, write=not plan)
+        journal, former = former_of(out, memory, output, opened, write=not plan)
         held = {entry.id for entry in former.edits} if former else set()
         new = [edit for edit in wanted if edit.id not in held]
         if former and not new and not (journal and journal.state().changed):
             return _nothing_new(former, out, len(wanted), journal, output)
-        editor = _editor([] if plan else new, torch, routed, wishes, former, journal)
+        editor = open_editor(torch, routed, wishes, former, journal, [] if plan else new)
         if journal is None and not plan:
-            about = {"model": named(torch.model), **routed.about(editor.router)}
+            about = about_of(torch, routed, editor)
             journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
         if journal is not None and not plan:
             editor.go_on_with(journal)
         _say_settings(editor, output)
+        from memoir_edge.editor import look_at, unmeasured
+
         findings = look_at(editor, new) if new else []
         show_findings(findings, output)
         warnings = unmeasured(editor, new)
@@ -92,26 +94,6 @@ def command(
     return 1 if audit.failed else 0
 
 
-def _editor(
-    new: Sequence[Edit],
-    torch: Torch,
-    routed: Routed,
-    wishes: Wishes,
-    former: Memory | None,
-    journal: Journal | None,
-) -> "Editor":
-    """The editor, with everything that can be refused refused; its journal is in memory yet."""
-    relations = routed.known()
-    router = routed.load(journal)
-    base = torch.load()
-    from memoir_edge.editor import Editor, choose, refuse_too_long
-
-    settings = choose(base, wishes, former, coded=router is not None)
-    for edit in new:
-        refuse_too_long(base, edit)
-    return Editor(base, settings, former, router=router, relations=relations)
-
-
 def _say_settings(editor: "Editor", output: Output) -> None:
     settings = editor.settings
     output.say(
@@ -126,51 +108,6 @@ def _rows(settings: Settings) -> str:
     counts = {name: getattr(settings, name) for name in names}
     told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
     return ", ".join(["1 plain", *told])
-
-
-# --- What there is already -----------------------------------------------------------------------
-
-
-def _former(
-    out: Path, memory: Path | None, output: Output, opened: ExitStack, *, write: bool
-) -> tuple[Journal | None, Memory | None]:
-    """The journal to go on with and the memory it amounts to, each where there is one."""
-    if not out.parent.is_dir() or out.is_dir():
-        raise InputError(
-            f"cannot write {out}: no file in an existing folder", hint="give a file path"
-        )
-    path = path_of(out)
-    other = memory is not None and not (out.exists() and out.samefile(memory))
-    if other and (out.exists() or path.exists()):
-        raise InputError(
-            f"{out if out.exists() else path} exists and would be lost, because the run begins "
-            f"from {memory}",
-            hint=f"leave --memory out to go on from {out}, or give another --out",
-        )
-    if memory and other and (source := load(path_of(memory), write=False)):
-        with source:
-            source.check_kin(memory)
-            if not write:
-                return None, source.compile()
-        _copy(source.path, path)
-    journal = load(path, write=write)
-    if journal:
-        opened.enter_context(journal)
-        if journal.dropped:
-            output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
-        if out.exists() and not journal.check_kin(out) and not journal.state().changed:
-            output.say(f"{out} is an earlier state; going on from the last of {path}")
-        return journal, journal.compile()
-    start = memory or (out if out.exists() else None)
-    if start:
-        output.say(f"{start} has no journal: its edits cannot be deleted one by one")
-    return None, memory_file.read(start) if start else None
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
 
 
 def _nothing_new(

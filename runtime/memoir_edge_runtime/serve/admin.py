@@ -4,9 +4,9 @@ Knows nothing of keys: `access` stands before everything below /admin.
 """
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from memoir_edge_runtime.serve import schema
@@ -44,10 +44,18 @@ async def load(request: Request, asked: schema.LoadRequest) -> Response:
 
 
 @routes.post("/memories/{name}/activate", response_model=schema.LoadedReply)
-async def activate(request: Request, name: str) -> Response:
+async def activate(
+    request: Request,
+    name: str,
+    verify: Annotated[bool, Query(description="replay its probes before anything changes")] = False,
+) -> Response:
     """Answer with a loaded memory by default, or with `base`; running requests go on unchanged."""
     server = server_of(request)
-    loaded = server.memories.activate(name)
+    if verify:
+        async with server.administering:
+            loaded = await asyncio.to_thread(server.memories.activate, name, verify=True)
+    else:
+        loaded = server.memories.activate(name)
     return JSONResponse(_loaded(loaded, loaded.name))
 
 

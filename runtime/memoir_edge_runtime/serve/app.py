@@ -61,11 +61,16 @@ def create_app(server: Server) -> FastAPI:
             expose_headers=["*", REQUEST_ID, LIMIT, *MEMORY],
             max_age=_CACHED,
         )
+    tell_errors(app)
+    return app
+
+
+def tell_errors(app: FastAPI) -> None:
+    """Have an application tell every error as OpenAI's API words it."""
     app.add_exception_handler(MemoirEdgeError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _refused)
-    return app
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -12,6 +12,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from memoir_edge.errors import InputError, MemoirEdgeError
+from memoir_edge.history import load, past, path_of
 from memoir_edge.memory import Entry, Memory, rows
 from memoir_edge_runtime.serve import schema
 from memoir_edge_runtime.serve.memories import Loaded
@@ -85,7 +87,10 @@ async def edit(request: Request, name: str, id: str) -> Response:
     if memory is None or found is None:
         raise HTTPException(404, f"{name[:80]} has no edit {id[:80]!r}")
     usage = asdict(server.metrics.usage.of(loaded.name, id))
-    return JSONResponse(_told(found) | usage | _known(memory, found))
+    history = await asyncio.to_thread(_history, loaded, found)
+    return JSONResponse(
+        _told(found) | usage | _known(memory, found) | _checked(loaded, id) | history
+    )
 
 
 def _known(memory: Memory, entry: Entry) -> dict[str, Any]:
@@ -98,3 +103,32 @@ def _known(memory: Memory, entry: Entry) -> dict[str, Any]:
         "guards": record.get("guards", []),
         "record": entry.record,
     }
+
+
+def _checked(loaded: Loaded, id: str) -> dict[str, Any]:
+    """What the memory itself says of its checks, and whether its probes were replayed here."""
+    memory = loaded.generation.memory
+    assert memory is not None  # it has edits
+    probes = sum(probe.edit == id for probe in memory.probes)
+    return {"probes": probes, "replayed": loaded.probes, "evaluation": memory.evaluation}
+
+
+def _history(loaded: Loaded, entry: Entry) -> dict[str, Any]:
+    """What the journal beside the memory's file tells of an edit, or why there is none to tell."""
+    try:
+        return {"history": _past(loaded, entry), "history_unknown": None}
+    except MemoirEdgeError as error:
+        return {"history": None, "history_unknown": str(error)}
+
+
+def _past(loaded: Loaded, entry: Entry) -> list[dict[str, Any]]:
+    file, digest = loaded.file, loaded.generation.digest
+    journal = load(path_of(file), write=False) if file else None
+    if file is None or journal is None or digest is None:
+        raise InputError("no journal lies beside the memory")
+    with journal:
+        found = past(journal, entry.id, digest)
+    # A memory that withholds a record does not tell it here.
+    return [
+        step if entry.record else {n: v for n, v in step.items() if n != "wrong"} for step in found
+    ]

@@ -218,16 +218,33 @@ class Memories:
                     )
         return len(cases)
 
-    def activate(self, name: str) -> Loaded:
+    def activate(self, name: str, *, verify: bool = False) -> Loaded:
         """Answer by default with a loaded memory, or with the base model.
+
+        Args:
+            name: The memory's, or `base`.
+            verify: Replay its probes, or where it has none its edits, before it answers.
 
         Raises:
             UnknownModelError: Nothing of that name is loaded.
+            VerificationError: A probe does not hold; what answered goes on.
         """
-        with self._watched("activate"), self._exchange:
+        with self._watched("activate"):
+            if not verify:
+                return self._activate(name)
+            with self._loading:  # nothing takes the name's place meanwhile
+                generation = self.named(name).generation
+                held = self._verify(generation) if generation.memory else 0
+                return self._activate(name, held)
+
+    def _activate(self, name: str, held: int | None = None) -> Loaded:
+        """Exchange; `held` is how many probes were replayed just now."""
+        with self._exchange:
             self._known(name)
-            self.table = replace(self.table, active=name)
-            return self.table.default
+            known = self.table.loaded[name]
+            loaded = known if held is None else replace(known, probes=held)
+            self.table = Table({**self.table.loaded, name: loaded}, name)
+            return loaded
 
     def unload(self, name: str) -> None:
         """Forget a memory; requests that run on it finish, and then it is gone.

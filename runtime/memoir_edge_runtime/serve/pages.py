@@ -1,10 +1,12 @@
-"""The console: static pages of this package that ask the server's own routes from the browser.
+"""Static pages that ask the server's own routes from the browser: the console's, and its like.
 
 Knows nothing of what they show. Nobody needs a key to read these files: they hold no data. What
 they ask for needs one, as for any client.
 """
 
+from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -29,23 +31,35 @@ _KINDS = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-_FILES = {
-    path.name: path.read_bytes()
-    for path in files("memoir_edge_runtime.serve").joinpath("console").iterdir()
-    if path.name[path.name.rfind(".") :] in _KINDS
-}
-
-routes = APIRouter(prefix=PATH, include_in_schema=False)
 
 
-@routes.get("")
-@routes.get("/{name}")
-async def page(name: str = "index.html") -> Response:
-    """One of the files."""
-    if name not in _FILES:
-        raise HTTPException(404, "the console has no such file")
-    kind = _KINDS[name[name.rfind(".") :]]
-    return Response(_FILES[name], media_type=kind, headers=HEADERS)
+def read(folder: Traversable) -> dict[str, bytes]:
+    """The files of a folder that a browser is to have, by their names."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name[path.name.rfind(".") :] in _KINDS
+    }
+
+
+def pages(prefix: str, files: Mapping[str, bytes]) -> APIRouter:
+    """Routes to files below a prefix, which itself leads to `index.html`."""
+    routes = APIRouter(prefix=prefix, include_in_schema=False)
+
+    @routes.get("")
+    @routes.get("/{name}")
+    async def page(name: str = "index.html") -> Response:
+        """One of the files."""
+        if name not in files:
+            raise HTTPException(404, f"there is no such file below {prefix}")
+        kind = _KINDS[name[name.rfind(".") :]]
+        return Response(files[name], media_type=kind, headers=HEADERS)
+
+    return routes
+
+
+FILES = read(files("memoir_edge_runtime.serve").joinpath("console"))
+routes = pages(PATH, FILES)
 
 
 def is_page(path: str) -> bool:

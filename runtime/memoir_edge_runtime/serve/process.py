@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from memoir_edge import __version__
 from memoir_edge.errors import InputError
@@ -62,7 +63,7 @@ def run(
                 server.memories.load(each.file, name=each.name, activate=active, verify=verify)
         if watched is not None:
             _follow(server, watched, stop, seen, activate=not memories)
-        _serve(server, host, port)
+        listen(create_app(server), host, port, grace=int(settings.drain) + 5)
     finally:
         stop.set()
         server.close()
@@ -80,15 +81,26 @@ def _follow(
     ).start()
 
 
-def _serve(server: Server, host: str, port: int) -> None:
+def listen(app: ASGIApp, host: str, port: int, *, grace: int) -> None:
+    """Serve an application until SIGTERM or SIGINT.
+
+    Args:
+        app: The application.
+        host: Address to listen on.
+        port: 0 is a free one; the log says which.
+        grace: Seconds that running requests get at the end.
+
+    Raises:
+        InputError: The address cannot be used.
+    """
     config = uvicorn.Config(
-        create_app(server),
+        app,
         host=host,
         port=port,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(server.settings.drain) + 5,
+        timeout_graceful_shutdown=grace,
     )
     try:
         socket = config.bind_socket()

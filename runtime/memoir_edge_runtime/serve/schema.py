@@ -388,6 +388,13 @@ class EditDetail(EditReply):
     keys: list[Any] = Field(description="texts that reach it, where the memory holds them")
     guards: list[Any] = Field(description="texts that its record says must not")
     record: dict[str, Any] | None
+    probes: int = Field(description="of this edit that the memory keeps")
+    replayed: int = Field(description="probes of the memory that held when it was loaded; 0: none")
+    evaluation: dict[str, Any] = Field(description="of all edits, when the memory was made")
+    history: list[dict[str, Any]] | None = Field(
+        description="steps of the journal beside the memory's file; null where it tells nothing"
+    )
+    history_unknown: str | None = Field(description="why the journal tells nothing")
 
 
 class EditList(_Strict):

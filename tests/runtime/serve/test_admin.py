@@ -50,6 +50,24 @@ def test_load_activate_unload(admin, files):
     assert admin.get("/ready").json()["digest"] is None
 
 
+def test_activating_is_gated_on_probes_if_asked(admin, files):
+    memory = memories.read(files[1])
+    bad = (Probe("a", "never said", memory.edits[0].id),)
+    memories.write(replace(memory, probes=bad, digest=None), files[1])
+    good = _load(admin, files[0], activate=False, verify=False).json()
+    _load(admin, files[1], activate=False, verify=False)
+    assert good["probes"] == 0
+    refused = admin.post("/admin/memories/b/activate?verify=true")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "verification_failed")
+    assert _digest(admin) is None
+    held = admin.post("/admin/memories/a/activate?verify=true").json()
+    assert (held["active"], held["probes"]) == (True, 8)
+    assert _digest(admin) == good["digest"]
+    assert admin.post("/admin/memories/base/activate?verify=true").json()["probes"] == 0
+    assert admin.post("/admin/memories/none/activate?verify=true").status_code == 404
+    assert admin.post("/admin/memories/b/activate").json()["active"]  # it was not asked for
+
+
 def test_what_is_active_is_not_unloaded(admin, files):
     _load(admin, files[0])
     for name, status in (("a", 409), ("base", 409), ("none", 404)):

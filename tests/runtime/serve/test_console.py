@@ -1,7 +1,5 @@
 """The console in a real browser, against a real server."""
 
-import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,25 +9,12 @@ import numpy as np
 import pytest
 
 from memoir_edge import memory as memories
+from memoir_edge.history import Audit, Wrong, begin, path_of
 from memoir_edge.memory import Entry, Probe
 from memoir_edge.tophash import pack
 
 API, ADMIN = "the-api-key", "the-admin-key"
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Closed with the module: while it is open, this thread has a running event loop."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"there is no browser: none of {', '.join(BROWSERS)}")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -52,40 +37,17 @@ def running(make_server, files, told):
 
 
 @pytest.fixture
-def open_page(browser, running):
-    """Opens a page of the console; in the end nothing went wrong, and nobody else was asked."""
-    contexts, wrong = [], []
+def open_page(new_page, running):
+    """Opens a page of the console."""
 
-    def open_page(view="", *, login=True, watched=True, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        if watched:
-            _watch(page, running.url, wrong)
+    def open_page(view="", *, login=True, **options):
+        page = new_page(running.url, **options)
         page.goto(f"{running.url}/console#/{view}")
         if login:
             sign_in(page, API)
         return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def _watch(page, url, wrong):
-    """Note what must not happen; a browser also complains of the refusals that a test provokes."""
-
-    def complaint(message):
-        provoked = "401" in message.text or "422" in message.text
-        if message.type == "error" and not provoked:
-            wrong.append(message.text)
-
-    page.on("console", complaint)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda asked: asked.url.startswith(url) or wrong.append(asked.url))
+    return open_page
 
 
 def sign_in(page, key):
@@ -171,6 +133,21 @@ def test_the_gate_refuses_and_nothing_changes(open_page, running, files):
     assert running.server.memories.table.active == "a"
 
 
+def test_the_gate_stands_before_activating_too(open_page, running, files):
+    memory = memories.read(files[1])
+    bad = (Probe("a", "never said", memory.edits[0].id),)
+    memories.write(replace(memory, probes=bad), files[1])
+    running.server.memories.load(files[1], activate=False, verify=False)
+    page = open_page("memories")
+    unlock(page)
+    page.click("text=/^Activate b$/")
+    assert "the memory does not hold here" in page.text_content("[role=alert]")
+    assert running.server.memories.table.active == "a"
+    page.uncheck("input[name=gate]")
+    page.click("text=/^Activate b$/")
+    page.wait_for_selector("#active >> text=base@b")
+
+
 def test_a_memory_is_activated_and_rolled_back(open_page, running):
     page = open_page("memories")
     unlock(page)
@@ -188,6 +165,21 @@ def test_a_wrong_admin_key_opens_nothing(open_page):
     page.keyboard.press("Enter")
     assert "does not take this admin key" in page.text_content("[role=alert]")
     assert page.query_selector("input[name=path]") is None
+
+
+def test_an_edits_page_says_how_it_was_made_and_checked(open_page, running, files):
+    page = open_page("edits/a/edit-3")
+    page.wait_for_selector("text=Its training is not known: no journal lies beside the memory.")
+    page.wait_for_selector("dd:has-text('8 probes of the memory held')")
+    with begin(path_of(files[0]), memories.read(files[0]), {}) as journal:
+        wrong = [Wrong("edit-3", "key", "another text", "no", None)]
+        tally = {"edit-3": {"prompt": (1, 1), "key": (2, 1)}}
+        journal.audited(Audit(15, ["edit-3"], [], tally, wrong))
+        journal.write(files[0])
+    running.server.memories.load(files[0], verify=False)
+    page.reload()
+    page.wait_for_selector("td:has-text('asked: did not hold (its prompt 1 of 1, keys 1 of 2)')")
+    page.wait_for_selector("[aria-label='What does not hold'] td:has-text('another text')")
 
 
 def test_two_memories_are_compared_and_asked(open_page, told):
@@ -293,35 +285,16 @@ VIEWS = ("ask", "edits", "edits/a/edit-3", "memories", "now")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(open_page, told, scheme):
-    source = _axe()
+def test_axe_finds_no_serious_fault(open_page, told, faults, scheme):
     page = open_page(login=False, bypass_csp=True, color_scheme=scheme)
-    found = _faults(page, source)
+    found = faults(page)
     sign_in(page, API)
     for view in (*VIEWS, f"ask?{urlencode({'prompt': told[3]})}"):
         page.goto(page.url.split("#")[0] + f"#/{view}")
         page.wait_for_selector("nav a[aria-current]")
         page.wait_for_load_state("networkidle") if view != "now" else None
-        found += [f"{view}: {fault}" for fault in _faults(page, source)]
+        found += [f"{view}: {fault}" for fault in faults(page)]
     assert found == []
-
-
-def _axe() -> str:
-    """The source of axe-core; MEMOIR_EDGE_AXE names its file."""
-    given = os.environ.get("MEMOIR_EDGE_AXE", "node_modules/axe-core/axe.min.js")
-    if not Path(given).exists():
-        pytest.skip(f"axe-core is not at {given}: npm install axe-core, or set MEMOIR_EDGE_AXE")
-    return Path(given).read_text(encoding="utf-8")
-
-
-def _faults(page, source):
-    page.evaluate(source)
-    found = page.evaluate("axe.run()")["violations"]
-    return [
-        f"{each['id']}: {each['nodes'][0]['html'][:120]}"
-        for each in found
-        if each["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from memoir_edge import memory as memories
+from memoir_edge.history import Audit, begin, path_of
+from memoir_edge.history.events import Wrong
 from memoir_edge_runtime.serve import schema
 
 KEY = "the-api-key"
@@ -103,3 +105,55 @@ def test_one_edit_is_told_in_full(running, two):
     assert found["threshold"] == pytest.approx(0.9)
     assert (bare["record"], bare["keys"], bare["prompt"]) == (None, [], None)
     assert (none.status_code, "no edit 'a/b'" in none.text) == (404, True)
+
+
+def _detail(running, name, id):
+    with running.client(KEY) as client:
+        found = client.get(f"/v1/memories/{name}/edits/{id}").json()
+        schema.EditDetail.model_validate(found)
+        return found
+
+
+def _journaled(file, wrong=()):
+    """Begin a journal from a memory, check its edits, and write it again."""
+    with begin(path_of(file), memories.read(file), {}) as journal:
+        ids = [entry.id for entry in journal.origin.edits]
+        failed = list({one.edit for one in wrong})
+        tally = {id: {"prompt": (1, 1)} for id in ids}
+        journal.audited(Audit(len(ids), failed, [], tally, list(wrong)))
+        journal.write(file)
+
+
+def test_an_edits_history_is_that_of_the_journal_beside_the_memory(running, tmp_path):
+    memory = running.server.memories
+    for name in ("told", "withheld"):
+        ids = [entry.id for entry in memories.read(tmp_path / name).edits]
+        wrong = [Wrong(ids[0], "key", "another text", "no", None)]
+        _journaled(tmp_path / name, wrong)
+        memory.load(tmp_path / name, verify=False)
+        [first, last] = _detail(running, name, ids[0])["history"]
+        told = {"wrong": [wrong[0]._asdict()]} if name == "told" else {}
+        step = {"step": 1, "what": "audit", "held": False, "asked": {"prompt": [1, 1]}}
+        assert {n: v for n, v in first.items() if n != "at"} == step | told
+        assert last["digest"] == memory.named(name).generation.digest
+        assert _detail(running, name, ids[1])["history"][0]["held"]
+
+
+def test_where_no_journal_tells_it_that_is_said(running, two, tmp_path):
+    id = two[0].edits[0].id
+    found = _detail(running, "told", id)
+    assert (found["history"], found["replayed"], found["probes"]) == (None, 0, 0)
+    assert found["history_unknown"] == "no journal lies beside the memory"
+    _journaled(tmp_path / "withheld")
+    path_of(tmp_path / "withheld").rename(path_of(tmp_path / "told"))
+    assert "is not the journal of memory" in _detail(running, "told", id)["history_unknown"]
+    path_of(tmp_path / "told").write_bytes(b"no journal")
+    assert "is no journal" in _detail(running, "told", id)["history_unknown"]
+
+
+def test_what_was_replayed_is_told(running, files):
+    loaded = running.server.memories.load(files[0])
+    probe = loaded.generation.memory.probes[0]
+    found = _detail(running, "a", probe.edit)
+    assert found["replayed"] == loaded.probes
+    assert found["probes"] >= 1

@@ -1,12 +1,19 @@
 """The console's files: open where it is on, absent where it is off, bound by their policy."""
 
+import posixpath
 import re
 
 import pytest
 
-from memoir_edge_runtime.serve.pages import _FILES, POLICY, is_page
+from memoir_edge.studio import app as studio
+from memoir_edge_runtime.serve.pages import FILES, POLICY, is_page
 
 KEY = "the-api-key"
+ALL = {
+    f"{folder}/{name}": content.decode()
+    for folder, files in (("console", FILES), ("studio", studio.FILES))
+    for name, content in files.items()
+}
 
 
 def test_the_console_is_off_by_default(make_server):
@@ -16,7 +23,7 @@ def test_the_console_is_off_by_default(make_server):
 
 def test_its_files_need_no_key_and_what_they_ask_for_does(make_server):
     with make_server(console=True, api_key=KEY).client() as client:
-        for name in ("", *(f"/{name}" for name in _FILES)):
+        for name in ("", *(f"/{name}" for name in FILES)):
             answer = client.get(f"/console{name}")
             assert answer.status_code == 200, name
             assert answer.headers["content-security-policy"] == POLICY
@@ -33,9 +40,9 @@ def test_it_is_no_part_of_the_api(make_server):
         assert not any(map(is_page, client.get("/openapi.json").json()["paths"]))
 
 
-@pytest.mark.parametrize("name", sorted(_FILES))
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_no_file_asks_another_host_or_makes_markup_of_text(name):
-    text = _FILES[name].decode()
+    text = ALL[name]
     hosts = set(re.findall(r"https?://[^\"'/ ]+", text))
     assert hosts <= {"http://www.w3.org"}, "a name of XML at most"
     for unsafe in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
@@ -44,6 +51,6 @@ def test_no_file_asks_another_host_or_makes_markup_of_text(name):
 
 
 def test_every_module_that_is_imported_is_there():
-    for name, content in _FILES.items():
-        for imported in re.findall(r'from "\./([^"]+)"', content.decode()):
-            assert imported in _FILES, f"{name} imports {imported}"
+    for name, text in ALL.items():
+        for imported in re.findall(r'from "([^"]+)"', text):
+            assert posixpath.normpath(posixpath.join(name, "..", imported)) in ALL, name

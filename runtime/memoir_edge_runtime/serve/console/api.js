@@ -32,7 +32,7 @@ async function ask(path, { body, method, signal } = {}) {
   throw new (response.status === 401 ? Unauthorized : Error)(message);
 }
 
-const json = async (path, options) => (await ask(path, options)).json();
+export const json = async (path, options) => (await ask(path, options)).json();
 const at = (name) => `/admin/memories/${encodeURIComponent(name)}`;
 
 export const models = async () => (await json("/v1/models")).data;
@@ -55,7 +55,7 @@ export const metrics = async () => (await ask("/metrics")).text();
 
 export const memories = async () => (await json("/admin/memories")).memories;
 export const load = (body) => json("/admin/memories", { body });
-export const activate = (name) => json(`${at(name)}/activate`, { method: "POST" });
+export const activate = (name, verify = false) => json(`${at(name)}/activate?${new URLSearchParams({ verify })}`, { method: "POST" });
 export const unload = (name) => json(at(name), { method: "DELETE" });
 
 /** An answer's pieces of text as they come, and at last what the router decided. */
@@ -63,9 +63,7 @@ export async function* answer({ model, prompt, chat, tokens }, signal) {
   const body = { model, stream: true, temperature: 0, max_tokens: tokens,
     ...(chat ? { messages: [{ role: "user", content: prompt }] } : { prompt }) };
   const path = chat ? "/v1/chat/completions" : "/v1/completions";
-  const response = await ask(path, { body, signal });
-  for await (const document of events(response.body)) {
-    if (document.error) throw new Error(document.error.message);
+  for await (const document of stream(path, { body, signal })) {
     const choice = document.choices[0];
     yield { text: choice?.delta?.content ?? choice?.text ?? "", memory: document.memory };
   }
@@ -78,14 +76,18 @@ export async function whole(asked) {
   return text;
 }
 
-/** The documents of a stream of server-sent events. */
-async function* events(body) {
+/** The documents of the server-sent events that a route answers with; one of an error is thrown. */
+export async function* stream(path, options) {
+  const response = await ask(path, options);
   let held = "";
-  for await (const part of body.pipeThrough(new TextDecoderStream())) {
+  for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
     const lines = (held + part).split("\n");
     held = lines.pop();
     for (const line of lines) {
-      if (line.startsWith("data: ") && line !== "data: [DONE]") yield JSON.parse(line.slice(6));
+      if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
+      const document = JSON.parse(line.slice(6));
+      if (document.error) throw new Error(document.error.message);
+      yield document;
     }
   }
 }

@@ -3,7 +3,7 @@
 import { answer, route } from "./api.js";
 import { scale } from "./charts.js";
 import { marked } from "./diff.js";
-import { field, h, say, shown, trouble } from "./dom.js";
+import { field, h, say, sentByKeys, shown, trouble } from "./dom.js";
 
 export const title = "Ask";
 const TOKENS = 64;
@@ -37,9 +37,7 @@ export function view({ models, query, fail }) {
       h("label", { class: "check" }, chat, "as a chat message"),
       h("button", { "aria-keyshortcuts": "Control+Enter" }, "Ask"),
       h("p", { class: "hint" }, "Ctrl-Enter asks. The address of this page reproduces it.")));
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(); }
-  });
+  sentByKeys(form);
   return {
     children: [form, results],
     begin: () => { prompt.value ? start() : prompt.focus(); },
@@ -59,12 +57,18 @@ async function both(asked, model, results, signal) {
     write(left, { ...asked, model: "base" }, signal),
     write(right, { ...asked, model }, signal),
   ]);
-  left.text.replaceChildren(...words(fresh, old));
-  right.text.replaceChildren(...words(old, fresh));
-  say(old === fresh ? `Both answer: ${fresh}` : `The base model answers: ${old}. ${model} answers: ${fresh}`);
+  compared(left, right, old, fresh, model);
 }
 
-function column(name) {
+/** Both answers with what differs marked. */
+export function compared(left, right, old, fresh, name) {
+  left.text.replaceChildren(...words(fresh, old));
+  right.text.replaceChildren(...words(old, fresh));
+  say(old === fresh ? `Both answer: ${fresh}` : `The base model answers: ${old}. ${name} answers: ${fresh}`);
+}
+
+/** A card for an answer that is awaited. */
+export function column(name) {
   const text = h("p", { class: "answer" });
   return { text, card: h("article", { class: "card", "aria-busy": "true" }, h("h2", {}, name), text) };
 }
@@ -85,16 +89,21 @@ async function write({ text, card }, asked, signal) {
 const words = (from, to) => marked(from, to).map(({ text, fresh }) => (fresh ? h("mark", {}, text) : text));
 
 async function reason(card, body, model, signal) {
-  const { routes: [{ memory, explanation }] } = await route(body, signal);
+  const { routes: [found] } = await route(body, signal);
   const name = model.split("@")[1];
+  card.append(...reasons(found, (id) => h("a", { href: `#/edits/${encodeURIComponent(name)}/${encodeURIComponent(id)}` }, id)));
+  card.removeAttribute("aria-busy");
+}
+
+/** What a router decided; `named` shows an edit's id. */
+export function reasons({ memory, explanation }, named) {
   const edit = memory.edit ?? memory.candidate;
-  card.append(...[
+  return [
     memory.threshold != null && scale(memory.overlap, memory.threshold, memory.edit != null),
     h("p", {}, `${explanation[0].toUpperCase()}${explanation.slice(1)}.`),
     memory.threshold != null && h("dl", {},
       h("dt", {}, memory.edit ? "edit that fired" : "nearest edit"),
-      h("dd", {}, edit ? h("a", { href: `#/edits/${encodeURIComponent(name)}/${encodeURIComponent(edit)}` }, edit) : "a guard"),
+      h("dd", {}, edit ? named(edit) : "a guard"),
       memory.key != null && [h("dt", {}, memory.guard ? "nearest guard" : "nearest key"), h("dd", {}, shown(memory.key))]),
-  ].filter(Boolean));
-  card.removeAttribute("aria-busy");
+  ].filter(Boolean);
 }

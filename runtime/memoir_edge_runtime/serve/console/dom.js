@@ -44,6 +44,22 @@ export function table(caption, columns, rows) {
       h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
 }
 
+/** Ctrl-Enter sends a form from any of its fields. */
+export function sentByKeys(form) {
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
+  });
+}
+
+/** A slash goes to the first field of an element, as in other tools; not while somebody types. */
+export function slashGoesTo(element) {
+  window.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.target.matches("input, textarea, select")) return;
+    const first = element.querySelector("textarea, input");
+    if (first) { event.preventDefault(); first.focus(); }
+  });
+}
+
 /** What went wrong, where it is seen and heard. */
 export function trouble(error) {
   return h("p", { class: "trouble", role: "alert" }, error.message);

@@ -1,7 +1,8 @@
 // Edits: those of one memory as a table that may be long, and each on a page of its own.
 
 import { edit, edits } from "./api.js";
-import { field, h, say, share, shown } from "./dom.js";
+import { failures, tallied } from "./checks.js";
+import { field, h, say, share, short, shown, table } from "./dom.js";
 
 export const title = "Edits";
 const ROW = 40; // pixels of a row, as style.css has it: only rows that are seen are in the page
@@ -130,9 +131,40 @@ function one(name, { id, prompt, target, keys, guards, record, ...facts }) {
       h("dl", {}, Object.entries({ id, ...Object.fromEntries(told), ...measured }).map(([key, value]) =>
         [h("dt", {}, key.replaceAll("_", " ")), h("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value))])),
       prompt != null && h("p", {}, h("a", { class: "button", href: asking(name, prompt) }, "Ask it"))),
+    checks(facts),
+    past(facts),
     phrasings(name, "Keys: phrasings that reach it", keys),
     phrasings(name, "Guards: prompts that the base model answers", guards),
   ].filter(Boolean);
+}
+
+/** What is known of an edit's checks: the last of its history, what the memory keeps, what was replayed here. */
+function checks({ history, probes, replayed, evaluation }) {
+  const last = history?.findLast((step) => step.what === "audit");
+  return h("article", { class: "card" }, h("h2", {}, "Verification"),
+    h("dl", {}, Object.entries({
+      "last checked": last && `${date(last.at)}: ${held(last)}`,
+      "when it was made": evaluation.checked != null && `${evaluation.took} of ${evaluation.checked} edits of the memory held`,
+      "on this server": replayed ? `${replayed} probes of the memory held, ${probes} of this edit` : "no probe was replayed",
+    }).filter(([, said]) => said).map(([key, said]) => [h("dt", {}, key), h("dd", {}, said)])),
+    failures(last?.wrong));
+}
+
+const held = ({ held, asked }) => `${held ? "held" : "did not hold"} (${tallied(asked) || "its prompt alone was asked"})`;
+const date = (text) => when(Date.parse(text) / 1000);
+const DONE = {
+  made: ({ loss, steps }) => `trained: loss ${share(loss)} after ${steps} steps`,
+  again: ({ loss, steps }) => `trained again: loss ${share(loss)} after ${steps} steps`,
+  audit: (step) => `asked: ${held(step)}`,
+  written: ({ digest }) => `written into memory ${short(digest)}`,
+};
+
+function past({ history: steps, history_unknown: unknown }) {
+  const heading = h("h2", {}, "History");
+  if (!steps?.length) return h("article", { class: "card" }, heading,
+    h("p", {}, `Its training is not known: ${unknown ?? "it was in the memory that the journal began from"}.`));
+  return h("article", { class: "card" }, heading, table("Steps of the journal", ["step", "when", "what"],
+    steps.map((step) => [String(step.step), date(step.at), DONE[step.what](step)])));
 }
 
 function phrasings(name, heading, texts) {

@@ -1,7 +1,7 @@
 // Which view is shown: the fragment of the address says it, so that a link reproduces a view.
 
 import { apiKey, models, Unauthorized } from "./api.js";
-import { field, h, say, short, trouble } from "./dom.js";
+import { field, h, say, short, slashGoesTo, trouble } from "./dom.js";
 import * as ask from "./ask.js";
 import * as edits from "./edits.js";
 import * as memories from "./memories.js";
@@ -74,10 +74,5 @@ function login(error) {
 }
 
 window.addEventListener("hashchange", () => { show(); say(VIEWS[place().name].title); });
-// A slash goes to the first field, as in other tools; not while somebody types.
-window.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.target.matches("input, textarea, select")) return;
-  const first = main.querySelector("textarea, input");
-  if (first) { event.preventDefault(); first.focus(); }
-});
+slashGoesTo(main);
 show();

@@ -35,6 +35,7 @@ export function view({ models, fail, reload }) {
     const now = found.find((memory) => memory.active).name;
     const back = before !== null && before !== now && found.some((memory) => memory.name === before) ? before : null;
     const told = h("div", { "aria-live": "polite" });
+    const gate = h("input", { type: "checkbox", name: "gate", checked: true });
     const act = (what, work) => async () => {
       try {
         await work();
@@ -52,10 +53,11 @@ export function view({ models, fail, reload }) {
         now !== "base" && h("button", { class: "quiet", onclick: act("the base model answers", () => activate("base")) }, "Answer with the base model"),
         h("button", { class: "quiet", onclick: () => { admin.set(""); reload(); } }, "Lock")),
       told,
+      h("label", { class: "check gate" }, gate, "activate only if the memory's probes hold, asked again now"),
       table("Loaded memories", ["name", "digest", "edits", "probes held", "file", ""], found.map((memory) => [
         memory.name, code(memory.digest), String(memory.edits), memory.name === "base" ? "–" : String(memory.probes), h("span", { title: memory.file ?? "" }, shown(memory.file?.split("/").pop())),
         memory.active ? active() : h("div", { class: "row" },
-          h("button", { class: "quiet", onclick: act(`${memory.name} answers`, () => activate(memory.name)) }, `Activate ${memory.name}`),
+          h("button", { class: "quiet", onclick: act(`${memory.name} answers`, () => activate(memory.name, gate.checked)) }, `Activate ${memory.name}`),
           memory.name !== "base" && h("button", { class: "quiet", onclick: act(`${memory.name} is unloaded`, () => unload(memory.name)) }, `Unload ${memory.name}`)),
       ])),
       loading(act),

@@ -1,0 +1,50 @@
+"""The way from a command to the editor of a memory that is begun or gone on with."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from memoir_edge.cli.extras import Routed, Torch, named
+from memoir_edge.edits import Edit
+from memoir_edge.history import Journal
+from memoir_edge.memory import Memory
+from memoir_edge.settings import Wishes
+
+if TYPE_CHECKING:
+    from memoir_edge.editor import Editor
+
+
+def open_editor(
+    torch: Torch,
+    routed: Routed,
+    wishes: Wishes,
+    former: Memory | None,
+    journal: Journal | None,
+    new: Sequence[Edit] = (),
+) -> "Editor":
+    """The editor, with everything that can be refused refused; its journal is in memory yet.
+
+    Args:
+        torch: The model.
+        routed: What prompts are routed by.
+        wishes: How to edit.
+        former: The memory to go on from.
+        journal: That memory's, which may name the encoder.
+        new: The edits that will be made, where they are known.
+
+    Raises:
+        InputError: Something is not installed or not there, or an edit is too long.
+    """
+    relations = routed.known()
+    router = routed.load(journal)
+    base = torch.load()
+    from memoir_edge.editor import Editor, choose, refuse_too_long
+
+    settings = choose(base, wishes, former, coded=router is not None)
+    for edit in new:
+        refuse_too_long(base, edit)
+    return Editor(base, settings, former, router=router, relations=relations)
+
+
+def about_of(torch: Torch, routed: Routed, editor: "Editor") -> dict[str, str]:
+    """What a journal that such an editor begins notes."""
+    return {"model": named(torch.model), **routed.about(editor.router)}

@@ -1,0 +1,84 @@
+"""Where kept edits go: a file of edits, a memory file, and the journal beside that.
+
+Knows nothing of models. `memoir-edge apply` reads and writes such files, and can go on from these.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from memoir_edge.edits import Edit, read
+from memoir_edge.errors import InputError
+from memoir_edge.history import Journal, begin, load, path_of
+from memoir_edge.memory import Memory
+
+
+@dataclass
+class Files:
+    """The files of one studio.
+
+    Raises:
+        InputError: No line can be added to the file of edits.
+    """
+
+    memory: Path
+    edits: Path  # JSON lines
+    journal: Journal | None  # the memory's, open to be written; None: begun by the first edit
+    about: Mapping[str, str]  # what a journal that is begun notes
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be added to later."""
+        if self.edits.is_dir() or not self.edits.parent.is_dir():
+            raise InputError(f"cannot write {self.edits}: no file in an existing folder")
+        if not self.edits.exists() or not self.edits.stat().st_size:
+            return
+        read(self.edits)
+        if self.edits.read_text(encoding="utf-8-sig").lstrip().startswith("["):
+            raise InputError(
+                f"{self.edits} is one JSON array, to which no line can be added",
+                hint="give another file with --edits",
+            )
+
+    def keep(self, edit: Edit, journal: Journal) -> Memory:
+        """Add an edit to the files; a crash in between loses nothing that was asked to be kept.
+
+        Args:
+            edit: The edit.
+            journal: What was done for it, beyond what the memory's own journal holds.
+
+        Raises:
+            InputError: A file cannot be written.
+        """
+        self._add(edit)
+        if self.journal is None:
+            self.journal = self._begun(journal)
+        self.journal.take(journal)
+        return self.journal.write(self.memory)
+
+    def _add(self, edit: Edit) -> None:
+        """A line more, unless the file has the edit."""
+        old = self.edits.read_text(encoding="utf-8") if self.edits.exists() else ""
+        if old.strip() and edit.id in {known.id for known in read(self.edits)[0]}:
+            return
+        line = json.dumps(edit.record(), ensure_ascii=False) + "\n"
+        try:
+            with self.edits.open("a", encoding="utf-8") as file:
+                file.write(line if not old or old.endswith("\n") else f"\n{line}")
+        except OSError as error:
+            raise InputError(f"cannot write {self.edits}: {error.strerror}") from error
+
+    def _begun(self, journal: Journal) -> Journal:
+        path = path_of(self.memory)
+        if other := load(path, write=True):
+            other.__exit__()
+            raise InputError(
+                f"{path} was begun by another command meanwhile",
+                hint="start the studio again to go on with it",
+            )
+        return begin(path, journal.origin, self.about)
+
+    def close(self) -> None:
+        """Let the journal go."""
+        if self.journal is not None:
+            self.journal.__exit__()

@@ -1,0 +1,73 @@
+"""What is said of edits before any is trained."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memoir_edge.demo.edits import sample, showcase
+from memoir_edge.editor import BaseModel, Editor, Wishes, choose, foresee, look_at, unmeasured
+from memoir_edge.editor.checks import KEY, MISS
+from memoir_edge.edits import Edit
+from memoir_edge.lint import CONTRADICTION, TOO_LONG
+from memoir_edge.relations import load as load_relations
+
+
+@pytest.mark.parametrize(
+    ("count", "wishes", "warned"),
+    [
+        (1, {}, True),
+        (60, {}, False),  # enough near misses can be made of so many
+        (1, {"false_fires": 0.0}, False),
+        (1, {"threshold": 0.9}, False),
+        (4, {"false_fires": 0.5}, False),
+    ],
+)
+def test_too_few_near_misses_are_told(
+    demo: BaseModel, count: int, wishes: Any, warned: bool
+) -> None:
+    editor = Editor(demo, choose(demo, Wishes(**wishes)))
+    assert bool(unmeasured(editor, sample(count))) == warned
+    assert unmeasured(editor, []) == []
+
+
+def test_what_meets_another_edit_or_does_not_fit_is_doubtful(
+    demo: BaseModel, an_edit: Callable[..., Edit]
+) -> None:
+    editor = Editor(demo, choose(demo))
+    first, *_ = showcase()
+    long = an_edit("word " * demo.context, "x")
+    found = look_at(editor, [first, replace(first, id="other", target="Oslo"), long])
+    assert {(one.kind, one.edit) for one in found} == {
+        (CONTRADICTION, "other"),
+        (TOO_LONG, long.id),
+    }
+
+
+def test_what_is_foreseen_is_what_comes_of_it(tiny: BaseModel, words: Any) -> None:
+    settings = choose(tiny, Wishes(steps=1, repairs=0), coded=True)
+    editor = Editor(tiny, settings, router=words, relations=load_relations())
+    [edit] = [one for one in showcase() if one.id == "france-capital"]
+    seen = foresee(editor, edit)
+    assert (seen.subject, seen.relation) == ("France", "country.capital")
+    editor.apply([edit])
+    keys = {key.text for key in editor.live.bank.keys if key.edit == edit.id}
+    guards = {key.text for key in editor.live.bank.keys if key.edit is None}
+    assert keys == {edit.prompt, *seen.keys}
+    assert guards == set(seen.guards)
+    assert {case.text for case in editor.cases([edit]) if case.sort == MISS} <= set(seen.misses)
+    rows = editor._rows(edit)
+    assert len(rows) == 1 + len(seen.forms) + bool(tiny.tokenizer.chat_template) * len(seen.chats)
+
+
+def test_activations_make_keys_of_ways_to_type(demo: BaseModel) -> None:
+    editor = Editor(demo, choose(demo))
+    held, edit, *_ = showcase()
+    editor.apply([held])
+    seen = foresee(editor, edit)
+    assert edit.prompt.lower() in seen.keys
+    assert any(held.subject is not None and held.subject in text for text in seen.misses)
+    editor.edit(editor.keyed([edit]))
+    asked = editor.cases([each for each in editor.edits if each.id == edit.id])
+    assert {case.text for case in asked if case.sort == KEY} <= set(seen.keys)
