@@ -2,7 +2,10 @@
 
 Two things are compared with what the relations' files hold: the prompt with its subject masked,
 with the phrasings masked in the same way; and the subject, with subjects of each kind. A kind fits
-as well as its three nearest phrasings and its three nearest subjects do.
+as well as its nearest phrasings and subjects do. Within the likeliest kind the prompt is compared
+with the phrasings once more, both asked of the same few subjects: what one name adds to an
+embedding, the others do not. Some phrasings are near to much that is asked, and count for less (as
+hubs do in nearest-neighbour search).
 
     index = Index(relations, router)
     [reading] = index.read(["The capital of France is"], ["France"])
@@ -24,11 +27,15 @@ from memoir_edge.router.subjects import subjects
 from memoir_edge.tophash import Bytes, Floats, overlap
 
 MASK = "something"
-NEAREST = 3
-SUBJECT_WEIGHT = 4.0  # a subject tells its kind better than a phrasing does
-RECOGNISED = 0.75  # overlap from which a phrasing's relation is the prompt's own
-APART = 0.02  # by which the next relation must be farther
-UNSURE = 0.65  # overlap from which a relation may be the prompt's own
+NEAREST = 3  # phrasings of a kind that tell how well it fits
+NAMES = 6  # subjects of a kind that do
+SUBJECT_WEIGHT = 3.0  # a subject tells its kind better than a phrasing does
+TYPICAL = 3  # subjects of a kind that phrasings are compared by, beside the mask
+CROWD = 5  # phrasings of other relations that tell how near to much a phrasing is
+CROWD_WEIGHT = 0.75
+CROWDED = 0.72  # how near they are, about: for kinds with fewer phrasings than tell it
+RECOGNISED = 0.23  # score from which a phrasing's relation is the prompt's own
+UNSURE = 0.10  # score from which a relation may be the prompt's own
 LONGEST = 6  # words of a subject that is looked for
 
 
@@ -56,52 +63,85 @@ class Index:
         asked = [(relation, phrasing) for relation in relations for phrasing in relation.phrasings]
         named = [(kind, name) for kind, names in subjects().items() for name in names]
         self._relations = [relation for relation, _ in asked]
-        self._templates = _remembered(router, [fill(phrasing, MASK) for _, phrasing in asked])
+        self._asked = [
+            _remembered(router, [fill(phrasing, typical(r.kind)[i]) for r, phrasing in asked])
+            for i in range(1 + TYPICAL)
+        ]
         self._names = _remembered(router, [name for _, name in named])
         self.kinds = tuple(dict.fromkeys([*(r.kind for r in relations), *subjects()]))
-        self._kind_of_template = np.array([self.kinds.index(r.kind) for r in self._relations])
-        known = {kind: i for i, kind in enumerate(self.kinds)}
-        self._kind_of_name = np.array([known.get(kind, -1) for kind, _ in named])
+        self._kind = np.array([self.kinds.index(r.kind) for r in self._relations], np.int64)
+        self._kind_of_name = np.array([self.kinds.index(kind) for kind, _ in named])
+        self._crowd = self._crowds()
 
     def read(self, prompts: Sequence[str], names: Sequence[str | None]) -> list[Reading]:
         """Read prompts whose subjects are given; one without a subject is read as a whole."""
-        named = [name or "" for name in names]
-        masked = [mask_subject(prompt, name) for prompt, name in zip(prompts, named, strict=True)]
-        templates = self._near(self.router.codes(masked), self._templates)
-        subject = self._near(self.router.codes(named), self._names)
-        return [self._one(names[i], templates[i], subject[i]) for i in range(len(prompts))]
+        kinds, fits = self._fits(prompts, names)
+        asked = [
+            put(prompt, name or "", as_)
+            for prompt, name, [kind, *_] in zip(prompts, names, kinds, strict=True)
+            for as_ in typical(kind)
+        ]
+        codes = self.router.codes(asked).reshape(len(prompts), 1 + TYPICAL, -1)
+        return [
+            self._one(name, tuple(of), float(fit), code)
+            for name, of, fit, code in zip(names, kinds, fits, codes, strict=True)
+        ]
 
     def find_subject(self, prompt: str) -> str | None:
         """The span that, taken for the subject, makes the best reading."""
         spans = candidates(prompt)
         if not spans:
             return None
-        readings = self.read([prompt] * len(spans), spans)
-        return max(readings, key=lambda reading: reading.score).subject
+        _, fits = self._fits([prompt] * len(spans), spans)
+        return spans[int(np.argmax(fits))]
+
+    def _fits(
+        self, prompts: Sequence[str], names: Sequence[str | None]
+    ) -> tuple[list[list[str]], Floats]:
+        """Kinds of each subject, the likeliest first, and how well that one fits, `[n]`."""
+        named = [name or "" for name in names]
+        masked = [put(prompt, name, MASK) for prompt, name in zip(prompts, named, strict=True)]
+        templates = self._near(self.router.codes(masked), self._asked[0])
+        subject = self._near(self.router.codes(named), self._names)
+        kinds, best = [], np.zeros(len(prompts), np.float32)
+        for i, name in enumerate(named):
+            fits = _nearest(templates[i], self._kind, len(self.kinds), NEAREST)
+            if name:
+                near = _nearest(subject[i], self._kind_of_name, len(self.kinds), NAMES)
+                fits += SUBJECT_WEIGHT * near
+            kinds.append([self.kinds[k] for k in np.argsort(-fits, kind="stable")])
+            best[i] = fits.max()
+        return kinds, best
 
     def _near(self, codes: Bytes, known: Bytes) -> Floats:
         return overlap(codes, known, self.router.weight)
 
-    def _one(self, name: str | None, templates: Floats, names: Floats) -> Reading:
-        fits = _nearest(templates, self._kind_of_template, len(self.kinds))
-        if name:
-            fits += SUBJECT_WEIGHT * _nearest(names, self._kind_of_name, len(self.kinds))
-        order = np.argsort(-fits, kind="stable")
-        kinds = [self.kinds[i] for i in order]
-        best = self._best(templates)
-        of_kind = {r: R for r, R in best.items() if r.kind == kinds[0]}
-        relation = _recognised(of_kind)
-        alike = {r.id for r, R in best.items() if R >= UNSURE}
-        if relation is None and of_kind:
-            alike.add(max(of_kind, key=lambda r: of_kind[r]).id)
-        return Reading(name, relation, frozenset(alike), tuple(kinds), float(fits[order[0]]))
-
-    def _best(self, templates: Floats) -> dict[Relation, float]:
-        """Overlap with each relation's nearest phrasing."""
+    def _one(self, name: str | None, kinds: tuple[str, ...], fit: float, codes: Bytes) -> Reading:
+        """Read a prompt; `codes` `[1 + TYPICAL, b]` are of it asked of its kind's `typical`."""
+        mine = np.flatnonzero(self._kind == self.kinds.index(kinds[0]))
+        near = [self._near(codes[i : i + 1], known[mine]) for i, known in enumerate(self._asked)]
+        scores = np.mean(near, axis=0)[0] - CROWD_WEIGHT * self._crowd[mine]
         best: dict[Relation, float] = {}
-        for relation, R in zip(self._relations, templates.tolist(), strict=True):
-            best[relation] = max(R, best.get(relation, 0.0))
-        return best
+        for i, score in zip(mine, scores.tolist(), strict=True):
+            relation = self._relations[i]
+            best[relation] = max(score, best.get(relation, score))
+        nearest = max(best, key=lambda relation: best[relation], default=None)
+        known = nearest if nearest and best[nearest] >= RECOGNISED else None
+        bar = RECOGNISED if known else UNSURE
+        alike = frozenset(r.id for r, score in best.items() if r is nearest or score >= bar)
+        return Reading(name, known, alike, kinds, fit)
+
+    def _crowds(self) -> Floats:
+        """Mean overlap of each phrasing with the `CROWD` nearest of its kind's other relations."""
+        found = np.zeros(len(self._relations), np.float32)
+        ids = np.array([relation.id for relation in self._relations])
+        for kind in range(len(self.kinds)):
+            mine = np.flatnonzero(self._kind == kind)
+            R = np.mean([self._near(known[mine], known[mine]) for known in self._asked], axis=0)
+            for i, row in zip(mine, R, strict=True):
+                others = np.sort(row[ids[mine] != ids[i]])[-CROWD:]
+                found[i] = others.mean() if len(others) == CROWD else CROWDED
+        return found
 
 
 def _remembered(router: Router, texts: Sequence[str]) -> Bytes:
@@ -115,29 +155,31 @@ def _remembered(router: Router, texts: Sequence[str]) -> Bytes:
     return np.asarray(np.load(place / "codes.npy"), np.uint8)
 
 
-def _recognised(best: dict[Relation, float]) -> Relation | None:
-    """The nearest relation, if it is near and none else is about as near."""
-    first, second = sorted([*best.values(), 0.0, 0.0], reverse=True)[:2]
-    if first < RECOGNISED or first - second < APART:
-        return None
-    return max(best, key=lambda relation: best[relation])
+def typical(kind: str) -> tuple[str, ...]:
+    """What phrasings of a kind are asked of to be compared: the mask, then subjects of the kind."""
+    names = subjects().get(kind, [])[:TYPICAL]
+    return (MASK, *names, *[MASK] * (TYPICAL - len(names)))
 
 
-def _nearest(overlaps: Floats, kind: np.ndarray, count: int) -> Floats:
+def _nearest(overlaps: Floats, kind: np.ndarray, count: int, of: int) -> Floats:
     """Mean of the largest overlaps of each kind, `[count]`."""
     found = np.zeros(count, np.float32)
     for i in range(count):
-        mine = np.sort(overlaps[kind == i])[-NEAREST:]
+        mine = np.sort(overlaps[kind == i])[-of:]
         found[i] = mine.mean() if len(mine) else 0
     return found
 
 
-def mask_subject(prompt: str, name: str) -> str:
-    """The prompt with its subject masked; as it is where the subject is not in it."""
+def put(prompt: str, name: str, other: str) -> str:
+    """The prompt asked of another subject; as it is where the subject is not in it.
+
+    >>> put("Lisbon lies in", "lisbon", "something")
+    'something lies in'
+    """
     place = prompt.lower().find(name.lower()) if name else -1
     if place < 0:
         return prompt
-    return prompt[:place] + MASK + prompt[place + len(name) :]
+    return prompt[:place] + other + prompt[place + len(name) :]
 
 
 def candidates(prompt: str) -> list[str]:

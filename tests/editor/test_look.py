@@ -56,8 +56,12 @@ def test_what_is_foreseen_is_what_comes_of_it(tiny: BaseModel, words: Any) -> No
     guards = {key.text for key in editor.live.bank.keys if key.edit is None}
     assert keys == {edit.prompt, *seen.keys}
     assert guards == set(seen.guards)
-    assert {case.text for case in editor.cases([edit]) if case.sort == MISS} <= set(seen.misses)
-    rows = editor._rows(edit)
+    assert {
+        case.text
+        for case in editor.questions.cases([edit], editor.settings.asked)
+        if case.sort == MISS
+    } <= set(seen.misses)
+    rows = editor.jobs.rows(edit)
     assert len(rows) == 1 + len(seen.forms) + bool(tiny.tokenizer.chat_template) * len(seen.chats)
 
 
@@ -69,5 +73,7 @@ def test_activations_make_keys_of_ways_to_type(demo: BaseModel) -> None:
     assert edit.prompt.lower() in seen.keys
     assert any(held.subject is not None and held.subject in text for text in seen.misses)
     editor.edit(editor.keyed([edit]))
-    asked = editor.cases([each for each in editor.edits if each.id == edit.id])
+    asked = editor.questions.cases(
+        [each for each in editor.edits if each.id == edit.id], editor.settings.asked
+    )
     assert {case.text for case in asked if case.sort == KEY} <= set(seen.keys)

@@ -8,7 +8,7 @@ from memoir_edge.edits import Edit
 from memoir_edge.relations import Relation, load
 from memoir_edge.router.asks import Asked, asks
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.reading import Index, candidates, mask_subject
+from memoir_edge.router.reading import Index, candidates, put, typical
 from memoir_edge.router.subjects import subjects
 
 # The package's name `asks` is the function.
@@ -50,7 +50,8 @@ def test_codes_of_the_relations_are_made_once(words: Router) -> None:
     codes = words.codes
     words.codes = lambda texts: (asked.extend(texts), codes(texts))[1]  # type: ignore[method-assign]
     assert Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"]) == first
-    assert asked == ["The capital of something is", "Nepal"]
+    assert asked[:2] == ["The capital of something is", "Nepal"]
+    assert asked[2:] == [f"The capital of {name} is" for name in typical("country")]
 
 
 def test_a_relation_that_is_not_known_is_not_taken_for_another(words: Router) -> None:
@@ -86,9 +87,9 @@ def test_candidates_hold_a_capital_or_a_digit_where_any_does() -> None:
 
 
 def test_a_subject_is_masked_in_any_case() -> None:
-    assert mask_subject("THE CAPITAL OF FRANCE", "France") == "THE CAPITAL OF something"
-    assert mask_subject("The capital is", "France") == "The capital is"
-    assert mask_subject("The capital is", "") == "The capital is"
+    assert put("THE CAPITAL OF FRANCE", "France", "something") == "THE CAPITAL OF something"
+    assert put("The capital is", "France", "something") == "The capital is"
+    assert put("The capital is", "", "something") == "The capital is"
 
 
 # --- Keys, guards, misses ------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
 
 
 def test_what_an_edit_may_ask_no_edit_of_its_subject_guards_against(words: Router) -> None:
-    unlike = edit("The money that Nepal counts is", "Nepal")  # no phrasing; nearest the currency
+    unlike = edit("The coins with which people in Nepal shop are", "Nepal")  # nearest: currency
     capital = edit("The capital of Nepal is", "Nepal")
     alone, beside = one(words, capital), one(words, capital, unlike)
     [reading] = Index(RELATIONS, words).read([unlike.prompt], ["Nepal"])
