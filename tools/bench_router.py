@@ -6,8 +6,9 @@ Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of
 (the same, its relations among those that keys and guards are made of), `business` (invented
 companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
 `zsre`, `counterfact`, `variants` (careless typing, chats), `languages` (German, Spanish, French),
-`follow` (follow-ups that name no subject), `sites` (what a language model's own activations reach:
-slow). All but the last by default.
+`follow` (follow-ups that name no subject), `own` (the development set of
+tools/bench_router_own.toml, relations present), `sites` (what a language model's own activations
+reach: slow). All but the last by default.
 
 A hard negative is the same template with another subject, the same subject asked another relation,
 or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
@@ -426,6 +427,24 @@ def present(bench: Bench) -> list[Row]:
              "recognised": sum(r is not None for r in known) / len(known)}]  # fmt: skip
 
 
+def own(bench: Bench) -> list[Row]:
+    """The package's relations in other phrasings than theirs, asked of other subjects."""
+    path = Path(__file__).with_name("bench_router_own.toml")
+    kinds = tomllib.loads(path.read_text("utf-8"))
+    facts = [
+        Fact(r.id, r.kind, tuple(kinds[r.kind][r.id.partition(".")[2]]["phrasings"]),
+             tuple(kinds["subjects"][r.kind]), True)
+        for r in load()
+    ]  # fmt: skip
+    world = ask(facts, load(), bench.edits, bench.seed)
+    asked, look = bench.table(world, bench.router)
+    known = [one.reading.relation.id if one.reading.relation else None for one in asked]
+    right = [name == fact.name for name, fact in zip(known, world.facts, strict=True)]
+    return [{"router": "our own phrasings", **measure(world, look),
+             "recognised": sum(map(bool, known)) / len(known),
+             "rightly": sum(right) / len(right)}]  # fmt: skip
+
+
 def business_(bench: Bench) -> list[Row]:
     """Invented companies and products."""
     world = ask(business(), load(), bench.edits, bench.seed)
@@ -667,6 +686,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "variants": variants,
     "languages": languages,
     "follow": follow,
+    "own": own,
     "sites": sites,
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from memoir_edge.relations import load, of_kind
+from memoir_edge.router.subjects import subjects
+
+ROOT = Path(__file__).parents[2]
 
 RELATIONS = load()
 KINDS = sorted({relation.kind for relation in RELATIONS})
@@ -97,3 +101,13 @@ def pararel(published: Callable[[str], Path]) -> dict[str, set[str]]:
 def bare(phrasing: str) -> str:
     """Lower case, without marks: what two collections would have in common."""
     return " ".join(re.sub(r"[^\w{} ]", " ", phrasing.casefold()).split())
+
+
+def test_the_development_set_asks_all_relations_in_other_words() -> None:
+    own = tomllib.loads((ROOT / "tools/bench_router_own.toml").read_text("utf-8"))
+    names = own.pop("subjects")
+    asked = {f"{kind}.{name}": one["phrasings"] for kind in own for name, one in own[kind].items()}
+    assert set(asked) == {relation.id for relation in RELATIONS}
+    assert {bare(p) for each in asked.values() for p in each}.isdisjoint(map(bare, PHRASINGS))
+    for kind, listed in subjects().items():
+        assert not set(listed) & set(names[kind])
