@@ -168,9 +168,9 @@ def likeliest(
     """
     total = math.log(_weights(logits, 1.0).sum(dtype=np.float64))
     ids = _largest(logits, count) if count else np.empty(0, np.intp)
+    ids = ids[np.argsort(-logits[ids], kind="stable")]  # logits: a small lead is lost in logprobs
     logprobs = logits[[token, *ids]].astype(np.float64) - logits.max() - total
-    best = sorted(zip(ids.tolist(), logprobs[1:].tolist(), strict=True), key=lambda pair: -pair[1])
-    return float(logprobs[0]), tuple(best)
+    return float(logprobs[0]), tuple(zip(ids.tolist(), logprobs[1:].tolist(), strict=True))
 
 
 def _largest(logits: Floats, k: int) -> Ids:

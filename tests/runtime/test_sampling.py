@@ -103,6 +103,11 @@ def test_the_likeliest_equal_the_naive_reference(values, count, data):
     assert all(p == pytest.approx(values[i] - total, abs=1e-5) for i, p in best)
 
 
+def test_a_lead_that_logprobs_lose_still_leads():
+    _, best = likeliest(np.array([0.0, 1e-28], np.float32), 0, 2)
+    assert [token for token, _ in best] == [1, 0]
+
+
 @given(logits)
 def test_temperature_zero_takes_the_first_of_the_largest(values):
     row = np.array(values, np.float32)
