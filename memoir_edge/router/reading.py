@@ -75,13 +75,15 @@ class Index:
 
     def read(self, prompts: Sequence[str], names: Sequence[str | None]) -> list[Reading]:
         """Read prompts whose subjects are given; one without a subject is read as a whole."""
-        kinds, fits = self._fits(prompts, names)
-        asked = [
-            put(prompt, name or "", as_)
-            for prompt, name, [kind, *_] in zip(prompts, names, kinds, strict=True)
-            for as_ in typical(kind)
+        kinds, fits, masked = self._fits(prompts, names)
+        asked = list(zip(prompts, names, kinds, strict=True))
+        others = [
+            self.router.codes(
+                [put(text, name or "", typical(of[0])[i]) for text, name, of in asked]
+            )
+            for i in range(1, 1 + TYPICAL)
         ]
-        codes = self.router.codes(asked).reshape(len(prompts), 1 + TYPICAL, -1)
+        codes = np.stack([masked, *others], axis=1)
         return [
             self._one(name, tuple(of), float(fit), code)
             for name, of, fit, code in zip(names, kinds, fits, codes, strict=True)
@@ -92,16 +94,21 @@ class Index:
         spans = candidates(prompt)
         if not spans:
             return None
-        _, fits = self._fits([prompt] * len(spans), spans)
+        _, fits, _ = self._fits([prompt] * len(spans), spans)
         return spans[int(np.argmax(fits))]
 
     def _fits(
         self, prompts: Sequence[str], names: Sequence[str | None]
-    ) -> tuple[list[list[str]], Floats]:
-        """Kinds of each subject, the likeliest first, and how well that one fits, `[n]`."""
+    ) -> tuple[list[list[str]], Floats, Bytes]:
+        """Kinds of each subject, the likeliest first, how well that one fits, and masked prompts.
+
+        Returns:
+            Kinds of each, their fit `[n]`, and the codes of the masked prompts `[n, b]`.
+        """
         named = [name or "" for name in names]
         masked = [put(prompt, name, MASK) for prompt, name in zip(prompts, named, strict=True)]
-        templates = self._near(self.router.codes(masked), self._asked[0])
+        codes = self.router.codes(masked)
+        templates = self._near(codes, self._asked[0])
         subject = self._near(self.router.codes(named), self._names)
         kinds, best = [], np.zeros(len(prompts), np.float32)
         for i, name in enumerate(named):
@@ -111,7 +118,7 @@ class Index:
                 fits += SUBJECT_WEIGHT * near
             kinds.append([self.kinds[k] for k in np.argsort(-fits, kind="stable")])
             best[i] = fits.max()
-        return kinds, best
+        return kinds, best, codes
 
     def _near(self, codes: Bytes, known: Bytes) -> Floats:
         return overlap(codes, known, self.router.weight)

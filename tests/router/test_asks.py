@@ -44,6 +44,11 @@ def test_relation_and_kind_are_read(words: Router) -> None:
     assert reading.kinds[0] == "country"
 
 
+def test_nothing_is_read_in_no_prompts(words: Router) -> None:
+    assert Index(RELATIONS, words).read([], []) == []
+    assert asks([], RELATIONS, words) == []
+
+
 def test_codes_of_the_relations_are_made_once(words: Router) -> None:
     first = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"])
     asked: list[str] = []
@@ -51,7 +56,7 @@ def test_codes_of_the_relations_are_made_once(words: Router) -> None:
     words.codes = lambda texts: (asked.extend(texts), codes(texts))[1]  # type: ignore[method-assign]
     assert Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"]) == first
     assert asked[:2] == ["The capital of something is", "Nepal"]
-    assert asked[2:] == [f"The capital of {name} is" for name in typical("country")]
+    assert asked[2:] == [f"The capital of {name} is" for name in typical("country")[1:]]
 
 
 def test_a_relation_that_is_not_known_is_not_taken_for_another(words: Router) -> None:
