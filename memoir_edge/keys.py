@@ -6,7 +6,6 @@ deployed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from memoir_edge import __version__
 from memoir_edge.calibrate import UNKNOWN, Keys, Misses, thresholds
-from memoir_edge.edits import Edit, from_stored
+from memoir_edge.edits import Edit, stored
 from memoir_edge.errors import InputError
 from memoir_edge.history import Bank
 from memoir_edge.history.bank import bank_of
@@ -87,11 +86,7 @@ class Rekeyed(NamedTuple):
 
 def known(memory: Memory) -> list[Edit]:
     """The edits of a memory whose records say what they are asked by."""
-    found = []
-    for entry in memory.edits:
-        with suppress(ValueError):
-            found.append(replace(from_stored(entry.record), id=entry.id))
-    return found
+    return stored({entry.id: entry.record for entry in memory.edits})
 
 
 def texts(edits: Sequence[Edit]) -> list[str]:

@@ -24,11 +24,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from memoir_edge_exporter._write import MAX_INSIDE
+from memoir_edge_exporter._write import MAX_INSIDE, SMALL
 
 Weights = dict[str, torch.Tensor]
 _ALIGNED = 1 << 12  # bytes; from such places a host maps a file into memory
-_SMALL = 1024  # bytes of a tensor that is not worth a place outside
 
 
 # --- Rule 1 --------------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ def put_weights(path: Path, weights: Mapping[str, torch.Tensor], inside: int = M
         for name in readers:
             weight = weights[name].T if name in turned else weights[name]
             array = weight.contiguous().numpy()
-            if file is None or array.nbytes < _SMALL:
+            if file is None or array.nbytes < SMALL:
                 tensor = numpy_helper.from_array(array, turned.get(name, name))
             else:
                 tensor = _outside(turned.get(name, name), array, file)

@@ -24,7 +24,7 @@ from memoir_edge.errors import GraphError, InputError, first_line, install
 
 GRAPH = "model.onnx"
 MAX_INSIDE = 1 << 28  # bytes of weights; more would be held twice by whoever loads the graph
-_SMALL = 1024  # bytes of a tensor that is not worth a place outside
+SMALL = 1024  # bytes of a tensor that is not worth a place outside
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 COMPANIONS = (
     "config.json",
@@ -124,7 +124,7 @@ def save(
     inside = [weight for weight in _weights(model) if weight.HasField("raw_data")]
     if sum(len(weight.raw_data) for weight in inside) > max_inside:
         for weight in inside:
-            if len(weight.raw_data) >= _SMALL:
+            if len(weight.raw_data) >= SMALL:
                 external_data_helper.set_external_data(weight, location=data)
     path = folder / name
     onnx.save(model, path)

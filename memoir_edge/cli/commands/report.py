@@ -1,6 +1,5 @@
 """`memoir-edge report`: a memory as a page to attach to a change request."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +7,10 @@ from memoir_edge import memory as memory_file
 from memoir_edge.answers import Answer
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.sessions import OnnxModel, open_session
-from memoir_edge.edits import Edit, from_stored, read
+from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import OWN, Said, evaluate, prompt_count
+from memoir_edge.keys import known
 from memoir_edge.memory import Memory
 from memoir_edge.report import page_of, suffix_of, write
 
@@ -69,22 +69,22 @@ def command(
 
 def recorded(memory: Memory) -> list[Edit]:
     """The edits of a memory whose records are not withheld."""
-    stored = [replace(from_stored(e.record), id=e.id) for e in memory.edits if e.record]
-    if memory.edits and not stored:
+    found = known(memory)
+    if memory.edits and not found:
         raise InputError("the memory withholds its records", hint="give the edits as --edits FILE")
-    return stored
+    return found
 
 
 def _both(
     session: "Session", old: Memory, new: Memory, max_new_tokens: int
 ) -> tuple[list[Said], list[Said]]:
     """What the old memory and the new one answer to the prompts of all edits of both."""
-    known = {edit.prompt: edit for memory in (new, old) for edit in recorded(memory)}
+    asked = {edit.prompt: edit for memory in (new, old) for edit in recorded(memory)}
 
     def answers(memory: Memory) -> list[Said]:
         session.swap(memory)
-        found = OnnxModel(session).answer(list(known), max_new_tokens, memory=True)
-        return [_said(edit, a) for edit, a in zip(known.values(), found, strict=True)]
+        found = OnnxModel(session).answer(list(asked), max_new_tokens, memory=True)
+        return [_said(edit, a) for edit, a in zip(asked.values(), found, strict=True)]
 
     return answers(old), answers(new)
 
