@@ -327,12 +327,13 @@ def _watch(page: Any, url: str, wrong: list[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def faults() -> Callable[[Any], list[str]]:
-    """The serious faults that axe-core finds in a page; MEMOIR_EDGE_AXE names its file."""
-    given = os.environ.get("MEMOIR_EDGE_AXE", "node_modules/axe-core/axe.min.js")
-    if not Path(given).exists():
-        pytest.skip(f"axe-core is not at {given}: npm install axe-core, or set MEMOIR_EDGE_AXE")
-    source = Path(given).read_text(encoding="utf-8")
+def faults(tool: Callable[[str], ModuleType]) -> Callable[[Any], list[str]]:
+    """The serious faults that axe-core finds in a page; skips where npm cannot fetch it."""
+    javascript = tool("javascript")
+    try:
+        source = (javascript.packages() / "axe-core/axe.min.js").read_text(encoding="utf-8")
+    except javascript.UnavailableError as error:
+        pytest.skip(str(error))
 
     def found(page: Any) -> list[str]:
         page.evaluate(source)

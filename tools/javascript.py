@@ -23,15 +23,23 @@ def project(folder: Path) -> Path:
     Raises:
         UnavailableError: node, npm or the packages are not to be had.
     """
+    out, found = folder / "js", packages()
+    shutil.copytree(JS, out, ignore=shutil.ignore_patterns("node_modules"))
+    (out / "node_modules").symlink_to(found)
+    return out
+
+
+def packages() -> Path:
+    """The folder `node_modules` of js/package-lock.json.
+
+    Raises:
+        UnavailableError: node, npm or the packages are not to be had.
+    """
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise UnavailableError(f"there is no {program}")
     lock = hashlib.sha256((JS / "package-lock.json").read_bytes()).hexdigest()
-    packages = cache.made(cache.folder() / "npm" / lock[:16], _install)
-    out = folder / "js"
-    shutil.copytree(JS, out, ignore=shutil.ignore_patterns("node_modules"))
-    (out / "node_modules").symlink_to(packages / "node_modules")
-    return out
+    return cache.made(cache.folder() / "npm" / lock[:16], _install) / "node_modules"
 
 
 def _install(folder: Path) -> None:
