@@ -31,8 +31,8 @@ from served import ADMIN_KEY, Made, Served, listening, serving, streamed
 from memoir_edge import memory as memory_file
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import choose, journaled, load, quiet
-from memoir_edge.history import path_of
+from memoir_edge.editor import Editor, choose, load, nothing, quiet
+from memoir_edge.history import begin, path_of
 from memoir_edge.memory import Entry
 from memoir_edge.tophash import pack
 from memoir_edge_exporter import export
@@ -65,7 +65,9 @@ def make(folder: Path) -> Made:
         export(model=model_dir(), out=made.graph)
     if not made.b.exists():
         base = load(str(model_dir()), device="cpu")
-        with journaled(base, choose(base), made.a) as editor:
+        settings = choose(base)
+        with begin(path_of(made.a), nothing(base, settings), {}) as journal:
+            editor = Editor(base, settings, journal=journal)
             editor.apply(edits[:8])
             memory_file.write(editor.memory(), made.b)
             editor.apply(edits[8:])
