@@ -20,6 +20,7 @@ def url(studio: Studio) -> Iterator[str]:
     config = uvicorn.Config(create_app(studio), port=0, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with config.bind_socket() as socket:
+        socket.listen()  # who comes before the server does waits
         thread = threading.Thread(target=server.run, args=([socket],))
         thread.start()
         yield f"http://127.0.0.1:{socket.getsockname()[1]}"
