@@ -80,7 +80,7 @@ def imported(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")), ids=lambda path: path.name)
 def test_a_tool_imports_what_there_is(path: Path) -> None:
     """Many tools run by hand only; a name that moved would be missed."""
     for module, name in imported(path):

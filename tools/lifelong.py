@@ -1,18 +1,19 @@
 """A thousand edits, one after the other, then ask for all of them: does the first still hold?
 
     python tools/lifelong.py [--facts demo|counterfact] [--edits 1000] [--model DIR] [--site PATH]
-                             [--encoder DIR] [--relations present|out] [--seed 0] [--keep DIR]
-                             [--plot FILE] [--set NAME=VALUE]
+                             [--encoder DIR] [--relations present|out] [--seed 0] [--blocks N]
+                             [--keep DIR] [--plot FILE] [--set NAME=VALUE]
 
 `demo`: edits of the demo model, or of a sibling that tools/train_demo_model.py made, routed by its
 activations. `counterfact`: edits of tools/world.py in a real chat model, routed by an encoder;
 SmolLM2 and MiniLM unless told otherwise. They are made in order, checked and repaired once at the
-end, as `memoir-edge apply` does. Then each block of a hundred, oldest first, by free generation
-with the routing of the day: its prompts, its paraphrases, and its hard negatives, which must be
-answered as before. Unrelated prompts are everyday sentences that nothing was centred on; of the
-demo model, neighbours are facts that nobody edited, asked in the edited facts' own phrasings, and
-at last two of each edit's seven paraphrases become further keys, as a record's `keys` would, and
-the other five are asked once more: what is lost then is lost in training, not routing.
+end, as `memoir-edge apply` does. Then each block of a hundred, or `--blocks` of equal size, oldest
+first, by free generation with the routing of the day: its prompts, its paraphrases, and its hard
+negatives, which must be answered as before. Unrelated prompts are everyday sentences that nothing
+was centred on; of the demo model, neighbours are facts that nobody edited, asked in the edited
+facts' own phrasings, and at last two of each edit's seven paraphrases become further keys, as a
+record's `keys` would, and the other five are asked once more: what is lost then is lost in
+training, not routing.
 With --keep an interrupted run goes on in that folder. docs/editor.md shows a run.
 The last line is one JSON document.
 """
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--encoder")
     parser.add_argument("--relations", choices=("present", "out"), default="present")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--blocks", type=int)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
@@ -70,7 +72,9 @@ def main() -> None:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         wishes = Wishes(site=given.site, **changes)
         way, edits = of_demo(given, wishes) if given.facts == "demo" else of_chat(given, wishes)
-        document = live(way, edits, folder, stack) | {"facts": given.facts, "seed": given.seed}
+        size = -(-len(edits) // given.blocks) if given.blocks else BLOCK
+        document = live(way, edits, folder, stack, size)
+        document |= {"facts": given.facts, "seed": given.seed}
     show(document)
     if given.plot:
         plot(document, given.plot)
@@ -92,7 +96,7 @@ def of_chat(given: argparse.Namespace, wishes: Wishes) -> tuple[Way, list[Edit]]
     return Way(base, choose(base, wishes, coded=True), router, relations), edits
 
 
-def live(way: Way, edits: list[Edit], folder: Path, stack: ExitStack) -> dict[str, Any]:
+def live(way: Way, edits: list[Edit], folder: Path, stack: ExitStack, size: int) -> dict[str, Any]:
     """Make the edits, then ask for each block."""
     claim(folder, way.about(), edits)
     editor = stack.enter_context(way.editor(folder / "lifelong"))
@@ -110,8 +114,8 @@ def live(way: Way, edits: list[Edit], folder: Path, stack: ExitStack) -> dict[st
     steps = [item["steps"] for frame in made for item in frame.data["edits"]]
     asking = bar.add_task("asking", total=len(edits))
     blocks = []
-    for first in range(0, len(edits), BLOCK):
-        block = edits[first : first + BLOCK]
+    for first in range(0, len(edits), size):
+        block = edits[first : first + size]
         name = f"{first + 1}-{first + len(block)}"
         scores = kept(folder / f"block-{name}.json", lambda block=block: asked(editor, block))
         blocks.append({"edits": name, **scores})
@@ -128,16 +132,16 @@ def live(way: Way, edits: list[Edit], folder: Path, stack: ExitStack) -> dict[st
         "failed_by_audit": audits,
         "journal_bytes": journal.path.stat().st_size,
         "blocks": blocks,
-        "total": total(blocks, len(edits)),
+        "total": total(blocks, len(edits), size),
         "unrelated": untouched(editor, EVERYDAY),
         **({"neighbours": untouched(editor, near)} if near else {}),
         **({} if way.router else {"with two keys": keyed(editor, edits)}),
     }
 
 
-def total(blocks: list[dict[str, Any]], count: int) -> dict[str, float]:
+def total(blocks: list[dict[str, Any]], count: int, size: int) -> dict[str, float]:
     """The mean over all edits."""
-    weights = [min(BLOCK, count - start) for start in range(0, count, BLOCK)]
+    weights = [min(size, count - start) for start in range(0, count, size)]
     return {
         name: sum(w * block[name] for w, block in zip(weights, blocks, strict=True)) / count
         for name in SHOWN
