@@ -131,6 +131,7 @@ def invalid(problems: Sequence[Mapping[str, Any]], body: object) -> Refusal:
 
 
 Path = tuple[str | int, ...]
+_TOO_LONG = ("too_long", "string_too_long")  # pydantic looks no further into such a value
 
 
 def _meant(
@@ -139,11 +140,14 @@ def _meant(
     """The problem to tell of, and what it is.
 
     Where a field may have several forms, each has problems of its own. The form that was meant is
-    right as far as possible: its problem lies deepest, and it has the fewest.
+    right as far as possible: its problem is size alone, or lies deepest, and it has the fewest.
     """
     forms = [(tuple(p for p in problem["loc"] if p not in path)) for path, problem in problems]
     times = Counter(forms)
-    rank = [(len(path), -times[form]) for (path, _), form in zip(problems, forms, strict=True)]
+    rank = [
+        (problem["type"] in _TOO_LONG, len(path), -times[form])
+        for (path, problem), form in zip(problems, forms, strict=True)
+    ]
     first = rank.index(max(rank))
     like = [own for own, place in zip(problems, rank, strict=True) if place == rank[first]]
     return problems[first][0], [p for path, p in like if path == problems[first][0]]

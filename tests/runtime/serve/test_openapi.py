@@ -1,6 +1,7 @@
 """Requests made from the OpenAPI document: no 5xx, and every reply as the document says."""
 
 import contextlib
+import re
 
 import pytest
 import schemathesis
@@ -31,7 +32,11 @@ def document(session, tmp_path):
 
 
 def _bounded(document):
-    """The document with small limits: what breaks one of a million characters fills the memory."""
+    """The document with small limits.
+
+    Requests that break a limit are generated, too, and many texts of more than a million characters
+    in one request fill the memory. `test_what_is_above_a_limit_is_refused` asks at the true ones.
+    """
     if isinstance(document, list):
         return [_bounded(part) for part in document]
     if not isinstance(document, dict):
@@ -50,6 +55,28 @@ def test_no_request_breaks_the_server(document):
         for mode in GenerationMode:  # as the document asks, and not so
             with contextlib.suppress(Unsatisfiable):  # some can only be asked rightly
                 _ask(operation, mode)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a" * 1_000_001}),
+        ("/v1/completions", {"prompt": ["a"] * 4097}),
+        ("/v1/completions", {"prompt": [[1]] * 4097}),
+        ("/v1/completions", {"prompt": "a", "stop": "a" * 201}),
+        ("/v1/completions", {"prompt": "a", "stop": ["a"] * 17}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}] * 4097}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 1_000_001}]}),
+        ("/v1/route", {"conversations": [[{"role": "user", "content": "a"}]] * 4097}),
+    ],
+    ids=["text", "texts", "ids", "stop", "stops", "messages", "content", "conversations"],
+)
+def test_what_is_above_a_limit_is_refused(make_server, path, body):
+    """By the limits of the document: no body is too large here."""
+    with make_server(max_body=10_000_000).client() as client:
+        found = client.post(path, json={"model": "base"} | body)
+    assert found.status_code == 400, found.text
+    assert re.search("at most|too long", found.json()["error"]["message"]), found.text
 
 
 def _ask(operation, mode):
