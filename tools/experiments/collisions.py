@@ -6,8 +6,9 @@
 Masks of CounterFact's prompts in SmolLM2: made of the prompts' activations, as the paper does and
 as a memory without an encoder still does; and drawn by lot, as an encoder's codes allow. Theory is
 two masks drawn independently: the overlap is hypergeometric over k, with mean k / D. Then edits
-with drawn masks are trained once each, in order, with and without sparing what others read; an
-edit's worst overlap with a later one is compared with what it lost.
+with drawn masks are trained once each, in order, with and without sparing what others read; what an
+edit lost is compared with its worst overlap with a later one, with the sum of them, and with its
+age, the number of later edits, which by itself makes both larger.
 docs/experiments.md shows a run. The last line is one JSON document.
 """
 
@@ -21,11 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench_router import show
 from compare_training import gives
 from world import relations_of, world
 
@@ -64,13 +64,13 @@ def main() -> None:
     }
     found = {name: overlaps(maker, told) for name, maker in makers.items()}
     D = makers["by lot"].live.Wm.shape[1]
-    print_rows("masks", [about(name, R, settings.k, D) for name, R in found.items()])
+    show("masks", [about(name, R, settings.k, D) for name, R in found.items()])
     worn = [
         wear(base, replace(settings, spare=spare, passes=1, repairs=0), router, relations,
              edits[: given.edits])
         for spare in given.spare
     ]  # fmt: skip
-    print_rows("wear", worn)
+    show("wear, and its correlation", worn)
     if given.plot:
         plot(found, settings.k, D, given.plot)
     print(json.dumps({
@@ -129,22 +129,15 @@ def wear(
         "after the last": float(last.mean()),
         "lost, oldest half": float(lost[: len(edits) // 2].mean()),
         "lost, newest half": float(lost[len(edits) // 2 :].mean()),
-        "lost by worst overlap": correlation(worst, lost[:-1]),
-        "lost by all later overlap": correlation(total, lost[:-1]),
+        "by worst overlap": correlation(worst, lost[:-1]),
+        "by all later overlap": correlation(total, lost[:-1]),
+        "by age": correlation(np.arange(len(edits) - 1, 0, -1.0), lost[:-1]),
     }
 
 
 def correlation(a: Floats, b: Floats) -> float | None:
     """Pearson's; None where one of them is the same for all."""
     return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else None
-
-
-def print_rows(title: str, rows: Sequence[Row]) -> None:
-    """A table."""
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=140).print(table)
 
 
 def plot(found: dict[str, Floats], k: int, D: int, path: Path) -> None:

@@ -41,7 +41,8 @@ def main() -> None:
     given = parser.parse_args()
     default = lived(given, None)
     D = default["D"]
-    runs = [default, *(lived(given, round(share * D)) for share in given.shares)]
+    others = {round(share * D) for share in given.shares} - {default["settings"]["k"]}
+    runs = [default, *(lived(given, k) for k in sorted(others))]
     rows = [row(run) for run in sorted(runs, key=lambda run: run["settings"]["k"])]
     show(rows, default["settings"]["k"])
     if given.plot:
