@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -502,16 +503,39 @@ def zsre(bench: Bench) -> list[Row]:
 
 
 def counterfact_(bench: Bench) -> list[Row]:
-    """CounterFact's rephrasings, which stand behind a sentence about something else."""
-    records = counterfact()[: bench.edits]
+    """CounterFact's rephrasings: of another relation most of them, and paraphrases.
+
+    A paraphrase stands behind a sentence about something else. What does not ("X was born in", of
+    an edit of X's mother tongue) asks the subject another question, whose answer the edit bears on.
+    """
+    records = counterfact()
+    behind = [r for r in records if before_subject(r["rephrase_prompt"], r["subject"])]
+    said = {"paraphrases": behind, "as they come": records}
+    return [
+        {"rephrasings": label, "router": name, **row}
+        for label, some in said.items()
+        for name, row in rephrased(bench, some[: bench.edits]).items()
+    ]
+
+
+def before_subject(text: str, subject: str) -> bool:
+    """Whether a sentence ends before the subject is named."""
+    return bool(re.search(r"[.!?\n]", text.partition(subject)[0]))
+
+
+def rephrased(bench: Bench, records: Sequence[dict[str, str]]) -> dict[str, Row]:
+    """What some records' rephrasings reach, by router."""
     edits = [edit(r["prompt"], r["subject"]) for r in records]
     asked = [(i, r["rephrase_prompt"]) for i, r in enumerate(records)]
     hard = {"locality": list(dict.fromkeys(r["locality_prompt"] for r in records))}
     world = World(edits, asked, hard, left_out())
-    table = tabulate(asks(world.edits, world.relations, bench.router), bench.router)
-    look = look_up(table, bench.router)
-    looks = {"the whole text alone": look, "the product": both_views(look)}
-    return [{"router": name, **measure(world, each)} for name, each in looks.items()]
+    prompts = [e.prompt for e in edits]
+    plain = bare(prompts, range(len(prompts)), bench.plain.embeddings, cosine)
+    look = bench.product(world)
+    return {
+        "encoder: cosine": measure(world, both_views(plain), own=False),
+        "the product": measure(world, look),
+    }
 
 
 VARIANTS: dict[str, Callable[[str, random.Random], str]] = {
