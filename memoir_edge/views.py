@@ -1,15 +1,16 @@
 """Which texts of a prompt a router reads, and which of them decides.
 
-    texts, of = views(prompts)                         at least one text a prompt
+    texts, of = views(prompts, router.respell)         at least one text a prompt
     routes = tophash.route(router.codes(texts), ...)
     routes = decisive(routes, of)                      one decision a prompt
 
 What is asked often stands behind something else; a sentence encoder reads the mean of both. So the
-last sentence is read by itself too, in the same batch. Knows nothing of encoders.
+last sentence is read by itself too, in the same batch; and either once more with its typos put
+right, if it has any. Knows nothing of encoders.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,8 +20,14 @@ _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\n+")
 SHORTEST = 3  # words of a sentence that can ask something by itself
 
 
-def views(prompts: Sequence[str]) -> tuple[list[str], Ints]:
+def views(
+    prompts: Sequence[str], respell: Callable[[str], str] | None = None
+) -> tuple[list[str], Ints]:
     """All texts to read, and the place of the prompt that each is of.
+
+    Args:
+        prompts: As they are asked.
+        respell: Puts typos right; None: texts are read as they are typed.
 
     >>> texts, of = views(["Who runs Acme?", "It rained. Who runs Acme?"])
     >>> texts
@@ -28,7 +35,11 @@ def views(prompts: Sequence[str]) -> tuple[list[str], Ints]:
     >>> of.tolist()
     [0, 1, 1]
     """
-    found = [(text, i) for i, prompt in enumerate(prompts) for text in (prompt, *asking(prompt))]
+    found: list[tuple[str, int]] = []
+    for i, prompt in enumerate(prompts):
+        typed = (prompt, *asking(prompt))
+        meant = map(respell, typed) if respell else ()
+        found += [(text, i) for text in dict.fromkeys((*typed, *meant))]
     return [text for text, _ in found], np.array([i for _, i in found], np.int64)
 
 

@@ -247,6 +247,9 @@ class WordRouter:
         rows = [sum((_vector(w) for w in _words(text)), np.zeros(64)) for text in texts]
         return codes(np.array(rows, np.float32).reshape(len(texts), 64), self.bits)
 
+    def respell(self, text: str) -> str:
+        return text
+
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())

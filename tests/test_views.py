@@ -34,6 +34,13 @@ def test_texts_stand_prompt_by_prompt_the_whole_first() -> None:
     assert views([])[1].shape == (0,)
 
 
+def test_what_was_meant_is_read_beside_what_was_typed() -> None:
+    texts, of = views(["Teh b. One two teh", "One two"], lambda text: text.replace("eh", "he"))
+    assert texts == ["Teh b. One two teh", "One two teh", "The b. One two the", "One two the",
+                     "One two"]  # fmt: skip
+    assert of.tolist() == [0, 0, 0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("route", "overlap", "wins"),
     [

@@ -234,6 +234,7 @@ class Remembering:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.bits, self.weight, self.digest = encoder.bits, encoder.weight, encoder.digest
+        self.respell = encoder.respell
         self._known: dict[str, Floats] = {}
 
     def embeddings(self, texts: Sequence[str]) -> Floats:
@@ -286,11 +287,11 @@ def look_up(table: Table, router: Remembering) -> Look:
     return look
 
 
-def both_views(look: Look) -> Look:
-    """The whole text or its last sentence, whichever passes by more."""
+def every_view(look: Look, router: Remembering) -> Look:
+    """The whole text, its last sentence, or either with typos put right: what passes by most."""
 
     def looked(prompts: Sequence[str]) -> Found:
-        texts, of = views(prompts)
+        texts, of = views(prompts, router.respell)
         found = look(texts)
         order = np.lexsort((-found.above, found.edit < 0, of))
         best = order[np.searchsorted(of[order], np.arange(len(prompts)))]
@@ -384,7 +385,7 @@ class Bench:
     def table(self, world: World, router: Remembering) -> tuple[list[Asked], Look]:
         """The same, with what is asked of each edit."""
         asked = asks(world.edits, world.relations, router)
-        return asked, both_views(look_up(tabulate(asked, router), router))
+        return asked, every_view(look_up(tabulate(asked, router), router), router)
 
 
 def left_out() -> Sequence[Relation]:
@@ -468,7 +469,7 @@ def alone(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for i, one in enumerate(world.edits):
         table = tabulate(asks([one], world.relations, bench.router), bench.router)
-        look = both_views(look_up(table, bench.router))
+        look = every_view(look_up(table, bench.router), bench.router)
         near = misses_of(i, world, bench.seed)
         texts = [text for place, text in world.asked if place == i]
         rows.append({"edit": one.prompt, "near misses": len(near),
@@ -533,7 +534,7 @@ def rephrased(bench: Bench, records: Sequence[dict[str, str]]) -> dict[str, Row]
     plain = bare(prompts, range(len(prompts)), bench.plain.embeddings, cosine)
     look = bench.product(world)
     return {
-        "encoder: cosine": measure(world, both_views(plain), own=False),
+        "encoder: cosine": measure(world, every_view(plain, bench.plain), own=False),
         "the product": measure(world, look),
     }
 

@@ -236,7 +236,7 @@ class InContext:
 
     def reached(self, prompts: Sequence[str]) -> list[Edit | None]:
         """The edit that each prompt asks for."""
-        texts, of = views(prompts)
+        texts, of = views(prompts, self.router.respell)
         table = self.table
         routes = tophash.route(
             self.router.codes(texts), np.zeros(1, np.int64), table.codes, table.owner,

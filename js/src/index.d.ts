@@ -95,6 +95,8 @@ export class Router {
     route: Session;
     tokenize: (text: string) => number[];
     made: { kind: string; digest: string; bits: number; weight: number; max_tokens: number };
+    /** Token to id, of the tokenizer; without it typos stay as they are typed. */
+    vocabulary?: Record<string, number> | null;
   });
   fits(memory: Memory): boolean;
   decide(texts: string[], memory: Memory): Promise<{ route: bigint; overlap: number; candidate: number }[]>;

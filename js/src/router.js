@@ -1,16 +1,19 @@
 // The router beside a graph (docs/ports.md): which of a memory's edits a text asks for.
+import { spelling } from "./spelling.js";
 import { decisive, views } from "./views.js";
 
 export class Router {
   /**
-   * @param ort       onnxruntime-node or onnxruntime-web
-   * @param encoder   a session of router/router.onnx
-   * @param route     a session of router/route.onnx, with required ports
-   * @param tokenize  text -> ids, special tokens included
-   * @param made      what memoir_edge.json says of the router
+   * @param ort         onnxruntime-node or onnxruntime-web
+   * @param encoder     a session of router/router.onnx
+   * @param route       a session of router/route.onnx, with required ports
+   * @param tokenize    text -> ids, special tokens included
+   * @param made        what memoir_edge.json says of the router
+   * @param vocabulary  token -> id of the tokenizer: typos are put right by it; without it they stay
    */
-  constructor({ ort, encoder, route, tokenize, made }) {
+  constructor({ ort, encoder, route, tokenize, made, vocabulary = null }) {
     Object.assign(this, { ort, encoder, route, tokenize, made });
+    this.respell = vocabulary && spelling(vocabulary);
     const bare = tokenize(""), some = tokenize("a");
     this.lead = bare.findIndex((id, i) => id !== some[i]); // special tokens before a text
     if (this.lead < 0) this.lead = bare.length;
@@ -28,7 +31,7 @@ export class Router {
     const found = [];
     for (const text of texts) {
       const read = [];
-      for (const view of views(text)) read.push(await this.#nearest(view, memory));
+      for (const view of views(text, this.respell)) read.push(await this.#nearest(view, memory));
       found.push(decisive(read));
     }
     return found;

@@ -2,11 +2,12 @@
 const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
 const SHORTEST = 3; // words of a sentence that can ask something by itself
 
-/** A prompt, and its last sentence that can ask something by itself where it has several. */
-export function views(prompt) {
+/** A prompt, its last sentence that can ask something by itself where it has several, and both with typos put right. */
+export function views(prompt, respell) {
   const sentences = prompt.split(END).map((part) => part.trim()).filter(Boolean);
   const long = sentences.filter((sentence) => sentence.split(/\s+/).length >= SHORTEST);
-  return sentences.length > 1 && long.length ? [prompt, long.at(-1)] : [prompt];
+  const typed = sentences.length > 1 && long.length ? [prompt, long.at(-1)] : [prompt];
+  return [...new Set(respell ? [...typed, ...typed.map(respell)] : typed)];
 }
 
 /** Of what was found for a prompt's views: one that reaches an edit before one that does not, then the nearest. */

@@ -152,12 +152,13 @@ test("a memory of another model is refused and nothing changes", async () => {
   assert.equal(edited.memory, before);
 });
 
-test("a router decides as in Python, long texts and last sentences included", async () => {
+test("a router decides as in Python, long texts, last sentences and typos included", async () => {
   const create = (name) => ort.InferenceSession.create(at("web", "router", name), options);
   const tokenizer = new Tokenizer(json("web", "router", "tokenizer.json"), {});
   const router = new Router({
     ort, encoder: await create("router.onnx"), route: await create("route.onnx"),
     tokenize: (text) => tokenizer.encode(text).ids, made: made.router,
+    vocabulary: json("web", "router", "tokenizer.json").model.vocab,
   });
   const memory = await readMemory(file(routed.memory));
   assert.ok(router.fits(memory));

@@ -48,11 +48,11 @@ class Edited:
         return tophash.feature(a.reshape(*counts.shape, -1), tophash.span(feature, counts))
 
     def routes(self, prompts: Sequence[str]) -> tophash.Routes:
-        """Where each prompt goes; a router also reads its last sentence by itself."""
+        """Where each prompt goes, by whichever of its `views` decides where a router reads it."""
         assert self.live is not None
         if self.router is None:
             return self.live.bank.route(self.keys(prompts))
-        texts, of = views(prompts)
+        texts, of = views(prompts, self.router.respell)
         return decisive(self.live.bank.route(self.keys(texts)), of)
 
     def keys(self, texts: Sequence[str]) -> Bytes:

@@ -21,6 +21,7 @@ from memoir_edge.base import locate, weights_digest
 from memoir_edge.errors import InputError, first_line
 from memoir_edge.router import adapter as adapters
 from memoir_edge.router.codes import BITS, FORMULA, SEED, codes
+from memoir_edge.spelling import Spelling
 from memoir_edge.tophash import Bytes, Floats
 
 _BATCH = 64
@@ -40,6 +41,10 @@ class Router(Protocol):
 
     def codes(self, texts: Sequence[str]) -> Bytes:
         """Packed codes, `[n, ceil(bits / 8)]`."""
+        ...
+
+    def respell(self, text: str) -> str:
+        """The text with its typos put right, as far as the router knows the words."""
         ...
 
 
@@ -68,6 +73,14 @@ class Encoder:
         self._adapter = adapters.read(Path(path)) if path else None
         if self._adapter:
             adapters.merge(self._adapter, self.module[0].auto_model, self._weights)
+
+    def respell(self, text: str) -> str:
+        """The text with its typos put right, by the words of the encoder's tokenizer."""
+        return self._spelling(text)
+
+    @functools.cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling(self.module.tokenizer.get_vocab())
 
     @functools.cached_property
     def digest(self) -> str:

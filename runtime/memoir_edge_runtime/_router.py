@@ -23,6 +23,7 @@ import tokenizers
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.memory import Codes
+from memoir_edge.spelling import Spelling
 from memoir_edge.views import decisive, views
 from memoir_edge_runtime import _ops, _provider
 from memoir_edge_runtime._provider import OrtValue, value
@@ -74,6 +75,7 @@ class Router:
         padding = self._tokenizer.padding or {}
         self._padding = int(padding.get("pad_id", 0))
         self._tokenizer.no_padding()
+        self._respell = Spelling(self._tokenizer.get_vocab())
         self._encoder = _open(folder / "router.onnx", threads, lambda device: None)
         self._route = _open(folder / "route.onnx", threads, library)
         self._recent = OrderedDict[str, Read]()
@@ -92,13 +94,13 @@ class Router:
         return keys
 
     def decide(self, texts: Sequence[str], keys: Keys) -> Decided:
-        """The nearest key of each text or of its last sentence, and where that sends it.
+        """The nearest key of each text, or of another of its views, and where that sends it.
 
         Args:
             texts: B texts.
             keys: At least one, as `place` gives them.
         """
-        parts, of = views(texts)
+        parts, of = views(texts, self._respell)
         read = self.read(parts)
         code = value(np.stack([each.f for each in read]))
         outputs = self._route.run_with_ort_values([*ports.OUTPUTS], {"code": code, **keys})

@@ -137,6 +137,7 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
     session.swap(by_code)
     said = {prompt: answered(session, prompt) for prompt in prompts}
     texts = [*prompts, "It rained all day. " + EDITS[0].prompt, "well " * 40 + EDITS[1].prompt]
+    texts += [text.replace("capital", "captial") for text in prompts]
     decided = session.router.decide(texts, session.generation.keys).routes
     document = {
         "tokens": TOKENS,

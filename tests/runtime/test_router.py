@@ -95,6 +95,14 @@ def test_a_prompt_reaches_its_edit_and_the_answer_is_the_memorys(routed, coded, 
         assert result.ids == tuple(out)
 
 
+def test_a_typo_does_not_hide_an_edit(routed, coded) -> None:
+    routed.swap(coded())
+    typed = ["the captial of France is", "the currancy of Japan is", "the captial of Japan is"]
+    assert [r.edit for r in routed.route(typed)] == ["edit-0", "edit-1", None]  # the last: a guard
+    as_typed, meant = routed.router.read([typed[0], ASKED[0]])
+    assert (as_typed.f != meant.f).any()
+
+
 def test_routing_says_what_decided(routed, coded) -> None:
     generation = routed.swap(coded())
     reached, guarded, near = routed.route([ASKED[1], GUARDS[0], OTHER])
