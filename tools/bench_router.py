@@ -287,11 +287,11 @@ def look_up(table: Table, router: Remembering) -> Look:
     return look
 
 
-def every_view(look: Look, router: Remembering) -> Look:
+def every_view(look: Look, respell: Callable[[str], str] | None) -> Look:
     """The whole text, its last sentence, or either with typos put right: what passes by most."""
 
     def looked(prompts: Sequence[str]) -> Found:
-        texts, of = views(prompts, router.respell)
+        texts, of = views(prompts, respell)
         found = look(texts)
         order = np.lexsort((-found.above, found.edit < 0, of))
         best = order[np.searchsorted(of[order], np.arange(len(prompts)))]
@@ -385,7 +385,7 @@ class Bench:
     def table(self, world: World, router: Remembering) -> tuple[list[Asked], Look]:
         """The same, with what is asked of each edit."""
         asked = asks(world.edits, world.relations, router)
-        return asked, every_view(look_up(tabulate(asked, router), router), router)
+        return asked, every_view(look_up(tabulate(asked, router), router), router.respell)
 
 
 def left_out() -> Sequence[Relation]:
@@ -469,7 +469,7 @@ def alone(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for i, one in enumerate(world.edits):
         table = tabulate(asks([one], world.relations, bench.router), bench.router)
-        look = every_view(look_up(table, bench.router), bench.router)
+        look = every_view(look_up(table, bench.router), bench.router.respell)
         near = misses_of(i, world, bench.seed)
         texts = [text for place, text in world.asked if place == i]
         rows.append({"edit": one.prompt, "near misses": len(near),
@@ -534,7 +534,7 @@ def rephrased(bench: Bench, records: Sequence[dict[str, str]]) -> dict[str, Row]
     plain = bare(prompts, range(len(prompts)), bench.plain.embeddings, cosine)
     look = bench.product(world)
     return {
-        "encoder: cosine": measure(world, every_view(plain, bench.plain), own=False),
+        "encoder: cosine": measure(world, every_view(plain, bench.plain.respell), own=False),
         "the product": measure(world, look),
     }
 
@@ -565,12 +565,15 @@ def variants(bench: Bench) -> list[Row]:
     worlds = {"facts": ask(facts(), left_out(), bench.edits, bench.seed),
               "business": ask(business(), load(), bench.edits, bench.seed)}  # fmt: skip
     for label, world in worlds.items():
-        look = bench.product(world)
-        for name, form in VARIANTS.items():
+        table = tabulate(asks(world.edits, world.relations, bench.router), bench.router)
+        near = look_up(table, bench.router)
+        ways = {name: (form, bench.router.respell) for name, form in VARIANTS.items()}
+        ways |= {"one typo, none put right": (VARIANTS["one typo"], None)}
+        for name, (form, respell) in ways.items():
             dice = random.Random(bench.seed)
             asked = [(i, form(text, dice)) for i, text in world.asked]
             hard = {s: [form(text, dice) for text in texts] for s, texts in world.hard.items()}
-            row = measure(replace(world, asked=asked, hard=hard), look)
+            row = measure(replace(world, asked=asked, hard=hard), every_view(near, respell))
             rows.append({"edits": label, "typed": name, **row})
     return rows
 
