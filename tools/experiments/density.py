@@ -12,7 +12,7 @@ The prediction, written before the first run. Masks are drawn by a prompt's text
 masks overlap by chance, whatever they ask; then what an edit loses follows from the number of later
 edits alone, and three of the four must be alike. `LOST` is what collisions.py measured with sparing
 (.967 when made, .912 after the last of 48, an edit of mean age 23.5). One prompt's edits all write
-the same columns: the last of them is right, so a tenth is.
+the same columns, and a later one replaces those before it: a tenth is right.
 
 Each arrangement is kept in DIR once it was asked; an interrupted experiment goes on there.
 docs/experiments.md shows a run. The last line is one JSON document.
@@ -174,11 +174,15 @@ def crowded(base: BaseModel, router: Encoder, edits: Sequence[Edit]) -> Row:
 
 
 def holds(editor: Editor, edits: Sequence[Edit], when: str) -> Row:
-    """Prompts and other phrasings that give their edit's answer on its own row."""
-    said = gives(editor, [(edit, text) for edit in edits for text in edit.rephrase])
-    own = gives(editor, [(edit, edit.prompt) for edit in edits])
-    return {f"{when}: prompts": sum(own) / len(own),
-            f"{when}: phrasings": sum(said) / max(len(said), 1)}  # fmt: skip
+    """Prompts and other phrasings that give their edit's answer; a replaced edit's do not."""
+    rows = editor.live.bank.rows()
+    live = [edit for edit in edits if edit.id in rows]
+    own = gives(editor, [(edit, edit.prompt) for edit in live])
+    said = gives(editor, [(edit, text) for edit in live for text in edit.rephrase])
+    return {
+        f"{when}: prompts": sum(own) / len(edits),
+        f"{when}: phrasings": sum(said) / sum(len(edit.rephrase) for edit in edits),
+    }
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
