@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,21 @@ def test_by_the_number_of_columns(tmp_path: Path) -> None:
     assert [row["k / D"] for row in found["rows"]] == [0.25, found["default"] / found["D"]]
     assert all(row["reliability"] == 1 for row in found["rows"])
     assert (tmp_path / "k.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_by_one_threshold(tmp_path: Path, real_model: Callable[[str], Path]) -> None:
+    real_model("minilm")
+    command = [
+        sys.executable, str(TOOLS / "experiments/tau.py"), "--facts", "demo", "--edits", "4",
+        "--plot", str(tmp_path / "tau.png"),
+    ]  # fmt: skip
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    rows = json.loads(said.splitlines()[-1])["rows"]
+    assert len(rows) == 3 * 8
+    for routing in {row["routing"] for row in rows}:
+        for share in ("reach", "fires: near"):
+            found = [row[share] for row in rows if row["routing"] == routing]
+            assert found == sorted(found, reverse=True)
+            assert all(0 <= value <= 1 for value in found)
+    assert (tmp_path / "tau.png").stat().st_size > 1000
