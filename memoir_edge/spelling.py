@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping
 
 SHORTEST = 4  # letters of a word that is put right: shorter ones are near to too many
-LONGEST = 2_000  # characters of a text that is: what is longer is not read as a whole, either
+MOST = 4  # words of a text that are: more are no typos, but names or another language
+LONGEST = 2_000  # characters of such a text: what is longer is not read as a whole, either
 _WORD = re.compile(r"[^\W\d_]+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _BEGINS = ("▁", "Ġ")  # what a word's first piece is marked with, where pieces behind it are not
@@ -40,29 +41,35 @@ class Spelling:
         """
         if len(text) > LONGEST:
             return text
-        return _WORD.sub(lambda found: self._right(found[0]), text)
+        strange = {word for word in _WORD.findall(text) if self._strange(word)}
+        if not 0 < len(strange) <= MOST:
+            return text
+        meant = {word: self._meant(word) for word in strange}
+        return _WORD.sub(lambda found: meant.get(found[0], found[0]), text)
 
-    def _right(self, word: str) -> str:
+    def _strange(self, word: str) -> bool:
         typed = word.lower()
-        if len(typed) < SHORTEST or not typed.isascii() or typed in self._rank:
-            return word
+        return len(typed) >= SHORTEST and typed.isascii() and typed not in self._rank
+
+    def _meant(self, word: str) -> str:
+        typed = word.lower()
         meant = self._commonest(_swaps(typed)) or self._commonest(_slips(typed))
         if not meant:
             return word
         return meant.capitalize() if word[0].isupper() else meant
 
-    def _commonest(self, words: list[str]) -> str | None:
-        known = [word for word in words if word in self._rank and len(word) >= SHORTEST]
+    def _commonest(self, words: set[str]) -> str | None:
+        known = [word for word in words & self._rank.keys() if len(word) >= SHORTEST]
         return min(known, key=self._rank.__getitem__, default=None)
 
 
-def _swaps(word: str) -> list[str]:
-    return [word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)]
+def _swaps(word: str) -> set[str]:
+    return {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)}
 
 
-def _slips(word: str) -> list[str]:
-    places = range(len(word) + 1)
-    fewer = [word[:i] + word[i + 1 :] for i in places[:-1]]
-    other = [word[:i] + letter + word[i + 1 :] for i in places[:-1] for letter in _LETTERS]
-    more = [word[:i] + letter + word[i:] for i in places for letter in _LETTERS]
-    return fewer + other + more
+def _slips(word: str) -> set[str]:
+    cuts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    fewer = {a + b[1:] for a, b in cuts[:-1]}
+    other = {a + letter + b[1:] for a, b in cuts[:-1] for letter in _LETTERS}
+    more = {a + letter + b for a, b in cuts for letter in _LETTERS}
+    return fewer | other | more

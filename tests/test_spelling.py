@@ -43,6 +43,11 @@ def test_whole_words_are_told_from_pieces(vocabulary: dict[str, int]) -> None:
     assert spelling("itla") == "itla"
 
 
+def test_many_strange_words_are_no_typos() -> None:
+    assert respell("captial frnace hotle hostl") == "capital france hotel hostel"
+    assert respell("captial frnace hotle hostl Ysss") == "captial frnace hotle hostl Ysss"
+
+
 def test_long_texts_stay_as_they_are() -> None:
     text = "captial " * (LONGEST // 8)
     assert "captial" not in respell(text)

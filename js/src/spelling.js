@@ -1,5 +1,5 @@
 // Words with a typo, put right as far as a vocabulary knows them, as in memoir_edge/spelling.py.
-const SHORTEST = 4, LONGEST = 2000; // letters of a word, characters of a text
+const SHORTEST = 4, MOST = 4, LONGEST = 2000; // letters of a word; words and characters of a text
 const WORD = /\p{L}+/gu, PLAIN = /^[a-z]+$/i;
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 
@@ -17,14 +17,20 @@ export function spelling(vocabulary) {
     const known = words.filter((word) => word.length >= SHORTEST && ranks.has(word));
     return known.reduce((best, word) => (best && ranks.get(best) <= ranks.get(word) ? best : word), null);
   };
+  const strange = (word) => word.length >= SHORTEST && PLAIN.test(word) && !ranks.has(word.toLowerCase());
   const right = (word) => {
     const typed = word.toLowerCase();
-    if (typed.length < SHORTEST || !PLAIN.test(typed) || ranks.has(typed)) return word;
     const meant = commonest(swaps(typed)) ?? commonest(slips(typed));
     if (meant === null) return word;
     return word[0] === typed[0] ? meant : meant[0].toUpperCase() + meant.slice(1);
   };
-  return (text) => ([...text].length > LONGEST ? text : text.replace(WORD, right));
+  return (text) => {
+    if ([...text].length > LONGEST) return text;
+    const found = new Set((text.match(WORD) ?? []).filter(strange));
+    if (found.size === 0 || found.size > MOST) return text;
+    const meant = new Map([...found].map((word) => [word, right(word)]));
+    return text.replace(WORD, (word) => meant.get(word) ?? word);
+  };
 }
 
 const places = (word) => [...Array(word.length + 1).keys()];
