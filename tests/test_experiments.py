@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,3 +41,19 @@ def test_by_one_threshold(tmp_path: Path, real_model: Callable[[str], Path]) -> 
             assert found == sorted(found, reverse=True)
             assert all(0 <= value <= 1 for value in found)
     assert (tmp_path / "tau.png").stat().st_size > 1000
+
+
+def test_arrangements_crowd_as_they_say(tool: Callable[[str], ModuleType]) -> None:
+    density = tool("experiments/density")
+    edits = {label: arranged(100, 0) for label, arranged in density.ARRANGEMENTS.items()}
+    assert {
+        label: tuple(len({getattr(e, name) for e in some}) for name in ("id", "prompt", "subject"))
+        for label, some in edits.items()
+    } == {
+        "spread": (100, 100, 100),
+        "few subjects": (100, 100, 10),
+        "one relation": (100, 100, 100),
+        "contradicting": (100, 10, 10),
+    }
+    spread, *_, told_again = map(density.predicted, edits.values())
+    assert told_again == pytest.approx(spread / 10)
