@@ -49,7 +49,7 @@ class Spelling:
 
     def _strange(self, word: str) -> bool:
         typed = word.lower()
-        return len(typed) >= SHORTEST and typed.isascii() and typed not in self._rank
+        return len(typed) >= SHORTEST and word.isascii() and typed not in self._rank
 
     def _meant(self, word: str) -> str:
         typed = word.lower()

@@ -59,10 +59,8 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     given.keep.mkdir(parents=True, exist_ok=True)
-    base, router = (
-        load(str(model_path("smollm2")), device="cpu"),
-        Encoder(str(model_path("minilm"))),
-    )
+    base = load(str(model_path("smollm2")), device="cpu")
+    router = Encoder(str(model_path("minilm")))
     rows = []
     for label, arranged in ARRANGEMENTS.items():
         edits = arranged(given.edits, given.seed)
@@ -76,7 +74,7 @@ def main() -> None:
 
 
 def predicted(edits: Sequence[Edit]) -> float:
-    """Share of the prompts that is right after the last edit, by the number of edits alone."""
+    """Share of what is asked that is right after the last edit, by the number of edits alone."""
     prompts = len({edit.prompt for edit in edits})
     return prompts / len(edits) * (MADE - LOST * (len(edits) - 1) / 2)
 
