@@ -10,7 +10,6 @@ import numpy as np
 
 from memoir_edge import tophash
 from memoir_edge.memory import Entry, Memory, rows
-from memoir_edge.tophash import unpack
 
 
 def contents(memory: Memory) -> dict[str, Any]:
@@ -22,6 +21,7 @@ def contents(memory: Memory) -> dict[str, Any]:
         "D": memory.D,
         "d": memory.d,
         "k": memory.k,
+        "tiles": memory.tiles,
         "feature": memory.feature,
         "base": memory.base._asdict(),
         "columns": len(memory.columns),
@@ -123,17 +123,16 @@ def same_model(old: Memory, new: Memory) -> bool:
 
 def costs(memory: Memory) -> dict[str, int]:
     """Own bytes of each edit: its keys, its record, and the columns that no other edit reads."""
-    readers = np.zeros(memory.D, np.int64)  # edits that read each column
-    reads = {}
-    for entry in memory.edits:
-        reads[entry.id] = unpack(memory.bank[entry.row], memory.D)
-        readers += reads[entry.id]
-    alone = np.zeros(memory.D, np.bool_)
+    readers = np.zeros(memory.tiles * memory.D, np.int64)  # edits that read each column
+    reads = {entry.id: memory.reads(entry.row) for entry in memory.edits}
+    for columns in reads.values():
+        readers[columns] += 1
+    alone = np.zeros(len(readers), np.bool_)
     alone[memory.columns] = readers[memory.columns] == 1
     held, key, column = rows(memory), _per_key(memory), _per_column(memory)
     return {
         e.id: len(held.of(e)) * key + _document(e)
-        + int((reads[e.id] & alone).sum()) * column
+        + int(alone[reads[e.id]].sum()) * column
         for e in memory.edits
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ untrusted input: everything is checked before use, and each refusal has its own 
     ├── ColumnsError            columns out of range or not strictly increasing
     ├── MaskError               a mask or key of another weight, or with bits beyond its width
     ├── OwnerError              an owner that is no edit's row, or an edit without a key
+    ├── TileError               a mask of no tile
     ├── RouterError             codes that no router of this version makes
     ├── PermutationError        the permutation is not one
     ├── NotFiniteError          NaN or infinity
@@ -49,7 +50,8 @@ from memoir_edge.tophash import FEATURES, Bytes, Floats, unpack
 
 FORMAT = 1  # whose keys are the masks themselves: the graph routes by its own activations
 CODED = 2  # whose keys are a router's codes
-FORMATS = (FORMAT, CODED)
+TILED = 3  # the same, with more than one tile of columns
+FORMATS = (FORMAT, CODED, TILED)
 FORMAT_KEY = "memoir_edge.format"
 DOCUMENT_KEY = "memoir_edge.memory"
 DIGEST_KEY = "memoir_edge.sha256"
@@ -62,6 +64,7 @@ MAX_JSON_DEPTH = 64
 MAX_INPUT_WIDTH = 2**20  # D
 MAX_OUTPUT_WIDTH = 2**20  # d
 MAX_COLUMNS = 2**20  # C
+MAX_TILES = 2**10
 MAX_KEYS = 2**21  # R: a million edits with a paraphrase each
 MAX_EDITS = 2**20
 MAX_CODE_BITS = 2**16  # P
@@ -117,6 +120,10 @@ class MaskError(MemoryFormatError):
 
 class OwnerError(MemoryFormatError):
     """An owner that is no edit's row, or an edit without a key."""
+
+
+class TileError(MemoryFormatError):
+    """A mask of no tile."""
 
 
 class RouterError(MemoryFormatError):
@@ -214,7 +221,9 @@ class Memory:
     """One memory. C columns, R keys; D and d are the site's input and output width.
 
     With `codes`, the bank holds one mask for each edit and no guards, and a router's codes say
-    which of them a prompt asks for.
+    which of them a prompt asks for. Wm may then have several tiles of D columns, so that it has
+    room for more edits than the site is wide: column c reads feature c mod D, for the masks of tile
+    c // D alone.
     """
 
     site: str
@@ -231,6 +240,7 @@ class Memory:
     permutation: npt.NDArray[np.int32]  # [D]
     edits: tuple[Entry, ...]
     codes: Codes | None = None
+    tile: npt.NDArray[np.int32] | None = None  # [R] of each mask; None: there is one tile
     scales: Floats | None = None  # [C], with int8 values only
     parent: str | None = None  # SHA-256 of the file that this one was made from
     probes: tuple[Probe, ...] = ()
@@ -248,6 +258,16 @@ class Memory:
     def d(self) -> int:
         """Output width of the site."""
         return int(self.values.shape[1])
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of D columns that Wm has."""
+        return 1 if self.tile is None else int(self.tile.max(initial=0)) + 1
+
+    def reads(self, row: int) -> npt.NDArray[np.intp]:
+        """The columns of Wm `[k]` that the mask in a bank row reads, rising."""
+        first = 0 if self.tile is None else int(self.tile[row]) * self.D
+        return first + np.flatnonzero(unpack(self.bank[row], self.D))
 
     def values_f32(self) -> Floats:
         """The columns as float32 `[C, d]`, scales applied; a copy only where that is needed."""
@@ -299,30 +319,38 @@ def rows(memory: Memory) -> Rows:
     return Rows(memory.bank, memory.owner, thresholds, memory.D, memory.k)
 
 
-def sparse(Wm: Floats, bank: Bytes) -> tuple[npt.NDArray[np.int32], Floats]:
+def sparse(
+    Wm: Floats, bank: Bytes, D: int, tile: npt.NDArray[np.int32] | None = None
+) -> tuple[npt.NDArray[np.int32], Floats]:
     """The columns of `Wm` that some mask touches and that are not all zero.
 
     Args:
-        Wm: `[d, D]` float32, the change of the site's weight.
+        Wm: `[d, tiles * D]` float32, the change of the site's weight.
         bank: `[R, ceil(D/8)]` packed masks.
+        D: Columns of a tile.
+        tile: `[R]` of each mask; None: there is one tile.
 
     Returns:
         `Memory.columns` `[C]` and `Memory.values` `[C, d]`.
     """
-    touched = unpack(np.bitwise_or.reduce(bank, axis=0, initial=0), Wm.shape[1])
-    columns = np.flatnonzero(touched & Wm.any(axis=0)).astype(np.int32)
+    of = np.zeros(len(bank), np.int32) if tile is None else tile
+    touched = [
+        unpack(np.bitwise_or.reduce(bank[of == t], axis=0, initial=0), D)
+        for t in range(Wm.shape[1] // D)
+    ]
+    columns = np.flatnonzero(np.concatenate(touched) & Wm.any(axis=0)).astype(np.int32)
     return columns, np.ascontiguousarray(Wm[:, columns].T, dtype=np.float32)
 
 
 def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
-    """A memory of a dense change `[d, D]`; `rest` are the other fields of `Memory`."""
-    columns, values = sparse(Wm, bank)
+    """A memory of a dense change `[d, tiles * D]`; `rest` are the other fields of `Memory`."""
+    columns, values = sparse(Wm, bank, len(rest["permutation"]), rest.get("tile"))
     return Memory(columns=columns, values=values, bank=bank, **rest)
 
 
 def to_dense(memory: Memory) -> Floats:
-    """The change of the site's weight `[d, D]`, float32; zero where no column is stored."""
-    Wm = np.zeros((memory.d, memory.D), np.float32)
+    """The change of the site's weight, float32 `[d, tiles * D]`; zero where nothing is stored."""
+    Wm = np.zeros((memory.d, memory.tiles * memory.D), np.float32)
     Wm[:, memory.columns] = memory.values_f32().T
     return Wm
 
@@ -340,7 +368,7 @@ def to_bytes(memory: Memory) -> bytes:
     """
     validate(memory)
     metadata = {
-        FORMAT_KEY: str(FORMAT if memory.codes is None else CODED),
+        FORMAT_KEY: str(_format(memory)),
         DOCUMENT_KEY: _canonical(_document(memory)),
         DIGEST_KEY: _BLANK.decode(),
     }
@@ -410,10 +438,16 @@ def _replace(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
+def _format(memory: Memory) -> int:
+    if memory.codes is None:
+        return FORMAT
+    return CODED if memory.tile is None else TILED
+
+
 def _tensors(memory: Memory) -> dict[str, npt.NDArray[Any]]:
-    found = {name: getattr(memory, name) for name in (*_SHARED, *_MASKS)}
+    found = {name: getattr(memory, name) for name in (*_SHARED, *_MASKS)} | {"tile": memory.tile}
     if memory.codes is not None:
-        found = {name: found[name] for name in _SHARED} | {"masks": memory.bank}
+        found = {name: found[name] for name in (*_SHARED, "tile")} | {"masks": memory.bank}
         found |= {name: getattr(memory.codes, name) for name in ("keys", "owner", "thresholds")}
     return {name: array for name, array in found.items() if array is not None}
 
@@ -496,9 +530,10 @@ def from_bytes(data: bytes) -> Memory:
     stored, metadata, header = _open(data)
     _check_metadata(metadata)
     _check_digest(data, header, metadata[DIGEST_KEY])
-    coded = metadata[FORMAT_KEY] == str(CODED)
+    version = int(metadata[FORMAT_KEY])
+    coded = version != FORMAT
     specs = {name: (t["dtype"], tuple(t["shape"])) for name, t in stored.items()}
-    _check_specs(specs, _CODED if coded else _PLAIN)
+    _check_specs(specs, _OF_FORMAT[version])
     document = _parse(metadata[DOCUMENT_KEY])
     _check_document(document, coded=coded)
     arrays: dict[str, Any] = {
@@ -634,13 +669,15 @@ _MASKS: _Tensors = {
     "owner": (("I32",), ("R",)),
     "thresholds": (("F32",), ("R",)),
 }
-_PLAIN = _SHARED | _MASKS  # format 1
-_CODED: _Tensors = _SHARED | {  # format 2
+_PLAIN = _SHARED | _MASKS
+_CODED: _Tensors = _SHARED | {
     "masks": (("U8",), ("E", "ceil(D/8)")),
     "keys": (("U8",), ("R", "ceil(P/8)")),
     "owner": (("I32",), ("R",)),
     "thresholds": (("F32",), ("R",)),
 }
+_TILED = _CODED | {"tile": (("I32",), ("E",))}
+_OF_FORMAT = {FORMAT: _PLAIN, CODED: _CODED, TILED: _TILED}
 # Their last dimensions are C, d, R, D and ceil(P/8), and the first one of masks is E.
 _SIZING = ("columns", "values", "owner", "permutation", "keys")
 _HEX = re.compile("[0-9a-f]{64}")
@@ -656,7 +693,7 @@ def validate(memory: Memory) -> None:
     """
     coded = memory.codes is not None
     specs = {name: _spec(array) for name, array in _tensors(memory).items()}
-    _check_specs(specs, _CODED if coded else _PLAIN)
+    _check_specs(specs, _OF_FORMAT[_format(memory)])
     document = _document(memory)
     _check_document(document, coded=coded)
     _canonical(document)
@@ -798,6 +835,7 @@ def _check_content(memory: Memory) -> None:
             hint="update memoir-edge, or make the memory again with a known feature",
         )
     _check_finite(memory)
+    _check_tiles(memory)
     _check_columns(memory)
     if memory.codes is None:
         _check_weights("bank", memory.bank, memory.D, memory.k)
@@ -817,10 +855,18 @@ def _check_finite(memory: Memory) -> None:
                 raise NotFiniteError(f"{name} holds NaN or infinity")
 
 
+def _check_tiles(memory: Memory) -> None:
+    tile = memory.tile
+    if tile is not None and len(tile) and tile.min() < 0:
+        raise TileError(f"a mask is of tile {tile.min()}, expected 0 or more")
+    _limit("tiles:", memory.tiles, MAX_TILES)
+
+
 def _check_columns(memory: Memory) -> None:
-    columns, D = memory.columns, memory.D
-    if len(columns) and (columns[0] < 0 or columns[-1] >= D or (columns[1:] <= columns[:-1]).any()):
-        raise ColumnsError(f"columns must rise strictly within 0..{D - 1}")
+    columns, D, end = memory.columns, memory.D, memory.tiles * memory.D
+    steady = (columns[1:] > columns[:-1]).all()
+    if len(columns) and (columns[0] < 0 or columns[-1] >= end or not steady):
+        raise ColumnsError(f"columns must rise strictly within 0..{end - 1}")
     if (np.sort(memory.permutation) != np.arange(D)).any():
         raise PermutationError(f"the permutation does not hold each of 0..{D - 1} once")
 

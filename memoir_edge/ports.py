@@ -32,6 +32,7 @@ class Port(NamedTuple):
 MEMORY: dict[str, Port] = {
     "memory.columns": Port("int32", ("C",)),
     "memory.values": Port("float32", ("C", "d")),
+    "memory.tile": Port("int32", ("R",)),
     "memory.bank": Port("uint8", ("R", "ceil(D/8)")),
     "memory.owner": Port("int32", ("R",)),
     "memory.thresholds": Port("float32", ("R",)),
@@ -74,6 +75,7 @@ def empty(D: int, d: int) -> Feeds:
     return {
         "memory.columns": np.zeros(1, np.int32),
         "memory.values": np.zeros((1, d), np.float32),
+        "memory.tile": np.zeros(1, np.int32),
         "memory.bank": np.zeros((1, -(-D // 8)), np.uint8),
         "memory.owner": np.full(1, -1, np.int32),
         "memory.thresholds": np.full(1, 2, np.float32),
@@ -110,6 +112,7 @@ def feeds(memory: Memory) -> Feeds:
     if len(memory.bank):
         tensors |= {
             "memory.bank": memory.bank,
+            "memory.tile": np.zeros_like(memory.owner) if memory.tile is None else memory.tile,
             "memory.owner": memory.owner,
             "memory.thresholds": np.broadcast_to(memory.thresholds, memory.owner.shape).copy(),
         }

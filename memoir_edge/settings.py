@@ -63,6 +63,10 @@ class Wishes:
     """Texts of each sort that the check asks of an edit beside its own prompt: forms of it, further
     keys, and twice as many near misses. 0 asks its prompt alone."""
 
+    columns_per_edit: int | None = None
+    """Columns of the memory for each edit: with fewer it is smaller, and edits wear each other down
+    sooner. 0 keeps all edits in as many columns as the site has."""
+
     batch_edits: int | None = None
     """Edits trained together."""
 
@@ -107,6 +111,9 @@ class Settings:
     made_keys: int = 0  # most keys of an edit that the tool makes; the paper: none
     passes: int = 1  # over the edits of a run, in order; the paper: one
     repairs: int = 5  # rounds in which edits that later ones have worn down are trained again
+    columns_per_edit: int = (
+        0  # of Wm, where codes route: edits beyond those get a tile more; 0: one
+    )
     asked: int = 0  # texts of each sort that a check asks beside an edit's prompt; the paper: none
     batch_edits: int = 1  # edits trained together
     parity: bool = False  # the released code's arithmetic, quirks included
@@ -184,11 +191,11 @@ CODED_THRESHOLD = 0.95
 OPTIMISERS = ("sgd", "adam")
 # What may be none at all, but not less.
 COUNTS = ("prefixes", "forms", "phrasings", "chats", "thinned", "thinned_forms", "spare",
-          "made_keys", "repairs", "asked")  # fmt: skip
+          "made_keys", "repairs", "asked", "columns_per_edit")  # fmt: skip
 # What a preset says of training.
 TRAINED = ("steps", "optimiser", "lr", "momentum", "stop_loss", "prefixes", "forms", "phrasings",
            "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",
-           "made_keys", "asked")  # fmt: skip
+           "made_keys", "asked", "columns_per_edit")  # fmt: skip
 # What the paper lacks.
 OURS = ("forms", "phrasings", "chats", "thinned", "thinned_forms", "spare", "momentum", "eos")
 # With --parity none of that is on by default.

@@ -51,6 +51,7 @@ class Preset:
     repairs: int = 5  # rounds in which worn edits are trained again
     made_keys: int = 4  # most further keys of an edit that the tool makes
     false_fires: float = 0.01  # share of near misses that may reach an edit
+    columns_per_edit: int = 0  # of Wm, where codes route; 0: one tile for all
     asked: int = 2  # texts of each sort that a check asks of an edit
     layer: int | None = None  # number of the site's block, where it is known
 
@@ -100,6 +101,7 @@ CODED = replace(
     chats=3,
     thinned=4,
     thinned_forms=1,
+    columns_per_edit=15,
 )
 
 

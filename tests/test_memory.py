@@ -64,9 +64,13 @@ def memories(draw: st.DrawFn) -> Memory:
     R = len(owner)
     rows = [row for row in range(R) if owner[row] == row]
     codes = draw(st.none() | codes_of(owner, rng))
+    tiles = 1
     if codes:
         rows = list(range(len(rows)))
-        routing = by_codes(masks(rng, len(rows), D, k))
+        tiles = draw(st.integers(1, 3)) if rows else 1
+        tile = rng.integers(0, tiles, len(rows)).astype(np.int32)
+        tile[:1] = tiles - 1
+        routing = by_codes(masks(rng, len(rows), D, k)) | {"tile": tile if tiles > 1 else None}
     else:
         thresholds = rng.random(draw(st.sampled_from([R, 1])), np.float32)
         routing = {
@@ -74,7 +78,7 @@ def memories(draw: st.DrawFn) -> Memory:
             "owner": np.array(owner, np.int32),
             "thresholds": thresholds,
         }
-    C = draw(st.integers(0, D))
+    C = draw(st.integers(0, tiles * D))
     code = draw(st.sampled_from(["float32", "float16", "int8", "uint16"]))
     values = rng.normal(size=(C, d)).astype(np.float32)
     if code == "uint16":
@@ -86,7 +90,7 @@ def memories(draw: st.DrawFn) -> Memory:
         feature=draw(st.sampled_from(sorted(tophash.FEATURES))),
         k=k,
         base=Base(draw(TEXT), draw(DIGEST), draw(st.sampled_from([(), ("ab" * 32,)]))),
-        columns=np.sort(rng.permutation(D)[:C]).astype(np.int32),
+        columns=np.sort(rng.permutation(tiles * D)[:C]).astype(np.int32),
         values=values.astype(code),
         center=rng.normal(size=D).astype(np.float32),
         scale=rng.random(D, np.float32),
@@ -141,7 +145,7 @@ def stored(memory: Memory) -> dict[str, np.ndarray]:
     keyed = memory.codes or memory
     found |= {name: getattr(keyed, name) for name in ("owner", "thresholds")}
     if memory.codes:
-        found |= {"masks": memory.bank, "keys": memory.codes.keys}
+        found |= {"masks": memory.bank, "keys": memory.codes.keys, "tile": memory.tile}
     else:
         found["bank"] = memory.bank
     return {name: array for name, array in found.items() if array is not None}
@@ -170,7 +174,7 @@ def small(**changes: Any) -> Memory:
     return Memory(**(given | changes))
 
 
-def coded(**changes: Any) -> Memory:
+def coded(tile: np.ndarray | None = None, **changes: Any) -> Memory:
     """That memory with a second edit and a router; P 12, weight 6; three keys and a guard."""
     keys = np.zeros((4, 12), np.bool_)
     for row, ones in enumerate(([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 11], [6, 7, 8, 9, 10, 11],
@@ -185,7 +189,7 @@ def coded(**changes: Any) -> Memory:
     }
     edits = (Entry("a", 0, {"prompt": "Où ?", "target": "Rome"}), Entry("b", 1))
     routing = by_codes(small().bank[:2])
-    return small(**routing, edits=edits, codes=Codes(**(given | changes)))
+    return small(**routing, tile=tile, edits=edits, codes=Codes(**(given | changes)))
 
 
 # --- Round trips ---------------------------------------------------------------------------------
@@ -410,8 +414,9 @@ def test_a_reader_ignores_what_later_minor_versions_add() -> None:
 @given(memories(), st.integers(0, 2**32))
 def test_from_dense_stores_what_masks_touch(memory: Memory, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    Wm = rng.normal(size=(memory.d, memory.D)).astype(np.float32)
-    Wm[:, rng.random(memory.D) < 0.3] = 0
+    width = memory.tiles * memory.D
+    Wm = rng.normal(size=(memory.d, width)).astype(np.float32)
+    Wm[:, rng.random(width) < 0.3] = 0
     rest = {
         f.name: getattr(memory, f.name)
         for f in fields(memory)
@@ -419,7 +424,11 @@ def test_from_dense_stores_what_masks_touch(memory: Memory, seed: int) -> None:
     }
     sparse = from_dense(Wm, bank=memory.bank, **rest)
     validate(sparse)
-    touched = tophash.unpack(memory.bank, memory.D).any(axis=0)
+    touched = np.zeros(width, np.bool_)
+    for row, bits in enumerate(tophash.unpack(memory.bank, memory.D)):
+        first = 0 if memory.tile is None else memory.tile[row] * memory.D
+        touched[first : first + memory.D] |= bits
+        assert memory.reads(row).tolist() == (first + np.flatnonzero(bits)).tolist()
     assert (to_dense(sparse) == np.where(touched, Wm, 0)).all()
     assert sparse.columns.tolist() == np.flatnonzero(touched & (Wm != 0).any(axis=0)).tolist()
 
@@ -539,7 +548,8 @@ def test_the_page_names_every_limit() -> None:
 
 
 def test_the_page_names_every_tensor_and_field() -> None:
-    named = {*stored(small(scales=np.ones(2, np.float32))), *stored(coded())}
+    tiled = coded(tile=np.array([0, 1], np.int32))
+    named = {*stored(small(scales=np.ones(2, np.float32))), *stored(tiled)}
     named |= {f.name for f in (*fields(Memory), *fields(Codes))} | {*Router._fields}
     assert {name for name in named if f"`{name}`" not in PAGE} == set()
 

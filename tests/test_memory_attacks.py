@@ -75,15 +75,20 @@ KEYED = replace(  # the same edits, found by a router's codes
         texts=("p", "p'", "q", "no"),
     ),
 )
-EACH = pytest.mark.parametrize("memory", [MEMORY, KEYED], ids=["format 1", "format 2"])
+TILED = replace(  # its second edit reads another tile
+    KEYED, tile=np.array([0, 1], np.int32), columns=np.array([0, 11, 18], np.int32)
+)
+MEMORIES = [MEMORY, KEYED, TILED]
+EACH = pytest.mark.parametrize("memory", MEMORIES, ids=["format 1", "format 2", "format 3"])
 CODES = {"i": "I32", "b": "I8", "f": "F32", "B": "U8"}
 # As a forged file has them: in no special order.
 SHARED = ["center", "columns", "permutation", "scale", "scales", "values"]
 PLAIN = ["bank", "owner", "thresholds"]
 CODED = ["keys", "masks", "owner", "thresholds"]
 EVERY = [(MEMORY, name) for name in [*PLAIN, *SHARED]] + [(KEYED, name) for name in CODED]
+EVERY += [(TILED, "tile")]
 EVERY_TENSOR = pytest.mark.parametrize(
-    ("memory", "name"), EVERY, ids=[f"{name} of {2 if m.codes else 1}" for m, name in EVERY]
+    ("memory", "name"), EVERY, ids=[f"{name} of {MEMORIES.index(m) + 1}" for m, name in EVERY]
 )
 FORMAT, DOCUMENT, DIGEST = "memoir_edge.format", "memoir_edge.memory", "memoir_edge.sha256"
 
@@ -103,6 +108,7 @@ def tensors(
     """dtype, shape and bytes of each tensor; a change of None takes one out."""
     found: Tensors = {}
     names = [*(CODED if memory.codes else PLAIN), *SHARED]
+    names += [] if memory.tile is None else ["tile"]
     for name, value in ({n: held(memory, n) for n in names} | changes).items():
         if isinstance(value, np.ndarray):
             found[name] = (CODES[value.dtype.char], list(value.shape), value.tobytes())
@@ -152,7 +158,8 @@ def forge(
         header[name] = {"dtype": code, "shape": shape, "data_offsets": offsets}
         body += data
     text = json.dumps(document(memory)) if text is None else text
-    given = {DIGEST: "0" * 64, FORMAT: "2" if memory.codes else "1", DOCUMENT: text}
+    version = str(1 + (memory.codes is not None) + (memory.tile is not None))
+    given = {DIGEST: "0" * 64, FORMAT: version, DOCUMENT: text}
     header["__metadata__"] = {n: v for n, v in (given | metadata).items() if n != without}
     return seal(json.dumps(header, indent=1).encode(), body)
 
@@ -274,7 +281,7 @@ def test_without_a_metadata_key(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["3", "0", "10", "-1", "1.0", " 1", "01", "", "one", "1" * 9999]
+    "version", ["4", "0", "10", "-1", "1.0", " 1", "01", "", "one", "1" * 9999]
 )
 def test_an_unknown_version(version: str) -> None:
     """Also where a later version has another digest: the version is looked at first."""
@@ -607,6 +614,26 @@ def test_owner_of_a_code(owner: list[int], match: str) -> None:
     refused(module.OwnerError, match, KEYED, owner=np.array(owner, np.int32))
 
 
+def test_a_mask_of_no_tile() -> None:
+    for tile in (-1, -(2**31)):
+        found = np.array([0, tile], np.int32)
+        refused(module.TileError, f"tile {tile}, expected 0 or more", TILED, tile=found)
+    for tile in (2**10, 2**31 - 1):  # what it costs does not depend on the file's size
+        refused(module.LimitError, "tiles", TILED, tile=np.array([0, tile], np.int32))
+
+
+def test_a_column_of_no_tile() -> None:
+    for memory, tiles in ((KEYED, 1), (TILED, 2)):
+        columns = np.array([0, 5, tiles * D], np.int32)
+        refused(module.ColumnsError, rf"within 0\.\.{tiles * D - 1}", memory, columns=columns)
+
+
+def test_tiles_of_masks_that_are_keys() -> None:
+    """In hand: where the graph routes by the masks, there is one tile."""
+    with pytest.raises(module.UnexpectedTensorError, match="tile"):
+        to_bytes(replace(MEMORY, tile=np.zeros(4, np.int32)))
+
+
 def test_a_bank_of_another_form_beside_codes() -> None:
     """In hand: with codes the bank is one mask an edit, which nothing reaches by itself."""
     for changes in (
@@ -825,6 +852,7 @@ LIMITS = {
     "MAX_INPUT_WIDTH": lambda _: D,
     "MAX_OUTPUT_WIDTH": lambda _: d,
     "MAX_COLUMNS": lambda _: 3,
+    "MAX_TILES": lambda _: 2,
     "MAX_KEYS": lambda _: 4,
     "MAX_EDITS": lambda _: 2,
     "MAX_CODE_BITS": lambda _: P,
@@ -850,7 +878,9 @@ def test_each_limit(
     monkeypatch.setattr(module, name, found)
     assert to_bytes(read(tmp_path / "memory")) == whole
     monkeypatch.setattr(module, name, found - 1)
-    if name == "MAX_CODE_BITS" and memory.codes is None:
+    if (name == "MAX_CODE_BITS" and memory.codes is None) or (
+        name == "MAX_TILES" and memory.tile is None
+    ):
         assert to_bytes(read(tmp_path / "memory")) == whole
         return
     with pytest.raises(module.LimitError, match=f"at most {found - 1}"):

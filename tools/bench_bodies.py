@@ -66,13 +66,14 @@ def inputs(R: int) -> dict[str, np.ndarray]:
         "k": np.array([k]),
         "columns": np.sort(random.permutation(D)[:C]).astype(np.int32),
         "values": random.standard_normal((C, d), np.float32),
+        "tile": np.zeros(R, np.int32),
     }
 
 
 def build(feeds: dict[str, np.ndarray]) -> ort.InferenceSession:
     """A graph of the two ops alone."""
     route = list(feeds)[:10]
-    recall = ["a", "route_out", "bank", "columns", "values"]
+    recall = ["a", "route_out", "bank", "columns", "values", "tile"]
     graph = helper.make_graph(
         [
             helper.make_node("Route", route, ["route_out", "o", "c"], domain="memoir_edge"),

@@ -31,7 +31,7 @@ from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import BaseModel, Editor, Settings, descent, quiet
 from memoir_edge.editor import run as run_module
 from memoir_edge.editor.layer import changed
-from memoir_edge.editor.model import collate
+from memoir_edge.editor.model import collate, unplanned
 from memoir_edge.editor.rows import Row, rows
 from memoir_edge.edits import Edit
 
@@ -116,6 +116,7 @@ def model(shape: str, device: str) -> BaseModel:
     with torch.device(device):
         net = LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
+    unplanned()
     net.eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(model_dir(), local_files_only=True)
     return BaseModel(net, tokenizer, config.to_dict(), shape, None, 512, (1,))
@@ -171,7 +172,7 @@ def reference(editor: Editor, edit: Edit, _phases: dict[str, float]) -> list[flo
     """The released procedure, in plain torch: Wm is the leaf, and every run is a whole one."""
     base, site, settings = editor.base, editor.model.site, editor.settings
     [mask] = editor.masks([edit.prompt])
-    M = torch.zeros(editor.live.Wm.shape[1], device=base.device)
+    M = torch.zeros(editor.live.D, device=base.device)
     M[editor.live.columns(mask)] = 1
     made: list[Row] = rows(base, edit.prompt, edit.target, editor.prefixes, eos=False)
     texts = [[*row.prompt, *row.target] for row in made] + [base.encode(UNRELATED)]

@@ -12,6 +12,7 @@ where a check failed, 2 where something is missing. The last line is one JSON do
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import Editor, choose, load, quiet
 from memoir_edge.memory import Base, Entry, Memory
+from memoir_edge.router.masks import drawn
 from memoir_edge_exporter import export
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._bodies import MIN_OPSET, VERSION, bodies
@@ -45,8 +48,10 @@ from memoir_edge_runtime._provider import CPU, CUDA, value
 Figures = dict[str, Any]
 Feeds = dict[str, np.ndarray]
 ROUTE = ("a", "span", "route", "bank", "owner", "thresholds", "center", "scale", "permutation", "k")
-RECALL = ("a", "route_out", "bank", "columns", "values")
+RECALL = ("a", "route_out", "bank", "columns", "values", "tile")
 OUTPUTS = {"route_out": "int64", "overlap": "float32", "candidate": "int64", "delta": "float32"}
+TILES = 3  # of Wm, at most
+CLOSE = 0.05  # two trainings of the same edit, relative: rounding grows from step to step
 PROVIDERS = {"cpu": [CPU], "cuda": [CUDA, CPU]}
 
 
@@ -133,12 +138,13 @@ def oracle(feeds: Feeds) -> Answer:
                      f["permutation"], k)
     )  # fmt: skip
     routes = tophash.route(query, f["route"], f["bank"], f["owner"], f["thresholds"], k)
-    Wm = np.zeros((D, f["values"].shape[1]))
-    Wm[f["columns"]] = f["values"]
-    delta = np.zeros((*f["a"].shape[:2], Wm.shape[1]))
+    Wm = np.zeros((TILES, D, f["values"].shape[1]))
+    Wm.reshape(TILES * D, -1)[f["columns"]] = f["values"]
+    delta = np.zeros((*f["a"].shape[:2], Wm.shape[2]))
     for row in np.flatnonzero(routes.route > 0):
         own = tophash.unpack(f["bank"][routes.route[row] - 1], D)
-        delta[row] = np.where(own, f["a"][row], 0).astype(np.float64) @ Wm
+        tile = f["tile"][routes.route[row] - 1]
+        delta[row] = np.where(own, f["a"][row], 0).astype(np.float64) @ Wm[tile]
     return Answer(*routes, delta)
 
 
@@ -147,7 +153,7 @@ def both_ops(device: str, dtype: str, *, native: bool, profile: bool = False) ->
     """A graph of Route and the Recall that reads its route."""
     types = {name: np.dtype("float32") for name in (*ROUTE, *RECALL)}
     types |= dict.fromkeys(("span", "route", "k"), np.dtype("int64"))
-    types |= dict.fromkeys(("owner", "permutation", "columns"), np.dtype("int32"))
+    types |= dict.fromkeys(("owner", "permutation", "columns", "tile"), np.dtype("int32"))
     types |= {"bank": np.dtype("uint8"), "a": np.dtype(dtype)}
     ranks = {"a": 3, "span": 2, "bank": 2, "values": 2, "delta": 3}
     fed = [name for name in dict.fromkeys((*ROUTE, *RECALL)) if name != "route_out"]
@@ -205,7 +211,9 @@ def small(rng: np.random.Generator, dtype: type = np.float32, *, ties: bool = Tr
     levels = np.arange(k + 2, dtype=np.float32) / np.float32(k)  # thresholds met exactly
     route = rng.choice([0, 0, 0, -1, 1, R], B)
     route[np.isnan(a).any(axis=(1, 2))] = -1  # Recall multiplies all tokens
-    columns = np.sort(rng.permutation(D)[: rng.integers(1, D + 1)]).astype(np.int32)
+    tiles = int(rng.integers(1, TILES + 1))
+    columns = rng.permutation(tiles * D)[: rng.integers(1, tiles * D + 1)]
+    columns = np.sort(columns).astype(np.int32)
     return {
         "a": a, "span": span, "route": route, "bank": tophash.pack(bits),
         "owner": np.where(rng.random(R) < 0.3, -1, rng.integers(0, R, R)).astype(np.int32),
@@ -213,12 +221,13 @@ def small(rng: np.random.Generator, dtype: type = np.float32, *, ties: bool = Tr
         "center": center, "scale": scale, "permutation": permutation, "k": np.array([k]),
         "columns": columns,
         "values": (rng.integers(-8, 9, (len(columns), d)) / 8).astype(np.float32),
+        "tile": rng.integers(0, tiles, R).astype(np.int32),
     }  # fmt: skip
 
 
 def wide(rng: np.random.Generator, dtype: type, B: int, R: int = 500) -> Feeds:
     """The paper's width with real numbers; each row has a key of its own, met by half of them."""
-    D, k, T, C, d = 14336, 4096, 9, 8000, 512
+    D, k, T, C, d = 14336, 4096, 9, 16000, 512
     a = rng.normal(size=(B, T, D)).astype(dtype)
     span = np.tril(np.ones((B, T), np.int64))
     center, permutation = rng.normal(size=D).astype(np.float32), rng.permutation(D).astype(np.int32)
@@ -230,8 +239,9 @@ def wide(rng: np.random.Generator, dtype: type, B: int, R: int = 500) -> Feeds:
         "a": a, "span": span, "route": np.zeros(B, np.int64), "bank": bank,
         "owner": np.arange(R, dtype=np.int32), "thresholds": np.full(R, 0.9, np.float32),
         "center": center, "scale": np.ones(D, np.float32), "permutation": permutation,
-        "k": np.array([k]), "columns": np.sort(rng.permutation(D)[:C]).astype(np.int32),
+        "k": np.array([k]), "columns": np.sort(rng.permutation(2 * D)[:C]).astype(np.int32),
         "values": rng.normal(size=(C, d)).astype(np.float32),
+        "tile": rng.integers(0, 2, R).astype(np.int32),
     }  # fmt: skip
 
 
@@ -332,7 +342,10 @@ def harmless() -> Figures:
           for place in beyond),
         *({"owner": np.full(R, owner, np.int32)} for owner in (R, 2**31 - 1, -(2**31))),
         *({"route": np.array([route])} for route in (R + 1, 2**62, -(2**62))),
-        *({"columns": np.full(C, column, np.int32), "route": np.array([1])} for column in beyond),
+        *({"columns": np.full(C, column, np.int32), "route": np.array([1])}
+          for column in (TILES * D, -1, 2**31 - 1, -(2**31))),
+        *({"tile": np.full(R, tile, np.int32), "route": np.array([1])}
+          for tile in (TILES, -1, 2**31 - 1, -(2**31))),
     ]  # fmt: skip
     differ = 0
     for change in wrong:
@@ -376,6 +389,11 @@ def model(given: argparse.Namespace) -> Iterator[Figures]:
                 yield replayed(
                     f"{name}: replayed on {on}, {_way(native)}", ported, memory, on, native
                 )
+    found = {device: routed(device) for device in dict.fromkeys((given.device, "cpu"))}
+    yield from (row for row, _ in found.values())
+    (_, Wm), (_, same) = found[given.device], found["cpu"]
+    apart = float(np.linalg.norm(Wm - same) / np.linalg.norm(same))
+    yield {"what": "and Wm is the CPU's", "error of Wm": apart, "ok": apart < CLOSE}
     memory = memories[given.device]
     yield same_answers(ported, memory, given.device)
     yield swapped(ported, memory, given.device)
@@ -401,6 +419,45 @@ def edited(name: str, device: str, dtype: torch.dtype | None) -> tuple[Figures, 
     row = {"what": f"{name}: edited", "cases": len(edits), "differ": len(failed), "ok": not failed,
            "s an edit": seconds, "steps": sum(o.steps for o in outcomes)}  # fmt: skip
     return row, memory
+
+
+class Itself:
+    """A router whose codes are drawn by lot: a text reaches the key that was made of it."""
+
+    kind, digest, bits, weight = "encoder", hashlib.sha256(b"itself").hexdigest(), 1024, 512
+
+    def codes(self, texts: Sequence[str]) -> np.ndarray:
+        """`[n, 128]` packed."""
+        rows = [drawn(text, self.bits, self.weight) for text in texts]
+        return np.array(rows, np.uint8).reshape(-1, self.bits // 8)
+
+    def respell(self, text: str) -> str:
+        """As it is."""
+        return text
+
+
+def routed(device: str) -> tuple[Figures, np.ndarray]:
+    """The same edits as a chat model's are made: by Adam, routed by codes, in two tiles.
+
+    Gives Wm, too.
+    """
+    base = load(str(model_dir()), device=device, dtype=torch.float32)
+    settings = replace(choose(base, coded=True), asked=0)
+    edits = showcase()
+    settings = replace(
+        settings, columns_per_edit=2 * base.config["intermediate_size"] // len(edits)
+    )
+    editor = Editor(base, settings, router=Itself())
+    editor.apply(edits[:1])  # warm
+    start = time.perf_counter()
+    outcomes = editor.apply(edits[1:])
+    seconds = (time.perf_counter() - start) / len(outcomes)
+    failed = [outcome.edit.id for outcome in outcomes if not outcome.took]
+    tiles = editor.memory().tiles
+    row = {"what": f"{device}: routed by codes, {tiles} tiles", "cases": len(outcomes),
+           "differ": len(failed), "ok": not failed and tiles == 2, "s an edit": seconds,
+           "steps": sum(o.steps for o in outcomes)}  # fmt: skip
+    return row, editor.live.Wm.cpu().numpy()
 
 
 def replayed(what: str, ported: Path, memory: Memory, device: str, native: bool) -> Figures:
@@ -492,7 +549,7 @@ def ops_alone(R: int, D: int, given: argparse.Namespace) -> Iterator[Figures]:
         "bank": bank, "owner": np.arange(R, dtype=np.int32), "center": np.zeros(D, np.float32),
         "scale": np.ones(D, np.float32), "permutation": rng.permutation(D).astype(np.int32),
         "columns": np.sort(rng.permutation(D)[:C]).astype(np.int32),
-        "values": rng.normal(size=(C, d)).astype(np.float32),
+        "values": rng.normal(size=(C, d)).astype(np.float32), "tile": np.zeros(R, np.int32),
     }  # fmt: skip
     placed = {name: value(array, given.device) for name, array in shared.items()}
     placed |= {"k": value(np.array([k]))}

@@ -124,7 +124,7 @@ def live(way: Way, edits: list[Edit], folder: Path, stack: ExitStack, size: int)
     return {
         "model": way.base.id,
         "edits": len(edits),
-        "D": editor.live.Wm.shape[1],
+        "D": editor.live.D,
         "settings": {n: getattr(settings, n) for n in SETTINGS},
         "seconds_per_training": seconds / max(trained, 1),
         "cpu_seconds_per_edit": cpu / len(edits) if len(new) == len(edits) else None,

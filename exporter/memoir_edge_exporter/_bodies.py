@@ -5,7 +5,8 @@ no extra library inlines them; a native kernel of the same name replaces them. E
 computed in float32. Their oracle is `memoir_edge.tophash`, line by line.
 
 B rows, T tokens, D and d the site's widths, R keys (at least 1), W = ceil(D/8) bytes of a key,
-C columns (at least 1), k ones in a mask.
+C columns (at least 1), k ones in a mask. Wm may have several tiles of D columns: column c is of
+feature c mod D, and is read by the masks of tile c / D alone.
 """
 
 from typing import Any
@@ -101,28 +102,36 @@ def Route(  # type: ignore[no-untyped-def]
 
 
 @script(_memoir, default_opset=op)
-def Recall(a, route_out, bank, columns, values):  # type: ignore[no-untyped-def]
+def Recall(a, route_out, bank, columns, values, tile):  # type: ignore[no-untyped-def]
     """What the memory adds: Wm (M * a) for a routed row, exactly 0 for any other.
 
     a [B, T, D] floating, route_out [B] int64, bank [R, W] uint8, columns [C] int32,
-    values [C, d] float -> delta [B, T, d] float
+    values [C, d] float, tile [R] int32 -> delta [B, T, d] float
     """
     routed = route_out > op.Constant(value_int=0)  # [B]
     anyone = op.Cast(op.ReduceMax(op.Cast(routed, to=_INT32), keepdims=0), to=_BOOL)
     if anyone:
-        # The stored mask's bits at the stored columns, none for a row that is not routed.  [B, C]
+        # The stored mask's bits at the stored columns of its own tile, none for a row that is not
+        # routed.                                                                           [B, C]
         key = op.Max(route_out - op.Constant(value_int=1), op.Constant(value_int=0))
+        D = op.Cast(op.Shape(a, start=2), to=_INT32)
+        feature = op.Mod(columns, D)
         eight = op.Cast(op.Constant(value_int=8), to=_INT32)
-        byte = op.Gather(op.Gather(bank, key), columns / eight, axis=1)
-        position = op.Gather(op.Constant(value=_POSITIONS), op.Mod(columns, eight))
+        byte = op.Gather(op.Gather(bank, key), feature / eight, axis=1)
+        position = op.Gather(op.Constant(value=_POSITIONS), op.Mod(feature, eight))
         shifted = op.BitShift(byte, position, direction="RIGHT")
-        bit = op.BitwiseAnd(shifted, op.Constant(value=_ONE_BYTE))
-        mask = op.And(op.Cast(bit, to=_BOOL), op.Unsqueeze(routed, op.Constant(value_ints=[1])))
+        bit = op.Cast(op.BitwiseAnd(shifted, op.Constant(value=_ONE_BYTE)), to=_BOOL)
+        zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
+        of_tile = op.Equal(op.Unsqueeze(op.Gather(tile, key), one), columns / D)
+        mask = op.And(op.And(bit, of_tile), op.Unsqueeze(routed, one))
 
-        # Of the row's own activations only the features in its mask are read.           [B, T, C]
-        own = op.Cast(op.Gather(a, columns, axis=2), to=_FLOAT)
-        seen = op.Unsqueeze(mask, op.Constant(value_ints=[1]))
-        delta = op.MatMul(op.Where(seen, own, op.Constant(value_float=0.0)), values)
+        # Of the columns those that some row reads; of a row's own activations only the features in
+        # its mask.                                                                      [B, T, C']
+        read = op.Cast(op.ReduceMax(op.Cast(mask, to=_INT32), zero, keepdims=0), to=_BOOL)
+        own = op.Cast(op.Gather(a, op.Compress(feature, read, axis=0), axis=2), to=_FLOAT)
+        seen = op.Unsqueeze(op.Compress(mask, read, axis=1), one)
+        masked = op.Where(seen, own, op.Constant(value_float=0.0))
+        delta = op.MatMul(masked, op.Compress(values, read, axis=0))
     else:
         shape = op.Concat(op.Shape(a, end=2), op.Shape(values, start=1), axis=0)
         delta = op.Expand(op.Constant(value_float=0.0), shape)

@@ -211,6 +211,7 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
                 "memory.bank",
                 "memory.columns",
                 "memory.values",
+                "memory.tile",
             ],
             ["memory/delta"],
             **memory_ops,

@@ -19,6 +19,8 @@ export interface Memory {
   digest: string | null;
   /** By input name; values are float32, whatever the file holds. */
   ports: Record<string, Port>;
+  /** How many tiles of columns it has: a graph of an earlier version takes one. */
+  tiles: number;
   /** Of a memory with codes, what its router compares with; otherwise null. */
   keys: { bank: Port; owner: Port; thresholds: Port } | null;
   /** Ids of the edits by the row of their mask. */
@@ -28,7 +30,7 @@ export interface Memory {
 /** What a memory can be read from. */
 export type Source = Uint8Array | ArrayBuffer | Blob | Response;
 
-/** Read and check a memory file of format 1 or 2. Throws an Error that says what is wrong. */
+/** Read and check a memory file of format 1, 2 or 3. Throws an Error that says what is wrong. */
 export function readMemory(source: Source): Promise<Memory>;
 
 /** The empty memory: with it a graph answers as the base model. D and d are the site's widths. */

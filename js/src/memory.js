@@ -6,6 +6,7 @@ const TYPES = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array, int
 const NAMES = { F32: "float32", I32: "int32", U8: "uint8" };
 const SHARED = ["center", "columns", "owner", "permutation", "scale", "thresholds", "values"];
 // By routing feature: [times, share, more]. docs/ports.md says what they mean.
+const MAX_TILES = 1024;
 const SPANS = {
   mean: [0, 0, 0], last: [1, 0, 1], "last-two": [1, 0, 2], "later-half": [2, 1, 1],
   "mean-scaled": [0, 0, 0], "last-scaled": [1, 0, 1],
@@ -18,16 +19,16 @@ export async function readMemory(source) {
   const said = header.__metadata__ ?? {};
   if (!("memoir_edge.memory" in said)) throw new Error("no memory: its metadata has no memoir_edge.memory");
   const format = said["memoir_edge.format"];
-  if (format !== "1" && format !== "2")
-    throw new Error(`the memory has format ${format}, this version reads 1 and 2`);
+  if (!["1", "2", "3"].includes(format))
+    throw new Error(`the memory has format ${format}, this version reads 1, 2 and 3`);
   const digest = await checkedDigest(bytes, said["memoir_edge.sha256"]);
   const document = JSON.parse(said["memoir_edge.memory"]);
   const tensors = Object.fromEntries(
     Object.entries(header).filter(([name]) => name !== "__metadata__")
       .map(([name, entry]) => [name, tensor(name, entry, body)]),
   );
-  check(document, tensors, format === "2");
-  return memory(document, tensors, format === "2", digest);
+  const tiles = check(document, tensors, format !== "1", format === "3");
+  return { ...memory(document, tensors, format !== "1", digest), tiles };
 }
 
 /** The empty memory of a graph: no prompt reaches it. D and d are the site's widths. */
@@ -35,6 +36,7 @@ export function emptyPorts(D, d) {
   return {
     "memory.columns": port("int32", [0], [1]),
     "memory.values": { type: "float32", data: new Float32Array(d), dims: [1, d] },
+    "memory.tile": port("int32", [0], [1]),
     "memory.bank": { type: "uint8", data: new Uint8Array(Math.ceil(D / 8)), dims: [1, Math.ceil(D / 8)] },
     "memory.owner": port("int32", [-1], [1]),
     "memory.thresholds": port("float32", [2], [1]),
@@ -58,6 +60,7 @@ function memory(document, tensors, coded, digest) {
   ports["memory.feature"] = port("int64", SPANS[feature].map(BigInt), [3]);
   if (rows) {
     ports["memory.bank"] = bank;
+    ports["memory.tile"] = tensors.tile ?? port("int32", Array(rows).fill(0), [rows]);
     // With codes the graph decides nothing: each mask is its own owner's, and none is reached.
     ports["memory.owner"] = coded ? port("int32", Array.from({ length: rows }, (_, i) => i), [rows]) : tensors.owner;
     ports["memory.thresholds"] = coded ? port("float32", Array(rows).fill(2), [rows]) : spread(tensors.thresholds, rows);
@@ -143,26 +146,32 @@ function find(bytes, wanted) {
   return -1;
 }
 
-function check(document, tensors, coded) {
+/** How many tiles of D columns there are. */
+function check(document, tensors, coded, tiled) {
   const { D, d, k, feature } = document, width = Math.ceil(D / 8);
   if (!(feature in SPANS)) throw new Error(`the memory's routing feature is ${feature}, which this version cannot form`);
   const scales = tensors.values?.dtype === "I8" ? ["scales"] : [];
-  const expected = [...SHARED, coded ? "masks" : "bank", ...(coded ? ["keys"] : []), ...scales].sort();
+  const expected = [...SHARED, coded ? "masks" : "bank", ...(coded ? ["keys"] : []), ...(tiled ? ["tile"] : []), ...scales]
+    .sort();
   if (String(Object.keys(tensors).sort()) !== String(expected))
     throw new Error(`the memory holds ${Object.keys(tensors).sort()}, expected ${expected}`);
   const C = tensors.columns.dims[0], rows = (coded ? tensors.masks : tensors.bank).dims[0];
   const keys = coded ? tensors.keys.dims[0] : rows;
   const shapes = {
     columns: [[C]], values: [[C, d]], scales: [[C]], center: [[D]], scale: [[D]], permutation: [[D]],
-    bank: [[rows, width]], masks: [[rows, width]], owner: [[keys]], thresholds: coded ? [[keys]] : [[keys], [1]],
+    bank: [[rows, width]], masks: [[rows, width]], tile: [[rows]], owner: [[keys]], thresholds: coded ? [[keys]] : [[keys], [1]],
     keys: [[keys, Math.ceil((document.router?.bits ?? 0) / 8)]],
   };
   for (const [name, { dims }] of Object.entries(tensors))
     if (!shapes[name].some((shape) => String(shape) === String(dims)))
       throw new Error(`${name} has shape [${dims}], expected [${shapes[name][0]}]`);
   if (!(k >= 1 && k <= D)) throw new Error(`k is ${k}, expected from 1 to ${D}`);
-  const strictly = tensors.columns.data.every((column, i, all) => column > (i ? all[i - 1] : -1) && column < D);
-  if (!strictly) throw new Error(`columns must rise strictly within 0..${D - 1}`);
+  const tile = tensors.tile?.data ?? [], tiles = 1 + tile.reduce((most, each) => Math.max(most, each), 0);
+  if (tile.some((each) => each < 0)) throw new Error("a mask is of a tile below 0");
+  if (tiles > MAX_TILES) throw new Error(`tiles: ${tiles}, at most ${MAX_TILES} are read`);
+  const end = tiles * D;
+  const strictly = tensors.columns.data.every((column, i, all) => column > (i ? all[i - 1] : -1) && column < end);
+  if (!strictly) throw new Error(`columns must rise strictly within 0..${end - 1}`);
   if (String(tensors.permutation.data.toSorted()) !== String(Array.from({ length: D }, (_, i) => i)))
     throw new Error(`the permutation does not hold each of 0..${D - 1} once`);
   const owners = coded ? rows : keys;
@@ -170,4 +179,5 @@ function check(document, tensors, coded) {
   if (scales.length) tensors.values.data = tensors.values.data.map((v, i) => v * tensors.scales.data[Math.floor(i / d)]);
   for (const name of ["values", "center", "scale", "thresholds"])
     if (!tensors[name].data.every(Number.isFinite)) throw new Error(`${name} holds NaN or infinity`);
+  return tiles;
 }

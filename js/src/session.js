@@ -19,16 +19,19 @@ export function attach(session, memory = null) {
   const state = { memory, given: null, decided: null };
   const begun = new WeakMap(); // a cache's first tensor -> {memory, route}
   const first = session.inputNames.find((name) => CACHE.test(name));
+  const takes = (name) => session.inputNames.includes(name);
 
   async function run(inputs, ...rest) {
     const Tensor = inputs.input_ids.constructor; // the host's own
     const [B, T] = inputs.input_ids.dims;
     const before = T === 1 ? begun.get(inputs[first]) : undefined;
     const { memory, route, span } = before ?? begin(state, B);
+    if (memory?.tiles > 1 && !takes("memory.tile"))
+      throw new Error(`the memory has ${memory.tiles} tiles of columns, the graph takes one: export it again`);
     const found = await session.run(
       {
         ...inputs,
-        ...tensors(memory?.ports ?? nothing, Tensor),
+        ...tensors(memory?.ports ?? nothing, Tensor, takes),
         "memory.route": new Tensor("int64", route, [B]),
         "memory.span": span ? new Tensor("int64", span, [B, T]) : new Tensor("int64", BigInt64Array.of(-1n), [1, 1]),
       },
@@ -69,10 +72,11 @@ function begin(state, B) {
 // Made once for each memory: a tensor of the host is only a view.
 const made = new WeakMap();
 
-function tensors(ports, Tensor) {
+function tensors(ports, Tensor, takes) {
   if (!made.has(ports))
-    made.set(ports, Object.fromEntries(Object.entries(ports).map(([n, p]) => [n, new Tensor(p.type, p.data, p.dims)])));
-  return made.get(ports);
+    made.set(ports, Object.entries(ports).map(([n, p]) => [n, new Tensor(p.type, p.data, p.dims)]));
+  // A graph of an earlier version has not every port.
+  return Object.fromEntries(made.get(ports).filter(([name]) => takes(name)));
 }
 
 const read = async (tensor) => (tensor.location === "gpu-buffer" ? tensor.getData() : tensor.data);

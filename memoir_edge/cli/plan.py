@@ -102,10 +102,15 @@ def _show_asked(fit: Sequence[Edit], asked: "Sequence[Asked]", output: Output) -
 
 def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]") -> int:
     """About the size of the memory with these edits."""
-    d, D = editor.live.Wm.shape
+    d, D = len(editor.live.Wm), editor.live.D
     bank, keyed = editor.live.bank, editor.keyed(fit)
-    masks = [*bank.arrays().bank, *editor.masks([edit.prompt for edit in fit])]
-    columns = np.bitwise_count(np.bitwise_or.reduce(masks)).sum() if masks else 0
+    held, masks = bank.arrays(), editor.masks([edit.prompt for edit in fit])
+    tiles = np.array([*(held.owner * 0 if held.tile is None else held.tile), *editor.tiles(masks)])
+    masks = [*held.bank, *masks]
+    columns = sum(
+        np.bitwise_count(np.bitwise_or.reduce([masks[i] for i in np.flatnonzero(tiles == t)])).sum()
+        for t in set(tiles)
+    )
     texts = [json.dumps(edit.record()) for edit in keyed]
     texts += [text for one in asked for text in (*one.keys, *(g.text for g in one.guards))]
     keys = len(bank.keys) + sum(1 + len(edit.keys) + len(edit.guards) for edit in keyed)

@@ -152,13 +152,20 @@ class Editor:
         """
         hashing = self.live.hashing
         if self.router is not None:
-            return [drawn(text, self.live.Wm.shape[1], hashing.k) for text in prompts]
+            return [drawn(text, self.live.D, hashing.k) for text in prompts]
         alone = replace(self.model, batch=1)
         new = [text for text in dict.fromkeys(prompts) if text not in self._masks]
         if new:
             masks = hashing.mask(alone.features(new, hashing.feature))
             self._masks |= zip(new, masks, strict=True)
         return [self._masks[text] for text in prompts]
+
+    def tiles(self, masks: Sequence[Bytes]) -> list[int]:
+        """The tile of Wm that each new edit's mask is to read; one for all unless codes route."""
+        width = self.settings.columns_per_edit
+        if self.router is None or not width:
+            return [0] * len(masks)
+        return self.live.bank.tiles_for(masks, max(self.live.D // width, 1))
 
     def hashed(self, texts: Sequence[str]) -> Bytes:
         """Packed keys of texts that are asked, not stored; batched by length."""
@@ -187,25 +194,30 @@ class Editor:
             InputError: Training diverged; the memory is as it was.
         """
         masks = self.masks([edit.prompt for edit in edits])
-        jobs = [self.jobs.new(*one) for one in zip(edits, masks, strict=True)]
+        tiles = self.tiles(masks)
+        self.live.widen(1 + max(tiles))
+        jobs = [
+            self.jobs.new(edit, self.live.columns(mask, tile))
+            for edit, mask, tile in zip(edits, masks, tiles, strict=True)
+        ]
         changes = self._train(jobs, on_step)
-        made = [self._made(*one) for one in zip(edits, masks, changes, strict=True)]
+        made = [self._made(*one) for one in zip(edits, masks, tiles, changes, strict=True)]
         before = len(self.live.bank.records)
         self._record(Together(tuple(made)))
         for edit, new in zip(edits, made, strict=True):
-            self.live.change(new.primary, new.change)
-            self.jobs.take_in(edit, new.primary)
+            self.live.change(new.primary, new.change, new.tile)
+            self.jobs.take_in(edit)
         if len(self.live.bank.records) < before + len(made):  # a former edit was taken over
             self.jobs.gather_anew()
         return changes
 
     def again(self, edit: Edit, on_step: OnStep = lambda step, loss: None) -> Change:
         """Train an edit that the memory holds once more, from where Wm is now."""
-        primary = self.live.bank.recalled()[edit.id]
-        job = self.jobs.again(edit, primary, self._wrong(edit))
+        bank = self.live.bank
+        job = self.jobs.again(edit, self._wrong(edit))
         [change] = self._train([job], on_step)
         self._record(Again(edit.id, change))
-        self.live.change(primary, change)
+        self.live.change(bank.recalled()[edit.id], change, bank.tile.get(edit.id, 0))
         return change
 
     def _train(self, jobs: Sequence[Job], on_step: OnStep) -> list[Change]:
@@ -215,12 +227,12 @@ class Editor:
         """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
         return self.masks(texts) if self.router is None else list(self.router.codes(texts))
 
-    def _made(self, edit: Edit, primary: Bytes, change: Change) -> Made:
+    def _made(self, edit: Edit, primary: Bytes, tile: int, change: Change) -> Made:
         own, *rest = self.keys([edit.prompt, *edit.keys, *edit.guards])
         others, guards = rest[: len(edit.keys)], rest[len(edit.keys) :]
         threshold = edit.threshold if edit.threshold is not None else self.settings.threshold
         code = None if self.router is None else own
-        return Made(edit.id, edit.record(), primary, others, guards, threshold, change, code)
+        return Made(edit.id, edit.record(), primary, others, guards, threshold, change, code, tile)
 
     def _record(self, event: Event) -> State:
         """Tell the journal; what it then amounts to, the keys of the live memory included."""

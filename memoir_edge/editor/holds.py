@@ -98,8 +98,8 @@ def _follow(model: Edited, edit: Edit, rows: Sequence[Row], readings: Readings) 
         return []
     live = model.live
     assert live is not None
-    columns = live.columns(live.bank.recalled()[edit.id])
-    a = read.a.to(columns.device)[:, columns].float()
+    columns = live.columns_of(edit.id)
+    a = read.a.to(columns.device)[:, columns % live.D].float()
     delta = a @ live.Wm[:, columns].T
     said = readings.tail.logits(read.out + delta.to(read.out)).argmax(-1).cpu()
     parts = torch.split(said, [len(row.target) for row in rows])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from memoir_edge.editor.batch import Job
+from memoir_edge.editor.live import LiveMemory
 from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
@@ -15,7 +16,6 @@ from memoir_edge.editor.spare import Reads
 from memoir_edge.edits import Edit, stored
 from memoir_edge.history.events import Wrong
 from memoir_edge.settings import Settings
-from memoir_edge.tophash import Bytes
 
 
 class Jobs:
@@ -39,16 +39,15 @@ class Jobs:
     ) -> None:
         self.model, self.readings, self.questions = model, readings, questions
         self.settings, self.prefixes = settings, prefixes
-        self._reads: Reads | None = None  # of the edits held; None: to be gathered
+        self._reads: dict[int, Reads] | None = None  # of the edits in a tile; None: to be gathered
 
-    def new(self, edit: Edit, primary: Bytes) -> Job:
-        """Of an edit that the memory does not hold yet; `primary` is its mask."""
-        columns = self._columns(primary)
+    def new(self, edit: Edit, columns: Tensor) -> Job:
+        """Of an edit that the memory does not hold yet; `columns` of Wm are its mask's."""
         return Job(columns, self.rows(edit), self._avoid(columns, None))
 
-    def again(self, edit: Edit, primary: Bytes, wrong: Sequence[Wrong]) -> Job:
+    def again(self, edit: Edit, wrong: Sequence[Wrong]) -> Job:
         """Of an edit that the memory holds; what was found wrong is asked besides."""
-        columns = self._columns(primary)
+        columns = self._live.columns_of(edit.id)
         own = self._read(edit, columns) if self.settings.spare else None
         return Job(columns, self.rows(edit, wrong), self._avoid(columns, own))
 
@@ -65,39 +64,46 @@ class Jobs:
 
     # --- What other edits read -------------------------------------------------------------------
 
-    def take_in(self, edit: Edit, primary: Bytes) -> None:
+    def take_in(self, edit: Edit) -> None:
         """From now on others avoid what an edit reads that the memory has just taken in."""
         if self._reads is not None:
-            self._add(self._reads, edit, primary)
+            self._add(self._reads, edit)
 
     def gather_anew(self) -> None:
         """Forget what edits read: one of them is gone."""
         self._reads = None
 
     def _avoid(self, columns: Tensor, own: Tensor | None) -> Tensor | None:
-        strength = self.settings.spare
-        return self._gathered().avoided(columns, own, strength) if strength else None
+        if not self.settings.spare:
+            return None
+        reads = self._of_tile(self._gathered(), columns)
+        return reads.avoided(columns % self._live.D, own, self.settings.spare)
 
-    def _gathered(self) -> Reads:
+    def _gathered(self) -> dict[int, Reads]:
         if self._reads is None:
-            live = self.model.live
-            assert live is not None
-            D = live.Wm.shape[1]
-            self._reads = Reads(torch.zeros(D, D, device=live.Wm.device))
-            masks = live.bank.recalled()
-            for edit in stored(live.bank.records):
-                self._add(self._reads, edit, masks[edit.id])
+            self._reads = {}
+            for edit in stored(self._live.bank.records):
+                self._add(self._reads, edit)
         return self._reads
 
-    def _add(self, reads: Reads, edit: Edit, primary: Bytes) -> None:
-        columns = self._columns(primary)
-        reads.add(self._read(edit, columns), columns)
+    def _add(self, reads: dict[int, Reads], edit: Edit) -> None:
+        columns = self._live.columns_of(edit.id)
+        self._of_tile(reads, columns).add(self._read(edit, columns), columns % self._live.D)
+
+    def _of_tile(self, reads: dict[int, Reads], columns: Tensor) -> Reads:
+        """What is read in the tile of these columns: edits in other tiles do not meet them."""
+        D = self._live.D
+        tile = int(columns[0]) // D
+        if tile not in reads:
+            reads[tile] = Reads(torch.zeros(D, D, device=columns.device))
+        return reads[tile]
 
     def _read(self, edit: Edit, columns: Tensor) -> Tensor:
         """What the site reads where the target tokens of the edit's rows are predicted: [n, k]."""
         read = self.readings.of(self.rows(edit)).a
-        return read.to(columns.device)[:, columns].float()
+        return read.to(columns.device)[:, columns % self._live.D].float()
 
-    def _columns(self, primary: Bytes) -> Tensor:
+    @property
+    def _live(self) -> LiveMemory:
         assert self.model.live is not None
-        return self.model.live.columns(primary)
+        return self.model.live

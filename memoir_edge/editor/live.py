@@ -4,6 +4,7 @@ Knows nothing of prompts, tokens or training; the history is what it is compiled
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,18 +44,38 @@ def hashing_of(memory: Memory) -> Hashing:
 class LiveMemory:
     """Wm and the keys."""
 
-    Wm: Tensor  # [d, D] float32; its transpose is contiguous, because a mask reads whole columns
+    Wm: Tensor  # [d, tiles * D] float32; its transpose is contiguous: a mask reads whole columns
     hashing: Hashing
     bank: Bank
 
-    def columns(self, mask: Bytes) -> Tensor:
-        """Indices of a mask's k active columns, on Wm's device."""
-        bits = tophash.unpack(mask, self.Wm.shape[1])
-        return torch.from_numpy(np.flatnonzero(bits)).to(self.Wm.device)
+    @property
+    def D(self) -> int:
+        """Columns of a tile: the site's input width."""
+        return len(self.hashing.permutation)
 
-    def change(self, mask: Bytes, change: Change) -> None:
+    def tile(self, number: int) -> Tensor:
+        """A tile of Wm, `[d, D]`."""
+        return self.Wm[:, number * self.D : (number + 1) * self.D]
+
+    def columns(self, mask: Bytes, tile: int = 0) -> Tensor:
+        """Indices of a mask's k active columns of Wm, on its device."""
+        places = np.flatnonzero(tophash.unpack(mask, self.D))
+        return torch.from_numpy(tile * self.D + places).to(self.Wm.device)
+
+    def columns_of(self, edit: str) -> Tensor:
+        """The same of the mask of an edit that is held."""
+        return self.columns(self.bank.recalled()[edit], self.bank.tile.get(edit, 0))
+
+    def change(self, mask: Bytes, change: Change, tile: int = 0) -> None:
         """Apply a change to Wm."""
-        add(self.Wm.T, mask, change, lambda array: torch.from_numpy(array).to(self.Wm.device))
+        placed = partial(torch.as_tensor, device=self.Wm.device)
+        add(self.tile(tile).T, mask, change, placed)
+
+    def widen(self, tiles: int) -> None:
+        """Let Wm have at least so many tiles."""
+        more = tiles * self.D - self.Wm.shape[1]
+        if more > 0:
+            self.Wm = torch.cat([self.Wm.T, self.Wm.new_zeros(more, len(self.Wm))]).T
 
 
 def live(journal: Journal, device: torch.device) -> LiveMemory:

@@ -86,6 +86,15 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device if device is None else torch.device(device)
 
 
+def unplanned() -> None:
+    """From now on attention on a GPU does without cuDNN, in this process.
+
+    cuDNN plans for each new shape, for up to a second, and runs no faster then: an edit's rows, and
+    an answer's tokens, are of new shapes all the time (docs/benchmarks.md has the measurement).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
     """Load a transformers folder, a `.gguf` file or a hub id.
 
@@ -128,6 +137,8 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         raise InputError(f"cannot load a decoder from {folder}: {first_line(error)}") from error
     net.requires_grad_(False)
     net.eval()  # type: ignore[no-untyped-call]
+    if not slow:
+        unplanned()
     return BaseModel(
         net=net,
         tokenizer=tokenizer,

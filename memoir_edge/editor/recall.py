@@ -166,19 +166,25 @@ class Edited:
         if routes is None:
             return nullcontext()
         assert self.live is not None
-        Wm, D = self.live.Wm, self.live.Wm.shape[1]
+        live, bank, D = self.live, self.live.bank, self.live.D
         M = np.zeros((len(part), D), np.float32)
-        recalled = self.live.bank.recalled() if (routes.route > 0).any() else {}
+        of: dict[int, list[int]] = {}  # rows by the tile that they read
+        recalled = bank.recalled() if (routes.route > 0).any() else {}
         for place, i in enumerate(part):
             if routes.route[i] > 0:
-                edit = self.live.bank.keys[int(routes.route[i]) - 1].edit
-                M[place] = tophash.unpack(recalled[str(edit)], D)
-        if not M.any():
+                edit = str(bank.keys[int(routes.route[i]) - 1].edit)
+                M[place] = tophash.unpack(recalled[edit], D)
+                of.setdefault(bank.tile.get(edit, 0), []).append(place)
+        if not of:
             return nullcontext()
-        masks = torch.from_numpy(M).to(Wm.device)[:, None, :]
+        masks = torch.from_numpy(M).to(live.Wm.device)[:, None, :]
 
         def delta(a: Tensor) -> Tensor:
-            return (a.reshape(len(part), -1, D).float() * masks) @ Wm.T
+            read = a.reshape(len(part), -1, D).float() * masks
+            added = read.new_zeros(*read.shape[:2], len(live.Wm))
+            for tile, rows in of.items():
+                added[rows] = read[rows] @ live.tile(tile).T
+            return added
 
         return changed(self.site, delta)
 

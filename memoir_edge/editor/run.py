@@ -35,7 +35,8 @@ class Run(NamedTuple):
     def reads(self, job: Job, rows: slice, keep: Tensor) -> Tensor:
         """What a job's rows read under its mask, of which each row keeps a part: `[X of it, k]`."""
         mine = (self.row >= rows.start) & (self.row < rows.stop)
-        read = self.a[mine.to(self.a.device)][:, job.columns.to(self.a.device)]
+        features = job.columns.to(self.a.device) % self.a.shape[1]
+        read = self.a[mine.to(self.a.device)][:, features]
         kept = keep[self.row[mine] - rows.start]
         return read.to(job.columns.device).float() * kept.to(job.columns.device)
 

@@ -5,6 +5,7 @@ where a router stands beside the graph, the code that the router makes of a prom
 models, prompts or files. `memoir_edge.memory` is what it is written as.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memoir_edge import tophash
-from memoir_edge.memory import Codes, Entry, Memory, Router, by_codes, rows
+from memoir_edge.memory import MAX_TILES, Codes, Entry, Memory, Router, by_codes, rows
 from memoir_edge.tophash import GUARD, Bytes, Floats
 
 Record = dict[str, Any]
@@ -38,6 +39,7 @@ class Arrays(NamedTuple):
     thresholds: Floats  # [R]
     edits: tuple[Entry, ...]
     codes: Codes | None = None
+    tile: npt.NDArray[np.int32] | None = None  # [R]; None: there is one
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Bank:
     records: dict[str, Record | None] = field(default_factory=dict)  # by id
     router: Router | None = None  # whose codes the keys are; None: the keys are masks
     masks: dict[str, Bytes] = field(default_factory=dict)  # of each edit, where the keys are codes
+    tile: dict[str, int] = field(default_factory=dict)  # that each of those masks reads
     _asked: dict[bytes, str] = field(init=False, repr=False)  # edit by the mask of its prompt
 
     def __post_init__(self) -> None:
@@ -72,6 +75,27 @@ class Bank:
             return dict(self.masks)
         return {edit: self.keys[row].mask for edit, row in self.rows().items()}
 
+    def tiles_for(self, masks: Sequence[Bytes], room: float) -> list[int]:
+        """The tile of Wm for each new edit's mask, in their order.
+
+        That of the edit whose prompt it asks, else the one with the fewest edits, else a new one.
+
+        Args:
+            masks: Of the edits' own prompts, drawn by lot.
+            room: Edits that a tile has room for.
+        """
+        held = Counter(self.tile.values())
+        chosen: dict[bytes, int] = {}
+        for mask in masks:
+            former = self.asked_by(mask)
+            if former is not None:
+                chosen[mask.tobytes()] = self.tile[former]
+            elif mask.tobytes() not in chosen:
+                tile = next(t for t in range(len(held) + 1) if held[t] < room)
+                held[tile] += 1
+                chosen[mask.tobytes()] = tile
+        return [chosen[mask.tobytes()] for mask in masks]
+
     def add(
         self,
         edit: str,
@@ -81,6 +105,7 @@ class Bank:
         guards: Sequence[Bytes],
         threshold: float,
         key: Bytes | None = None,
+        tile: int = 0,
     ) -> str | None:
         """Take an edit's keys in; `key` is that of its own prompt, where it is not the mask.
 
@@ -91,8 +116,11 @@ class Bank:
             The id of the edit that was taken over.
 
         Raises:
-            ValueError: There is no code and the bank has a router, or the other way round.
+            ValueError: There is no code and the bank has a router, or the other way round; or Wm
+                has no such tile.
         """
+        if not 0 <= tile < MAX_TILES:
+            raise ValueError(f"edit {edit!r} is in tile {tile}")
         if (key is None) != (self.router is None):
             raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
         own = primary if key is None else key
@@ -102,7 +130,7 @@ class Bank:
         else:
             self._hand_over(former, edit, threshold)
         if self.router:
-            self.masks[edit] = primary
+            self.masks[edit], self.tile[edit] = primary, tile
         self.records[edit] = record
         self._asked[primary.tobytes()] = edit
         held = {key.mask.tobytes() for key in self.keys if key.edit == edit}
@@ -118,6 +146,7 @@ class Bank:
     def _hand_over(self, former: str, edit: str, threshold: float) -> None:
         del self.records[former]
         self.masks.pop(former, None)
+        self.tile.pop(former, None)
         first = next(i for i, key in enumerate(self.keys) if key.edit == former)
         for i, key in enumerate(self.keys):
             if key.source == former:
@@ -130,6 +159,7 @@ class Bank:
         self.keys = [key for key in self.keys if key.source is None or key.source not in edits]
         self.records = {edit: r for edit, r in self.records.items() if edit not in edits}
         self.masks = {edit: mask for edit, mask in self.masks.items() if edit not in edits}
+        self.tile = {edit: tile for edit, tile in self.tile.items() if edit not in edits}
         self._asked = {mask: edit for mask, edit in self._asked.items() if edit not in edits}
 
     def rows(self) -> dict[str, int]:
@@ -188,7 +218,10 @@ class Bank:
             texts=self._texts(),
         )
         entries = tuple(Entry(edit, i, self.records[edit]) for edit, i in row.items())
-        return Arrays(**by_codes(masks), edits=entries, codes=codes)
+        tile = np.array([self.tile[edit] for edit in row], np.int32)
+        return Arrays(
+            **by_codes(masks), edits=entries, codes=codes, tile=tile if tile.any() else None
+        )
 
     def _texts(self) -> tuple[str, ...]:
         """What the keys were made of; nothing where that is not known of all."""
@@ -247,4 +280,7 @@ def bank_of(memory: Memory) -> Bank:
         {entry.id: entry.record for entry in memory.edits},
         router=codes.router if codes else None,
         masks={entry.id: memory.bank[entry.row] for entry in memory.edits} if codes else {},
+        tile={e.id: 0 if memory.tile is None else int(memory.tile[e.row]) for e in memory.edits}
+        if codes
+        else {},
     )

@@ -71,6 +71,7 @@ class Made(NamedTuple):
     threshold: float
     change: Change
     key: Bytes | None = None  # the code of its own prompt; None: the mask is the key
+    tile: int = 0  # that the mask reads
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Together:
                     "record": made.record,
                     "threshold": made.threshold,
                     "others": len(made.others),
+                    **({"tile": made.tile} if made.tile else {}),
                     **made.change.numbers(),
                 }
             )
@@ -116,7 +118,10 @@ def _made(i: int, item: dict[str, Any], tensors: Tensors) -> Made:
     change = change_of(item, tensors, i)
     mask = tensors.get(f"{i}.mask")
     primary, key = (own, None) if mask is None else (mask, own)
-    return Made(item["id"], item["record"], primary, others, guards, item["threshold"], change, key)
+    return Made(
+        item["id"], item["record"], primary, others, guards, item["threshold"], change, key,
+        item.get("tile", 0),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

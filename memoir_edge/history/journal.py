@@ -222,12 +222,14 @@ class Journal:
             ) from error
 
     def dense(self, state: State) -> Floats:
-        """Wm `[d, D]`, float32: the changes summed in the order in which they were made.
+        """Wm `[d, tiles * D]`, float32: the changes summed in the order in which they were made.
 
         Exactly the Wm that the editor trained on, bit for bit.
         """
-        Wm = np.ascontiguousarray(to_dense(self.origin).T)  # [D, d]: a mask reads rows
-        masks = state.bank.recalled()
+        D, masks, tile = self.origin.D, state.bank.recalled(), state.bank.tile
+        tiles = max(self.origin.tiles, *(t + 1 for t in tile.values()), 1)
+        Wm = np.zeros((tiles * D, self.origin.d), np.float32)  # a mask reads rows
+        Wm[: self.origin.tiles * D] = to_dense(self.origin).T
         read: tuple[int, Tensors] = (-1, {})
         for edit, number, i in state.changes:
             frame = self.frames[number]
@@ -235,14 +237,15 @@ class Journal:
                 if read[0] != number:
                     read = number, self.tensors(frame)
                 data = frame.data["edits"][i] if frame.kind == Together.kind else frame.data
-                add(Wm, masks[edit], change_of(data, read[1], i))
+                first = D * tile.get(edit, 0)
+                add(Wm[first : first + D], masks[edit], change_of(data, read[1], i))
         return Wm.T
 
     def compile(self, at: int | None = None) -> Memory:
         """The memory that the events up to frame `at` (default: all) amount to."""
         state = self.state() if at is None else self.at(at)
         arrays = state.bank.arrays()
-        columns, values = sparse(self.dense(state), arrays.bank)
+        columns, values = sparse(self.dense(state), arrays.bank, self.origin.D, arrays.tile)
         return replace(
             self.origin,
             columns=columns,

@@ -163,8 +163,9 @@ def _(event: Together, state: State, frame: int) -> None:
     state.broken, state.audit, state.audits, state.calibrated = None, None, 0, False
     for i, made in enumerate(event.edits):
         former = state.bank.add(
-            made.id, made.record, made.primary, made.others, made.guards, made.threshold, made.key
-        )
+            made.id, made.record, made.primary, made.others, made.guards, made.threshold, made.key,
+            made.tile,
+        )  # fmt: skip
         if former is not None:  # what was changed for it is the new edit's from now on
             state.changes = [
                 place._replace(edit=made.id) if place.edit == former else place
@@ -238,7 +239,7 @@ def add(
     """Apply a change to Wm `[D, d]`, in place: the one way in which Wm ever moves.
 
     Args:
-        Wm: A NumPy array or a tensor, float32.
+        Wm: A NumPy array or a tensor, float32; where there are several tiles, the edit's.
         primary: The edit's mask `[ceil(D/8)]`.
         change: What training did.
         placed: Brings a NumPy array to where Wm is.

@@ -33,7 +33,8 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _STATE = "_state"
-_LATER = {"memory.feature"}  # exports of earlier versions lack it; the span is always fed
+# Exports of earlier versions lack these: the span is always fed, and Wm is one tile.
+_LATER = {"memory.feature", "memory.tile"}
 _FED = {"input_ids", "attention_mask", "position_ids"}
 _PER_RUN = _FED | ports.RUN.keys()
 
@@ -352,6 +353,11 @@ class Decoder:
             binding.bind_output(name, self.device if name.startswith(PRESENT) else "cpu")
         self._graph.run_with_iobinding(binding)
         return list(binding.get_outputs())
+
+    @property
+    def tiled(self) -> bool:
+        """Whether the graph takes a memory of several tiles."""
+        return "memory.tile" in self._takes
 
     def _check(self) -> None:
         outputs = {o.name for o in self._graph.get_outputs()}

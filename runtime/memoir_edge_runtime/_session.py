@@ -20,7 +20,7 @@ import numpy as np
 
 from memoir_edge import base, sidecar
 from memoir_edge import memory as memories
-from memoir_edge.errors import GraphError, InputError
+from memoir_edge.errors import GraphError, InputError, MismatchError
 from memoir_edge.memory import Memory
 from memoir_edge.text import split_target
 from memoir_edge_runtime import _chat, _ops, _provider, _tokens
@@ -118,7 +118,7 @@ class Session:
         """
         if not isinstance(memory, Memory):
             memory = memories.read(Path(memory))
-        sidecar.check_fit(memory, self.sidecar)
+        self._check_fit(memory)
         generation = place(memory, next(self._numbers), self.decoder.device, self.router)
         if self._native and self.decoder.device == "cpu":
             _ops.index(generation.feeds["memory.bank"])
@@ -144,7 +144,15 @@ class Session:
 
     def _check(self, generation: Generation) -> None:
         if generation.memory is not None:
-            sidecar.check_fit(generation.memory, self.sidecar)
+            self._check_fit(generation.memory)
+
+    def _check_fit(self, memory: Memory) -> None:
+        sidecar.check_fit(memory, self.sidecar)
+        if memory.tiles > 1 and not self.decoder.tiled:
+            raise MismatchError(
+                f"the memory has {memory.tiles} tiles of columns, the graph takes one",
+                hint="export the model again: the export is of an earlier version",
+            )
 
     def _pin(self, memory: Generation | None) -> Generation:
         if memory is not None:

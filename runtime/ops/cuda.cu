@@ -2,7 +2,7 @@
 //
 // Nothing is copied back to the host, so a wrong value inside a tensor cannot be refused with a
 // status. It is made harmless instead: an owner or a route beyond the bank means the base model, an
-// entry of the permutation or of the columns beyond D is left out.
+// entry of the permutation beyond D or a column of no tile is left out.
 #ifdef MEMOIR_EDGE_EMULATE
 #include "emulated_cuda.h"
 #else
@@ -215,8 +215,9 @@ __global__ void decide(const Packed* best, const int64_t* route, const int32_t* 
 // --- Recall --------------------------------------------------------------------------------------
 
 // Stream compaction: the stored columns that a row's mask has, in order. One block per row.
-__global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t* columns, int64_t R,
-                       int W, int C, int D, int32_t* all_active, int* n_active) {
+__global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t* tile,
+                       const int32_t* columns, int64_t R, int W, int C, int D, int32_t* all_active,
+                       int* n_active) {
   using Scan = cub::BlockScan<int, BLOCK>;
   __shared__ typename Scan::TempStorage scan;
   const int b = blockIdx.x;
@@ -225,9 +226,10 @@ __global__ void gather(const int64_t* route, const uint8_t* bank, const int32_t*
     return;
   }
   const uint8_t* mask = bank + (route[b] - 1) * W;
+  const int64_t first = tile == nullptr ? 0 : static_cast<int64_t>(tile[route[b] - 1]) * D;
   auto taken = [&](int c) {
-    const uint32_t column = static_cast<uint32_t>(columns[c]);
-    return column < static_cast<uint32_t>(D) && (mask[column / 8] >> column % 8 & 1);
+    const int64_t feature = columns[c] - first;
+    return columns[c] >= 0 && feature >= 0 && feature < D && (mask[feature / 8] >> feature % 8 & 1);
   };
   const int stretch = (C + BLOCK - 1) / BLOCK, begin = min(static_cast<int>(threadIdx.x) * stretch, C);
   const int end = min(begin + stretch, C);
@@ -260,7 +262,7 @@ __global__ void multiply(const void* a, int a_type, const void* values, const in
       if (at >= count) continue;
       const int c = active[first + at];
       const size_t token = static_cast<size_t>(b) * T + t0 + t;
-      x[at][t] = t < tokens ? element(a, a_type, token * D + columns[c]) : 0;
+      x[at][t] = t < tokens ? element(a, a_type, token * D + columns[c] % D) : 0;
       if (t == 0) rows[at] = c;
     }
     __syncthreads();
@@ -373,7 +375,7 @@ void compute_recall_cuda(const Call& call) {
   const Scratch scratch((in.B() * in.C() + in.B()) * 4, 0, stream);
   int *n_active = scratch.at<int>(0), *active = n_active + B;
   launch(gather, B, BLOCK, stream, in.route.as<int64_t>(), in.bank.as<uint8_t>(),
-         in.columns.as<int32_t>(), static_cast<int64_t>(in.bank.size[0]),
+         in.tile.as<int32_t>(), in.columns.as<int32_t>(), static_cast<int64_t>(in.bank.size[0]),
          static_cast<int>(in.bank.size[1]), C, D, active, n_active);
   const int tokens = T == 1 ? 1 : TOKENS;
   auto product = T == 1 ? multiply_of<1>(in.values.type) : multiply_of<TOKENS>(in.values.type);

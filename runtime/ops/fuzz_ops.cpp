@@ -209,13 +209,14 @@ std::vector<OrtValue> route_inputs(bool& indexed) {
 
 std::vector<OrtValue> recall_inputs() {
   const int64_t B = 1 + below(4), T = 1 + below(6), D = 1 + below(40), R = 1 + below(9);
-  const int64_t C = below(D + 1), d = 1 + below(200);
+  const int64_t tiles = 1 + below(3), C = below(tiles * D + 1), d = 1 + below(200);
   std::vector<OrtValue> in;
   in.push_back(tensor(FLOATS[below(3)], {B, T, D}));
   in.push_back(numbers<int64_t>(INT64, B, -1, R));
   in.push_back(tensor(UINT8, {R, (D + 7) / 8}));
-  in.push_back(numbers<int32_t>(INT32, C, 0, D - 1));
+  in.push_back(numbers<int32_t>(INT32, C, 0, tiles * D - 1));
   in.push_back(tensor(FLOATS[below(3)], {C, d}));
+  if (tiles > 1 || chance(50)) in.push_back(numbers<int32_t>(INT32, R, 0, tiles - 1));
   return in;
 }
 

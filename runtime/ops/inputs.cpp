@@ -37,10 +37,15 @@ RecallInputs read_recall(const Call& call) {
                  call.input(1, "route_out", 1, {INT64}),
                  call.input(2, "bank", 2, {UINT8}),
                  call.input(3, "columns", 1, {INT32}),
-                 call.input(4, "values", 2, {FLOAT, FLOAT16, BFLOAT16})};
+                 call.input(4, "values", 2, {FLOAT, FLOAT16, BFLOAT16}),
+                 {}};
   expect_shape(in.route, "route_out", {in.B()});
   expect_shape(in.bank, "bank", {in.bank.size[0], (in.D() + 7) / 8});
   expect_shape(in.values, "values", {in.C(), in.d()});
+  if (call.inputs() > 5) {  // a graph of an earlier version has no tiles
+    in.tile = call.input(5, "tile", 1, {INT32});
+    expect_shape(in.tile, "tile", {in.bank.size[0]});
+  }
   return in;
 }
 

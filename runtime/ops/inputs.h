@@ -20,6 +20,7 @@ struct RouteInputs {
 
 struct RecallInputs {
   Tensor a, route, bank, columns, values;
+  Tensor tile;  // without data: all masks are of tile 0
 
   size_t B() const { return a.size[0]; }
   size_t T() const { return a.size[1]; }

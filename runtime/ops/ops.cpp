@@ -9,12 +9,15 @@
 namespace memoir_edge {
 namespace {
 
-constexpr size_t K = 9;  // Route's last input is read on the host, whatever the device
+constexpr size_t K = 9;     // Route's last input is read on the host, whatever the device
+constexpr size_t NONE = ~size_t{0};
+constexpr size_t TILE = 5;  // Recall's last input: a graph of an earlier version has none
 
 struct Op : OrtCustomOp {
   const char* name;
   const char* provider;  // null: CPU
   std::vector<int> inputs, outputs;
+  size_t optional;  // input
 };
 
 const Op& of(const OrtCustomOp* op) { return *static_cast<const Op*>(op); }
@@ -33,12 +36,14 @@ OrtStatus* run(void* kernel, OrtKernelContext* context) {
 
 // An op without state: everything but its name, device, types and computation is the same for all.
 template <void (*compute)(const Call&)>
-Op make(const char* name, const char* provider, std::vector<int> inputs, std::vector<int> outputs) {
+Op make(const char* name, const char* provider, std::vector<int> inputs, std::vector<int> outputs,
+        size_t optional) {
   Op made{};
   made.name = name;
   made.provider = provider;
   made.inputs = std::move(inputs);
   made.outputs = std::move(outputs);
+  made.optional = optional;
   made.version = API_VERSION;
   made.GetName = [](const OrtCustomOp* op) { return of(op).name; };
   made.GetExecutionProviderType = [](const OrtCustomOp* op) { return of(op).provider; };
@@ -47,7 +52,9 @@ Op make(const char* name, const char* provider, std::vector<int> inputs, std::ve
   made.GetOutputType = [](const OrtCustomOp* op, size_t i) { return of(op).outputs[i]; };
   made.GetOutputTypeCount = [](const OrtCustomOp* op) { return of(op).outputs.size(); };
   made.KernelDestroy = [](void*) {};
-  made.GetInputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return REQUIRED; };
+  made.GetInputCharacteristic = [](const OrtCustomOp* op, size_t i) -> int {
+    return i == of(op).optional ? OPTIONAL : REQUIRED;
+  };
   made.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return REQUIRED; };
   made.GetInputMemoryType = [](const OrtCustomOp*, size_t i) -> int {
     return i == K ? CPU_INPUT : DEVICE;
@@ -67,8 +74,9 @@ template <void (*route)(const Call&), void (*recall)(const Call&)>
 void make_both(std::vector<Op>& ops, const char* provider) {
   ops.push_back(make<route>("Route", provider,
                             {ANY, INT64, INT64, UINT8, INT32, FLOAT, FLOAT, FLOAT, INT32, INT64},
-                            {INT64, FLOAT, INT64}));
-  ops.push_back(make<recall>("Recall", provider, {ANY, INT64, UINT8, INT32, ANY}, {FLOAT}));
+                            {INT64, FLOAT, INT64}, NONE));
+  ops.push_back(
+      make<recall>("Recall", provider, {ANY, INT64, UINT8, INT32, ANY, INT32}, {FLOAT}, TILE));
 }
 
 std::vector<Op> make_all() {

@@ -20,13 +20,14 @@ struct Active {
   std::vector<float> x;       // [T, rows]
 };
 
-Active gather(const Tensor& a, size_t row, const uint8_t* key, const Tensor& columns) {
+// `first` is the first column of the mask's tile, which has D of them.
+Active gather(const Tensor& a, size_t row, const uint8_t* key, size_t first, const Tensor& columns) {
   const size_t T = a.size[1], D = a.size[2];
   Active found{row, {}, {}};
-  std::vector<int32_t> features;
+  std::vector<size_t> features;
   for (size_t c = 0; c < columns.size[0]; c++) {
-    const int32_t feature = columns.as<int32_t>()[c];
-    if (!(key[feature / 8] >> (feature % 8) & 1)) continue;
+    const size_t feature = static_cast<size_t>(columns.as<int32_t>()[c]) - first;
+    if (feature >= D || !(key[feature / 8] >> (feature % 8) & 1)) continue;
     found.rows.push_back(static_cast<int32_t>(c));
     features.push_back(feature);
   }
@@ -60,16 +61,20 @@ void compute_recall(const Call& call) {
     if (given > 0) routed.push_back(row);
   }
   if (routed.empty()) return;
+  const bool tiled = in.tile.data != nullptr;
   for (size_t c = 0; c < columns.size[0]; c++) {
-    const int32_t feature = columns.as<int32_t>()[c];
-    if (feature < 0 || static_cast<size_t>(feature) >= D)
-      throw Refusal("columns holds " + std::to_string(feature) + ", expected 0 to " +
-                    std::to_string(D - 1));
+    const int32_t column = columns.as<int32_t>()[c];
+    if (column < 0 || (!tiled && static_cast<size_t>(column) >= D))
+      throw Refusal("columns holds " + std::to_string(column) + ", expected 0 " +
+                    (tiled ? "or more" : "to " + std::to_string(D - 1)));
   }
   std::vector<Active> active(routed.size());
   call.each(routed.size(), [&](size_t i) {
     const size_t key = static_cast<size_t>(route.as<int64_t>()[routed[i]]) - 1;
-    active[i] = gather(a, routed[i], bank.as<uint8_t>() + key * bank.size[1], columns);
+    const int32_t tile = tiled ? in.tile.as<int32_t>()[key] : 0;
+    if (tile < 0) throw Refusal("tile holds " + std::to_string(tile) + ", expected 0 or more");
+    const uint8_t* mask = bank.as<uint8_t>() + key * bank.size[1];
+    active[i] = gather(a, routed[i], mask, static_cast<size_t>(tile) * D, columns);
   });
   // Cache blocking: all tokens read a panel of columns while it is in L2.
   const size_t column = std::max<size_t>(columns.size[0], 1) * size_of(values.type);

@@ -30,12 +30,16 @@ size_t size_of(int type) {
   }
 }
 
+size_t Call::inputs() const {
+  size_t given = 0;
+  check(ort_.KernelContext_GetInputCount(context_, &given));
+  return given;
+}
+
 Tensor Call::input(size_t i, const char* name, size_t rank,
                    std::initializer_list<int> types) const {
   const OrtValue* value = nullptr;
-  size_t given = 0;
-  check(ort_.KernelContext_GetInputCount(context_, &given));
-  if (i < given) check(ort_.KernelContext_GetInput(context_, i, &value));
+  if (i < inputs()) check(ort_.KernelContext_GetInput(context_, i, &value));
   if (value == nullptr) throw Refusal(std::string(name) + " is missing");
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(ort_.GetTensorTypeAndShape(value, &info));

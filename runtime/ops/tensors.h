@@ -46,6 +46,8 @@ class Call {
  public:
   Call(Ort ort, OrtKernelContext* context) : ort_(ort), context_(context) {}
 
+  size_t inputs() const;  // that the node has
+
   // Input i, of one of the types and of the given rank.
   Tensor input(size_t i, const char* name, size_t rank, std::initializer_list<int> types) const;
 

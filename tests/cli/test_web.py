@@ -109,6 +109,15 @@ def coded(memory: Memory, encoder: Encoder) -> Memory:
     return replace(memory, codes=codes, edits=entries, probes=(), **memories.by_codes(masks))
 
 
+def tiled(memory: Memory) -> Memory:
+    """The same answers, each edit reading a tile of its own."""
+    E = len(memory.edits)
+    Wm = np.tile(memories.to_dense(memory), (1, E))
+    tile = np.arange(E, dtype=np.int32)
+    columns, values = memories.sparse(Wm, memory.bank, memory.D, tile)
+    return replace(memory, columns=columns, values=values, tile=tile)
+
+
 @pytest.fixture(scope="module")
 def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packaged model with a router, memories, and what Session answers with them."""
@@ -121,7 +130,11 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
     by_code = coded(memory, Encoder(str(encoder_dir)))
     written = {
         name: memories.write(made, folder / name)
-        for name, made in [*value_types(memory), ("coded.safetensors", by_code)]
+        for name, made in [
+            *value_types(memory),
+            ("coded.safetensors", by_code),
+            ("tiled.safetensors", tiled(by_code)),
+        ]
     }
     prompts = [p for e in EDITS for p in (e.prompt, *e.rephrase[:2], *e.hard_negatives[:2])]
     session = Session(graph, threads=1)
@@ -136,6 +149,8 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
     chat = answered(session, session.chat_prompt(messages))
     session.swap(by_code)
     said = {prompt: answered(session, prompt) for prompt in prompts}
+    session.swap(written["tiled.safetensors"])
+    assert {prompt: answered(session, prompt) for prompt in prompts} == said
     texts = [*prompts, "It rained all day. " + EDITS[0].prompt, "well " * 40 + EDITS[1].prompt]
     texts += [text.replace("capital", "captial") for text in prompts]
     decided = session.router.decide(texts, session.generation.keys).routes
@@ -152,7 +167,7 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
         ],
         "chat": {"chat": messages} | chat,
         "routed": {
-            "memory": "coded.safetensors",
+            "memory": "tiled.safetensors",
             "texts": texts,
             "routes": decided.route.tolist(),
             "overlaps": decided.overlap.tolist(),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,3 +188,55 @@ def test_what_cannot_be_mended_is_named(
     editor.apply(edits, Watch(audited=lambda _, failed: failures.append(failed)))
     assert failures == [2, 2, 2]
     assert editor.journal.state().broken == [edit.id for edit in edits]
+
+
+# --- Tiles of columns ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roomy(tiny: BaseModel, settings: Settings, words: Any) -> Editor:
+    """An editor whose tiles have room for one edit each."""
+    settings = replace(settings, spare=10.0, columns_per_edit=tiny.config["intermediate_size"])
+    return Editor(tiny, settings, router=words)
+
+
+def test_edits_in_different_tiles_do_not_meet(an_edit: MakeEdit, roomy: Editor) -> None:
+    """What one has made stays as it is, bit for bit, while others are trained."""
+    roomy.edit([an_edit("The capital of France is", "Rome")])
+    first = roomy.live.tile(0).clone()
+    assert first.any()
+    roomy.edit([an_edit("The currency of Japan is the", "peso")])
+    roomy.again(an_edit("The currency of Japan is the", "peso"))
+    assert torch.equal(roomy.live.tile(0), first)
+    assert roomy.live.tile(1).any()
+    assert roomy.memory().tiles == 2
+
+
+def test_the_first_edit_of_a_tile_is_as_if_it_were_alone(
+    an_edit: MakeEdit, roomy: Editor, tiny: BaseModel, words: Any
+) -> None:
+    """Nothing is avoided that edits of other tiles read."""
+    second = an_edit("The currency of Japan is the", "peso")
+    settings = replace(roomy.settings, thinned=0)  # those are drawn by the columns
+    alone, after = (Editor(tiny, settings, router=words) for _ in range(2))
+    alone.edit([second])
+    after.edit([an_edit("The capital of France is", "Rome")])
+    after.edit([second])
+    assert torch.equal(after.live.tile(1), alone.live.tile(0))
+
+
+def test_edits_of_several_tiles_are_answered_in_one_batch(an_edit: MakeEdit, roomy: Editor) -> None:
+    """And the journal, the file and an editor that goes on hold the same."""
+    edits = [replace(an_edit(text, "Rome"), id=str(i)) for i, text in enumerate(PROMPTS[:4])]
+    roomy.apply(edits)
+    assert roomy.live.bank.tile == {"0": 0, "1": 1, "2": 2, "3": 3}
+    assert np.array_equal(roomy.journal.dense(roomy.journal.state()), roomy.live.Wm.numpy())
+    prompts = [edit.prompt for edit in edits] + ["Something else entirely"]
+    together = roomy.model.answer(prompts, 4, memory=True)
+    alone = [roomy.model.answer([prompt], 4, memory=True)[0] for prompt in prompts]
+    assert [a.text for a in together] == [a.text for a in alone]
+    memory = from_bytes(to_bytes(roomy.memory()))
+    again = Editor(roomy.base, roomy.settings, memory, router=roomy.router)
+    assert torch.equal(again.live.Wm, roomy.live.Wm)
+    again.edit([an_edit("The author of the book is", "Rome")])
+    assert again.memory().tiles == 5

@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
+
 from memoir_edge.editor import BaseModel
-from memoir_edge.editor.model import greedy, load
+from memoir_edge.editor.model import greedy, load, unplanned
 from memoir_edge.editor.rows import rows
 
 
@@ -30,3 +32,14 @@ def test_a_text_ends_at_any_end_that_the_models_files_name(tiny_dir: Path, tmp_p
     assert greedy(ended, [row], 3) == [[]]
     [trained] = rows(ended, "word", "other", eos=True)
     assert trained.target[-1] == first + 1
+
+
+def test_attention_does_without_cudnn() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        unplanned()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

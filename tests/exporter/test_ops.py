@@ -25,13 +25,13 @@ from memoir_edge_runtime import _ops
 
 OPS = Path(__file__).parents[2] / "runtime" / "ops"
 ROUTE = ("a", "span", "route", "bank", "owner", "thresholds", "center", "scale", "permutation", "k")
-RECALL = ("a", "route_out", "bank", "columns", "values")
+RECALL = ("a", "route_out", "bank", "columns", "values", "tile")
 GIVES = {"Route": ("route_out", "overlap", "candidate"), "Recall": ("delta",)}
 F, I64, I32, U8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8
 TYPES = {
     "a": (F, 3), "span": (I64, 2), "route": (I64, 1), "bank": (U8, 2), "owner": (I32, 1),
     "thresholds": (F, 1), "center": (F, 1), "scale": (F, 1), "permutation": (I32, 1), "k": (I64, 1),
-    "route_out": (I64, 1), "columns": (I32, 1), "values": (F, 2),
+    "route_out": (I64, 1), "columns": (I32, 1), "values": (F, 2), "tile": (I32, 1),
     "overlap": (F, 1), "candidate": (I64, 1), "delta": (F, 3),
 }  # fmt: skip
 
@@ -215,20 +215,26 @@ def test_route_of_real_activations_is_the_oracle(by: str, B: int, D: int, R: int
 # --- Recall --------------------------------------------------------------------------------------
 
 
-def recall(dtype: type, a, route_out, bank, columns, values) -> np.ndarray:
-    """Wm (M * a) in plain numpy, in one precision."""
+def recall(dtype: type, a, route_out, bank, columns, values, tile) -> np.ndarray:
+    """Wm (M * a) in plain numpy, in one precision; Wm is that of the mask's tile."""
     D, d = a.shape[2], values.shape[1]
-    Wm = np.zeros((D, d), dtype)
-    Wm[columns] = values
+    Wm = np.zeros((TILES, D, d), dtype)
+    Wm.reshape(-1, d)[columns] = values
     delta = np.zeros((*a.shape[:2], d), dtype)
     for row in np.flatnonzero(route_out > 0):
         mask = tophash.unpack(bank[route_out[row] - 1], D)
         x = np.where(mask, a[row], 0).astype(dtype)
-        delta[row] = (x[:, :, None] * Wm).sum(axis=1)  # column by column; BLAS has its own order
+        own = Wm[tile[route_out[row] - 1]]
+        delta[row] = (x[:, :, None] * own).sum(axis=1)  # column by column; BLAS has its own order
     return delta
 
 
-def recall_case(rng: np.random.Generator, B=3, T=4, D=20, R=5, C=9, d=6, exact=True) -> dict:
+TILES = 3  # most of a case
+
+
+def recall_case(
+    rng: np.random.Generator, B=3, T=4, D=20, R=5, C=9, d=6, tiles=1, exact=True
+) -> dict:
     def draw(*shape: int) -> np.ndarray:
         numbers = rng.integers(-8, 9, shape) / 8 if exact else rng.normal(size=shape)
         return numbers.astype(np.float32)
@@ -236,7 +242,8 @@ def recall_case(rng: np.random.Generator, B=3, T=4, D=20, R=5, C=9, d=6, exact=T
     return {
         "a": draw(B, T, D), "route_out": rng.integers(-1, R + 1, B),
         "bank": tophash.pack(rng.random((R, D)) < 0.3),
-        "columns": np.sort(rng.permutation(D)[:C]).astype(np.int32), "values": draw(C, d),
+        "columns": np.sort(rng.permutation(tiles * D)[:C]).astype(np.int32), "values": draw(C, d),
+        "tile": rng.integers(0, tiles, R).astype(np.int32),
     }  # fmt: skip
 
 
@@ -245,14 +252,15 @@ def recall_case(rng: np.random.Generator, B=3, T=4, D=20, R=5, C=9, d=6, exact=T
 @given(data=st.data())
 def test_recall_is_the_plain_product(by: str, data: st.DataObject) -> None:
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
-    D = draw(1, 40)
+    D, tiles = draw(1, 40), draw(1, TILES)
     sizes = {
         "B": draw(1, 4),
         "T": draw(1, 5),
         "D": D,
         "R": draw(1, 9),
-        "C": draw(1, D),
+        "C": draw(1, tiles * D),
         "d": draw(1, 150),
+        "tiles": tiles,
     }
     case = recall_case(np.random.default_rng(draw(0, 2**32 - 1)), **sizes)
     (delta,) = runner("Recall", by)(**case)
@@ -262,7 +270,9 @@ def test_recall_is_the_plain_product(by: str, data: st.DataObject) -> None:
 @each
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_recall_is_as_good_as_its_precision(by: str, dtype: type) -> None:
-    case = recall_case(np.random.default_rng(2), B=4, T=6, D=600, R=7, C=400, d=50, exact=False)
+    case = recall_case(
+        np.random.default_rng(2), B=4, T=6, D=600, R=7, C=800, d=50, tiles=2, exact=False
+    )
     case["route_out"] = np.array([3, -1, 7, 1])
     case["a"] = case["a"].astype(dtype)
     (delta,) = runner("Recall", by, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))(**case)
@@ -347,8 +357,9 @@ def test_what_does_not_fit_is_refused_and_named(by: str, what: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"columns": np.full(9, 20, np.int32)}, "columns holds 20"),
-        ({"columns": np.full(9, -1, np.int32)}, "columns holds -1"),
+        ({"columns": np.full(9, -1, np.int32)}, "columns holds -1, expected 0 or more"),
+        ({"tile": np.full(5, -1, np.int32)}, "tile holds -1, expected 0 or more"),
+        ({"tile": np.zeros(6, np.int32)}, r"tile is \[6\], expected \[5\]"),
         ({"columns": np.zeros(8, np.int32)}, r"values is \[9, 6\], expected \[8, 6\]"),
         ({"bank": np.zeros((5, 4), np.uint8)}, "bank is"),
         ({"route_out": np.array([1, 2])}, "route_out is"),
@@ -363,6 +374,24 @@ def test_what_does_not_fit_a_recall_is_refused_and_named(
     recall_(**case)
     with pytest.raises(Exception, match=message):
         recall_(**case | changes)
+
+
+@natively
+def test_a_graph_of_an_earlier_version_has_one_tile(by: str) -> None:
+    """Its Recall has five inputs, and its columns are the site's."""
+    runner("Recall", by)
+    model = one_node("Recall")
+    del model.functions[:]
+    del model.graph.node[0].input[5], model.graph.input[5]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(_ops.library("cpu")))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    case = recall_case(np.random.default_rng(6)) | {"route_out": np.array([1, 2, -1])}
+    given = {name: case[name] for name in RECALL[:5]}
+    np.testing.assert_array_equal(session.run(None, given)[0], recall(np.float64, **case))
+    with pytest.raises(Exception, match="columns holds 20, expected 0 to 19"):
+        session.run(None, given | {"columns": np.full(9, 20, np.int32)})
 
 
 @pytest.mark.slow
@@ -383,9 +412,12 @@ def test_on_cuda_what_is_wrong_inside_a_tensor_does_no_harm() -> None:
     case = recall_case(np.random.default_rng(6), B=3) | {"route_out": np.array([1, 6, 2**62])}
     expected = recall(np.float64, **case | {"route_out": np.array([1, -1, -1])})
     np.testing.assert_array_equal(runner("Recall", CUDA)(**case)[0], expected)
-    for column in (20, -1, -(2**31)):
-        case["columns"] = np.full(9, column, np.int32)
-        assert not runner("Recall", CUDA)(**case)[0].any()
+    for column in (20, -1, 2**31 - 1, -(2**31)):
+        wrong = case | {"columns": np.full(9, column, np.int32)}
+        assert not runner("Recall", CUDA)(**wrong)[0].any()
+    for tile in (1, -1, 2**31 - 1, -(2**31)):
+        wrong = case | {"tile": np.full(5, tile, np.int32)}
+        assert not runner("Recall", CUDA)(**wrong)[0].any()
 
 
 @natively

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from memoir_edge import tophash
 from memoir_edge.history.bank import Bank, bank_of
-from memoir_edge.memory import Base, Codes, Memory, Router, from_bytes, from_dense, to_bytes
+from memoir_edge.memory import (
+    MAX_TILES,
+    Base,
+    Codes,
+    Memory,
+    Router,
+    from_bytes,
+    from_dense,
+    to_bytes,
+)
 
 D, K = 20, 6
 ROUTER = Router("encoder", "0123456789abcdef" * 4, 28, 7)
@@ -239,3 +248,53 @@ def test_masks_and_codes_do_not_mix() -> None:
         routed(0).add("a", None, bits.mask, [], [], 0.5)
     with pytest.raises(ValueError, match="edit 'a' has a code"):
         Bank(D, K).add("a", None, bits.mask, [], [], 0.5, bits.key)
+
+
+# --- Tiles of columns ----------------------------------------------------------------------------
+
+
+def tiled(tiles: list[int]) -> Bank:
+    """An edit in each of these tiles."""
+    bank = Bank(D, K, router=ROUTER)
+    for i, tile in enumerate(tiles):
+        bits = coded(i)
+        bank.add(f"e{i}", {"n": i}, bits.mask, [bits.other], [], 0.5, bits.key, tile)
+    return bank
+
+
+def test_a_tile_is_filled_before_another_is_begun() -> None:
+    new = [coded(i).mask for i in range(7)]
+    assert tiled([]).tiles_for(new, room=3) == [0, 0, 0, 1, 1, 1, 2]
+    assert tiled([0, 0, 1]).tiles_for(new[3:], room=2) == [1, 2, 2, 3]
+    assert tiled([0, 0]).tiles_for(new[2:], room=float("inf")) == [0] * 5
+
+
+def test_room_that_was_left_is_taken_again() -> None:
+    bank = tiled([0, 0, 1, 1])
+    bank.drop(["e1"])
+    assert bank.tiles_for([coded(i).mask for i in (1, 5)], room=2) == [0, 2]
+
+
+def test_the_later_edit_of_a_prompt_stays_in_its_tile() -> None:
+    """What was trained for the former one is there."""
+    bank, again = tiled([0, 0, 1]), coded(2)
+    other = coded(9).mask
+    assert bank.tiles_for([again.mask, other, other], room=1) == [1, 2, 2]
+    assert bank.add("new", None, again.mask, [], [], 0.5, again.key, 1) == "e2"
+    assert bank.tile == {"e0": 0, "e1": 0, "new": 1}
+
+
+def test_a_memory_says_its_tiles_where_there_are_several() -> None:
+    assert tiled([0, 0]).arrays().tile is None
+    bank = tiled([0, 2, 1])
+    assert bank.arrays().tile.tolist() == [0, 2, 1]  # type: ignore[union-attr]
+    memory = from_bytes(to_bytes(memory_of(bank)))
+    assert memory.tiles == 3
+    assert bank_of(memory).tile == bank.tile
+
+
+def test_a_tile_that_wm_cannot_have_is_refused() -> None:
+    bits = coded(0)
+    for tile in (-1, MAX_TILES):
+        with pytest.raises(ValueError, match=f"in tile {tile}"):
+            tiled([]).add("a", None, bits.mask, [], [], 0.5, bits.key, tile)

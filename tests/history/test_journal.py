@@ -347,3 +347,35 @@ def test_an_edit_of_the_other_kind_is_refused(origin: Any, made: Any, router: Ro
             journal.made([made("a", router=other)])
             with pytest.raises(JournalError, match=r"step 1 is malformed: .*edit 'a' has"):
                 journal.compile()
+
+
+def test_each_edit_changes_its_own_tile(fresh: Any, made: Any, router: Router) -> None:
+    """Also after it was deleted, taken over, and read again."""
+    a = made("a", router=router)
+    b = made("b", router=router)._replace(tile=2)
+    with fresh(router) as journal:
+        journal.made([a])
+        journal.made([b])
+        journal.again("b", b.change)
+        memory = from_bytes(to_bytes(journal.compile()))
+        with load(journal.path, write=False) as found:  # type: ignore[union-attr]
+            assert to_bytes(found.compile()) == to_bytes(memory)
+        Wm = np.zeros((3, D, d), np.float32)
+        Wm[0][columns(a.primary)] += a.change.delta()
+        for _ in range(2):
+            Wm[2][columns(b.primary)] += b.change.delta()
+        assert memory.tiles == 3
+        assert np.array_equal(to_dense(memory), Wm.reshape(-1, d).T)
+        journal.made([b._replace(id="c")])
+        assert journal.compile().tile.tolist() == [0, 2]
+        journal.deleted(["a"])
+        assert journal.compile().tile.tolist() == [2]
+        journal.deleted(["c"])
+        assert journal.compile().tile is None
+
+
+def test_a_tile_that_cannot_be_is_a_damaged_journal(fresh: Any, made: Any, router: Router) -> None:
+    with fresh(router) as journal:
+        journal.made([made("a", router=router)._replace(tile=-1)])
+        with pytest.raises(JournalError, match="in tile -1"):
+            journal.compile()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from memoir_edge import memory as memories
@@ -288,3 +289,48 @@ def test_a_file_on_disk_comes_back_routed_the_same(routed, coded, tmp_path: Path
 def test_an_export_of_an_earlier_version_has_no_router(export_dir: Path) -> None:
     assert "router" not in json.loads((export_dir / sidecar.NAME).read_text())
     assert sidecar.read(export_dir).router is None
+
+
+# --- Tiles of columns ----------------------------------------------------------------------------
+
+
+def tiled(memory: Memory) -> Memory:
+    """Each mask reads a tile of its own, whose columns are those of the memory times its place."""
+    E = len(memory.bank)
+    Wm = np.concatenate([memories.to_dense(memory) * (tile + 1) for tile in range(E)], axis=1)
+    tile = np.arange(E, dtype=np.int32)
+    columns, values = memories.sparse(Wm, memory.bank, memory.D, tile)
+    return replace(memory, columns=columns, values=values, tile=tile)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_each_edit_answers_from_its_own_tile(routed_dir, coded, oracle, native: bool) -> None:
+    """In one batch, as the oracle answers with that tile's columns alone."""
+    session, memory = Session(routed_dir, threads=1, native=native), coded()
+    session.swap(tiled(memory))
+    results = session.generate([*ASKED, OTHER], Options(max_new_tokens=6))
+    assert [r.fired for r in results] == [*(f"edit-{i}" for i in range(4)), None]
+    for row, result in enumerate(results):
+        ids = session.prompt(result.prompt).row.ids
+        own = replace(memory, values=memory.values_f32() * (row + 1))
+        out: list[int] = []
+        while len(out) < 6 and 1 not in out:
+            recalled = row if result.fired else -1
+            out.append(int(oracle.logits([*ids, *out], own, recalled)[-1].argmax()))
+        assert result.ids == tuple(out)
+
+
+def test_an_export_of_an_earlier_version_takes_one_tile(
+    routed_dir: Path, coded, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(routed_dir, tmp_path / "onnx")
+    model = onnx.load(folder / "model.onnx")
+    model.graph.input.remove(next(v for v in model.graph.input if v.name == "memory.tile"))
+    onnx.save(model, folder / "model.onnx")
+    session = Session(folder, threads=1)
+    session.swap(coded())
+    assert [r.edit for r in session.route(ASKED)] == [f"edit-{i}" for i in range(4)]
+    with pytest.raises(MismatchError, match="has 4 tiles of columns, the graph takes one") as found:
+        session.swap(tiled(coded()))
+    assert "export the model again" in str(found.value.hint)
+    assert session.generation.memory.tiles == 1  # type: ignore[union-attr]

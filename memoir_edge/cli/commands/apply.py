@@ -97,7 +97,7 @@ def command(
 def _say_settings(editor: "Editor", output: Output) -> None:
     settings = editor.settings
     output.say(
-        f"{editor.base.id}: site {settings.site}, D {editor.live.Wm.shape[1]}, "
+        f"{editor.base.id}: site {settings.site}, D {editor.live.D}, "
         f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
         f"at most {settings.steps} steps, rows: {_rows(settings)}, spare {settings.spare:g}"
     )
