@@ -89,8 +89,8 @@ def device_of(module: nn.Module) -> torch.device:
 def unplanned() -> None:
     """From now on attention on a GPU does without cuDNN, in this process.
 
-    cuDNN plans for each new shape, for up to a second, and runs no faster then: an edit's rows, and
-    an answer's tokens, are of new shapes all the time (docs/benchmarks.md has the measurement).
+    cuDNN plans for each new shape, and an edit's rows and an answer's tokens are of new shapes all
+    the time: planning took most of an edit (docs/benchmarks.md has the measurement).
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
