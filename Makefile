@@ -19,7 +19,7 @@ models: $(READY)
 # Everything, after the editor alone with the next transformers: optimum-onnx caps the first one.
 test: $(READY) $(VENV5)/.ready
 	$(VENV5)/bin/pytest -q -m "not slow" tests/editor
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,8 +7,8 @@ Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of
 companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
 `zsre`, `counterfact`, `variants` (careless typing, chats), `languages` (German, Spanish, French),
 `follow` (follow-ups that name no subject), `own` (the development set of
-tools/bench_router_own.toml, relations present), `sites` (what a language model's own activations
-reach: slow). All but the last by default.
+tools/bench_router_own.toml, relations present), `own_alone` (the same, one edit at a time: slow),
+`sites` (what a language model's own activations reach: slow). All but the last two by default.
 
 A hard negative is the same template with another subject, the same subject asked another relation,
 or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
@@ -429,16 +429,20 @@ def present(bench: Bench) -> list[Row]:
              "recognised": sum(r is not None for r in known) / len(known)}]  # fmt: skip
 
 
-def own(bench: Bench) -> list[Row]:
-    """The package's relations in other phrasings than theirs, asked of other subjects."""
+def own_facts() -> list[Fact]:
+    """The package's relations in phrasings that it does not hold."""
     path = Path(__file__).with_name("bench_router_own.toml")
     kinds = tomllib.loads(path.read_text("utf-8"))
-    facts = [
+    return [
         Fact(r.id, r.kind, tuple(kinds[r.kind][r.id.partition(".")[2]]["phrasings"]),
              tuple(kinds["subjects"][r.kind]), True)
         for r in load()
     ]  # fmt: skip
-    world = ask(facts, load(), bench.edits, bench.seed)
+
+
+def own(bench: Bench) -> list[Row]:
+    """The package's relations in other phrasings than theirs, asked of other subjects."""
+    world = ask(own_facts(), load(), bench.edits, bench.seed)
     asked, look = bench.table(world, bench.router)
     known = [one.reading.relation.id if one.reading.relation else None for one in asked]
     right = [name == fact.name for name, fact in zip(known, world.facts, strict=True)]
@@ -466,19 +470,32 @@ def many(bench: Bench) -> list[Row]:
 def alone(bench: Bench) -> list[Row]:
     """One edit at a time, with near misses of its own."""
     world = ask(facts(), left_out(), 24, bench.seed)
-    rows: list[Row] = []
-    for i, one in enumerate(world.edits):
-        table = tabulate(asks([one], world.relations, bench.router), bench.router)
-        look = every_view(look_up(table, bench.router), bench.router.respell)
-        near = misses_of(i, world, bench.seed)
-        texts = [text for place, text in world.asked if place == i]
-        rows.append({"edit": one.prompt, "near misses": len(near),
-                     "fire": int(look(near).fires().sum()),
-                     "recall": float(look(texts).fires().mean())})  # fmt: skip
-    return rows
+    return [by_itself(i, world, facts(), bench) for i in range(len(world.edits))]
 
 
-def misses_of(i: int, world: World, seed: int, count: int = 200) -> list[str]:
+def own_alone(bench: Bench) -> list[Row]:
+    """The same of the development set, in all."""
+    world = ask(own_facts(), load(), 1, bench.seed)  # one of each relation
+    rows = [by_itself(i, world, own_facts(), bench) for i in range(len(world.edits))]
+    near, fire = (sum(row[name] for row in rows) for name in ("near misses", "fire"))
+    return [{"edits": len(rows), "near misses": near, "fire": fire, "fires": fire / near,
+             "recall": sum(row["recall"] for row in rows) / len(rows)}]  # fmt: skip
+
+
+def by_itself(i: int, world: World, facts: Sequence[Fact], bench: Bench) -> Row:
+    """An edit that has a memory of its own."""
+    one = world.edits[i]
+    table = tabulate(asks([one], world.relations, bench.router), bench.router)
+    look = every_view(look_up(table, bench.router), bench.router.respell)
+    near = misses_of(i, world, facts, bench.seed)
+    texts = [text for place, text in world.asked if place == i]
+    return {"edit": one.prompt, "near misses": len(near), "fire": int(look(near).fires().sum()),
+            "recall": float(look(texts).fires().mean())}  # fmt: skip
+
+
+def misses_of(
+    i: int, world: World, facts: Sequence[Fact], seed: int, count: int = 200
+) -> list[str]:
     """Near misses of one edit."""
     dice = random.Random(seed + i)
     prompt, subject, fact = world.edits[i].prompt, str(world.edits[i].subject), world.facts[i]
@@ -486,7 +503,7 @@ def misses_of(i: int, world: World, seed: int, count: int = 200) -> list[str]:
     made: dict[str, None] = {}
     for _ in range(20 * count):
         if len(made) < count:
-            text = negative(dice.choice(SORTS), fact, subject, template, facts(), set(), dice)
+            text = negative(dice.choice(SORTS), fact, subject, template, facts, set(), dice)
             made |= {text: None} if text else {}
     return list(made)
 
@@ -715,12 +732,16 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "languages": languages,
     "follow": follow,
     "own": own,
+    "own_alone": own_alone,
     "sites": sites,
 }
 
 
+SLOW = ("own_alone", "sites")
+
+
 def main() -> None:
-    """The parts that are named, or all."""
+    """The parts that are named, or all but the slow ones."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("parts", nargs="*", metavar="|".join(PARTS))
     parser.add_argument("--encoder", help="default: MiniLM, fetched")
@@ -732,7 +753,7 @@ def main() -> None:
     bench = Bench(Remembering(Encoder(name, adapter=given.adapter)),
                   Remembering(Encoder(name, adapter="")), given.edits, given.seed)  # fmt: skip
     done = {}
-    for part in given.parts or [part for part in PARTS if part != "sites"]:
+    for part in given.parts or [part for part in PARTS if part not in SLOW]:
         done[part] = PARTS[part](bench)
         show(part, done[part])
     print(json.dumps({"edits": given.edits, "seed": given.seed, "parts": done}))

@@ -25,6 +25,7 @@ NOBODY = -1
 HIGHEST = 0.95  # a key's own prompt overlaps it fully, up to rounding between runtimes
 PARAPHRASE = 0.88
 KNOWN = 0.15  # how often what was trained on fires, in proportion to what was not
+FLOOR = 0.76  # what a few edits' misses find below this is chance (docs/routing.md)
 LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
 NEAREST = 3  # guards that tell it
 _PAIRS = 1 << 20  # of a miss and a key that are compared at a time: 4 MiB of overlaps
@@ -61,7 +62,7 @@ def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
     lift = lifts(keys, weight)
     best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
-    found = np.quantile(passes, 1 - KNOWN * bound, method="higher")
+    found = max(np.quantile(passes, 1 - KNOWN * bound, method="higher"), FLOOR)
     above = found + 0.5 / weight  # a key answers at its threshold: stay above
     return np.asarray(np.minimum(above + lift, HIGHEST), np.float32)
 

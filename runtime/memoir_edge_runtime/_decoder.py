@@ -388,4 +388,4 @@ def _required(graph: Any) -> dict[str, OrtValue]:
         return {}
     [D], [_, d] = shapes["memory.center"], shapes["memory.values"]
     held = ports.empty(D, d) | ports.run_defaults()
-    return {name: value(array) for name, array in held.items()}
+    return {name: value(array) for name, array in held.items() if name in shapes}

@@ -1,10 +1,13 @@
 """Thresholds against a plain reading of what they promise."""
 
 import numpy as np
+import pytest
 
 from memoir_edge import tophash
+from memoir_edge.router import thresholds as module
 from memoir_edge.router.codes import codes
 from memoir_edge.router.thresholds import (
+    FLOOR,
     HIGHEST,
     KNOWN,
     LIFT,
@@ -57,6 +60,13 @@ def test_as_many_misses_fire_as_may() -> None:
         assert 0.8 * share < fires <= share
 
 
+@pytest.fixture
+def _no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows far apart are to tell what the misses say."""
+    monkeypatch.setattr(module, "FLOOR", 0)
+
+
+@pytest.mark.usefixtures("_no_floor")
 def test_what_a_guard_stops_raises_nothing() -> None:
     center, guard = 5 * np.eye(32)[:2]
     around = near(center, 200, 25.0)
@@ -68,6 +78,13 @@ def test_what_a_guard_stops_raises_nothing() -> None:
     assert guarded < bare - 0.02
 
 
+def test_what_few_misses_find_is_not_below_the_floor() -> None:
+    """Random misses are far away: they would let anything about the subject fire."""
+    held, met = keys(RANDOM.normal(size=(1, 32))), misses(RANDOM.normal(size=(20, 32)))
+    assert threshold(held, met, WEIGHT, 0.01) == pytest.approx(FLOOR, abs=1 / WEIGHT)
+
+
+@pytest.mark.usefixtures("_no_floor")
 def test_a_guard_does_not_stop_the_miss_that_asks_the_very_same() -> None:
     center, guard = 5 * np.eye(32)[:2]
     rows = np.stack([center, guard])

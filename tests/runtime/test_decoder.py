@@ -10,6 +10,7 @@ from memoir_edge.errors import GraphError
 from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import require
 from memoir_edge_runtime import Decoder, Row
+from memoir_edge_runtime._decoder import _required
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -198,6 +199,14 @@ class FakeGraph:
 
     def get_providers(self):
         return ["CPUExecutionProvider"]
+
+
+def test_only_ports_that_a_graph_has_are_fed():
+    """One of an earlier version has no `memory.tile` to be fed."""
+    shapes = {"memory.center": [8], "memory.values": ["C", 4], "memory.k": [1]}
+    required = [FakeArgument(name, shape=shape) for name, shape in shapes.items()]
+    assert _required(FakeGraph(required, [])).keys() == shapes.keys()
+    assert _required(FakeGraph([], [])) == {}
 
 
 KEY = FakeArgument("past_key_values.0.key", "tensor(float)", ["b", 2, "past", 8])
