@@ -21,10 +21,10 @@ def test_a_change_avoids_what_others_read(
 ) -> None:
     first, second = an_edit("The capital of France is", "Rome"), an_edit("Water is", "dry")
     editor = editor_of(tiny, settings)
-    [own], [other] = editor.masks([first.prompt]), editor.masks([second.prompt])
+    own, other = map(editor.live.columns, editor.masks([first.prompt, second.prompt]))
     assert editor.jobs.new(first, own).avoid is None  # there is no other yet
     editor.edit([first])
-    assert editor.jobs.again(first, own, ()).avoid is None
+    assert editor.jobs.again(first, ()).avoid is None
     avoid = editor.jobs.new(second, other).avoid
     assert avoid is not None
     again = editor_of(tiny, settings)
@@ -40,10 +40,9 @@ def test_what_was_found_wrong_is_a_further_row(
     edit = an_edit("The capital of France is", "Rome")
     editor = editor_of(tiny, settings)
     editor.edit([edit])
-    [primary] = editor.masks([edit.prompt])
     wrong = [Wrong(edit.id, KEY, text, "Paris", edit.id) for text in ("Where?", edit.prompt)]
     before = editor.jobs.rows(edit)
-    [more] = [row for row in editor.jobs.again(edit, primary, wrong).rows if row not in before]
+    [more] = [row for row in editor.jobs.again(edit, wrong).rows if row not in before]
     assert tiny.decode(more.prompt) == "Where?"
 
 
