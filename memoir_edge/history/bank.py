@@ -78,7 +78,7 @@ class Bank:
     def tiles_for(self, masks: Sequence[Bytes], room: float) -> list[int]:
         """The tile of Wm for each new edit's mask, in their order.
 
-        That of the edit whose prompt it asks, else the one with the fewest edits, else a new one.
+        That of the edit whose prompt it asks, else the first with room, else a new one.
 
         Args:
             masks: Of the edits' own prompts, drawn by lot.
