@@ -43,6 +43,25 @@ def test_by_one_threshold(tmp_path: Path, real_model: Callable[[str], Path]) -> 
     assert (tmp_path / "tau.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_by_the_papers_settings_and_the_defaults(
+    tmp_path: Path, real_model: Callable[[str], Path]
+) -> None:
+    real_model("minilm")
+    command = [
+        sys.executable, str(TOOLS / "experiments/sanity.py"), "--keep", str(tmp_path),
+        "--facts", "demo", "--edits", "2", "--steps", "5",
+    ]  # fmt: skip
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    rows = {row["settings"]: row for row in json.loads(said.splitlines()[-1])["rows"]}
+    assert list(rows) == ["paper, 5 steps", "default, activations", "default, encoder"]
+    paper, plain, routed = rows.values()
+    assert paper["k"] == 219
+    assert paper["threshold"] == 0.4  # as in the paper, where k / D is
+    assert plain["free: reliability"] == routed["free: reliability"] == 1
+    assert all(row["forced: locality"] == 1 for row in rows.values())
+
+
 def test_arrangements_crowd_as_they_say(tool: Callable[[str], ModuleType]) -> None:
     density = tool("experiments/density")
     edits = {label: arranged(100, 0) for label, arranged in density.ARRANGEMENTS.items()}
