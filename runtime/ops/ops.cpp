@@ -10,8 +10,8 @@ namespace memoir_edge {
 namespace {
 
 constexpr size_t K = 9;     // Route's last input is read on the host, whatever the device
-constexpr size_t NONE = ~size_t{0};
 constexpr size_t TILE = 5;  // Recall's last input: a graph of an earlier version has none
+constexpr size_t NONE = ~size_t{0};
 
 struct Op : OrtCustomOp {
   const char* name;
