@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memoir_edge.router.asks import Asked
+from memoir_edge.router.asks import Asked, may_ask
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
 from memoir_edge.tophash import Bytes, Floats
@@ -41,11 +41,12 @@ class Coded(NamedTuple):
     texts: tuple[str, ...]  # [R] of keys and guards
     keys: Keys
     misses: Misses
+    may: NDArray[np.bool_]  # [edits, relations] which an edit may ask
 
     def only(self, rows: NDArray[np.bool_]) -> "Coded":
         """Some of the rows, with all misses."""
         texts = tuple(text for text, kept in zip(self.texts, rows, strict=True) if kept)
-        return Coded(texts, Keys._make(column[rows] for column in self.keys), self.misses)
+        return self._replace(texts=texts, keys=Keys._make(column[rows] for column in self.keys))
 
 
 def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Table:
@@ -69,31 +70,35 @@ def coded(asked: Sequence[Asked], router: Router) -> Coded:
             *((guard.text, guard.relation, 1) for guard in one.guards),
         ]
     ]
-    numbers = _Numbers()
+    subjects, relations = _Numbers(), _Numbers()
     texts = tuple(text for text, *_ in rows)
     keys = Keys(
         router.codes(texts),
         np.array([i for _, i, *_ in rows]),
-        np.array([numbers.of(asked[i].reading.subject) for _, i, *_ in rows]),
-        np.array([numbers.of(relation) for *_, relation, _ in rows]),
+        np.array([subjects.of(asked[i].reading.subject) for _, i, *_ in rows]),
+        np.array([relations.of(relation) for *_, relation, _ in rows]),
         np.array([guard for *_, guard in rows]),
     )
     near = [(miss, i) for i, one in enumerate(asked) for miss in one.misses]
     misses = Misses(
         router.codes([miss.text for miss, _ in near]),
         np.array([i for _, i in near]),
-        np.array([numbers.of(miss.subject) for miss, _ in near]),
-        np.array([numbers.of(miss.relation) for miss, _ in near]),
+        np.array([subjects.of(miss.subject) for miss, _ in near]),
+        np.array([relations.of(miss.relation) for miss, _ in near]),
     )
-    return Coded(texts, keys, misses)
+    asking = [[relations.of(name) for name in may_ask(one.reading)] for one in asked]
+    may = np.zeros((len(asked), len(relations)), bool)
+    for row, known in zip(may, asking, strict=True):
+        row[known] = True
+    return Coded(texts, keys, misses, may)
 
 
 def limited(coded: Coded, weight: int, bound: float) -> Table:
     """Keys and guards with their thresholds."""
-    texts, keys, misses = coded
+    texts, keys, misses, may = coded
     limits = np.full(len(texts), HIGHEST, np.float32)
     if len(misses.codes):
-        limits = thresholds(keys, misses, weight, bound)
+        limits = thresholds(keys, misses, may, weight, bound)
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
     return Table(texts, keys.codes, owner, edit, limits)
@@ -104,6 +109,9 @@ class _Numbers:
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def of(self, name: str | None) -> int:
         if name is None:

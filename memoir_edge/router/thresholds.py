@@ -5,26 +5,29 @@ not fire. What it meets is the nearest of the keys and guards, as at a request, 
 
     a guard of the very relation and subject that a miss asks is left out: at a request, what is
         asked is seldom what a guard asks
-    keys of other edits of the miss's own subject are left out: it may be their paraphrase
+    keys of another edit of the miss's own subject are left out where that edit may ask the same
     a miss of an edit's own subject that is as near as `PARAPHRASE` to its keys is, likely, one
 
 A key's threshold is one number, which a stated share of the misses exceeds, and what the key is
 lifted by: some subjects' names weigh so much in an embedding that whatever is asked of them is
 near, and then guards are near the key too. The misses are made of relations that the encoder's
 adapter was trained on and errs on less than on others, by a factor that was measured with relations
-kept out of training.
+kept out of training. So a miss that is nearest to the edit that it was made for counts more often
+than once. One that is nearest to another edit does not: it takes one subject for another, which
+the adapter was not trained to prevent.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 
 NOBODY = -1
 HIGHEST = 0.95  # a key's own prompt overlaps it fully, up to rounding between runtimes
 PARAPHRASE = 0.88
-KNOWN = 0.15  # how often what was trained on fires, in proportion to what was not
+KNOWN = 0.15  # how often an edit's own misses fire, in proportion to those of untrained relations
 FLOOR = 0.76  # what a few edits' misses find below this is chance (docs/routing.md)
 LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
 NEAREST = 3  # guards that tell it
@@ -50,19 +53,25 @@ class Misses(NamedTuple):
     relation: Ints  # [n] `NOBODY` where it is the edit's own
 
 
-def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
+def thresholds(
+    keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int, bound: float
+) -> Floats:
     """The overlap from which each key answers, `[R]`.
 
     Args:
         keys: Keys and guards.
         misses: At least one.
+        may: Which relations each edit may ask, `[edits, relations]`, by the numbers of both.
         weight: Ones of a code.
         bound: Share of what must not fire that may.
     """
     lift = lifts(keys, weight)
-    best, R = meet(keys, misses, weight)
+    best, R = meet(keys, misses, may, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
-    found = max(np.quantile(passes, 1 - KNOWN * bound, method="higher"), FLOOR)
+    counts = np.where(keys.edit[best] == misses.edit, 1 / KNOWN, 1)
+    order = np.argsort(-passes)
+    allowed = np.cumsum(counts[order]) <= bound * len(passes)
+    found = max(passes[order][~allowed].max(initial=FLOOR), FLOOR)
     above = found + 0.5 / weight  # a key answers at its threshold: stay above
     return np.asarray(np.minimum(above + lift, HIGHEST), np.float32)
 
@@ -87,7 +96,7 @@ def lifts(keys: Keys, weight: int) -> Floats:
     return np.asarray(np.where(known, LIFT * (near - near[known].mean()), 0), np.float32)
 
 
-def meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
+def meet(keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int) -> tuple[Ints, Floats]:
     """The key or guard that is nearest to each miss, and their overlap, `[n]` both."""
     best = np.zeros(len(misses.codes), np.int64)
     met = np.zeros(len(best), np.float32)
@@ -95,18 +104,28 @@ def meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
     for start in range(0, len(best), step):
         part = slice(start, start + step)
         some = Misses(*(np.asarray(column)[part] for column in misses))  # type: ignore[arg-type]
-        R = _overlaps(keys, some, weight)
+        R = _overlaps(keys, some, may, weight)
         best[part] = R.argmax(axis=1)
         met[part] = R[np.arange(len(R)), best[part]]
     return best, met
 
 
-def _overlaps(keys: Keys, misses: Misses, weight: int) -> Floats:
+def _overlaps(keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int) -> Floats:
     """Overlaps of misses with keys, `[n, R]`, those that tell nothing set to 0."""
     R = overlap(misses.codes, keys.codes, weight)
     miss, key = np.nonzero(misses.subject[:, None] == keys.subject)
     relation = misses.relation[miss] == keys.relation[key]
-    own = (misses.edit[miss] == keys.edit[key]) & (R[miss, key] < PARAPHRASE)
-    tells = np.where(keys.guard[key] == 1, ~relation, own)
+    own = misses.edit[miss] == keys.edit[key]
+    same = _ask_the_same(misses, may)[miss, keys.edit[key]]
+    another = (own | ~same) & (R[miss, key] < PARAPHRASE)
+    tells = np.where(keys.guard[key] == 1, ~relation, another)
     R[miss[~tells], key[~tells]] = 0
     return R
+
+
+def _ask_the_same(misses: Misses, may: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether an edit may ask what a miss asks, `[n, edits]`: a relation, or what its own may."""
+    named = misses.relation != NOBODY
+    asks = np.where(named[:, None], False, may[misses.edit])
+    asks[named, misses.relation[named]] = True
+    return asks.astype(np.float32) @ may.T.astype(np.float32) > 0

@@ -44,9 +44,16 @@ def misses(vectors: np.ndarray, **other: list[int]) -> Misses:
     return Misses(made(vectors), *(np.array(given[f]) for f in Misses._fields[1:]))
 
 
-def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
+def nothing(keys: Keys) -> np.ndarray:
+    """No edit may ask any relation."""
+    return np.zeros((keys.edit.max() + 1, 10), bool)
+
+
+def threshold(
+    keys: Keys, misses: Misses, weight: int, bound: float, may: np.ndarray | None = None
+) -> float:
     """That of the first key."""
-    return float(thresholds(keys, misses, weight, bound)[0])
+    return float(thresholds(keys, misses, nothing(keys) if may is None else may, weight, bound)[0])
 
 
 def test_as_many_misses_fire_as_may() -> None:
@@ -102,11 +109,40 @@ def test_likely_paraphrases_raise_nothing() -> None:
     wrong = np.concatenate([close, far])
     held = keys(centers)
     own = misses(wrong, edit=[0] * 350, subject=[0] * 50 + [99] * 300)
-    of_another_edit = misses(wrong, edit=[1] * 350, subject=[0] * 50 + [99] * 300)
     strange = misses(wrong, edit=[0] * 350, subject=[99] * 350)
-    for met in (own, of_another_edit):
-        assert threshold(held, met, WEIGHT, 0.01) < 0.9
+    assert threshold(held, own, WEIGHT, 0.01) < 0.9
     assert threshold(held, strange, WEIGHT, 0.01) > 0.9
+
+
+@pytest.mark.usefixtures("_no_floor")
+@pytest.mark.parametrize("relation", [3, NOBODY])
+def test_what_another_edit_of_the_subject_may_ask_is_left_out(relation: int) -> None:
+    """Of a relation that is named, or of what the miss's own edit may ask."""
+    centers = RANDOM.normal(size=(2, 32))
+    held = keys(centers)
+    met = misses(
+        near(centers[0], 300, 0.7), edit=[1] * 300, subject=[0] * 300, relation=[relation] * 300
+    )
+    same, other = np.zeros((2, 2, 10), bool)
+    same[:, 3] = True
+    other[0, 4], other[1, 3] = True, True
+    left_out = threshold(held, met, WEIGHT, 0.01, same)
+    counted = threshold(held, met, WEIGHT, 0.01, other)
+    assert left_out < counted - 0.1
+
+
+def test_misses_of_another_edit_count_once() -> None:
+    """The adapter was trained to tell relations apart, not subjects."""
+    centers = RANDOM.normal(size=(2, 32))
+    held, wrong = keys(centers), near(centers[0], 2000, 0.5)
+    R = tophash.overlap(made(wrong), held.codes, WEIGHT).max(axis=1)
+    fires = []
+    for edit in (0, 1):
+        found = threshold(held, misses(wrong, edit=[edit] * 2000), WEIGHT, 0.05)
+        fires.append(np.mean(found <= R))
+    own, another = fires
+    assert 0.5 * 0.05 * KNOWN < own <= 0.05 * KNOWN
+    assert 0.8 * 0.05 < another <= 0.05
 
 
 def test_a_key_can_always_be_reached() -> None:
@@ -125,7 +161,8 @@ def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
     np.testing.assert_allclose(found[:2].sum(), 0, atol=1e-6)
     np.testing.assert_allclose(found[0] - found[1], LIFT * (R[0, 2] - R[1, 3]), rtol=1e-5)
     assert found[0] > 0.02
-    limits = thresholds(held, misses(near(far, 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
+    met = misses(near(far, 200, 9.0), edit=[1] * 200)
+    limits = thresholds(held, met, nothing(held), WEIGHT, 0.01)
     np.testing.assert_allclose(limits[0] - limits[1], found[0] - found[1], rtol=1e-5)
 
 
