@@ -135,6 +135,28 @@ def test_what_an_answer_says_first_counts(multihop: ModuleType, said: str, found
     assert multihop.verdict(asked, Answer(said)) == found
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("France", "new"),
+        ("The capital of France is Tokyo.", "new"),
+        ("Tokyo is in Japan.", "old"),
+        ("The capital of France is not a country.", "else"),
+    ],
+)
+def test_a_reversed_answer_names_what_was_asked(
+    multihop: ModuleType, said: str, found: str
+) -> None:
+    edits = [
+        multihop.edit("France", "capital", "Paris", "Tokyo"),
+        multihop.edit("Japan", "capital", "Tokyo", "Paris"),
+    ]
+    facts = {(e.subject, "capital"): e.ground_truth for e in edits}
+    _, asked, *_ = multihop.consequences(edits, facts)
+    assert asked.text == "Which country has the capital Tokyo?"
+    assert multihop.verdict(asked, Answer(said)) == found
+
+
 @pytest.mark.slow
 def test_what_follows_from_an_edit(
     multihop: ModuleType,
@@ -155,8 +177,8 @@ def test_what_follows_from_an_edit(
     assert len({by for _, by in rows}) == 6
     for row in rows.values():
         assert sum(row[name] for name in multihop.VERDICTS) == pytest.approx(1)
-        assert row["by"] != "base model" or row["reach an edit"] == 0
-        assert "sent" not in row["by"] or row["reach an edit"] == 1
+        assert row["by"] != "base model" or row["reach it"] == row["reach another"] == 0
+        assert "sent" not in row["by"] or row["reach it"] == 1
 
     monkeypatch.setattr(multihop, "make", None)  # all is there already
     multihop.main()

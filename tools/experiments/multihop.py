@@ -1,6 +1,6 @@
 """What an edit carries: to chains of two facts, and to its fact asked backwards.
 
-    python tools/experiments/multihop.py --keep DIR [--model smollm2|demo] [--edits 40]
+    python tools/experiments/multihop.py --keep DIR [--model smollm2|demo] [--edits 36]
                                          [--countries N] [--seed 0]
 
 Edits of the demo's countries in SmolLM2, made of facts that it answers rightly, as a statement and
@@ -67,6 +67,8 @@ OTHER = 1  # a statement in other words
 FIRST, SECOND = "capital", ("language", "currency")
 FORWARD, BACKWARD = "the capital of {}", "the country whose capital is {}"
 REVERSED = {"statement": "{} is the capital of", "chat": "Which country has the capital {}?"}
+SORTS = ("the edit's prompt", "other wordings", "reversed", "first hop edited",
+         "first hop edited, backwards", "second hop edited")  # fmt: skip
 ROOM = 20  # most tokens of an answer
 
 
@@ -81,6 +83,7 @@ class Asked:
     about: str  # its subject
     new: str  # the right answer once the edit is made
     old: str  # and before
+    beside: str = ""  # what a sentence that says so must name, too
 
     def read(self, base: BaseModel, fact: Edit | None = None) -> str:
         """What the model reads, behind a fact if one is given."""
@@ -92,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--model", choices=MODELS, default="smollm2")
-    parser.add_argument("--edits", type=int, default=40)
+    parser.add_argument("--edits", type=int, default=36)
     parser.add_argument("--countries", type=int, help="that facts are sought of; default: all")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -111,8 +114,10 @@ def main() -> None:
     }
     rows = list(counted([*told, *follow], said))
     show(f"{len(edits)} edits of {given.model}", rows)
-    print(json.dumps({"experiment": "multihop", "model": given.model, "edits": len(edits),
-                      "known": len(facts), "rows": rows}))  # fmt: skip
+    print(json.dumps({
+        "experiment": "multihop", "model": given.model, "known": len(facts), "edits": len(edits),
+        "edited": Counter(e.tags["relation"] for e in edits), "rows": rows,
+    }))  # fmt: skip
 
 
 def answered(path: Path, answers: Callable[[], Sequence[Answer]]) -> list[Answer]:
@@ -241,7 +246,8 @@ def consequences(edits: Sequence[Edit], facts: Facts) -> Iterator[Asked]:
             continue
         city, other = e.target, country[e.target]
         for form, text in REVERSED.items():
-            yield Asked("reversed", e, form, text.format(city), city, mine, other)
+            beside = city if form == "chat" else ""
+            yield Asked("reversed", e, form, text.format(city), city, mine, other, beside)
         for second in SECOND:
             here, there = facts.get((mine, second)), facts.get((other, second))
             if here and there and here != there:
@@ -277,17 +283,19 @@ def ways(
 ) -> dict[str, Callable[[], list[Answer]]]:
     """Each way to answer what is told and what follows from it."""
     asked = [*told, *follow]
+    said = [one.text for one in asked]  # what is routed: of a chat, what the user said
     texts = [one.read(way.base) for one in asked]
 
     def edited(made: Sequence[Edit], name: str, *, own: bool) -> list[Answer]:
         memory = folder / f"{name}.safetensors"
         with way.editor(memory) as editor:
             make(editor, made, memory, Watch())
-            routes = to(editor, [one.edit for one in asked]) if own else None
-            return editor.model.answer(texts, ROOM, memory=True, routes=routes)
+            model = editor.model
+            routes = to(editor, [one.edit for one in asked]) if own else model.routes(said)
+            return model.answer(texts, ROOM, memory=True, routes=routes)
 
     def in_context(*, always: bool) -> list[Answer]:
-        found = [e.edit for e in asked] if always else InContext(way, edits).reached(texts)
+        found = [e.edit for e in asked] if always else InContext(way, edits).reached(said)
         behind = [one.read(way.base, fact) for one, fact in zip(asked, found, strict=True)]
         answers = plain(way).answer(behind, ROOM, memory=False)
         return [
@@ -311,7 +319,7 @@ def ways(
 def counted(asked: Sequence[Asked], said: Mapping[str, Sequence[Answer]]) -> Iterator[Row]:
     """A row of each sort and way; `base right` are texts that the base model answers rightly."""
     knew = [verdict(one, a) == "old" for one, a in zip(asked, said["base model"], strict=True)]
-    for sort in dict.fromkeys(one.sort for one in asked):
+    for sort in SORTS:
         at = [i for i, one in enumerate(asked) if one.sort == sort]
         for way, answers in said.items():
             found = {i: verdict(asked[i], answers[i]) for i in at}
@@ -319,12 +327,18 @@ def counted(asked: Sequence[Asked], said: Mapping[str, Sequence[Answer]]) -> Ite
             those = [found[i] == "new" for i in at if knew[i]]
             yield {
                 "asked": sort, "by": way, "texts": len(at),
-                "reach an edit": sum(answers[i].edit is not None for i in at) / len(at),
+                "reach it": sum(answers[i].edit == asked[i].edit.id for i in at) / len(at),
+                "reach another": sum(reaches_another(asked[i], answers[i]) for i in at) / len(at),
                 **{name: shares[name] / len(at) for name in VERDICTS},
                 "new, in a chat": share(found[i] == "new" for i in at if asked[i].form == "chat"),
                 "base right": len(those),
                 "of those new": share(those),
             }  # fmt: skip
+
+
+def reaches_another(one: Asked, answer: Answer) -> bool:
+    """Whether another edit answers than the one that the text was made of."""
+    return answer.edit not in (None, one.edit.id)
 
 
 VERDICTS = ("new", "old", "the edit's target", "else")
@@ -333,8 +347,12 @@ VERDICTS = ("new", "old", "the edit's target", "else")
 def verdict(one: Asked, answer: Answer) -> str:
     """What an answer says first: what follows from the edit, what was right before, or neither."""
     text = first(answer.text)
-    places = {name: place for name, said in (("new", one.new), ("old", one.old))
-              if (place := mentions(text, said))}  # fmt: skip
+    places = {
+        name: place
+        for name, said in (("new", one.new), ("old", one.old))
+        if (place := mentions(text, said))
+        and (not one.beside or text == said or mentions(text, one.beside))
+    }
     if places:
         return min(places, key=places.__getitem__)
     return "the edit's target" if text == one.edit.target else "else"
