@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from memoir_edge.answers import Answer
+from memoir_edge.demo.facts import load_facts
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -76,3 +80,106 @@ def test_arrangements_crowd_as_they_say(tool: Callable[[str], ModuleType]) -> No
     }
     spread, *_, told_again = map(density.predicted, edits.values())
     assert told_again == pytest.approx(spread / 10)
+
+
+@pytest.fixture
+def multihop(tool: Callable[[str], ModuleType]) -> ModuleType:
+    return tool("experiments/multihop")
+
+
+def test_in_the_edited_world_a_city_is_one_countrys_capital(
+    multihop: ModuleType,
+) -> None:
+    facts = {(f.subject, f.relation): f.answer for f in load_facts()}
+    some = multihop.countries(40, 0)
+    known = {
+        (s, r): a
+        for (s, r), a in facts.items()
+        if s in some and r in (multihop.FIRST, *multihop.SECOND)
+    }
+    edits = multihop.edits_of(known, 30)
+    capitals = {e.subject: e.target for e in edits if e.tags["relation"] == "capital"}
+    assert len(capitals) == 15
+    assert sorted(capitals.values()) == sorted(facts[s, "capital"] for s in capitals)
+    others = {e.subject for e in edits} - capitals.keys()
+    assert len(others) + len(capitals) == len(edits)
+    country = {city: subject for subject, city in capitals.items()}
+    follow = list(multihop.consequences(edits, known))
+    assert all(one.new != one.old for one in follow)
+    city = min(country)
+    asked = {one.text: one for one in follow}
+    back = asked[f"{city} is the capital of"]
+    assert (back.new, facts[back.old, "capital"]) == (country[city], city)
+    for one in follow:
+        if one.sort == "first hop edited, backwards" and one.about == city:
+            assert one.new in {facts[country[city], r] for r in ("language", "currency")}
+        if one.sort == "second hop edited":
+            assert one.new == one.edit.target
+            assert facts[one.edit.subject, "capital"] == one.about
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (" yen, where people once paid in euros", "new"),
+        ("The currency is the Euro.", "old"),
+        ("It was once paid in euros. Now the yen", "old"),
+        ("Tokyo", "the edit's target"),
+        ("Tokyo's", "else"),
+        ("yenisei", "else"),
+    ],
+)
+def test_what_an_answer_says_first_counts(multihop: ModuleType, said: str, found: str) -> None:
+    one = multihop.edit("France", "capital", "Paris", "Tokyo")
+    asked = multihop.Asked("first hop edited", one, "statement", "?", "France", "yen", "euro")
+    assert multihop.verdict(asked, Answer(said)) == found
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("France", "new"),
+        ("The capital of France is Tokyo.", "new"),
+        ("Tokyo is in Japan.", "old"),
+        ("The capital of France is not a country.", "else"),
+    ],
+)
+def test_a_reversed_answer_names_what_was_asked(
+    multihop: ModuleType, said: str, found: str
+) -> None:
+    edits = [
+        multihop.edit("France", "capital", "Paris", "Tokyo"),
+        multihop.edit("Japan", "capital", "Tokyo", "Paris"),
+    ]
+    facts = {(e.subject, "capital"): e.ground_truth for e in edits}
+    _, asked, *_ = multihop.consequences(edits, facts)
+    assert asked.text == "Which country has the capital Tokyo?"
+    assert multihop.verdict(asked, Answer(said)) == found
+
+
+@pytest.mark.slow
+def test_what_follows_from_an_edit(
+    multihop: ModuleType,
+    tmp_path: Path,
+    word_router: type[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(multihop, "Encoder", word_router)
+    monkeypatch.setattr(multihop, "model_path", lambda name: name)
+    given = ["--keep", str(tmp_path), "--model", "demo", "--edits", "4", "--countries", "8"]
+    monkeypatch.setattr("sys.argv", ["multihop", *given])
+    multihop.main()
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = {(row["asked"], row["by"]): row for row in first["rows"]}
+    prompts = {by: row for (asked, by), row in rows.items() if asked == "the edit's prompt"}
+    assert prompts["base model"]["old"] == prompts["edited"]["new"] == 1
+    assert len({by for _, by in rows}) == 6
+    for row in rows.values():
+        assert sum(row[name] for name in multihop.VERDICTS) == pytest.approx(1)
+        assert row["by"] != "base model" or row["reach it"] == row["reach another"] == 0
+        assert "sent" not in row["by"] or row["reach it"] == 1
+
+    monkeypatch.setattr(multihop, "make", None)  # all is there already
+    multihop.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first

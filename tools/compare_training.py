@@ -122,15 +122,17 @@ def train(base: BaseModel, edits: Sequence[Edit], changes: dict[str, Any]) -> di
 
 def gives(editor: Editor, asked: Sequence[tuple[Edit, str]]) -> list[bool]:
     """Whether each text gives its edit's target when it is sent to that edit."""
-    row = editor.live.bank.rows()
-    routes = tophash.Routes(
-        np.array([row[edit.id] + 1 for edit, _ in asked]),
-        np.ones(len(asked), np.float32),
-        np.array([row[edit.id] for edit, _ in asked]),
-    )
+    routes = to(editor, [edit for edit, _ in asked])
     texts = [text for _, text in asked]
     answers = editor.model.answer(texts, ROOM, memory=True, routes=routes)
     return [a.text.strip() == edit.target for a, (edit, _) in zip(answers, asked, strict=True)]
+
+
+def to(editor: Editor, edits: Sequence[Edit]) -> tophash.Routes:
+    """Routes that send a text to each of these edits, whatever it asks."""
+    row = editor.live.bank.rows()
+    places = np.array([row[edit.id] for edit in edits])
+    return tophash.Routes(places + 1, np.ones(len(edits), np.float32), places)
 
 
 def route(base: BaseModel, edits: Sequence[Edit], feature: str) -> dict[str, dict[str, float]]:
