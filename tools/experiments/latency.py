@@ -19,7 +19,7 @@ its memory; then, in a process of its own, each of these, in CPU time, on one th
     open       read and check the journal, and fold it
     one more   append an edit to the open journal, fold it, change Wm; the median of some
     delete     the same of a deletion
-    write      compile the memory and write it
+    write      fold the journal, compile the memory and write it
     verify     read the file and ask a sample of keys for their own edit; scaled to all
 
 Each part is kept in DIR once it was measured; an interrupted experiment goes on there.
