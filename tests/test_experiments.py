@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from memoir_edge import memory
 from memoir_edge.answers import Answer
 from memoir_edge.demo.facts import load_facts
 
@@ -183,3 +184,31 @@ def test_what_follows_from_an_edit(
     monkeypatch.setattr(multihop, "make", None)  # all is there already
     multihop.main()
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first
+
+
+def test_latency_is_measured_on_a_memory_that_works(
+    tool: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    latency = tool("experiments/latency")
+    if latency._ops.library("cpu") is None:
+        pytest.skip("the native ops were not built")
+    sizes = latency.made(tmp_path, 120)
+    journal = tmp_path / "memory.safetensors.journal"
+    before = journal.read_bytes()
+    held = memory.read(tmp_path / "memory.safetensors")
+    assert [entry.id for entry in held.edits] == [f"edit {i}" for i in range(120)]
+    served = latency.served(tmp_path, 120)  # ends where a key does not reach its edit
+    edited = latency.edited(tmp_path, 120)
+    assert journal.read_bytes() == before
+    figures = sizes | served | edited
+    assert all(figure > 0 for name, figure in figures.items() if name != "resident, MiB")
+    held.codes.keys[:] = held.codes.keys[0]
+    memory.write(held, tmp_path / "memory.safetensors")
+    with pytest.raises(SystemExit, match="does not reach its edit"):
+        latency.served(tmp_path, 120)
+
+
+def test_exponents_are_those_of_a_power(tool: Callable[[str], ModuleType]) -> None:
+    rows = [{"edits": n, "square": 3.0 * n**2, "same": 7.0} for n in (10, 100, 1000)]
+    found = tool("experiments/latency").exponents(rows)
+    assert found == {"square": pytest.approx(2), "same": pytest.approx(0, abs=1e-9)}

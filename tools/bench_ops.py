@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -187,15 +187,30 @@ def faiss(bank: np.ndarray, query: np.ndarray, threads: int) -> Calls:
 def million(given: argparse.Namespace) -> list[Row]:
     """Search by an index of some features against reading every key; do they decide alike?"""
     R = given.keys or 1_000_000
-    kinds = (("as real ones are", 0.65), ("uniformly random", 0.4))
-    return [row for kind, threshold in kinds for row in _million(given, R, kind, threshold)]
+    return [row for kind in KINDS for row in _million(given, R, kind)]
 
 
-def _million(given: argparse.Namespace, R: int, kind: str, threshold: float) -> list[Row]:
-    D = 4096
-    k = round(D * 2 / 7)
+class Kind(NamedTuple):
+    """Keys of a bank."""
+
+    name: str
+    D: int
+    k: int
+    steep: float  # how much more popular a feature is than another
+    threshold: float
+
+
+KINDS = (
+    Kind("masks as real ones are", 4096, 1170, 3, 0.65),
+    Kind("masks, uniformly random", 4096, 1170, 0, 0.4),
+    Kind("codes", 1024, 512, 0.6, 0.76),
+)
+
+
+def _million(given: argparse.Namespace, R: int, kind: Kind) -> list[Row]:
+    D, k, threshold = kind.D, kind.k, kind.threshold
     rng = np.random.default_rng(2)
-    bank, unpacked = crowd(rng, R, D, k, real=kind == "as real ones are")
+    bank, unpacked = crowd(rng, R, D, k, steep=kind.steep)
     far = unpacked(rng, 50)
     met = tophash.overlap(tophash.pack(far), bank[rng.integers(0, R, 2000)], k)
     whole = values(bank, D, k, threshold, far[:1])
@@ -217,7 +232,7 @@ def _million(given: argparse.Namespace, R: int, kind: str, threshold: float) -> 
             given.rounds,
         )
         rows.append({
-            "masks": kind, "keys": R, "threshold": threshold,
+            "keys are": kind.name, "keys": R, "threshold": threshold,
             "unrelated overlap": float(met.mean()), "spread": float(met.std()),
             "threads": threads, "scan, ms": statistics.median(found["scan"]),
             "search, ms": statistics.median(found["search"]),
@@ -227,14 +242,14 @@ def _million(given: argparse.Namespace, R: int, kind: str, threshold: float) -> 
     return [row | decided for row in rows]
 
 
-def crowd(rng: np.random.Generator, R: int, D: int, k: int, *, real: bool) -> tuple[Any, Any]:
+def crowd(rng: np.random.Generator, R: int, D: int, k: int, *, steep: float) -> tuple[Any, Any]:
     """A bank of R masks of about k ones, and a maker of unpacked masks of exactly k.
 
     Real masks share popular features, some more than others: a feature's popularity, tempered by
     what a prompt has in common with others.
     """
-    popular = np.where(real, rng.permutation(np.linspace(-1, 1, D)), np.zeros(D))
-    tempers = np.linspace(0.55, 1.35, 8) if real else np.zeros(1)
+    popular = rng.permutation(np.linspace(-1, 1, D))
+    tempers = np.linspace(0.55, 1.35, 8)
 
     def shares() -> np.ndarray:
         found = []
@@ -242,7 +257,7 @@ def crowd(rng: np.random.Generator, R: int, D: int, k: int, *, real: bool) -> tu
             low, high = -10.0, 10.0
             while high - low > 1e-4:  # the level at which k features are expected
                 level = (low + high) / 2
-                odds = 1 / (1 + np.exp(-(3 * temper * popular + level)))
+                odds = 1 / (1 + np.exp(-(steep * temper * popular + level)))
                 low, high = (level, high) if odds.sum() < k else (low, level)
             found.append(odds)
         return np.array(found)

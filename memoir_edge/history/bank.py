@@ -125,15 +125,17 @@ class Bank:
             raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
         own = primary if key is None else key
         former = self.asked_by(primary)
+        held = {own.tobytes()}
         if former is None:
             self.keys.append(Key(own, edit, threshold, edit))
         else:
             self._hand_over(former, edit, threshold)
+        if former is not None or edit in self.records:
+            held = {key.mask.tobytes() for key in self.keys if key.edit == edit}
         if self.router:
             self.masks[edit], self.tile[edit] = primary, tile
         self.records[edit] = record
         self._asked[primary.tobytes()] = edit
-        held = {key.mask.tobytes() for key in self.keys if key.edit == edit}
         fresh = (mask for mask in (own, *others) if mask.tobytes() not in held)
         self.keys += [Key(mask, edit, threshold, edit) for mask in fresh]
         self.keys += [Key(mask, None, threshold, edit) for mask in guards]

@@ -57,7 +57,7 @@ class State:
     broken: list[str] | None = None  # by the last audit, to be trained again; None: no audit
     repaired: bool = False  # since the last audit
     calibrated: bool = False  # since an edit was made
-    fresh: list[str] = field(default_factory=list)  # edits made since a memory was finished
+    fresh: dict[str, None] = field(default_factory=dict)  # edits made since a memory was finished
     passes: Counter[str] = field(default_factory=Counter)  # over them, since the last was made
 
     @property
@@ -174,7 +174,9 @@ def _(event: Together, state: State, frame: int) -> None:
             if former in state.fixed:
                 state.fixed.add(made.id)
         state.changes.append(Place(made.id, frame, i))
-        state.fresh = [id for id in state.fresh if id not in (former, made.id)] + [made.id]
+        state.fresh.pop(former or made.id, None)
+        state.fresh.pop(made.id, None)
+        state.fresh[made.id] = None  # behind the others
     state.passes.clear()
 
 
@@ -215,7 +217,7 @@ def _(event: Tabled, state: State, _frame: int) -> None:
 @_fold.register
 def _(event: Written, state: State, _frame: int) -> None:
     if event.finished:
-        state.finished, state.changed, state.fresh = event.digest, False, []
+        state.finished, state.changed, state.fresh = event.digest, False, {}
 
 
 @_fold.register
@@ -223,7 +225,7 @@ def _(event: Deleted, state: State, _frame: int) -> None:
     gone = set(event.edits)
     state.bank.drop(gone)
     state.changes = [place for place in state.changes if place.edit not in gone]
-    state.fresh = [id for id in state.fresh if id not in gone]
+    state.fresh = {id: None for id in state.fresh if id not in gone}
     state.broken, state.audit, state.audits = None, None, 0
 
 

@@ -15,8 +15,8 @@ from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime._provider import OrtValue
 
 SMALL = 8 * 2**20  # bytes of a bank up to which a scan is as fast
-LARGE = 256 * 2**20  # bytes of a bank from which on not all features are indexed
-PREFIX = 2560  # number of features that are indexed then
+LARGE = 64 * 2**20  # bytes of a bank from which on not all features are indexed
+PREFIX = 4096  # features that are indexed then: so many, or three quarters
 
 
 @cache
@@ -91,7 +91,7 @@ def index(bank: OrtValue, features: int | None = None) -> bool:
     if features is None:
         if R * W < SMALL:
             return False
-        features = 8 * W if R * W < LARGE else PREFIX
+        features = 8 * W if R * W < LARGE else min(PREFIX, 6 * W)
     where = bank.data_ptr()
     if _functions().memoir_edge_index(where, R, W, features):
         return False

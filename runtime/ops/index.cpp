@@ -50,7 +50,9 @@ int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n) {
   n = std::min<uint64_t>({n, memoir_edge::MAX_PREFIX, W * 8}) / 8 * 8;
   if (bank == nullptr || R == 0 || n == 0) return 1;
   try {
-    Index index{{bank, R, W, n, nullptr}, {}};
+    Index index{{bank, R, W, n, nullptr, nullptr}, {}, {}};
+    index.rows = memoir_edge::in_order(index.bank);
+    index.bank.rows = index.rows.data();
     index.prefix.reset(memoir_edge::allocate(index.bank.prefix_bytes()));
     if (!index.prefix) return 1;
     memoir_edge::make_prefix(index.bank, index.prefix.get());
@@ -71,7 +73,7 @@ void memoir_edge_forget(const uint8_t* bank) {
 
 uint32_t memoir_edge_least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen) {
   try {
-    return memoir_edge::least_in_prefix(k, shared, seen);
+    return memoir_edge::least_in_prefix(k, shared, seen, memoir_edge::MISS);
   } catch (...) {  // out of memory: 0 filters no key out
     return 0;
   }

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "prefix.h"
 
@@ -17,7 +18,8 @@ struct Freed {
 
 struct Index {
   Bank bank;
-  std::unique_ptr<uint8_t, Freed> prefix;  // what the bank points to
+  std::vector<uint32_t> rows;  // what the bank points to
+  std::unique_ptr<uint8_t, Freed> prefix;
 };
 
 // The index of a bank, null where it has none.

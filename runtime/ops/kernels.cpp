@@ -132,7 +132,15 @@ void best_key(const uint8_t* keys, size_t rows, size_t n, const uint8_t* query, 
 
 // --- Harley-Seal counter -------------------------------------------------------------------------
 
-typedef uint64_t Bits __attribute__((vector_size(64)));  // one bit of each of 512 keys
+#if defined(__AVX512F__)
+constexpr size_t STEP = 64;
+#elif defined(__AVX2__)
+constexpr size_t STEP = 32;
+#else
+constexpr size_t STEP = 16;
+#endif
+
+typedef uint64_t Bits __attribute__((vector_size(STEP)));  // one bit of each of 8 STEP keys
 
 // Carry-save adder: returns the sum bit of a + b + c, `carry` gets the carry bit.
 INLINE Bits add(Bits a, Bits b, Bits c, Bits& carry) {
@@ -145,28 +153,19 @@ alignas(64) const uint8_t NO_FEATURE[BLOCK_BYTES] = {};
 
 void count_block(const uint8_t* block, size_t width, const uint32_t* features, size_t n,
                  Counts* counts) {
+  const size_t before = counts->counted;
   size_t used = 4;
-  while (n >> used != 0) used++;
+  while ((before + n) >> used != 0) used++;
+  for (size_t p = counts->used; p < used; p++) __builtin_memset(counts->planes[p], 0, width);
   counts->used = used;
-  for (size_t p = 0; p < used; p++) __builtin_memset(counts->planes[p], 0, width);
-  auto bits_of = [&](size_t i) { return i < n ? block + features[i] * width : NO_FEATURE; };
-  const uint8_t* group[16];
-  const uint8_t* next[16];
-  for (size_t i = 0; i < 16; i++) next[i] = bits_of(i);
+  counts->counted = before + n;
   size_t top = 4;  // planes that may be non-zero so far
   for (size_t g = 0; g < n; g += 16) {
-    for (size_t i = 0; i < 16; i++) group[i] = next[i];
-    for (size_t i = 0; i < 16; i++) next[i] = bits_of(g + 16 + i);
-    while (top < used && (g + 16) >> top != 0) top++;
-    size_t coming = 0, place = 0;
-    for (size_t at = 0; at < width; at += 64) {
-      // Meanwhile the next sixteen features are prefetched into L2, one after the other: sixteen
-      // streams at once would be slower.
-      for (size_t i = 0; i < 16; i++) {
-        __builtin_prefetch(next[coming] + place, 0, 2);
-        place += 64;
-        if (place == width) coming++, place = 0;
-      }
+    const uint8_t* group[16];
+    for (size_t i = 0; i < 16; i++)
+      group[i] = g + i < n ? block + features[g + i] * width : NO_FEATURE;
+    while (top < used && (before + g + 16) >> top != 0) top++;
+    for (size_t at = 0; at < width; at += STEP) {
       auto bits = [&](size_t i) { return load<Bits>(group[i] + at); };
       auto plane = [&](size_t p) { return counts->planes[p] + at; };
       // A tree of carry-save adders takes in sixteen features; its last carry has weight 16.
@@ -194,6 +193,37 @@ void count_block(const uint8_t* block, size_t width, const uint32_t* features, s
       }
     }
   }
+}
+
+size_t at_least(const Counts* counts, size_t width, uint32_t least, uint64_t* which) {
+  size_t number = 0;
+  for (size_t at = 0; at < width; at += STEP) {
+    Bits reached = (Bits){} - (least >> counts->used == 0);
+    for (size_t p = 0; p < counts->used; p++) {  // a bit-sliced comparison, low planes first
+      const Bits plane = load<Bits>(counts->planes[p] + at);
+      reached = least >> p & 1 ? plane & reached : plane | reached;
+    }
+    store(which + at / 8, reached);
+    for (size_t i = 0; i < STEP / 8; i++) number += __builtin_popcountll(which[at / 8 + i]);
+  }
+  return number;
+}
+
+uint32_t highest(const Counts* counts, size_t width, uint64_t* which) {
+  uint32_t count = 0;
+  for (size_t p = counts->used; p-- > 0;) {  // a bit-sliced maximum, high planes first
+    const uint8_t* plane = counts->planes[p];
+    Bits any = {};
+    for (size_t at = 0; at < width; at += STEP)
+      any |= load<Bits>(which + at / 8) & load<Bits>(plane + at);
+    uint64_t some = 0;
+    for (size_t i = 0; i < STEP / 8; i++) some |= any[i];
+    if (some == 0) continue;
+    count |= 1u << p;
+    for (size_t at = 0; at < width; at += STEP)
+      store(which + at / 8, load<Bits>(which + at / 8) & load<Bits>(plane + at));
+  }
+  return count;
 }
 
 // --- Numbers -------------------------------------------------------------------------------------
@@ -361,6 +391,6 @@ void multiply(const float* x, size_t tokens, size_t n, const int32_t* rows, cons
 }  // namespace
 
 extern const Kernels KERNELS;
-const Kernels KERNELS = {NAME(KERNELS), shared_ones, best_key, count_block, add_token, multiply};
+const Kernels KERNELS = {NAME(KERNELS), shared_ones, best_key, count_block, at_least, highest, add_token, multiply};
 
 }  // namespace memoir_edge

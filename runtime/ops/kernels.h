@@ -13,15 +13,16 @@ namespace memoir_edge {
 
 // The bit-sliced layout of a bank's prefix (see prefix.h): in each block of keys, feature by
 // feature, one bit per key.
-constexpr size_t BLOCK_BYTES = 2048;  // most bytes of one feature in one block
+constexpr size_t BLOCK_BYTES = 8192;  // most bytes of one feature in one block
 constexpr size_t PLANES = 16;         // most bits of a count
 constexpr size_t MAX_PREFIX = 65528;  // most features in a prefix, so that a count fits
 
 // Bit-sliced counters: bit p of key i's count is bit i of planes[p] (little bit order). Planes from
 // `used` on are not initialised.
 struct alignas(64) Counts {
-  uint8_t planes[PLANES][BLOCK_BYTES];
-  size_t used;
+  uint8_t planes[PLANES][BLOCK_BYTES + 64];  // or else all would compete for the same cache lines
+  size_t used = 0;
+  size_t counted = 0;  // features so far
 };
 
 struct Kernels {
@@ -35,10 +36,17 @@ struct Kernels {
   void (*best_key)(const uint8_t* keys, size_t rows, size_t n, const uint8_t* query,
                    uint32_t* count, size_t* row);
 
-  // For every key of a block, how many of the n features it has: a Harley-Seal counter over
+  // Adds for every key of a block how many of the n features it has: a Harley-Seal counter over
   // bit-sliced data. A feature takes `width` bytes of the block, a multiple of 64.
   void (*count_block)(const uint8_t* block, size_t width, const uint32_t* features, size_t n,
                       Counts* counts);
+
+  // Marks the keys of a block (of `width` bytes, as above) whose count is at least that: [width / 8]
+  // words. Returns their number.
+  size_t (*at_least)(const Counts* counts, size_t width, uint32_t least, uint64_t* which);
+
+  // Leaves of the marked keys those with the highest count, and returns it.
+  uint32_t (*highest)(const Counts* counts, size_t width, uint64_t* which);
 
   // sum[i] += a[i] for n features of one token, in float32; `type` is a's element type.
   void (*add_token)(const void* a, int type, size_t n, float* sum);

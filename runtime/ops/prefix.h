@@ -6,9 +6,13 @@
 //
 // If the prefix holds all features, that count is the overlap. If it does not, it is a filter: a
 // key whose overlap reaches the bank's lowest threshold is wrongly filtered out with a probability
-// below MISS. The memory's permutation is random, so of the features that a key shares with the
-// query, the number that falls into the prefix is hypergeometric, and `least_in_prefix` is its MISS
-// quantile.
+// below MISS. The memory's permutation is random (as a code's projections are), so of the features
+// that a key shares with the query, the number that falls into the prefix is hypergeometric, and
+// `least_in_prefix` is its quantile.
+//
+// A block is read in stages, until so few of its keys may still win that they are compared whole.
+// Keys that have many popular features come near to any query, and others to none; so the blocks
+// of a filter hold keys in the order of that number, and most blocks are done after few stages.
 #pragma once
 
 #include <cstddef>
@@ -36,17 +40,23 @@ struct Blocks {
 struct Bank {
   const uint8_t* keys;
   size_t R, W, n;
+  const uint32_t* rows;  // [R]: the keys in the prefix's order
   const uint8_t* prefix;
 
+  bool whole() const { return n == 8 * W; }
   size_t prefix_bytes() const { return Blocks(R).number * n * Blocks(R).width; }
 };
+
+// The order of a bank's keys in its prefix: by their number of popular features; as they are, where
+// the prefix holds all features.
+std::vector<uint32_t> in_order(const Bank& bank);
 
 // Writes bank.prefix_bytes() bytes.
 void make_prefix(const Bank& bank, uint8_t* prefix);
 
-// The largest t such that P(X < t) < MISS. X is hypergeometric: how many of the `shared` ones that
+// The largest t such that P(X < t) < miss. X is hypergeometric: how many of the `shared` ones that
 // a key has in common with the query are among the `seen` of the query's k ones in the prefix.
-uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen);
+uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen, double miss);
 
 // The smallest number of shared ones that reaches the lowest threshold; k + 1 if none does.
 uint32_t least_shared(const float* thresholds, size_t n, uint32_t k);
@@ -65,19 +75,20 @@ struct Best {
 
 // How one query searches a prefix.
 struct Search {
-  const uint8_t* query;        // [W]
-  size_t read;                 // how many features of the prefix are read, a multiple of 8
-  std::vector<uint32_t> ones;  // those of them that the query has
-  uint32_t least;              // how many of `ones` a key must have to be a candidate
+  const uint8_t* query;         // [W]
+  uint32_t k, shared;           // a key that shares fewer of the query's k ones does not answer
+  double miss;                  // of one filter
+  std::vector<uint32_t> ones;   // the query's, in the prefix
+  std::vector<uint32_t> least;  // of the first STAGE ones, of twice as many .. that a key must have
 };
 
-// A search for keys that share at least `shared` of the query's k ones. Reading more of the prefix
-// leaves fewer candidates to compare whole; a sample of the keys tells how many, and the cheapest
-// length is taken. A prefix of all features is read whole.
+constexpr size_t STAGE = 64;
+
+// A search for keys that share at least `shared` of the query's k ones.
 Search plan(const uint8_t* query, uint32_t k, uint32_t shared, const Bank& bank);
 
-// Takes the best candidate of one block into `best`, and the key with the best prefix into
-// `fallback`, which is reported (with its true overlap) where no block has a candidate.
-void search_block(const Search& search, const Bank& bank, size_t block, Best* best, Best* fallback);
+// The best key of one block, with its true overlap. Where no key of the block shares enough, or none
+// that could win, it is some near key.
+Best search_block(const Search& search, const Bank& bank, size_t block);
 
 }  // namespace memoir_edge

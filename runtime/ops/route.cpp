@@ -108,19 +108,10 @@ std::vector<Best> search(const Call& call, const RouteInputs& in, const Bank& ba
   const uint32_t shared = least_shared(in.thresholds.as<float>(), in.thresholds.size[0], k);
   std::vector<Search> searches(n);
   call.each(n, [&](size_t q) { searches[q] = plan(&queries[q * in.W()], k, shared, bank); });
-  std::vector<Best> best(blocks * n), near(blocks * n);
-  call.each(blocks * n, [&](size_t i) {
-    search_block(searches[i % n], bank, i / n, &best[i], &near[i]);
-  });
-  for (size_t q = 0; q < n; q++) {
-    for (size_t i = q; i < best.size(); i += n) {
-      if (best[i].found) best[q].take(best[i].shared, best[i].row);
-      if (near[i].found) near[q].take(near[i].shared, near[i].row);
-    }
-    if (best[q].found) continue;
-    const uint8_t* key = bank.keys + near[q].row * in.W();
-    best[q].take(kernels()->shared_ones(key, searches[q].query, in.W()), near[q].row);
-  }
+  std::vector<Best> best(blocks * n);
+  call.each(best.size(),
+            [&](size_t i) { best[i] = search_block(searches[i % n], bank, i / n); });
+  for (size_t i = n; i < best.size(); i++) best[i % n].take(best[i].shared, best[i].row);
   best.resize(n);
   return best;
 }

@@ -516,6 +516,42 @@ def test_search_by_an_index_decides_as_a_scan(by: str, features: int) -> None:
 
 
 @natively
+@pytest.mark.parametrize("lowest", [0, 0.5, 2])
+def test_search_by_an_index_decides_as_a_scan_wherever_the_thresholds_lie(
+    by: str, lowest: float
+) -> None:
+    """Where they tell few keys apart, the nearest so far does; where none is reached, none wins."""
+    runner("Route", by)
+    packed, a, masks = near_and_far(16)
+    crowded = np.random.default_rng(10).random(LARGE) < 0.5  # half of the keys share many features
+    packed = np.where(crowded[:, None], packed | 1, packed)
+    thresholds = np.full(LARGE, max(lowest, 0.9), np.float32)
+    thresholds[::3] = lowest
+    owner = np.arange(LARGE, dtype=np.int32)
+    n = len(a)
+    feeds = {
+        "a": a, "span": np.ones((n, 1), np.int64), "route": np.zeros(n, np.int64), "owner": owner,
+        "thresholds": thresholds, "center": np.zeros(WIDE, np.float32),
+        "scale": np.ones(WIDE, np.float32), "permutation": np.arange(WIDE, dtype=np.int32),
+        "k": np.array([ONES]), "bank": packed,
+    }  # fmt: skip
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in feeds.items()}
+    assert _ops.index(values["bank"], 192)
+    found = tophash.Routes(
+        *(
+            v.numpy()
+            for v in opened("Route", F, _ops.library("cpu")).run_with_ort_values(None, values)
+        )
+    )
+    truth = tophash.route(tophash.pack(masks), feeds["route"], packed, owner, thresholds, ONES)
+    np.testing.assert_array_equal(found.route, truth.route)
+    reached = truth.overlap >= lowest
+    np.testing.assert_array_equal(found.candidate[reached], truth.candidate[reached])
+    np.testing.assert_array_equal(found.overlap[reached], truth.overlap[reached])
+    assert reached.all() if lowest == 0 else not reached.any() if lowest == 2 else reached.any()
+
+
+@natively
 @settings(deadline=None, max_examples=60)
 @given(case=cases())
 def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Case) -> None:
@@ -531,6 +567,7 @@ def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Cas
 
 
 @pytest.mark.skipif(not _ops.library("cpu"), reason="the native ops were not built")
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 1200))
 def test_a_key_that_may_win_is_dismissed_with_a_probability_below_1e_9(data: Any, k: int) -> None:
     shared, seen = data.draw(st.integers(0, k)), data.draw(st.integers(0, k))
