@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 
 from memoir_edge import ports, sidecar
-from memoir_edge.base import read_config
+from memoir_edge.base import read_config, start_of_answer
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
@@ -68,7 +68,7 @@ def export(
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder. Given together with `onnx_dir`, only its tokenizer, its
+        model: A transformers folder, of a decoder or a T5-like encoder-decoder. Given together with `onnx_dir`, only its tokenizer, its
             configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture, and with an encoder the
@@ -85,7 +85,8 @@ def export(
 
     Raises:
         InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
-            or something in the way at `out`.
+            an encoder-decoder in another way than optimum-onnx's in fp32, or something in the way
+            at `out`.
         SiteError: The site is not in the graph; says which layers are.
         GraphError: A given graph is no decoder that can take ports.
 
@@ -101,6 +102,8 @@ def export(
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     config = _config(given[-1], alone=model is None)
+    if start_of_answer(config) is not None:
+        _check_two(onnx_dir, dtype, builder, kind)
     site = site or default_site(config, coded=encoder is not None)
     require_tokenizer(*given)
     if isinstance(encoder, str):
@@ -159,6 +162,21 @@ def _config(folder: Path, *, alone: bool) -> Config:
             hint="give the base model as well: --model DIR, the folder that the graph was made of",
         )
     return read_config(folder)
+
+
+def _check_two(onnx_dir: Path | None, dtype: str, builder: Builder, kind: ports.Kind) -> None:
+    """Raise InputError unless an encoder-decoder can be exported so."""
+    asked = {
+        "as a given graph": onnx_dir is not None,
+        f"in {dtype}": dtype != "fp32",
+        f"by the builder {builder}": builder != "optimum",
+        f"with ports of kind {kind}": kind not in ("optional", "required"),
+    }
+    if unknown := [what for what, is_so in asked.items() if is_so]:
+        raise InputError(
+            f"an encoder-decoder cannot be exported {' or '.join(unknown)}",
+            hint="export it from its model, in fp32, with optional or required ports",
+        )
 
 
 def _base(model: Path, folder: Path, dtype: str, builder: Builder) -> None:
