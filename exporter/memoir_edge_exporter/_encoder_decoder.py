@@ -76,24 +76,24 @@ class _Source(nn.Module):
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.encoder = net.get_encoder()
-        self.read = nn.ModuleList(block.layer[1].EncDecAttention for block in net.decoder.block)
+        self.blocks = nn.ModuleList(block.layer[1].EncDecAttention for block in net.decoder.block)
+        self.heads: int = net.config.num_heads
+        self.width: int = net.config.d_kv
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """`[B, S]` each, to keys and values of each block, `[B, heads, S, width]`."""
         read = self.encoder(input_ids, attention_mask=attention_mask, use_cache=False)
         hidden = read.last_hidden_state
-        parts = [part(hidden) for read in self.read for part in (read.k, read.v)]
-        heads, width = self.read[0].n_heads, self.read[0].key_value_proj_dim
-        return tuple(
-            part.view(*input_ids.shape, heads, width).transpose(1, 2) for part in parts
-        )
+        parts = [part(hidden) for block in self.blocks for part in (block.k, block.v)]
+        shape = (*input_ids.shape, self.heads, self.width)
+        return tuple(part.view(shape).transpose(1, 2) for part in parts)
 
 
 def _trace_encoder(net: Any, path: Path, opset: int) -> None:
     source = _Source(net).eval()
     names = [
         f"past_key_values.{i}.encoder.{part}"
-        for i in range(len(source.read))
+        for i in range(len(source.blocks))
         for part in ("key", "value")
     ]
     tokens = {0: "batch_size", 1: "encoder_sequence_length"}
@@ -111,6 +111,6 @@ def _trace_encoder(net: Any, path: Path, opset: int) -> None:
         opset_version=opset,
         input_names=["input_ids", "attention_mask"],
         output_names=names,
-        dynamic_axes={name: crossed for name in names}
+        dynamic_axes=dict.fromkeys(names, crossed)
         | {"input_ids": tokens, "attention_mask": tokens},
     )

@@ -68,8 +68,8 @@ def export(
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder, of a decoder or a T5-like encoder-decoder. Given together with `onnx_dir`, only its tokenizer, its
-            configuration and its digest are used.
+        model: A transformers folder, of a decoder or a T5-like encoder-decoder. Given together
+            with `onnx_dir`, only its tokenizer, its configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture, and with an encoder the
             last block's.
