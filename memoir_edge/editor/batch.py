@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memoir_edge.editor.layer import Part
-from memoir_edge.editor.rows import Row
+from memoir_edge.editor.model import Row
 from memoir_edge.errors import InputError
 from memoir_edge.settings import Settings
 
