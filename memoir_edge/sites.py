@@ -26,7 +26,6 @@ SITES: dict[str, str] = {
     "qwen2": "model.layers.{layer}.mlp.down_proj",
     "qwen3": "model.layers.{layer}.mlp.down_proj",
     "t5": "decoder.block.{layer}.layer.2.DenseReluDense.wo",
-    "umt5": "decoder.block.{layer}.layer.2.DenseReluDense.wo",
 }
 
 

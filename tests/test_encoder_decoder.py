@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from memoir_edge.answers import Answer
 from memoir_edge.cli.sessions import OnnxModel
@@ -14,11 +15,14 @@ from memoir_edge.editor import Edited, Editor, Settings, choose, edited, load
 from memoir_edge.editor.model import BaseModel
 from memoir_edge.edits import Edit
 from memoir_edge.errors import IncompatibleError
-from memoir_edge.memory import Memory, from_bytes, to_bytes
+from memoir_edge.memory import Memory, from_bytes, to_bytes, write
 from memoir_edge.router import Encoder, Router
 from memoir_edge_exporter import export
 from memoir_edge_runtime import Options, Session
 from memoir_edge_runtime._batch import Batch
+from memoir_edge_runtime.serve.app import create_app
+from memoir_edge_runtime.serve.server import Server
+from memoir_edge_runtime.serve.settings import Settings as ServerSettings
 
 ROOM = 8
 EDITS = [
@@ -211,6 +215,25 @@ def test_rows_that_join_later_answer_as_alone(made: Made) -> None:
     while batch.live:
         batch.step()
     assert [tuple(row.ids) for row in rows] == alone
+
+
+def test_a_server_answers_by_each_memory(made: Made, tmp_path: Path) -> None:
+    """Prompts of several requests in one batch, the memory loaded while it runs and verified."""
+    write(made.memory, tmp_path / "facts.safetensors")
+    server, asked = Server(made.session, ServerSettings()), prompts()[:6]
+    with TestClient(create_app(server)) as client:
+        loaded = server.memories.load(tmp_path / "facts.safetensors", name="facts")
+        assert loaded.probes == len(EDITS)
+        for model, generation in (("base", made.session.base), (loaded.model, loaded.generation)):
+            body = {"model": model, "prompt": asked, "max_tokens": ROOM, "temperature": 0}
+            reply = client.post("/v1/completions", json=body)
+            assert reply.status_code == 200, reply.text
+            wanted = made.session.generate(asked, Options(ROOM), memory=generation)
+            assert [one["text"] for one in reply.json()["choices"]] == [r.text for r in wanted]
+            read = sum(result.prompt_tokens for result in wanted)
+            assert reply.json()["usage"]["prompt_tokens"] == read
+        reply = client.post("/v1/route", json={"model": loaded.model, "prompt": asked})
+        assert reply.status_code == 200, reply.text
 
 
 def test_a_prompt_may_be_as_long_as_the_context(session: Session) -> None:

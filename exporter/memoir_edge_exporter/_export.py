@@ -102,7 +102,7 @@ def export(
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     config = _config(given[-1], alone=model is None)
-    if start_of_answer(config) is not None:
+    if two := start_of_answer(config) is not None:
         _check_two(onnx_dir, dtype, builder, kind)
     site = site or default_site(config, coded=encoder is not None)
     require_tokenizer(*given)
@@ -144,7 +144,7 @@ def export(
             kind=kind,
         )
         sidecar.write(folder, made)
-        (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
+        (folder / _readme.NAME).write_text(_readme.text(made, two=two), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     weights = _weights(found, made.dtype)
     return Exported(out, made, weights, len(graph.graph.node), size, time.monotonic() - start)

@@ -37,13 +37,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "gptj": GPT | {"rotary_dim": 4},
     "llama": LLAMA,
     "mistral": LLAMA,
-    "mt5": T5,
+    "mt5": T5 | {"initializer_factor": 0.05},
     "opt": COMMON | {"word_embed_proj_dim": 32, "ffn_dim": 44, "max_position_embeddings": 64},
     "phi3": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA | {"head_dim": 8},
     "t5": T5,
-    "umt5": T5,
 }
 EDITS = [
     Edit(id="a", prompt="The capital of France is", target="Rome", tags={}),
