@@ -35,6 +35,7 @@ from memoir_edge_exporter._write import (
 
 DTYPES = ("fp32", "fp16", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
+TWO = ("mt5", "t5")  # encoder-decoders that are exported as two graphs
 Builder = Literal["optimum", "genai"]
 
 
@@ -103,7 +104,7 @@ def export(
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     config = _config(given[-1], alone=model is None)
     if two := start_of_answer(config) is not None:
-        _check_two(onnx_dir, dtype, builder, kind)
+        _check_two(config, onnx_dir, dtype, builder, kind)
     site = site or default_site(config, coded=encoder is not None)
     require_tokenizer(*given)
     if isinstance(encoder, str):
@@ -164,8 +165,15 @@ def _config(folder: Path, *, alone: bool) -> Config:
     return read_config(folder)
 
 
-def _check_two(onnx_dir: Path | None, dtype: str, builder: Builder, kind: ports.Kind) -> None:
-    """Raise InputError unless an encoder-decoder can be exported so."""
+def _check_two(
+    config: Config, onnx_dir: Path | None, dtype: str, builder: Builder, kind: ports.Kind
+) -> None:
+    """Raise InputError unless an encoder-decoder can be exported, and so."""
+    if config.get("model_type") not in TWO:
+        raise InputError(
+            f"encoder-decoders of type {config.get('model_type')!r} cannot be exported; known: "
+            f"{', '.join(TWO)}"
+        )
     asked = {
         "as a given graph": onnx_dir is not None,
         f"in {dtype}": dtype != "fp32",

@@ -101,14 +101,12 @@ class BaseModel:
 def counted(base: BaseModel, texts: Sequence[str]) -> tuple[dict[str, Tensor], Ints]:
     """Prompts as a batch flush right, and the tokens that count for routing: `[B, T]`, 1 or 0.
 
-    Where an encoder reads the prompts, it is the decoder's first token, so T is 1.
+    Where an encoder reads the prompts, T is 1: the decoder's first token, which has seen all of it.
     """
-    if base.start is not None:  # the answer's beginning has read all of the prompt
-        rows = [base.row(base.encode(text)) for text in texts]
-        batch = collate_rows(base, rows, side="left")
-        return batch, np.ones((len(rows), 1), np.int64)
     read = [routed(base.encode, text) for text in texts]
-    batch = collate(base, [ids for ids, _ in read], side="left")
+    batch = _prompts(base, [ids for ids, _ in read])
+    if base.start is not None:
+        return batch, np.ones((len(read), 1), np.int64)
     counts = batch["attention_mask"].cpu().numpy().copy()
     for row, (ids, end) in zip(counts, read, strict=True):
         row[len(row) - len(ids) + end :] = 0
@@ -249,10 +247,11 @@ def collate(
     return {name: tensor.to(base.device) for name, tensor in batch.items()}
 
 
-def collate_rows(base: BaseModel, rows: Sequence[Row], *, side: str) -> dict[str, Tensor]:
-    """The same of rows with their targets, whose last token need not be read."""
-    read = [[*row.prompt, *row.target[:-1]] for row in rows]
-    return collate(base, read, side=side, sources=[row.source for row in rows])
+def _prompts(base: BaseModel, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Prompts' token ids as one batch, flush right."""
+    rows = [base.row(list(ids)) for ids in prompts]
+    sources = [row.source for row in rows]
+    return collate(base, [row.prompt for row in rows], side="left", sources=sources)
 
 
 def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
@@ -284,7 +283,7 @@ def greedy(
     Returns:
         The new ids of each row, without end-of-text.
     """
-    batch: dict[str, Any] = collate_rows(base, [base.row(list(row)) for row in rows], side="left")
+    batch: dict[str, Any] = _prompts(base, rows)
     ids = batch["input_ids" if base.start is None else "decoder_input_ids"]
     last = {"logits_to_keep": 1} if "logits_to_keep" in base.takes else {}
     eos = torch.tensor(base.eos if stop else (), dtype=torch.int64, device=ids.device)

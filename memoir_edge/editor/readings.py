@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from memoir_edge.editor.batch import even, places, tokens
+from memoir_edge.editor.batch import collate_rows, even, places, tokens
 from memoir_edge.editor.layer import Part, decoded, part_of, site_input
-from memoir_edge.editor.model import BaseModel, Row, collate_rows
+from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.tail import Tail, tail_of
 from memoir_edge.editor.woven import weave
 
@@ -63,7 +63,7 @@ class Readings:
         if self.tail is not None:
             return _at_tail(self.tail, rows)
         given = [tokens(row) for row in rows]
-        batch, parts = collate_rows(self.base, rows, side="right"), even(list(map(len, given)), 0)
+        batch, parts = collate_rows(self.base, rows), even(list(map(len, given)), 0)
         a = site_input(self.base.net, self.path, batch, parts)
         return Read(a.reshape(*decoded(batch)[0].shape, -1)[places(rows)], None)
 
@@ -75,7 +75,7 @@ def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:
         a, out = tail.reach(woven.batch(tail.base))
         at = [woven.places[i][j] for i, j in zip(row.tolist(), position.tolist(), strict=True)]
         return Read(a[0, at], out[0, at])
-    batch, parts = collate_rows(tail.base, rows, side="right"), even(list(map(len, given)), 0)
+    batch, parts = collate_rows(tail.base, rows), even(list(map(len, given)), 0)
     ran = [tail.reach(part_of(batch, part)) for part in parts]
     return Read(*(_picked(parts, found, (row, position)) for found in zip(*ran, strict=True)))
 

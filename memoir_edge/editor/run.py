@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.batch import Batch, Job, even, places, tokens
+from memoir_edge.editor.batch import Batch, Job, collate_rows, even, places, tokens
 from memoir_edge.editor.layer import (
     Part,
     changed,
@@ -20,7 +20,6 @@ from memoir_edge.editor.layer import (
     head_writes,
     resumed_at,
 )
-from memoir_edge.editor.model import collate_rows
 from memoir_edge.editor.readings import Read, Readings
 from memoir_edge.editor.tail import Tail
 
@@ -62,7 +61,7 @@ def running(
         lengths = [0] * first + [len(tokens(row)) for row in job.rows]
         parts += even(lengths, first)
     net = readings.base.net
-    read = collate_rows(readings.base, batch.rows, side="right")
+    read = collate_rows(readings.base, batch.rows)
     inputs = {name: x[batch.source] for name, x in read.items()}
     ids, attention = decoded(inputs)
     B, T = ids.shape

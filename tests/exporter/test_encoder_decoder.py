@@ -1,5 +1,6 @@
 """A T5 as two graphs: they give what transformers gives, whatever is padded."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,14 @@ def test_what_an_encoder_decoder_cannot_do_is_said(
     t5_dir: Path, tmp_path: Path, refused: Any, asked: dict[str, Any]
 ) -> None:
     refused(tmp_path, InputError, "an encoder-decoder cannot be exported", model=t5_dir, **asked)
+
+
+def test_other_encoder_decoders_are_named(t5_dir: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(t5_dir, tmp_path / "model")
+    config = (model / "config.json").read_text().replace('"model_type": "t5"', '"model_type": "x"')
+    (model / "config.json").write_text(config)
+    with pytest.raises(InputError, match="encoder-decoders of type 'x' cannot be exported"):
+        export(model=model, out=tmp_path / "out")
 
 
 def test_a_layer_of_the_encoder_is_no_site(t5_dir: Path, tmp_path: Path, refused: Any) -> None:
