@@ -76,7 +76,8 @@ class _Source(nn.Module):
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.encoder = net.get_encoder()
-        self.blocks = nn.ModuleList(block.layer[1].EncDecAttention for block in net.decoder.block)
+        cross = [block.layer[1].EncDecAttention for block in net.decoder.block]
+        self.parts = nn.ModuleList(part for each in cross for part in (each.k, each.v))
         self.heads: int = net.config.num_heads
         self.width: int = net.config.d_kv
 
@@ -84,17 +85,15 @@ class _Source(nn.Module):
         """`[B, S]` each, to keys and values of each block, `[B, heads, S, width]`."""
         read = self.encoder(input_ids, attention_mask=attention_mask, use_cache=False)
         hidden = read.last_hidden_state
-        parts = [part(hidden) for block in self.blocks for part in (block.k, block.v)]
         shape = (*input_ids.shape, self.heads, self.width)
-        return tuple(part.view(shape).transpose(1, 2) for part in parts)
+        return tuple(part(hidden).view(shape).transpose(1, 2) for part in self.parts)
 
 
 def _trace_encoder(net: Any, path: Path, opset: int) -> None:
     source = _Source(net).eval()
     names = [
-        f"past_key_values.{i}.encoder.{part}"
-        for i in range(len(source.blocks))
-        for part in ("key", "value")
+        f"past_key_values.{i // 2}.encoder.{('key', 'value')[i % 2]}"
+        for i in range(len(source.parts))
     ]
     tokens = {0: "batch_size", 1: "encoder_sequence_length"}
     crossed = {0: "batch_size", 2: "encoder_sequence_length"}

@@ -174,7 +174,7 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
             f"cannot load a language model from {folder}: {first_line(error)}"
         ) from error
     net.requires_grad_(False)
-    net.eval()  # type: ignore[no-untyped-call]
+    net.eval()
     if not slow:
         unplanned()
     return BaseModel(
