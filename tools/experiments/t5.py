@@ -1,11 +1,13 @@
 """Edits of an encoder-decoder, from PyTorch to ONNX Runtime, by either router.
 
     python tools/train_demo_model.py --architecture t5 --out DIR --work DIR/work
-    python tools/experiments/t5.py --model DIR [--edits 50] [--seed 0] [--ways activations ...]
+    python tools/experiments/t5.py --model DIR [--edits 50] [--seed 0] [--keys 0]
+                                   [--ways activations ...]
 
 Edits of facts that the model knows, by the defaults. Activations route, with two shares of near
 misses that may reach an edit; or an encoder (MiniLM) does, with all built-in relations, and without
-those of the test. Each memory is asked twice all that its edits' records hold: in PyTorch, and by a
+those of the test. With --keys, so many phrasings of each edit are its further keys, and the others
+are asked. Each memory is asked twice all that its edits' records hold: in PyTorch, and by a
 session on the exported graphs, into which it is swapped. `same` is the share of prompts that both
 answer with the same text by the same edit, `held` of edits that hold when they are replayed on the
 graphs. Any other model is asked in the same way, the demo model for instance.
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +52,20 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--edits", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keys", type=int, default=0)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
     given = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
-    base, edits = load(str(given.model), device="cpu"), sample(given.edits, given.seed)
+    base = load(str(given.model), device="cpu")
+    edits = [
+        replace(edit, keys=edit.rephrase[: given.keys], rephrase=edit.rephrase[given.keys :])
+        for edit in sample(given.edits, given.seed)
+    ]
     rows = [row for way in given.ways for row in asked(base, edits, given.model, way)]
     show(f"{len(edits)} edits of {given.model.name}", rows)
-    print(json.dumps({"experiment": "t5", "edits": len(edits), "rows": rows}))
+    print(json.dumps({"experiment": "t5", "edits": len(edits), "keys": given.keys,
+                      "rows": rows}))  # fmt: skip
 
 
 def asked(base: BaseModel, edits: Sequence[Edit], model: Path, way: str) -> list[Row]:
