@@ -76,3 +76,16 @@ def test_arrangements_crowd_as_they_say(tool: Callable[[str], ModuleType]) -> No
     }
     spread, *_, told_again = map(density.predicted, edits.values())
     assert told_again == pytest.approx(spread / 10)
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_by_its_activations(t5_dir: Path) -> None:
+    command = [
+        sys.executable, str(TOOLS / "experiments/t5.py"), "--model", str(t5_dir), "--edits", "2",
+        "--keys", "1", "--ways", "activations",
+    ]  # fmt: skip
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    torch, onnx = json.loads(said.splitlines()[-1])["rows"]
+    shares = ("reliability", "generalization", "locality", "reach", "near", "unrelated")
+    assert [torch[name] for name in shares] == [onnx[name] for name in shares]
+    assert onnx["same"] == 1
