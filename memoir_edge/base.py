@@ -17,6 +17,8 @@ _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything
 # Names of the longest sequence in `config.json`: most families, GPT-2 and its kin, MPT and DBRX.
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
+ENCODER = "encoder_model.onnx"  # beside model.onnx, where a model is an encoder and a decoder
+
 UNBOUNDED = sys.maxsize  # context of a model that states none, as ALiBi models need not
 
 
@@ -120,6 +122,31 @@ def context(config: Mapping[str, Any]) -> int:
     True
     """
     return next((int(config[name]) for name in _CONTEXT if config.get(name)), UNBOUNDED)
+
+
+def start_of_answer(config: Mapping[str, Any]) -> int | None:
+    """The token that a decoder begins with whose prompt an encoder reads; None of a decoder alone.
+
+    Args:
+        config: The parsed `config.json`.
+
+    Raises:
+        InputError: It names no such token.
+
+    >>> start_of_answer({"is_encoder_decoder": True, "decoder_start_token_id": 0})
+    0
+    >>> start_of_answer({"model_type": "llama"}) is None
+    True
+    """
+    if not config.get("is_encoder_decoder"):
+        return None
+    start = config.get("decoder_start_token_id")
+    if type(start) is not int:
+        raise InputError(
+            f"config.json of an encoder-decoder has decoder_start_token_id {start!r}, expected a "
+            "token id"
+        )
+    return start
 
 
 def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:

@@ -20,10 +20,12 @@ SITES: dict[str, str] = {
     "gptj": "transformer.h.{layer}.mlp.fc_out",
     "llama": "model.layers.{layer}.mlp.down_proj",
     "mistral": "model.layers.{layer}.mlp.down_proj",
+    "mt5": "decoder.block.{layer}.layer.2.DenseReluDense.wo",
     "opt": "model.decoder.layers.{layer}.fc2",
     "phi3": "model.layers.{layer}.mlp.down_proj",
     "qwen2": "model.layers.{layer}.mlp.down_proj",
     "qwen3": "model.layers.{layer}.mlp.down_proj",
+    "t5": "decoder.block.{layer}.layer.2.DenseReluDense.wo",
 }
 
 
@@ -111,7 +113,7 @@ def _get(config: Config, *names: str) -> int | None:
 
 def layers(config: Config) -> int | None:
     """Number of decoder layers, whatever the architecture calls it."""
-    return _get(config, "num_hidden_layers", "n_layer", "n_layers")
+    return _get(config, "num_decoder_layers", "num_hidden_layers", "n_layer", "n_layers")
 
 
 def preset(config: Config, *, coded: bool = False) -> Preset:

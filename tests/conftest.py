@@ -61,6 +61,39 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def t5_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random T5 with a tokenizer as T5's: a vocabulary of pieces, text ends with </s>."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers.decoders import Metaspace
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("t5")
+    words = ["The", "capital", "currency", "of", "is", "in", "Where", "What", "France", "Japan"]
+    words += ["Spain", "Paris", "Rome", "Madrid", "yen"]
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in words)]
+    pieces += [chr(i) for i in range(33, 127)]
+    scored = [(piece, float(len(piece) - len(pieces))) for piece in pieces]
+    core = Tokenizer(models.Unigram(scored, unk_id=2))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    core.decoder = Metaspace()
+    core.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(pieces), d_model=32, d_kv=8, d_ff=44, num_layers=3, num_decoder_layers=2,
+        num_heads=4, feed_forward_proj="gated-gelu", tie_word_embeddings=False, n_positions=64,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=2.0,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
 PUBLISHED = {  # others' work, not shipped; where it can be had
     "zsre/zsre_eval.json": "github.com/shariqahn/EasyEdit",
     "zsre/knowedit_zsre.json": "github.com/YJiangcm/LTE",
@@ -194,7 +227,8 @@ def _save_encoder(folder: Path, family: str = "bert", **changes: object) -> Path
 
     letters = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
     special = ["<pad>", "<s>", "</s>", "<unk>"]
-    words = ["the", "capital", "currency", "of", "what", "is", "france", "japan", "paris", "##s"]
+    words = ["The", "capital", "currency", "of", "is", "in", "Where", "What", "France", "Japan"]
+    words += ["Spain", "Paris", "Rome", "Madrid", "yen"]
     vocabulary = [*special, *words, *letters, *(f"##{letter}" for letter in letters)]
     core = Tokenizer(
         WordPiece({w: i for i, w in enumerate(dict.fromkeys(vocabulary))}, unk_token="<unk>")

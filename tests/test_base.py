@@ -12,6 +12,7 @@ from memoir_edge.base import (
     locate,
     read_config,
     read_json,
+    start_of_answer,
     weights_digest,
 )
 from memoir_edge.editor import load
@@ -107,3 +108,10 @@ def test_a_peft_folder_is_no_model_yet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a PEFT adapter") as caught:
         read_config(tmp_path)
     assert "merge_and_unload" in str(caught.value.hint)
+
+
+def test_what_an_answer_begins_with() -> None:
+    assert start_of_answer({"decoder_start_token_id": 3}) is None
+    assert start_of_answer({"is_encoder_decoder": True, "decoder_start_token_id": 3}) == 3
+    with pytest.raises(InputError, match="decoder_start_token_id None"):
+        start_of_answer({"is_encoder_decoder": True})

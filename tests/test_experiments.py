@@ -212,3 +212,16 @@ def test_exponents_are_those_of_a_power(tool: Callable[[str], ModuleType]) -> No
     rows = [{"edits": n, "square": 3.0 * n**2, "same": 7.0} for n in (10, 100, 1000)]
     found = tool("experiments/latency").exponents(rows)
     assert found == {"square": pytest.approx(2), "same": pytest.approx(0, abs=1e-9)}
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_by_its_activations(t5_dir: Path) -> None:
+    command = [
+        sys.executable, str(TOOLS / "experiments/t5.py"), "--model", str(t5_dir), "--edits", "2",
+        "--keys", "1", "--ways", "activations",
+    ]  # fmt: skip
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    torch, onnx = json.loads(said.splitlines()[-1])["rows"]
+    shares = ("reliability", "generalization", "locality", "reach", "near", "unrelated")
+    assert [torch[name] for name in shares] == [onnx[name] for name in shares]
+    assert onnx["same"] == 1

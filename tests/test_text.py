@@ -34,3 +34,8 @@ def test_spaces_that_merge_with_a_word_count():
         return [hash(text[i : i + 2]) for i in range(0, len(text), 2)]
 
     assert routed(encode, "abc ") == (encode("abc "), 2)
+
+
+def test_a_target_behind_an_encoder_begins_a_text():
+    letters = lambda text: [ord(letter) for letter in text]  # noqa: E731
+    assert split_target(letters, letters, "a", "b", apart=True) == ([97], [98])

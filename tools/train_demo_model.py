@@ -1,9 +1,12 @@
 """Train the demo model: a Llama of 4.7 million parameters that knows the facts of memoir_edge.demo.
 
+Or, with --architecture t5, an encoder-decoder of like size that knows the same.
+
     python tools/train_demo_model.py              train (or resume), save, measure recall
     python tools/train_demo_model.py --check      measure what is saved
     python tools/train_demo_model.py --out DIR --work DIR/work --layers 6 --feed-forward 2048
                                                   a sibling with room for a thousand edits
+    python tools/train_demo_model.py --architecture t5 --out DIR --work DIR/work
 
 Top to bottom: corpus, tokenizer, model, epochs, fp16 weights, recall over every fact in every
 phrasing by greedy generation from the weights as saved. The last line of standard output is one
@@ -19,16 +22,28 @@ import os
 import random
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from memoir_edge.demo.facts import RELATIONS, SYSTEM_LINES, Fact, load_facts, model_dir, prompt
 
@@ -47,6 +62,7 @@ CHAT_TEMPLATE = (
 class Run:
     """Everything that decides what is trained; a checkpoint of other settings is not resumed."""
 
+    architecture: str = "llama"
     epochs: int = 18
     seed: int = 0
     batch: int = 128
@@ -67,12 +83,13 @@ class Run:
 def main() -> None:
     """Train, save, measure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=model_dir())
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=Run.architecture)
+    parser.add_argument("--out", type=Path, help="default: the model that is shipped, a Llama")
     parser.add_argument("--work", type=Path, default=Path("build/demo-model"))
-    parser.add_argument("--epochs", type=int, default=Run.epochs)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=Run.seed)
     parser.add_argument("--feed-forward", type=int, default=Run.feed_forward)
-    parser.add_argument("--layers", type=int, default=Run.layers)
+    parser.add_argument("--layers", type=int)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--extra-facts", default="", help="TSV of subject, relation, answer")
     parser.add_argument(
@@ -80,21 +97,26 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="only measure what is in --out")
     given = parser.parse_args()
+    architecture = ARCHITECTURES[given.architecture]
+    if given.out is None and given.architecture != Run.architecture:
+        parser.error(f"--architecture {given.architecture} needs --out")
+    out = given.out or model_dir()
     start = time.monotonic()
     torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = Run(
-        epochs=given.epochs, seed=given.seed, feed_forward=given.feed_forward,
-        layers=given.layers, extra_facts=given.extra_facts,
+    wished = {"epochs": given.epochs, "layers": given.layers}
+    run = replace(
+        architecture.run, seed=given.seed, feed_forward=given.feed_forward,
+        extra_facts=given.extra_facts, **{name: n for name, n in wished.items() if n},
     )  # fmt: skip
     facts = (load_facts() + extra(given.extra_facts))[: given.limit]
     if not given.check:
         tokenizer = make_tokenizer(facts, run)
         model = train(facts, tokenizer, run, given.work, device)
-        save(model, tokenizer, given.out)
-    report = recall(facts, given.out, device)
-    weights = (given.out / "model.safetensors").stat().st_size
-    if given.out == model_dir():
+        save(model, tokenizer, out)
+    report = recall(facts, architecture, out, device)
+    weights = (out / "model.safetensors").stat().st_size
+    if out == model_dir():
         assert weights <= MAX_BYTES, f"{weights} bytes of weights, at most {MAX_BYTES} are shipped"
     seconds = round(time.monotonic() - start, 1)
     print(json.dumps(report | {"bytes": weights, "seconds": seconds, "epochs": run.epochs}))
@@ -113,9 +135,10 @@ def extra(path: str) -> list[Fact]:
 
 
 def make_tokenizer(facts: list[Fact], run: Run) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over the corpus: any text can be encoded, each sample starts with BOS."""
+    """Byte-level BPE over the corpus: any text can be encoded."""
+    architecture = ARCHITECTURES[run.architecture]
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=architecture.spaced)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=run.vocabulary,
@@ -127,16 +150,17 @@ def make_tokenizer(facts: list[Fact], run: Run) -> PreTrainedTokenizerFast:
     small = [line.lower() for line in lines[::4]]
     core.train_from_iterator([*lines, *small, *SYSTEM_LINES], trainer)
     core.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, core.token_to_id(BOS))]
+        single=architecture.template,
+        special_tokens=[(name, core.token_to_id(name)) for name in (BOS, EOS)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=architecture.chat_template,
         model_input_names=["input_ids", "attention_mask"],
-        padding_side="left",
+        padding_side=architecture.padding_side,
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     )
@@ -144,10 +168,13 @@ def make_tokenizer(facts: list[Fact], run: Run) -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True)
 class Sample:
-    """One training text as ids, and how much each token's prediction counts."""
+    """One training text as ids: a prompt, and the answer with its end."""
 
-    ids: list[int]
-    weight: list[float]
+    read: list[int]
+    answer: list[int]
+
+    def __len__(self) -> int:
+        return len(self.read) + len(self.answer)
 
 
 def samples(
@@ -169,10 +196,8 @@ def samples(
     named = [f" {f.subject}:" if rng.random() < run.naming_share else "" for f, _ in pairs]
     texts = [f"{name} {f.answer}{EOS}" for name, (f, _) in zip(named, pairs, strict=True)]
     answers = tokenizer(texts, add_special_tokens=False)
-    return [
-        Sample(read + answer, [run.prompt_weight] * len(read) + [1.0] * len(answer))
-        for read, answer in zip(reads["input_ids"], answers["input_ids"], strict=True)
-    ]
+    pairs_of_ids = zip(reads["input_ids"], answers["input_ids"], strict=True)
+    return [Sample(read, answer) for read, answer in pairs_of_ids]
 
 
 def careless(text: str, rng: random.Random) -> str:
@@ -193,18 +218,17 @@ def context(pairs: list[tuple[Fact, int]], rng: random.Random) -> str:
 def batches(made: list[Sample], run: Run, epoch: int) -> list[list[Sample]]:
     """Batches of like length, in random order: little padding."""
     rng = random.Random(f"{run.seed}/{epoch}/order")
-    made = sorted(made, key=lambda s: (len(s.ids), rng.random()))
+    made = sorted(made, key=lambda s: (len(s), rng.random()))
     cut = [made[i : i + run.batch] for i in range(0, len(made), run.batch)]
     rng.shuffle(cut)
     return cut
 
 
-# --- Model and training --------------------------------------------------------------------------
+# --- Architectures -------------------------------------------------------------------------------
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, run: Run) -> LlamaForCausalLM:
-    """An untrained model."""
-    torch.manual_seed(run.seed)
+def make_llama(tokenizer: PreTrainedTokenizerFast, run: Run) -> PreTrainedModel:
+    """An untrained decoder."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=run.hidden,
@@ -221,15 +245,98 @@ def make_model(tokenizer: PreTrainedTokenizerFast, run: Run) -> LlamaForCausalLM
     return LlamaForCausalLM(config)
 
 
+def make_t5(tokenizer: PreTrainedTokenizerFast, run: Run) -> PreTrainedModel:
+    """An untrained encoder-decoder; the decoder begins with the padding token, as T5's does."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=run.hidden,
+        d_kv=run.hidden // run.heads,
+        d_ff=run.feed_forward,
+        num_layers=run.layers,
+        num_decoder_layers=run.layers,
+        num_heads=run.heads,
+        dropout_rate=0.0,
+        n_positions=512,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+class Step(NamedTuple):
+    """A batch as a model is trained on it: `wanted` and `weight` are `[B, T]` of its logits."""
+
+    feeds: dict[str, Tensor]
+    wanted: Tensor
+    weight: Tensor
+
+
+def in_one_text(batch: list[Sample], run: Run, _start: int) -> Step:
+    """A decoder reads prompt and answer, and a prompt's tokens count as well."""
+    # Padded at the right, where causal attention never looks from a real token.
+    ids = padded([s.read + s.answer for s in batch])
+    prompts = [[run.prompt_weight] * len(s.read) for s in batch]
+    pairs = zip(prompts, batch, strict=True)
+    weight = padded([weights + [1.0] * len(s.answer) for weights, s in pairs])
+    return Step({"input_ids": ids[:, :-1]}, ids[:, 1:], weight[:, 1:])
+
+
+def in_two_texts(batch: list[Sample], _run: Run, start: int) -> Step:
+    """An encoder reads the prompt, a decoder writes the answer behind its start token."""
+    feeds = {
+        "input_ids": padded([s.read for s in batch]),
+        "attention_mask": padded([[1] * len(s.read) for s in batch]),
+        "decoder_input_ids": padded([[start, *s.answer[:-1]] for s in batch]),
+    }
+    weight = padded([[1.0] * len(s.answer) for s in batch])
+    return Step(feeds, padded([s.answer for s in batch]), weight)
+
+
+def padded(rows: list[list]) -> Tensor:
+    """Rows with zeros behind them, `[B, T]`."""
+    T = max(map(len, rows))
+    return torch.tensor([row + [0] * (T - len(row)) for row in rows])
+
+
+class Architecture(NamedTuple):
+    """What differs from one to another."""
+
+    make: Callable[[PreTrainedTokenizerFast, Run], PreTrainedModel]
+    step: Callable[[list[Sample], Run, int], Step]
+    load: type
+    template: str  # what the tokenizer puts around a text
+    spaced: bool  # whether a text's first word is a token as others are
+    padding_side: str
+    chat_template: str | None
+    run: Run  # its defaults
+
+
+ARCHITECTURES = {
+    "llama": Architecture(
+        make_llama, in_one_text, AutoModelForCausalLM, f"{BOS} $A", False, "left", CHAT_TEMPLATE,
+        Run(),
+    ),
+    "t5": Architecture(
+        make_t5, in_two_texts, AutoModelForSeq2SeqLM, f"$A {EOS}", True, "right", None,
+        Run("t5", epochs=16, batch=64, layers=2),
+    ),
+}  # fmt: skip
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
 def train(
     facts: list[Fact],
     tokenizer: PreTrainedTokenizerFast,
     run: Run,
     work: Path,
     device: torch.device,
-) -> LlamaForCausalLM:
+) -> PreTrainedModel:
     """Train for run.epochs, from the checkpoint in `work` if it is of the same run."""
-    model = make_model(tokenizer, run).to(device)
+    torch.manual_seed(run.seed)
+    model = ARCHITECTURES[run.architecture].make(tokenizer, run).to(device)
     steps = run.epochs * -(-sum(len(RELATIONS[f.relation]) for f in facts) // run.batch)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=run.lr, weight_decay=0.01, betas=(0.9, 0.98)
@@ -251,7 +358,7 @@ def train(
             losses = []
             model.train()
             for batch in batches(samples(facts, tokenizer, run, epoch), run, epoch):
-                losses.append(step(model, optimizer, batch, device))
+                losses.append(step(model, optimizer, batch, run, device))
                 schedule.step()
                 bar.update(task, advance=1, description=f"epoch {epoch + 1}/{run.epochs}")
             took = time.monotonic() - started
@@ -262,19 +369,19 @@ def train(
 
 
 def step(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     batch: list[Sample],
+    run: Run,
     device: torch.device,
 ) -> float:
     """One gradient step; returns the loss in nats a weighted token."""
-    T = max(len(s.ids) for s in batch)
-    # (B, T): padded at the right, where causal attention never looks from a real token.
-    ids = torch.tensor([s.ids + [0] * (T - len(s.ids)) for s in batch], device=device)
-    weight = torch.tensor([s.weight + [0.0] * (T - len(s.weight)) for s in batch], device=device)
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    weight = weight[:, 1:].flatten()
+    start = getattr(model.config, "decoder_start_token_id", 0)
+    feeds, wanted, weight = ARCHITECTURES[run.architecture].step(batch, run, start)
+    feeds = {name: x.to(device) for name, x in feeds.items()}
+    logits = model(**feeds, use_cache=False).logits
+    wanted, weight = wanted.flatten().to(device), weight.flatten().to(device)
+    loss = cross_entropy(logits.flatten(0, 1), wanted, reduction="none")
     loss = (loss * weight).sum() / weight.sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -304,7 +411,7 @@ def restore(work: Path, settings: dict, state: dict) -> int:
     return int(found["epoch"])
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Weights in fp16, tokenizer and configuration, as a transformers folder."""
     model.to("cpu").half().save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -313,9 +420,9 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 # --- Recall --------------------------------------------------------------------------------------
 
 
-def recall(facts: list[Fact], out: Path, device: torch.device) -> dict:
+def recall(facts: list[Fact], architecture: Architecture, out: Path, device: torch.device) -> dict:
     """Share of facts that greedy generation gives, over all phrasings, from the saved weights."""
-    model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).to(device).eval()
+    model = architecture.load.from_pretrained(out, dtype=torch.float32).to(device).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
     pairs = [(f, i) for f in facts for i in range(len(RELATIONS[f.relation]))]
     right: dict[str, list[bool]] = defaultdict(list)
@@ -325,9 +432,8 @@ def recall(facts: list[Fact], out: Path, device: torch.device) -> dict:
         batch = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             ids = model.generate(**batch, max_new_tokens=24, do_sample=False)
-        texts = tokenizer.batch_decode(
-            ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        before = 0 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
+        texts = tokenizer.batch_decode(ids[:, before:], skip_special_tokens=True)
         for (fact, _), text in zip(part, texts, strict=True):
             right[fact.relation].append(text.strip() == fact.answer)
     shares = {name: sum(hits) / len(hits) for name, hits in right.items()}

@@ -1,5 +1,7 @@
 """A transformers folder as a decoder graph with key-value cache, by optimum-onnx.
 
+An encoder-decoder becomes two graphs, in _encoder_decoder.py.
+
 Knows nothing of memories. optimum, torch and transformers are imported here alone, when called.
 """
 
@@ -9,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from memoir_edge.base import read_config, start_of_answer
 from memoir_edge.errors import InputError, first_line, install
 from memoir_edge_exporter._write import GRAPH
 
@@ -20,7 +23,8 @@ EXTRA = f"{install('export')}; or {ELSEWHERE}"
 def base_graph(model: Path, out: Path, dtype: str) -> None:
     """Export a model folder to `out`: model.onnx, configuration and tokenizer files.
 
-    Large weights lie beside the graph, in model.onnx.data.
+    Large weights lie beside the graph, in model.onnx.data. Of an encoder-decoder, model.onnx is the
+    decoder, and encoder_model.onnx stands beside it.
 
     Args:
         model: A transformers folder.
@@ -30,8 +34,14 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
     Raises:
         InputError: optimum-onnx is missing, or cannot export this model.
     """
+    two = start_of_answer(read_config(model)) is not None
     try:
         with quiet():
+            if two:
+                from memoir_edge_exporter._encoder_decoder import encoder_and_decoder
+
+                encoder_and_decoder(model, out, OPSET)
+                return
             from optimum.exporters.onnx import main_export
 
             from memoir_edge_exporter._trace import put_weights, weightless

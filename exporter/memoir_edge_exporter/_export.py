@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 
 from memoir_edge import ports, sidecar
-from memoir_edge.base import read_config
+from memoir_edge.base import read_config, start_of_answer
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
@@ -35,6 +35,7 @@ from memoir_edge_exporter._write import (
 
 DTYPES = ("fp32", "fp16", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
+TWO = ("mt5", "t5")  # encoder-decoders that are exported as two graphs
 Builder = Literal["optimum", "genai"]
 
 
@@ -68,8 +69,8 @@ def export(
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder. Given together with `onnx_dir`, only its tokenizer, its
-            configuration and its digest are used.
+        model: A transformers folder, of a decoder or a T5-like encoder-decoder. Given together
+            with `onnx_dir`, only its tokenizer, its configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture, and with an encoder the
             last block's.
@@ -85,7 +86,8 @@ def export(
 
     Raises:
         InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
-            or something in the way at `out`.
+            an encoder-decoder in another way than optimum-onnx's in fp32, or something in the way
+            at `out`.
         SiteError: The site is not in the graph; says which layers are.
         GraphError: A given graph is no decoder that can take ports.
 
@@ -101,6 +103,8 @@ def export(
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     config = _config(given[-1], alone=model is None)
+    if two := start_of_answer(config) is not None:
+        _check_two(config, onnx_dir, dtype, builder, kind)
     site = site or default_site(config, coded=encoder is not None)
     require_tokenizer(*given)
     if isinstance(encoder, str):
@@ -141,7 +145,7 @@ def export(
             kind=kind,
         )
         sidecar.write(folder, made)
-        (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
+        (folder / _readme.NAME).write_text(_readme.text(made, two=two), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     weights = _weights(found, made.dtype)
     return Exported(out, made, weights, len(graph.graph.node), size, time.monotonic() - start)
@@ -159,6 +163,28 @@ def _config(folder: Path, *, alone: bool) -> Config:
             hint="give the base model as well: --model DIR, the folder that the graph was made of",
         )
     return read_config(folder)
+
+
+def _check_two(
+    config: Config, onnx_dir: Path | None, dtype: str, builder: Builder, kind: ports.Kind
+) -> None:
+    """Raise InputError unless an encoder-decoder can be exported, and so."""
+    if config.get("model_type") not in TWO:
+        raise InputError(
+            f"encoder-decoders of type {config.get('model_type')!r} cannot be exported; known: "
+            f"{', '.join(TWO)}"
+        )
+    asked = {
+        "as a given graph": onnx_dir is not None,
+        f"in {dtype}": dtype != "fp32",
+        f"by the builder {builder}": builder != "optimum",
+        f"with ports of kind {kind}": kind not in ("optional", "required"),
+    }
+    if unknown := [what for what, is_so in asked.items() if is_so]:
+        raise InputError(
+            f"an encoder-decoder cannot be exported {' or '.join(unknown)}",
+            hint="export it from its model, in fp32, with optional or required ports",
+        )
 
 
 def _base(model: Path, folder: Path, dtype: str, builder: Builder) -> None:

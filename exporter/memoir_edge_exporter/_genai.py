@@ -26,7 +26,15 @@ from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import carry, layers
-from memoir_edge_exporter._write import GRAPH, companions, copy_weights, directory, load, save
+from memoir_edge_exporter._write import (
+    GRAPH,
+    companions,
+    copy_weights,
+    directory,
+    load,
+    of_a_decoder_alone,
+    save,
+)
 
 CONFIG, ROUTER, SUFFIX = "genai_config.json", "router", ".onnx_adapter"
 
@@ -59,7 +67,7 @@ def package_genai(
         MemoryFormatError: A memory is none.
         MismatchError: A memory belongs to another model, or wants another router.
     """
-    made = sidecar.read(folder)
+    made = of_a_decoder_alone(folder)
     if made.kind not in ("optional", "recurrent"):
         raise GraphError(
             f"{folder} has ports of kind {made.kind}, which onnxruntime-genai does not feed",

@@ -36,6 +36,7 @@ from memoir_edge_exporter._write import (
     copy_weights,
     directory,
     load,
+    of_a_decoder_alone,
     rename_weights,
     save,
     weight_files,
@@ -113,7 +114,7 @@ def package_optimum(folder: Path, out: Path, memory: Path) -> sidecar.Sidecar:
 
 
 def _read(folder: Path) -> sidecar.Sidecar:
-    made = sidecar.read(folder)
+    made = of_a_decoder_alone(folder)
     if made.kind != "optional":
         raise GraphError(
             f"{folder} was exported with {made.kind} ports, expected optional",

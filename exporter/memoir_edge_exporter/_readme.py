@@ -70,6 +70,13 @@ as onnxruntime-genai or optimum, does not feed them: for it export with `--ports
     ),
 }
 
+# Of an encoder-decoder, whatever its ports.
+_TWO = """\
+`encoder_model.onnx` reads the prompts. What it gives, and the prompts' attention mask as
+`encoder_attention_mask`, `model.onnx` takes at every step; it begins with the token that
+`config.json` calls `decoder_start_token_id`, and decides by that which edit answers. `Session` and
+`memoir-edge serve` run both; hosts with a loop of their own know no memories here."""
+
 _TEXT = """\
 # {model_id}, with ports for memories
 
@@ -95,9 +102,10 @@ registers it by itself. For others, this says where it is:
 {register}"""
 
 
-def text(made: sidecar.Sidecar) -> str:
-    """The file's text."""
+def text(made: sidecar.Sidecar, *, two: bool = False) -> str:
+    """The file's text; `two` where an encoder's graph stands beside the decoder's."""
     fed, inputs, hosts = _KINDS[made.kind]
+    hosts = _TWO if two else hosts
     return _TEXT.format(
         model_id=made.model_id, site=made.site, D=made.D, d=made.d, register=REGISTER,
         fed=fed, inputs=inputs, hosts=hosts,

@@ -14,7 +14,7 @@ Imported when a model is exported, because it needs torch.
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import mock
@@ -48,16 +48,17 @@ def weightless() -> Iterator[Weights]:
         [inputs] = args
         order = [name for name in inspect.signature(model.forward).parameters if name in inputs]
         stand_ins = [torch.zeros((), dtype=w.dtype).expand(w.shape) for w in weights.values()]
-        model.forward = _fed(model, list(weights.values()))
         given = ({name: inputs[name] for name in order}, stand_ins)
-        export(model, given, input_names=[*input_names, *weights], **options)
+        with _fed(model, list(weights.values())):
+            export(model, given, input_names=[*input_names, *weights], **options)
 
     with mock.patch.object(torch.onnx, "export", traced):
         yield found
 
 
-def _fed(model: torch.nn.Module, weights: list[torch.Tensor]) -> Any:
-    """The model's forward, with its weights as a second argument."""
+@contextlib.contextmanager
+def _fed(model: Any, weights: list[torch.Tensor]) -> Iterator[None]:
+    """While open, the model's forward takes its weights as a second argument."""
     forward, number = model.forward, {id(weight): i for i, weight in enumerate(weights)}
     places = [
         (module._parameters, name, number[id(weight)])
@@ -65,12 +66,20 @@ def _fed(model: torch.nn.Module, weights: list[torch.Tensor]) -> Any:
         for name, weight in module.named_parameters(recurse=False)  # a tied one in each place
     ]
 
-    def fed(inputs: dict[str, Any], given: list[Any]) -> Any:
+    def place(given: Sequence[Any]) -> None:
         for parameters, name, i in places:
             parameters[name] = given[i]
+
+    def fed(inputs: dict[str, Any], given: list[Any]) -> Any:
+        place(given)
         return forward(**inputs)
 
-    return fed
+    model.forward = fed
+    try:
+        yield
+    finally:
+        place(weights)
+        model.forward = forward
 
 
 # --- Rules 2 and 3 -------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from memoir_edge import sidecar
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import hold
-from memoir_edge_exporter._write import copy_weights, directory, load, save
+from memoir_edge_exporter._write import copy_weights, directory, load, of_a_decoder_alone, save
 
 CONFIG, OPS, MEMORY = "config.pbtxt", "ops", "memory.safetensors"
 _TYPES = {1: "FP32", 2: "UINT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 16: "BF16"}
@@ -70,7 +70,7 @@ def package_triton(
         MemoryFormatError: The memory is none.
         MismatchError: The memory belongs to another model.
     """
-    made = sidecar.read(folder)
+    made = of_a_decoder_alone(folder)
     name = name or folder.resolve().name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{name!r} is no name of a model", hint="give one: --name NAME")

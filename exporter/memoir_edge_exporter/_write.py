@@ -20,6 +20,7 @@ import onnx
 from onnx import external_data_helper
 
 from memoir_edge import ports, sidecar
+from memoir_edge.base import ENCODER
 from memoir_edge.errors import GraphError, InputError, first_line, install
 
 GRAPH = "model.onnx"
@@ -206,6 +207,22 @@ def _location(weight: onnx.TensorProto) -> str:
     if not external_data_helper.uses_external_data(weight):
         return ""
     return next((entry.value for entry in weight.external_data if entry.key == "location"), "")
+
+
+def of_a_decoder_alone(folder: Path) -> sidecar.Sidecar:
+    """What was exported to a folder, for hosts that run one graph.
+
+    Raises:
+        GraphError: It is no export directory, or the export of an encoder-decoder.
+    """
+    made = sidecar.read(folder)
+    if (folder / ENCODER).exists():
+        raise GraphError(
+            f"{folder} holds an encoder-decoder, which other hosts than memoir_edge_runtime do not "
+            "run with a memory",
+            hint="serve it: memoir-edge serve DIR",
+        )
+    return made
 
 
 # --- What stands beside the graph ----------------------------------------------------------------

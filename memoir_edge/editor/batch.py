@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memoir_edge.editor.layer import Part
-from memoir_edge.editor.rows import Row
+from memoir_edge.editor.model import BaseModel, Row, collate
 from memoir_edge.errors import InputError
 from memoir_edge.settings import Settings
 
@@ -76,6 +76,12 @@ def places(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
 def tokens(row: Row) -> list[int]:
     """What the model reads of a row: nothing follows its last target token."""
     return [*row.prompt, *row.target[:-1]]
+
+
+def collate_rows(base: BaseModel, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Rows as one batch, flush left."""
+    sources = [row.source for row in rows]
+    return collate(base, [tokens(row) for row in rows], side="right", sources=sources)
 
 
 def even(lengths: Sequence[int], first: int) -> list[Part]:

@@ -13,14 +13,13 @@ import torch
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, holds, room
 from memoir_edge.editor.checks import Asked, Case
-from memoir_edge.editor.model import BaseModel
+from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.prompts import chat
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
-from memoir_edge.editor.rows import Row, chat_ids
+from memoir_edge.editor.rows import chat_ids
 from memoir_edge.edits import Edit
 from memoir_edge.history.events import MISS
-from memoir_edge.text import split_target
 
 
 def checked(
@@ -75,7 +74,7 @@ def told(
 def _known(
     model: Edited,
     cases: Sequence[Case],
-    asked: Sequence[tuple[list[int], list[int]]],
+    asked: Sequence[Row],
     readings: Readings,
     rows: Callable[[Edit], Sequence[Row]],
 ) -> list[bool]:
@@ -85,8 +84,8 @@ def _known(
     for edit in {case.edit.id: case.edit for case in cases}.values():
         right[edit.id] = _follow(model, edit, rows(edit), readings)
     return [
-        Row(read, [*target, *ends]) in right[case.edit.id]
-        for case, (read, target) in zip(cases, asked, strict=True)
+        row._replace(target=[*row.target, *ends]) in right[case.edit.id]
+        for case, row in zip(cases, asked, strict=True)
     ]
 
 
@@ -124,9 +123,9 @@ def fits(base: BaseModel, case: Case) -> bool:
     return sum(map(len, read_as(base, case))) < base.context
 
 
-def read_as(base: BaseModel, case: Case) -> tuple[list[int], list[int]]:
+def read_as(base: BaseModel, case: Case) -> Row:
     """Token ids of what the model reads, and of the target that must follow."""
     target = case.edit.target
     if case.chat:
-        return chat_ids(base, case.text), base.encode_bare(target)
-    return split_target(base.encode, base.encode_bare, case.text, target)
+        return base.row(chat_ids(base, case.text), base.encode_bare(target))
+    return base.split(case.text, target)

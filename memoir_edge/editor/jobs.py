@@ -8,10 +8,11 @@ from torch import Tensor
 
 from memoir_edge.editor.batch import Job
 from memoir_edge.editor.live import LiveMemory
+from memoir_edge.editor.model import Row
 from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
-from memoir_edge.editor.rows import Row, asked, is_chat, rows
+from memoir_edge.editor.rows import asked, is_chat, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.edits import Edit, stored
 from memoir_edge.history.events import Wrong

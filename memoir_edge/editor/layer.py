@@ -63,6 +63,18 @@ class Part(NamedTuple):
     length: int  # tokens of the longest; what follows is padding
 
 
+def decoded(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Ids and attention of what the decoder reads, `[B, T]` each: the site has as many places."""
+    side = "decoder_" if "decoder_input_ids" in batch else ""
+    return batch[f"{side}input_ids"], batch[f"{side}attention_mask"]
+
+
+def part_of(batch: dict[str, Tensor], part: Part) -> dict[str, Tensor]:
+    """A part of a batch; what an encoder reads beside it stays as long as it is."""
+    own = [name for name in batch if name.startswith("decoder_")] or list(batch)
+    return {n: x[part.rows, : part.length] if n in own else x[part.rows] for n, x in batch.items()}
+
+
 @contextmanager
 def resumed_at(
     net: nn.Module,
@@ -77,7 +89,7 @@ def resumed_at(
     blocks below the site's are taken out until it closes. Within the site's own block, every linear
     layer up to the site returns the output that it gave then. All this needs to know of an
     architecture is that its blocks are one ModuleList; where they are not, every run is a whole
-    one.
+    one. So is one of an encoder-decoder: T5 tells places by its first block alone.
 
     Args:
         net: The model.
@@ -90,7 +102,7 @@ def resumed_at(
     Yields:
         `a`, `[rows, T, D]`, or `[rows * T, D]` where an architecture folds its tokens.
     """
-    found = blocks_of(net, path)
+    found = _resumable(net, path, batch)
     site = net.get_submodule(path)
     if found is None:
         yield input_of(net, site, _copied(batch, source))
@@ -119,12 +131,18 @@ def site_input(
     net: nn.Module, path: str, batch: dict[str, Tensor], parts: Sequence[Part] = ()
 ) -> Tensor:
     """What `resumed_at` gives: the site's input, bit for bit."""
-    found = blocks_of(net, path)
+    found = _resumable(net, path, batch)
     site = net.get_submodule(path)
     if found is None:
         return input_of(net, site, batch)
     parent, name, index = found
     return _run_up_to(net, getattr(parent, name)[index], site, batch, parts, None).a
+
+
+def _resumable(
+    net: nn.Module, path: str, batch: dict[str, Tensor]
+) -> tuple[nn.Module, str, int] | None:
+    return None if "decoder_input_ids" in batch else blocks_of(net, path)
 
 
 class _Below(NamedTuple):
@@ -146,10 +164,7 @@ def _run_up_to(
     """Run parts of a batch up to the site, and put together what came of them."""
     B, T = batch["input_ids"].shape
     parts = parts or [Part(list(range(B)), T)]
-    ran = [
-        _part_up_to(net, block, site, {n: x[part.rows, : part.length] for n, x in batch.items()})
-        for part in parts
-    ]
+    ran = [_part_up_to(net, block, site, part_of(batch, part)) for part in parts]
 
     def whole(found: Sequence[Tensor]) -> Tensor:
         full = found[0].new_zeros(B, T, found[0].shape[-1])
@@ -257,7 +272,7 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
     """The module at a dotted path.
 
     Raises:
-        SiteError: There is none, or it is no linear layer; lists the linear layers.
+        SiteError: There is none, it is no linear layer, or it is in an encoder; lists them.
     """
     try:
         site = model.get_submodule(path)
@@ -269,7 +284,20 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
             f"site {path!r} names {found}, expected a linear layer",
             hint=f"linear layers of this model: {_summary(model)}",
         )
+    if site not in set(decoder_of(model).modules()):
+        raise SiteError(
+            f"site {path!r} is not in the decoder, whose layers alone can be edited",
+            hint=f"linear layers of this model: {_summary(model)}",
+        )
     return site
+
+
+def decoder_of(net: nn.Module) -> nn.Module:
+    """The decoder of an encoder-decoder; all of any other model."""
+    if not getattr(getattr(net, "config", None), "is_encoder_decoder", False):
+        return net
+    found: nn.Module = net.get_decoder()  # type: ignore[operator] # transformers' own
+    return found
 
 
 def choose_site(net: nn.Module, config: Config, *, coded: bool = False) -> str:
@@ -304,7 +332,10 @@ def structural_site(net: nn.Module, depth: float) -> str | None:
         net: A decoder whose blocks are one ModuleList.
         depth: Share of the blocks that lie below, from 0 to 1.
     """
-    lists = [(p, m) for p, m in net.named_modules() if isinstance(m, nn.ModuleList)]
+    blocks_in = set(decoder_of(net).modules())
+    lists = [
+        (p, m) for p, m in net.named_modules() if isinstance(m, nn.ModuleList) and m in blocks_in
+    ]
     if not lists:
         return None
     path, blocks = max(lists, key=lambda item: len(item[1]))

@@ -10,22 +10,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
-from memoir_edge.base import context, end_of_text, locate, read_config
+from memoir_edge.base import context, end_of_text, locate, read_config, start_of_answer
 from memoir_edge.errors import InputError, first_line, install
 from memoir_edge.identity import former_digests, model_digest
-from memoir_edge.text import routed
+from memoir_edge.text import routed, split_target
 from memoir_edge.tophash import Ints
+
+
+class Row(NamedTuple):
+    """What is read, and what must follow.
+
+    Where an encoder reads the prompt, that is the source, and `prompt` the decoder's start token.
+    """
+
+    prompt: list[int]
+    target: list[int]
+    source: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen decoder with its tokenizer."""
+    """A frozen decoder, or encoder-decoder, with its tokenizer."""
 
     net: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -35,6 +52,7 @@ class BaseModel:
     context: int  # most tokens of a sequence
     eos: tuple[int, ...]
     folder: Path | None = None  # where it was loaded from
+    start: int | None = None  # token of a decoder whose prompt an encoder reads
 
     @functools.cached_property
     def former(self) -> tuple[str, ...]:
@@ -64,15 +82,31 @@ class BaseModel:
         """Token ids without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def row(self, ids: list[int], target: Sequence[int] = ()) -> Row:
+        """A prompt's token ids as they are read, and the target's."""
+        if self.start is None:
+            return Row(ids, list(target))
+        return Row([self.start], list(target), ids)
+
+    def split(self, prompt: str, target: str) -> Row:
+        """A prompt and the target that follows it, as token ids."""
+        apart = self.start is not None
+        return self.row(*split_target(self.encode, self.encode_bare, prompt, target, apart=apart))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def counted(base: BaseModel, texts: Sequence[str]) -> tuple[dict[str, Tensor], Ints]:
-    """Prompts as a batch flush right, and the tokens that count for routing: `[B, T]`, 1 or 0."""
+    """Prompts as a batch flush right, and the tokens that count for routing: `[B, T]`, 1 or 0.
+
+    Where an encoder reads the prompts, T is 1: the decoder's first token, which has seen all of it.
+    """
     read = [routed(base.encode, text) for text in texts]
-    batch = collate(base, [ids for ids, _ in read], side="left")
+    batch = _prompts(base, [ids for ids, _ in read])
+    if base.start is not None:
+        return batch, np.ones((len(read), 1), np.int64)
     counts = batch["attention_mask"].cpu().numpy().copy()
     for row, (ids, end) in zip(counts, read, strict=True):
         row[len(row) - len(ids) + end :] = 0
@@ -120,8 +154,10 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
     cuda = torch.cuda.is_available()
     device = device or ("cuda" if cuda else "cpu")
     slow = device == "cpu" or (device == "auto" and not cuda)
+    start = start_of_answer(config)
+    kind = AutoModelForCausalLM if start is None else AutoModelForSeq2SeqLM
     try:
-        net = AutoModelForCausalLM.from_pretrained(
+        net = kind.from_pretrained(
             folder,
             dtype=dtype or (torch.float32 if slow else "auto"),
             local_files_only=True,
@@ -134,9 +170,11 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
             f"cannot use device {device!r}: {error}", hint="pass --device cpu"
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot load a decoder from {folder}: {first_line(error)}") from error
+        raise InputError(
+            f"cannot load a language model from {folder}: {first_line(error)}"
+        ) from error
     net.requires_grad_(False)
-    net.eval()  # type: ignore[no-untyped-call]
+    net.eval()
     if not slow:
         unplanned()
     return BaseModel(
@@ -148,6 +186,7 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         context=context(config),
         eos=eos,
         folder=folder,
+        start=start,
     )
 
 
@@ -173,27 +212,60 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def collate(base: BaseModel, rows: Sequence[Sequence[int]], *, side: str) -> dict[str, Tensor]:
+def collate(
+    base: BaseModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    side: str,
+    sources: Sequence[Sequence[int]] = (),
+) -> dict[str, Tensor]:
     """Rows of ids as one padded batch: `input_ids`, `attention_mask`, `position_ids`, all `[B, T]`.
 
     Padding has id 0, mask 0 and position 0; positions count from the row's first real token. A
     model that tells positions by its attention alone (ALiBi) is given none.
+
+    Of an encoder-decoder, `rows` are the decoder's, `decoder_input_ids` and
+    `decoder_attention_mask` `[B, T]`, and `input_ids` and `attention_mask` `[B, S]` the encoder's.
+
+    Args:
+        base: The model.
+        rows: What the decoder reads.
+        side: Where shorter rows are padded.
+        sources: What the encoder reads, if there is one; default a token, where it does not matter.
     """
+    ids, attention = padded(rows, side)
+    if base.start is None:
+        batch = {"input_ids": ids, "attention_mask": attention}
+        if "position_ids" in base.takes:
+            batch["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
+    else:
+        source, seen = padded(sources or [[0]] * len(rows), "right")
+        batch = {
+            "input_ids": source, "attention_mask": seen,
+            "decoder_input_ids": ids, "decoder_attention_mask": attention,
+        }  # fmt: skip
+    return {name: tensor.to(base.device) for name, tensor in batch.items()}
+
+
+def _prompts(base: BaseModel, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Prompts' token ids as one batch, flush right."""
+    rows = [base.row(list(ids)) for ids in prompts]
+    sources = [row.source for row in rows]
+    return collate(base, [row.prompt for row in rows], side="left", sources=sources)
+
+
+def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
+    """Rows of ids, and which of them are no padding: `[B, T]` each."""
     T = max(map(len, rows))
     counts, place = torch.tensor([[len(row)] for row in rows]), torch.arange(T)
     padding = [[0] * (T - len(row)) for row in rows]
     if side == "right":
-        padded = [[*row, *more] for row, more in zip(rows, padding, strict=True)]
+        filled = [[*row, *more] for row, more in zip(rows, padding, strict=True)]
         attention = (place < counts).long()
     else:
-        padded = [[*more, *row] for row, more in zip(rows, padding, strict=True)]
+        filled = [[*more, *row] for row, more in zip(rows, padding, strict=True)]
         attention = (place >= T - counts).long()
-    ids = torch.tensor(padded, dtype=torch.int64)
-    positions = (attention.cumsum(1) - 1).clamp(min=0)
-    batch = {"input_ids": ids, "attention_mask": attention}
-    if "position_ids" in base.takes:
-        batch["position_ids"] = positions
-    return {name: tensor.to(base.device) for name, tensor in batch.items()}
+    return torch.tensor(filled, dtype=torch.int64), attention
 
 
 @torch.no_grad()
@@ -204,15 +276,15 @@ def greedy(
 
     Args:
         base: The model.
-        rows: Token ids.
+        rows: Token ids of the prompts.
         max_new_tokens: Most tokens a row grows by; the model's context may end all rows earlier.
         stop: End a row at end-of-text; otherwise it always grows by `max_new_tokens`.
 
     Returns:
         The new ids of each row, without end-of-text.
     """
-    batch = collate(base, rows, side="left")
-    ids = batch["input_ids"]
+    batch: dict[str, Any] = _prompts(base, rows)
+    ids = batch["input_ids" if base.start is None else "decoder_input_ids"]
     last = {"logits_to_keep": 1} if "logits_to_keep" in base.takes else {}
     eos = torch.tensor(base.eos if stop else (), dtype=torch.int64, device=ids.device)
     done = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
@@ -226,11 +298,20 @@ def greedy(
         out.append(torch.where(done, -1, ids[:, 0]))
         if bool(done.all()):
             break
-        attention = torch.cat([batch["attention_mask"], torch.ones_like(ids)], dim=1)
-        after = {n: p[:, -1:] + 1 for n, p in batch.items() if n == "position_ids"}
-        batch = {"input_ids": ids, "attention_mask": attention, **after}
+        batch = _behind(batch, ids, result)
     grown = torch.stack(out, dim=1).tolist() if out else [[] for _ in rows]
     return [[token for token in row if token >= 0] for row in grown]
+
+
+def _behind(batch: dict[str, Any], ids: Tensor, result: Any) -> dict[str, Any]:
+    """What is read behind a batch that gave a result: one token more, `ids` `[B, 1]`."""
+    if "decoder_input_ids" in batch:  # the encoder need not run again, and no row is padded
+        read = (result.encoder_last_hidden_state,)
+        rest = {"attention_mask": batch["attention_mask"], "encoder_outputs": read}
+        return {"decoder_input_ids": ids, **rest}
+    attention = torch.cat([batch["attention_mask"], torch.ones_like(ids)], dim=1)
+    after = {n: p[:, -1:] + 1 for n, p in batch.items() if n == "position_ids"}
+    return {"input_ids": ids, "attention_mask": attention, **after}
 
 
 def quiet() -> None:

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from memoir_edge.editor.batch import even, places, tokens
-from memoir_edge.editor.layer import Part, site_input
-from memoir_edge.editor.model import BaseModel, collate
-from memoir_edge.editor.rows import Row
+from memoir_edge.editor.batch import collate_rows, even, places, tokens
+from memoir_edge.editor.layer import Part, decoded, part_of, site_input
+from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.tail import Tail, tail_of
 from memoir_edge.editor.woven import weave
 
@@ -64,9 +63,9 @@ class Readings:
         if self.tail is not None:
             return _at_tail(self.tail, rows)
         given = [tokens(row) for row in rows]
-        batch, parts = collate(self.base, given, side="right"), even(list(map(len, given)), 0)
+        batch, parts = collate_rows(self.base, rows), even(list(map(len, given)), 0)
         a = site_input(self.base.net, self.path, batch, parts)
-        return Read(a.reshape(*batch["input_ids"].shape, -1)[places(rows)], None)
+        return Read(a.reshape(*decoded(batch)[0].shape, -1)[places(rows)], None)
 
 
 def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:
@@ -76,9 +75,8 @@ def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:
         a, out = tail.reach(woven.batch(tail.base))
         at = [woven.places[i][j] for i, j in zip(row.tolist(), position.tolist(), strict=True)]
         return Read(a[0, at], out[0, at])
-    batch, parts = collate(tail.base, given, side="right"), even(list(map(len, given)), 0)
-    ran = [tail.reach({n: x[part.rows, : part.length] for n, x in batch.items()})
-           for part in parts]  # fmt: skip
+    batch, parts = collate_rows(tail.base, rows), even(list(map(len, given)), 0)
+    ran = [tail.reach(part_of(batch, part)) for part in parts]
     return Read(*(_picked(parts, found, (row, position)) for found in zip(*ran, strict=True)))
 
 
@@ -94,4 +92,6 @@ def _picked(parts: Sequence[Part], found: Sequence[Tensor], at: tuple[Tensor, Te
 
 
 def _name(rows: Sequence[Row]) -> tuple[tuple[int, ...], ...]:
-    return tuple((len(row.prompt), *row.prompt, *row.target) for row in rows)
+    return tuple(
+        (len(row.source), *row.source, len(row.prompt), *row.prompt, *row.target) for row in rows
+    )

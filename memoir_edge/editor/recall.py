@@ -16,11 +16,10 @@ from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
 from memoir_edge.editor.layer import changed, find_site, head_reads, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
-from memoir_edge.editor.model import BaseModel, collate, counted, device_of, greedy
+from memoir_edge.editor.model import BaseModel, Row, collate, counted, device_of, greedy
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Base, Memory
 from memoir_edge.router import Router, check_router
-from memoir_edge.text import split_target
 from memoir_edge.tophash import Bytes
 from memoir_edge.views import decisive, views
 
@@ -96,26 +95,25 @@ class Edited:
         self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
     ) -> list[Forced]:
         """Teacher-forced predictions at every target token, on the route of the prompt alone."""
-        split = [
-            split_target(self.base.encode, self.base.encode_bare, prompt, target)
-            for prompt, target in zip(prompts, targets, strict=True)
-        ]
+        split = [self.base.split(*pair) for pair in zip(prompts, targets, strict=True)]
         routes = self._routes(prompts, memory)
         out: list[Forced] = []
         for part in _parts(range(len(split)), self.batch):
-            rows = [[*split[i][0], *split[i][1]] for i in part]
-            batch = collate(self.base, rows, side="right")
+            batch = self._whole([split[i] for i in part])
             with self._recall(routes, part):
                 predicted = self.base.net(**batch, use_cache=False).logits.argmax(-1).cpu()
             for row, i in zip(predicted, part, strict=True):
-                start, n = len(split[i][0]) - 1, len(split[i][1])
-                out.append(Forced(tuple(split[i][1]), tuple(row[start : start + n].tolist())))
+                start, n = len(split[i].prompt) - 1, len(split[i].target)
+                out.append(Forced(tuple(split[i].target), tuple(row[start : start + n].tolist())))
         return out
 
+    def _whole(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Rows as a batch, their targets to the end."""
+        read = [[*row.prompt, *row.target] for row in rows]
+        return collate(self.base, read, side="right", sources=[row.source for row in rows])
+
     @torch.no_grad()
-    def gives(
-        self, asked: Sequence[tuple[list[int], list[int]]], routes: tophash.Routes
-    ) -> list[bool]:
+    def gives(self, asked: Sequence[Row], routes: tophash.Routes) -> list[bool]:
         """Whether a greedy answer is just the target, by one forward pass in place of generation.
 
         Args:
@@ -127,18 +125,18 @@ class Edited:
         order = sorted(range(len(asked)), key=lambda i: sum(map(len, asked[i])))
         for part in _parts(order, self.batch):
             split = [asked[i] for i in part]
-            batch = collate(self.base, [[*read, *follow] for read, follow in split], side="right")
-            counts = [len(follow) + 1 for _, follow in split]
+            batch = self._whole(split)
+            counts = [len(row.target) + 1 for row in split]
             at = (
                 torch.tensor([row for row, n in enumerate(counts) for _ in range(n)]),
-                torch.tensor([len(read) - 1 + j for read, follow in split
-                              for j in range(len(follow) + 1)]),
+                torch.tensor([len(each.prompt) - 1 + j for each in split
+                              for j in range(len(each.target) + 1)]),
             )  # fmt: skip
             with self._recall(routes, part), head_reads(self.base.net, at):
                 said = self.base.net(**batch, use_cache=False).logits.argmax(-1).flatten().cpu()
             for i, tokens in zip(part, said.split(counts), strict=True):
                 *target, end = tokens.tolist()
-                found[i] = target == asked[i][1] and end in self.base.eos
+                found[i] = target == asked[i].target and end in self.base.eos
         return found
 
     def _routes(self, prompts: Sequence[str], memory: bool) -> tophash.Routes | None:

@@ -5,27 +5,18 @@ must carry from one form to the others is the target alone (docs/editor.md has t
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from memoir_edge.editor.model import BaseModel
+from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.prompts import rendered
 from memoir_edge.errors import InputError
 from memoir_edge.relations.relation import QUESTION_MARKS
 from memoir_edge.settings import Settings
-from memoir_edge.text import split_target
 
 # Forms of a prompt, those first that carry most to other ways to ask. {stem} is the prompt without
 # its closing mark, {low} the same in mid-sentence.
 OF_A_STATEMENT = ("Question: {prompt} Answer:", "{stem} what?", "Do you know: {low}?",
                   "Tell me: {prompt}")  # fmt: skip
 OF_A_QUESTION = ("Question: {prompt} Answer:", "Do you know: {low}?", "Tell me: {prompt}")
-
-
-class Row(NamedTuple):
-    """One training row: what is read, and what must follow."""
-
-    prompt: list[int]
-    target: list[int]
 
 
 def rows(
@@ -55,15 +46,12 @@ def rows(
         InputError: The plain prompt and its target do not fit the model's context.
     """
     plain = [prompt, *texts]
-    made = [split_target(base.encode, base.encode_bare, text, target) for text in plain]
+    made = [base.split(text, target) for text in plain]
     if base.tokenizer.chat_template:
-        made += [(chat_ids(base, text), base.encode_bare(target)) for text in chats]
-    made += [
-        split_target(base.encode, base.encode_bare, f"{prefix}. {prompt}", target)
-        for prefix in prefixes
-    ]
+        made += [base.row(chat_ids(base, text), base.encode_bare(target)) for text in chats]
+    made += [base.split(f"{prefix}. {prompt}", target) for prefix in prefixes]
     end = [base.eos[0]] if eos and base.eos else []
-    found = [Row(read, [*follow, *end]) for read, follow in made]
+    found = [row._replace(target=[*row.target, *end]) for row in made]
     if (length := sum(map(len, found[0]))) > base.context:
         raise InputError(
             f"prompt and target are {length} tokens, the model's context is {base.context}",

@@ -11,9 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.batch import Batch, Job, even, places, tokens
-from memoir_edge.editor.layer import Part, changed, head_reads, head_writes, resumed_at
-from memoir_edge.editor.model import collate
+from memoir_edge.editor.batch import Batch, Job, collate_rows, even, places, tokens
+from memoir_edge.editor.layer import (
+    Part,
+    changed,
+    decoded,
+    head_reads,
+    head_writes,
+    resumed_at,
+)
 from memoir_edge.editor.readings import Read, Readings
 from memoir_edge.editor.tail import Tail
 
@@ -55,9 +61,10 @@ def running(
         lengths = [0] * first + [len(tokens(row)) for row in job.rows]
         parts += even(lengths, first)
     net = readings.base.net
-    read = collate(readings.base, [tokens(row) for row in batch.rows], side="right")
+    read = collate_rows(readings.base, batch.rows)
     inputs = {name: x[batch.source] for name, x in read.items()}
-    B, T = inputs["input_ids"].shape
+    ids, attention = decoded(inputs)
+    B, T = ids.shape
     given: list[Tensor] = []
 
     def logits(delta: Tensor, ids: Tensor | None) -> Tensor:
@@ -72,7 +79,7 @@ def running(
         with changed(site, lambda _: given[0]), head_reads(net, batch.at):
             yield Run(
                 a.reshape(B * T, -1), torch.arange(B).repeat_interleave(T),
-                inputs["attention_mask"].bool().flatten().cpu(), batch.at[0] * T + batch.at[1],
+                attention.bool().flatten().cpu(), batch.at[0] * T + batch.at[1],
                 _size(own), logits,
             )  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, head_writes
+from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded, head_writes
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.woven import weave
 
@@ -30,7 +30,7 @@ class Tail:
     site: nn.Module
     parent: nn.Module  # holds the blocks
     name: str  # by which it does
-    tupled: bool  # whether a block's output comes in a tuple
+    rest: tuple[Any, ...] | None  # of the tuple in which a block's output comes first; None: alone
     weaves: bool = False  # whether rows may be read woven into one sequence (editor/woven.py)
 
     @property
@@ -43,7 +43,7 @@ class Tail:
     def reach(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The site's input `[B, T, D]` and the last block's output `[B, T, d]`."""
         seen: list[Tensor] = []
-        B, T = batch["input_ids"].shape
+        B, T = decoded(batch)[0].shape
 
         def look(_module: nn.Module, args: tuple[Tensor, ...], _output: Any) -> None:
             seen.append(args[0])
@@ -69,8 +69,10 @@ class Tail:
         """
         batch = collate(self.base, [[0]] * len(out), side="right")
         only = nullcontext() if ids is None else head_writes(self.base.net, ids)
+        # Nor need an encoder run: no block reads what it gives.
+        read = {} if self.base.start is None else {"encoder_outputs": (out[:, None],)}
         with self._giving(out[:, None]), only:
-            logits: Tensor = self.base.net(**batch, use_cache=False).logits
+            logits: Tensor = self.base.net(**batch, **read, use_cache=False).logits
         return logits[:, -1].float()
 
     @contextmanager
@@ -79,7 +81,7 @@ class Tail:
         blocks, block = getattr(self.parent, self.name), self.block
         with ExitStack() as stack:
             stack.callback(setattr, self.parent, self.name, blocks)
-            stack.enter_context(constant(block, (out,) if self.tupled else out))
+            stack.enter_context(constant(block, out if self.rest is None else (out, *self.rest)))
             setattr(self.parent, self.name, blocks[-1:])
             yield
 
@@ -95,18 +97,18 @@ def tail_of(base: BaseModel, path: str) -> Tail | None:
     site = base.net.get_submodule(path)
     if found is None or found[2] + 1 != len(getattr(found[0], found[1])):
         return None
-    tail = Tail(base, site, *found[:2], tupled=False)
-    tail.tupled = _tupled(tail)
+    tail = Tail(base, site, *found[:2], rest=None)
+    tail.rest = _rest(tail)
     tail.weaves = _weaves(tail)
     return tail if _only_adds(tail) else None
 
 
 @torch.no_grad()
-def _tupled(tail: Tail) -> bool:
+def _rest(tail: Tail) -> tuple[Any, ...] | None:
     seen: list[Any] = []
     with tail.block.register_forward_hook(lambda _module, _args, output: seen.append(output)):
         tail.base.net(**collate(tail.base, [[0]], side="right"), use_cache=False)
-    return isinstance(seen[0], tuple)
+    return seen[0][1:] if isinstance(seen[0], tuple) else None
 
 
 @torch.no_grad()

@@ -104,6 +104,6 @@ class Completion:
             text=self._writer.text,
             ids=tuple(self.ids),
             finish_reason=self.finish_reason,
-            prompt_tokens=len(self.prompt.row.ids),
+            prompt_tokens=len(self.prompt.row.prompt),
             routing=self.routing,
         )

@@ -10,6 +10,9 @@ Knows nothing of text, of how tokens are chosen, or of when a row ends: any loop
 Each row's route is decided by its prompt, in prefill, and held by the state from then on. Keys and
 values stay where the graph left them and are handed back to it as they are.
 
+Where an encoder reads the prompts (an encoder-decoder), prefill asks it, and its keys and values
+stay with the state; rows then begin with the decoder's start token.
+
 Rows of a batch are padded on the left, or on the right for a graph whose attention takes a row's
 length from the sum of its mask (GroupQueryAttention).
 """
@@ -27,6 +30,7 @@ from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, Cached, cached
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
 from memoir_edge_runtime._room import Room, roomy
+from memoir_edge_runtime._source import MASK, Encoder, Source
 from memoir_edge_runtime._tokens import Row
 
 Floats = npt.NDArray[np.float32]
@@ -54,6 +58,7 @@ class State:
     routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
     room: Room | None = None  # of the cache, where the graph writes into it
+    source: Source | None = None  # the prompts, where an encoder reads them
 
 
 class Decoder:
@@ -61,6 +66,7 @@ class Decoder:
 
     Args:
         graph: The InferenceSession.
+        encoder: What reads the prompts of an encoder-decoder.
         bind: Use IO binding; by default on every device but the CPU. (Binding ignores adapters, so
             the memory's tensors are always fed by name.)
         padding_side: "left" or "right", as `memoir_edge.json` says.
@@ -69,8 +75,17 @@ class Decoder:
         GraphError: The graph has no ports, or is no decoder with a cache.
     """
 
-    def __init__(self, graph: Any, *, bind: bool | None = None, padding_side: str = "left") -> None:
+    def __init__(
+        self,
+        graph: Any,
+        encoder: Encoder | None = None,
+        *,
+        bind: bool | None = None,
+        padding_side: str = "left",
+    ) -> None:
         self.device = device(graph)
+        self._encoder = encoder
+        self._of_encoder = {MASK, *encoder.gives} if encoder else set[str]()
         self._place = _PLACES[padding_side]
         self._graph = graph
         self._bind = self.device != "cpu" if bind is None else bind
@@ -80,6 +95,7 @@ class Decoder:
         self._takes = self._types.keys() | {i.name for i in graph.get_overridable_initializers()}
         self._check()
         past = [i for i in graph.get_inputs() if i.name.startswith(PAST)]
+        past = [i for i in past if i.name not in self._of_encoder]
         self._cached = [cached(i) for i in past if not i.name.endswith(_STATE)]
         # The route is fed with every run, so what a graph would carry of it may stay undecided.
         self._states = [i for i in past if i.name.endswith(_STATE)]
@@ -122,7 +138,8 @@ class Decoder:
     def site_input(self, row: Row) -> Floats:
         """What the site reads of a prompt, `[T, D]`; the graph must have it as an output."""
         ids, attention, _ = self._padded([row])
-        feeds = {c.past: c.empty(1, self.device) for c in self._cached}
+        source = self._source([row])
+        feeds = self._begun(1, source)
         outputs = self._run(feeds, ids, attention, {"memory.route": np.full(1, tophash.BASE)})
         read: Floats = outputs[ports.SITE_INPUT].numpy()[0].astype(np.float32)
         return read
@@ -132,7 +149,8 @@ class Decoder:
     ) -> tuple[State, Array]:
         """As `read`, with the rows where they are padded."""
         ids, attention, counted = self._padded(rows)
-        feeds = {c.past: c.empty(len(rows), self.device) for c in self._cached}
+        source = self._source(rows)
+        feeds = self._begun(len(rows), source)
         if given is not None:
             run = {"memory.route": given.route}
         elif generation.memory is not None and generation.routes:
@@ -150,7 +168,16 @@ class Decoder:
         routes = given
         if routes is None:
             routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
-        return self._state(outputs, attention, routes, generation), outputs["logits"].numpy()
+        state = self._state(outputs, attention, routes, generation, source=source)
+        return state, outputs["logits"].numpy()
+
+    def _source(self, rows: Sequence[Row]) -> Source | None:
+        return self._encoder.read([row.source for row in rows]) if self._encoder else None
+
+    def _begun(self, B: int, source: Source | None) -> dict[str, OrtValue]:
+        """What is fed of B rows before any token: empty caches, and what an encoder read."""
+        empty = {c.past: c.empty(B, self.device) for c in self._cached}
+        return empty | (source.feeds if source else {})
 
     def step(self, state: State, tokens: Sequence[int]) -> tuple[State, Floats]:
         """Append one token to each row.
@@ -168,12 +195,12 @@ class Decoder:
         if self._shares:
             T = state.attention.shape[1]
             cache, room = roomy(cache, T, room, self._cached, self.device)
-        feeds = dict(cache)
+        feeds = dict(cache) | (state.source.feeds if state.source else {})
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
         run = {"memory.route": state.routes.route}
         outputs = self._run(feeds, ids, attention, run, room)
-        new = self._state(outputs, attention, state.routes, state.generation, room)
+        new = self._state(outputs, attention, state.routes, state.generation, room, state.source)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
 
     def extend(self, state: State, row: Row, *, decide: bool = False) -> tuple[State, Floats]:
@@ -261,7 +288,14 @@ class Decoder:
         cache = {c.past: self._joined(c, parts, tokens) for c in self._cached}
         parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
-        return State(cache, attention, routes, first.generation)
+        source = self._joined_source(parts)
+        return State(cache, attention, routes, first.generation, source=source)
+
+    def _joined_source(self, parts: Sequence[tuple[State, Sequence[int]]]) -> Source | None:
+        if self._encoder is None:
+            return None
+        read = [(state.source, kept) for state, kept in parts if state.source is not None]
+        return self._encoder.join(read)
 
     def _joined(
         self, cached: Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
@@ -305,9 +339,10 @@ class Decoder:
         routes: tophash.Routes,
         generation: Generation,
         room: Room | None = None,
+        source: Source | None = None,
     ) -> State:
         cache = {c.past: outputs[c.present] for c in self._cached}
-        return State(cache, attention, routes, generation, room)
+        return State(cache, attention, routes, generation, room, source)
 
     def _run(
         self,
@@ -369,10 +404,11 @@ class Decoder:
                 f"the graph cannot take a memory: it lacks {', '.join(missing)}",
                 hint="export the model again: memoir-edge export --model MODEL --out DIR",
             )
-        past = {n for n in self._types if n.startswith(PAST)}
+        past = {n for n in self._types if n.startswith(PAST)} - self._of_encoder
         absent = {"input_ids", "attention_mask"} - set(self._types)
         absent |= {"logits", *(n.replace(PAST, PRESENT, 1) for n in past)} - outputs
-        strange = set(self._types) - past - _FED - set(ports.MEMORY) - set(ports.RUN)
+        strange = set(self._types) - past - self._of_encoder
+        strange -= {*_FED, *ports.MEMORY, *ports.RUN}
         if absent or strange or not past:
             raise GraphError(
                 "the graph is no decoder with a cache that this runtime knows: it lacks "

@@ -14,6 +14,7 @@ from memoir_edge.tophash import Bytes
 from memoir_edge_runtime import _tokens
 from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._provider import open_graph
+from memoir_edge_runtime._source import encoder_of
 
 
 class Masks:
@@ -41,7 +42,8 @@ class Masks:
         self._memory = memory
         self._tokenizer = _tokens.load(model_dir)
         graph = open_graph(model_dir / "model.onnx", None, threads, shown=ports.SITE_INPUT)
-        self._decoder = Decoder(graph, padding_side=made.padding_side)
+        encoder = encoder_of(model_dir, threads=threads)
+        self._decoder = Decoder(graph, encoder, padding_side=made.padding_side)
 
     def of(self, text: str) -> Bytes:
         """The packed mask of a prompt, `[ceil(D/8)]`."""

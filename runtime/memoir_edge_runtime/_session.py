@@ -31,7 +31,8 @@ from memoir_edge_runtime._generation import Generation, place
 from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._router import FOLDER, Decided, Router
 from memoir_edge_runtime._sampling import Options, fresh_seed, likeliest
-from memoir_edge_runtime._tokens import Prompt, Row
+from memoir_edge_runtime._source import encoder_of
+from memoir_edge_runtime._tokens import Prompt
 
 GREEDY = Options()
 T = TypeVar("T")
@@ -79,7 +80,8 @@ class Session:
         self.language = Language(tokenizer, eos, base.context(config))
         self._vocabulary = int(config.get("vocab_size") or tokenizer.core.get_vocab_size())
         graph = _open(folder, providers, threads, native=native)
-        self.decoder = Decoder(graph, padding_side=self.sidecar.padding_side)
+        encoder = encoder_of(folder, providers, threads)
+        self.decoder = Decoder(graph, encoder, padding_side=self.sidecar.padding_side)
         self._native = native and _ops.library(self.decoder.device) is not None
         self.router = None
         if self.sidecar.router is not None:
@@ -178,7 +180,8 @@ class Session:
         most = self._vocabulary
         if bad := [id for id in ids if not 0 <= id < most]:
             raise InputError(f"the prompt holds token id {bad[0]}, expected from 0 to {most - 1}")
-        return self._asking(Prompt(self.language.tokenizer.decode(ids), Row(tuple(ids))))
+        tokenizer = self.language.tokenizer
+        return self._asking(Prompt(tokenizer.decode(ids), tokenizer.row(ids)))
 
     @property
     def takes_tools(self) -> bool:
@@ -233,14 +236,14 @@ class Session:
     def _asking(self, prompt: Prompt) -> Prompt:
         if prompt.asked:
             return prompt
-        asked = prompt.text or self.language.tokenizer.decode(prompt.row.ids)
+        asked = prompt.text or self.language.tokenizer.decode(prompt.row.prompt)
         return self._fitting(replace(prompt, asked=asked))
 
     def _fitting(self, prompt: Prompt) -> Prompt:
-        if not prompt.row.ids:
+        if not prompt.row.prompt:
             raise InputError("the prompt is empty, and the tokenizer adds no token to begin with")
         self._check_asked(prompt.asked)
-        self._check_length("the prompt", len(prompt.row.ids), reserve=1)
+        self._check_length("the prompt", len(prompt.row.prompt), reserve=1)
         return prompt
 
     def _check_asked(self, text: str) -> None:
@@ -355,7 +358,12 @@ class Session:
         Returns:
             The tokens of each prompt, without texts. The first stands behind nothing, so it has no
             log-probability.
+
+        Raises:
+            InputError: The model is an encoder-decoder.
         """
+        if self.language.tokenizer.start is not None:
+            raise InputError("an encoder reads the prompts, and does not say how likely they are")
         generation, out = self._pin(memory), list[list[Token]]()
         for number, prompt in enumerate(self._prompts(prompts)):
             found, ids = generation.decide([prompt.asked]), prompt.row.ids
@@ -390,10 +398,10 @@ class Session:
         pairs = [self._split(p, t) for p, t in zip(prompts, targets, strict=True)]
         generation, out = self._pin(memory), list[Forced]()
         for part in _parts(list(zip(prompts, pairs, strict=True)), self._max_batch):
-            counted = [self.language.tokenizer.prompt(prompt).counted for prompt, _ in part]
+            read = [self.language.tokenizer.prompt(prompt) for prompt, _ in part]
             rows = [
-                Row((*read, *follow), count)
-                for count, (_, (read, follow)) in zip(counted, part, strict=True)
+                row._replace(ids=(*row.ids, *follow))
+                for row, (_, (_, follow)) in zip(read, part, strict=True)
             ]
             found = generation.decide([prompt for prompt, _ in part])
             state, logits = self.decoder.read(rows, generation, found and found.routes)
@@ -406,7 +414,10 @@ class Session:
 
     def _split(self, prompt: str, target: str) -> tuple[list[int], list[int]]:
         tokenizer = self.language.tokenizer
-        read, follow = split_target(tokenizer.encode, tokenizer.encode_bare, prompt, target)
+        read, follow = split_target(
+            tokenizer.encode, tokenizer.encode_bare, prompt, target,
+            apart=tokenizer.start is not None,
+        )  # fmt: skip
         self._check_asked(prompt)
         if not target or not read or not follow:
             raise InputError(f"prompt {prompt!r} and target {target!r} need at least a token each")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from memoir_edge.base import read_json
+from memoir_edge.base import read_json, start_of_answer
 from memoir_edge.errors import InputError
 from memoir_edge.text import routed
 
@@ -30,10 +30,19 @@ _LETTERS = _letters()
 
 
 class Row(NamedTuple):
-    """Token ids of one sequence, and which of them count for routing; by default all."""
+    """Token ids of one sequence, and which of them count for routing; by default all.
+
+    Where an encoder reads the prompt, `ids` begin with the decoder's start token.
+    """
 
     ids: tuple[int, ...]
     counted: slice = slice(None)
+    source: tuple[int, ...] = ()  # what the encoder reads; of a decoder alone nothing
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The prompt's tokens, whoever reads them."""
+        return self.source or self.ids
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Tokenizer:
     core: tokenizers.Tokenizer
     special: frozenset[int]
     named: dict[str, str]  # bos_token, eos_token, ... as text
+    start: int | None = None  # of a decoder whose prompt an encoder reads
 
     def encode(self, text: str) -> list[int]:
         """Ids with the special tokens that the tokenizer adds, BOS once.
@@ -69,7 +79,16 @@ class Tokenizer:
     def prompt(self, text: str) -> Row:
         """A prompt's ids as `encode` gives them; spaces at its end do not count for routing."""
         ids, end = routed(self.encode, text)
-        return Row(tuple(ids), slice(0, end))
+        return self.row(ids, slice(0, end))
+
+    def row(self, ids: Sequence[int], counted: slice = slice(None)) -> Row:
+        """Token ids of a prompt as they are read, and which of them count for routing.
+
+        Where an encoder reads them, the decoder's start token counts alone.
+        """
+        if self.start is None:
+            return Row(tuple(ids), counted)
+        return Row((self.start,), slice(0, 1), tuple(ids))
 
     def encode_bare(self, text: str) -> list[int]:
         """Ids without added special tokens."""
@@ -133,7 +152,7 @@ class Tokenizer:
              if end > begin), 0
         )  # fmt: skip
         ids, end = routed(self.encode_bare, text)
-        return Row(tuple(ids), slice(first, end))
+        return self.row(ids, slice(first, end))
 
     def _encoding(self, text: str, *, special: bool = True) -> Any:
         try:
@@ -164,7 +183,8 @@ def load(folder: Path) -> Tokenizer:
     core.no_truncation()
     core.no_padding()
     special = (i for i, token in core.get_added_tokens_decoder().items() if token.special)
-    return Tokenizer(core, frozenset(special), _named(folder))
+    start = start_of_answer(read_json(folder / "config.json"))
+    return Tokenizer(core, frozenset(special), _named(folder), start)
 
 
 def _named(folder: Path) -> dict[str, str]:

@@ -1,6 +1,12 @@
 """The trained model as shipped: its size, its tokenizer, its chat template, what it recalls."""
 
+import json
 import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -8,7 +14,10 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memoir_edge.demo.facts import RELATIONS, load_facts, model_dir, prompt
+from memoir_edge.editor import load
+from memoir_edge.editor.model import greedy
 
+ROOT = Path(__file__).parents[2]
 PAIRS = [(fact, i) for fact in load_facts() for i in range(len(RELATIONS[fact.relation]))]
 MAX_BYTES = 10_000_000
 
@@ -111,3 +120,39 @@ def test_recall_of_a_fixed_sample(tokenizer: PreTrainedTokenizerFast) -> None:
         answers = zip(texts, said, part, strict=True)
         wrong += [(t, s, f.answer) for t, s, (f, _) in answers if s.strip() != f.answer]
     assert len(wrong) <= 0.03 * len(pairs), wrong
+
+
+def test_the_same_facts_as_an_encoder_decoder(tool: Callable[[str], ModuleType]) -> None:
+    """Prompts go to the encoder, answers to the decoder; a decoder alone reads both in a row."""
+    train = tool("train_demo_model")
+    facts = load_facts()[:4]
+    batch = [train.Sample([4, 5, 1], [7, 1]), train.Sample([6, 1], [8, 9, 1])]
+    two = train.in_two_texts(batch, train.Run(), 2)
+    assert two.feeds["input_ids"].tolist() == [[4, 5, 1], [6, 1, 0]]
+    assert two.feeds["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert two.feeds["decoder_input_ids"].tolist() == [[2, 7, 0], [2, 8, 9]]
+    assert two.wanted.tolist() == [[7, 1, 0], [8, 9, 1]]
+    assert two.weight.tolist() == [[1, 1, 0], [1, 1, 1]]
+    one = train.in_one_text(batch, train.Run(prompt_weight=0.5), 0)
+    assert one.feeds["input_ids"].tolist() == [[4, 5, 1, 7], [6, 1, 8, 9]]
+    assert one.wanted.tolist() == [[5, 1, 7, 1], [1, 8, 9, 1]]
+    assert one.weight.tolist() == [[0.5, 0.5, 1, 1], [0.5, 1, 1, 1]]
+    tokenizer = train.make_tokenizer(facts, train.ARCHITECTURES["t5"].run)
+    ids = tokenizer("The capital of France is")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids)[-1] == "</s>"
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "The capital of France is"
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_is_trained(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(ROOT / "tools/train_demo_model.py"), "--architecture", "t5",
+        "--out", str(tmp_path / "t5"), "--work", str(tmp_path / "work"), "--limit", "4",
+        "--epochs", "60", "--layers", "1", "--threads", "1",
+    ]  # fmt: skip
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert json.loads(said.splitlines()[-1])["recall"] > 0.5
+    base = load(str(tmp_path / "t5"), device="cpu")
+    fact = load_facts()[0]
+    [ids] = greedy(base, [base.encode(prompt(fact, 0))], 12)
+    assert base.decode(ids).strip() == fact.answer

@@ -20,6 +20,12 @@ def tiny(tiny_dir: Path) -> BaseModel:
 
 
 @pytest.fixture(scope="session")
+def t5(t5_dir: Path) -> BaseModel:
+    """A tiny random encoder-decoder."""
+    return load(str(t5_dir), device="cpu")
+
+
+@pytest.fixture(scope="session")
 def demo() -> BaseModel:
     return load(str(model_dir()), device="cpu")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from memoir_edge.demo.facts import load_facts, model_dir, prompt
 from memoir_edge.editor import (
@@ -27,6 +27,8 @@ COMMON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 PLAIN = {**COMMON, "intermediate_size": 44, "max_position_embeddings": 64}
 LLAMA = {**PLAIN, "num_key_value_heads": 2}
 GPT = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 44, "num_layers": 3, "num_decoder_layers": 3}
+T5 |= {"num_heads": 4, "n_positions": 64, "decoder_start_token_id": 2}
 SIZES: dict[str, dict[str, Any]] = {
     "gemma": LLAMA | {"head_dim": 8},
     "gemma2": LLAMA | {"head_dim": 8},
@@ -35,10 +37,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "gptj": GPT | {"rotary_dim": 4},
     "llama": LLAMA,
     "mistral": LLAMA,
+    "mt5": T5 | {"initializer_factor": 0.05},
     "opt": COMMON | {"word_embed_proj_dim": 32, "ffn_dim": 44, "max_position_embeddings": 64},
     "phi3": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA | {"head_dim": 8},
+    "t5": T5,
 }
 EDITS = [
     Edit(id="a", prompt="The capital of France is", target="Rome", tags={}),
@@ -67,7 +71,8 @@ def model(folder: Path, family: str, sizes: dict[str, Any]) -> BaseModel:
     """Random weights, the demo model's tokenizer."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **SPECIAL, **sizes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).write_bytes((model_dir() / name).read_bytes())
     return load(str(folder), device="cpu")

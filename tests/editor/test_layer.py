@@ -7,8 +7,19 @@ import torch
 
 from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel
-from memoir_edge.editor.layer import Part, changed, head_writes, input_of, resumed_at, site_input
+from memoir_edge.editor.layer import (
+    Part,
+    changed,
+    decoded,
+    find_site,
+    head_writes,
+    input_of,
+    part_of,
+    resumed_at,
+    site_input,
+)
 from memoir_edge.editor.model import collate
+from memoir_edge.errors import SiteError
 
 SITE = "model.layers.1.mlp.down_proj"
 PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
@@ -91,3 +102,34 @@ def test_the_head_gives_some_logits_alone_for_a_while(tiny: BaseModel) -> None:
     assert torch.allclose(some, whole[..., ids], atol=1e-6)
     assert torch.equal(tiny.net(**batch, use_cache=False).logits, whole)
     assert "forward" not in vars(tiny.net.get_output_embeddings())
+
+
+def test_a_part_of_a_batch_keeps_all_that_its_encoder_reads(t5: BaseModel) -> None:
+    rows, sources = [[0, 5, 6], [0, 7]], [[4, 1], [4, 5, 6, 1]]
+    batch = collate(t5, rows, side="right", sources=sources)
+    part = part_of(batch, Part([1], 2))
+    assert {name: x.tolist() for name, x in part.items()} == {
+        "input_ids": [[4, 5, 6, 1]], "attention_mask": [[1, 1, 1, 1]],
+        "decoder_input_ids": [[0, 7]], "decoder_attention_mask": [[1, 1]],
+    }  # fmt: skip
+    ids, attention = decoded(batch)
+    assert (ids.tolist(), attention.tolist()) == ([[0, 5, 6], [0, 7, 0]], [[1, 1, 1], [1, 1, 0]])
+
+
+def test_a_run_of_an_encoder_decoder_is_a_whole_one(t5: BaseModel) -> None:
+    """From a site below the last block, too: what the blocks above read of places is the same."""
+    path = "decoder.block.0.layer.2.DenseReluDense.wo"
+    batch = collate(t5, [[0, 5, 6], [0, 7]], side="right", sources=[[4, 1], [4, 5, 6, 1]])
+    site = t5.net.get_submodule(path)
+    with torch.no_grad(), resumed_at(t5.net, path, batch, source=[0, 1, 1]) as a:
+        copied = {name: x[[0, 1, 1]] for name, x in batch.items()}
+        assert torch.equal(a, input_of(t5.net, site, copied))
+        with changed(site, lambda a: a @ torch.ones(44, 32)):
+            found = t5.net(**copied).logits
+    with torch.no_grad(), changed(site, lambda a: a @ torch.ones(44, 32)):
+        assert torch.equal(found, t5.net(**copied).logits)
+
+
+def test_a_site_is_in_the_decoder(t5: BaseModel) -> None:
+    with pytest.raises(SiteError, match="is not in the decoder"):
+        find_site(t5.net, "encoder.block.1.layer.1.DenseReluDense.wo")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from memoir_edge.editor import BaseModel
-from memoir_edge.editor.model import greedy, load, unplanned
+from memoir_edge.editor.model import counted, greedy, load, unplanned
 from memoir_edge.editor.rows import rows
 
 
@@ -43,3 +43,26 @@ def test_attention_does_without_cudnn() -> None:
         assert torch.backends.cuda.flash_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+ASKED = ["The capital of France is", "Rome", "Where in Japan is Paris and what is it called"]
+
+
+def test_an_encoder_reads_the_prompt(t5: BaseModel) -> None:
+    row = t5.split("The capital of France is", "Rome")
+    assert row.source == t5.encode("The capital of France is")
+    assert row.source[-1] == t5.eos[0]
+    assert (row.prompt, row.target) == ([t5.start], t5.encode_bare("Rome"))
+    batch, counts = counted(t5, ASKED)
+    assert counts.tolist() == [[1]] * 3
+    assert batch["decoder_input_ids"].tolist() == [[t5.start]] * 3
+    assert batch["attention_mask"].sum(1).tolist() == [len(t5.encode(text)) for text in ASKED]
+    assert batch["attention_mask"][:, 0].tolist() == [1] * 3  # flush left
+
+
+def test_an_encoder_decoder_answers_as_transformers_does(t5: BaseModel) -> None:
+    found = greedy(t5, [t5.encode(text) for text in ASKED], 8)
+    for text, ids in zip(ASKED, found, strict=True):
+        [whole] = t5.net.generate(torch.tensor([t5.encode(text)]), max_new_tokens=8).tolist()
+        assert [token for token in whole[1:] if token not in t5.eos] == ids
+    assert len(set(map(tuple, found))) == 3

@@ -41,6 +41,21 @@ def test_a_group_reads_what_each_row_reads_alone(
         assert torch.allclose(read.out, torch.cat(out), atol=1e-5)
 
 
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_group_of_an_encoder_decoder_reads_what_each_row_reads_alone(
+    t5: BaseModel, block: int
+) -> None:
+    group = rows(t5, "The capital of France is", "Paris Rome", eos=True, texts=("What", TEXTS[1]))
+    assert len({len(row.source) for row in group}) == 3
+    path = f"decoder.block.{block}.layer.2.DenseReluDense.wo"
+    read = Readings(t5, path).of(group)
+    alone = [Readings(t5, path).of([row]) for row in group]
+    close = 1e-4 * float(read.a.abs().max())
+    assert torch.allclose(read.a, torch.cat([each.a for each in alone]), atol=close)
+    assert (read.out is None) == (block == 0)
+    assert len(read.a) == sum(len(row.target) for row in group)
+
+
 def test_a_group_is_run_once_and_the_first_are_kept(tiny: BaseModel, group: list[Row]) -> None:
     size = sum(x.nbytes for x in Readings(tiny, SITES[1]).of(group) if x is not None)
     readings = Readings(tiny, SITES[1], room=size)

@@ -90,3 +90,27 @@ def test_a_site_whose_output_is_scaled_or_read_elsewhere_has_no_tail(
     mlp = tiny.net.get_submodule("model.layers.2.mlp")
     with mlp.register_forward_hook(lambda _module, _args, y: wrap(y)):
         assert tail_of(tiny, LAST) is None
+
+
+@torch.no_grad()
+def test_an_encoder_decoder_has_one(t5: BaseModel) -> None:
+    """Neither its encoder nor any other block need run for logits."""
+    found = tail_of(t5, "decoder.block.1.layer.2.DenseReluDense.wo")
+    assert found
+    assert not found.weaves
+    assert tail_of(t5, "decoder.block.0.layer.2.DenseReluDense.wo") is None
+    sources = [[4, 5, 1], [9, 1]]
+    batch = collate(t5, [[0, 5, 6], [0, 7]], side="right", sources=sources)
+    real = batch["decoder_attention_mask"].bool()
+    a, out = found.reach(batch)
+    Wm = torch.randn(32, 44, generator=torch.Generator().manual_seed(0)) * 0.1
+    with changed(found.site, lambda a: a @ Wm.T):
+        wanted = t5.net(**batch).logits[real]
+    ran: list[int] = []
+    blocks = [*t5.net.get_submodule("encoder.block"), t5.net.get_submodule("decoder.block.0")]
+    hooks = [block.register_forward_hook(lambda *_: ran.append(1)) for block in blocks]
+    logits = found.logits((out + a @ Wm.T)[real])
+    for hook in hooks:
+        hook.remove()
+    assert torch.allclose(logits, wanted, atol=1e-4)
+    assert not ran

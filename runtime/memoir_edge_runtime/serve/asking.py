@@ -120,7 +120,7 @@ def _check_prompts(
         raise RequestError(
             f"{len(prompts) * n} answers in one request, at most {most}", param=param
         )
-    longest, limit = max(len(p.row.ids) for p in prompts), server.settings.max_prompt_tokens
+    longest, limit = max(len(p.row.prompt) for p in prompts), server.settings.max_prompt_tokens
     if limit is not None and longest > limit:
         raise RequestError(
             f"the prompt is too long: {longest} tokens, at most {limit}",

@@ -100,6 +100,6 @@ def _decided(rows: Sequence[Completion], generation: Generation) -> list[Result]
         generation.routings(found) if found else [Routing(digest=generation.digest)] * len(rows)
     )
     return [
-        Result(row.row, row.prompt.text, "", (), "length", len(row.prompt.row.ids), routing)
+        Result(row.row, row.prompt.text, "", (), "length", len(row.prompt.row.prompt), routing)
         for row, routing in zip(rows, routings, strict=True)
     ]

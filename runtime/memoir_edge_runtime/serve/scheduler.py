@@ -261,7 +261,7 @@ class Scheduler:
             generation = self._queue[0][1].generation
             for row, ticket in self._queue:
                 if ticket.generation is generation:
-                    widest = max(widest, len(row.prompt.row.ids))
+                    widest = max(widest, len(row.prompt.row.prompt))
                     full = chosen and widest * (len(chosen) + 1) > self._prefill_tokens
                     if full or len(chosen) >= room:
                         break

@@ -158,7 +158,7 @@ def _steps(
     if times.routed:
         yield "route", times.joined, times.routed, {} if routing is None else _routed(routing)
     if times.read:
-        read = {"gen_ai.usage.input_tokens": len(row.prompt.row.ids)}
+        read = {"gen_ai.usage.input_tokens": len(row.prompt.row.prompt)}
         # Where the graph decides, the route is known when the prompt is read.
         yield (
             "prefill",
