@@ -327,18 +327,19 @@ class Editor:
     def calibrate(self) -> Floats | None:
         """Give each key the threshold that its near misses ask for.
 
-        Where a router's codes are the keys, all keys and guards are made anew first. Where the
-        settings' bound is 0, or too few records name their subject to make near misses from, or an
-        edit brought its own threshold, thresholds stay as they are.
+        Where a router's codes are the keys, all keys and guards are made anew first, but for the
+        codes of texts that the memory holds. Where the settings' bound is 0, or too few records
+        name their subject to make near misses from, or an edit brought its own threshold,
+        thresholds stay as they are.
 
         Returns:
             The thresholds `[R]`, if any were set.
         """
         bank, bound = self.live.bank, self.settings.false_fires
         if self.router is not None and self.edits:
-            table = tabled(
-                self.edits, self.questions.related(self.router), self.router, self.settings
-            )
+            known = {key.text: key.mask for key in bank.keys if key.text is not None}
+            asked = self.questions.related(self.router)
+            table = tabled(self.edits, asked, self.router, self.settings, known)
             self._record(table)
             return table.thresholds
         if not bound or not bank.keys:

@@ -1,6 +1,6 @@
 """Keys and thresholds where a router's codes are the keys."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,10 +10,15 @@ from memoir_edge.router import Asked, Router, tabulate
 from memoir_edge.router.table import BOUND
 from memoir_edge.router.table import GUARD as NO_EDIT
 from memoir_edge.settings import Settings
+from memoir_edge.tophash import Bytes
 
 
 def tabled(
-    edits: Sequence[Edit], asked: Sequence[Asked], router: Router, settings: Settings
+    edits: Sequence[Edit],
+    asked: Sequence[Asked],
+    router: Router,
+    settings: Settings,
+    known: Mapping[str, Bytes],
 ) -> Tabled:
     """The keys and guards of edits, where a router's codes are the keys, and their thresholds.
 
@@ -22,8 +27,9 @@ def tabled(
         asked: What is asked of each of them.
         router: Makes the codes.
         settings: With a bound of 0 for false fires, one threshold for all.
+        known: Codes of texts that the memory holds.
     """
-    table = tabulate(asked, router, settings.false_fires or BOUND)
+    table = tabulate(asked, router, settings.false_fires or BOUND, known)
     guard = (table.owner == NO_EDIT).astype(np.uint8)
     limits = table.thresholds.copy()
     if not settings.false_fires:

@@ -8,8 +8,9 @@
 Rows stand edit by edit, the prompt's own key first and guards last. A later row wins among equals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from memoir_edge.tophash import Bytes, Floats
 
 BOUND = 0.01  # share of near misses that may fire
 GUARD = -1  # owner
+Known = Mapping[str, Bytes]  # codes by text
+NOTHING: Known = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,21 @@ class Coded(NamedTuple):
         return self._replace(texts=texts, keys=Keys._make(column[rows] for column in self.keys))
 
 
-def tabulate(asked: Sequence[Asked], router: Router, bound: float = BOUND) -> Table:
+def tabulate(
+    asked: Sequence[Asked], router: Router, bound: float = BOUND, known: Known = NOTHING
+) -> Table:
     """Keys and guards of edits, and their thresholds; none is measured without any near miss.
 
     Args:
         asked: What is asked of each edit, as `memoir_edge.router.asks.asks` gives it.
         router: Makes the codes.
         bound: Share of near misses that may fire.
+        known: Codes that the router made before.
     """
-    return limited(coded(asked, router), router.weight, bound)
+    return limited(coded(asked, router, known), router.weight, bound)
 
 
-def coded(asked: Sequence[Asked], router: Router) -> Coded:
+def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Coded:
     """Keys, guards and near misses of edits as codes, their names as numbers."""
     rows = [
         (text, i, relation, guard)
@@ -73,7 +79,7 @@ def coded(asked: Sequence[Asked], router: Router) -> Coded:
     subjects, relations = _Numbers(), _Numbers()
     texts = tuple(text for text, *_ in rows)
     keys = Keys(
-        router.codes(texts),
+        _codes(texts, router, known),
         np.array([i for _, i, *_ in rows]),
         np.array([subjects.of(asked[i].reading.subject) for _, i, *_ in rows]),
         np.array([relations.of(relation) for *_, relation, _ in rows]),
@@ -81,15 +87,15 @@ def coded(asked: Sequence[Asked], router: Router) -> Coded:
     )
     near = [(miss, i) for i, one in enumerate(asked) for miss in one.misses]
     misses = Misses(
-        router.codes([miss.text for miss, _ in near]),
+        _codes([miss.text for miss, _ in near], router, known),
         np.array([i for _, i in near]),
         np.array([subjects.of(miss.subject) for miss, _ in near]),
         np.array([relations.of(miss.relation) for miss, _ in near]),
     )
     asking = [[relations.of(name) for name in may_ask(one.reading)] for one in asked]
     may = np.zeros((len(asked), len(relations)), bool)
-    for row, known in zip(may, asking, strict=True):
-        row[known] = True
+    for row, numbers in zip(may, asking, strict=True):
+        row[numbers] = True
     return Coded(texts, keys, misses, may)
 
 
@@ -102,6 +108,12 @@ def limited(coded: Coded, weight: int, bound: float) -> Table:
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
     return Table(texts, keys.codes, owner, edit, limits)
+
+
+def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    found = {**known, **dict(zip(new, router.codes(new), strict=True))}
+    return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
 
 
 class _Numbers:

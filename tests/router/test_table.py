@@ -1,5 +1,7 @@
 """Edits in, routes out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from memoir_edge import tophash
@@ -9,6 +11,7 @@ from memoir_edge.router.asks import asks
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.table import GUARD, Table, tabulate
 from memoir_edge.router.thresholds import HIGHEST
+from memoir_edge.tophash import Bytes
 
 RELATIONS = (
     Relation("country.capital", ("The capital of {} is", "The seat of {} is", "{} is led from?")),
@@ -48,3 +51,30 @@ def test_without_any_near_miss_a_key_answers_next_to_itself_alone(words: Router)
     [one] = asks([Edit(prompt="...", target="x", id="x", tags={})], RELATIONS, words)
     assert one.misses == ()
     assert tabulate([one], words).thresholds.tolist() == [np.float32(HIGHEST)]
+
+
+class Counting:
+    """A router that says what it was given."""
+
+    kind = "encoder"
+
+    def __init__(self, router: Router) -> None:
+        self.router, self.read = router, list[str]()
+        self.bits, self.weight, self.digest = router.bits, router.weight, router.digest
+        self.respell = router.respell
+
+    def codes(self, texts: Sequence[str]) -> Bytes:
+        """As the router makes them."""
+        self.read += texts
+        return self.router.codes(texts)
+
+
+def test_codes_that_are_known_are_not_made_anew(words: Router) -> None:
+    asked = asks(edits(), RELATIONS, words)
+    table = tabulate(asked, words)
+    counting = Counting(words)
+    again = tabulate(asked, counting, known=dict(zip(table.texts, table.codes, strict=True)))
+    assert np.array_equal(again.codes, table.codes)
+    assert np.array_equal(again.thresholds, table.thresholds)
+    assert counting.read
+    assert not set(counting.read) & set(table.texts)
