@@ -90,7 +90,7 @@ def _row(name: str, made: Coded, router: Router, bound: float, of: Ints, query: 
     best = R.argmax(axis=1)
     above = R.max(axis=1) - table.thresholds[best]
     right = table.owner[best] == of
-    met, near = meet(made.keys, made.misses, made.may, router.weight)
+    met, near = meet(made.keys, made.misses, router.weight)
     passed = np.where(table.owner[met] == GUARD, -np.inf, near - table.thresholds[met])
     return Row(
         name,

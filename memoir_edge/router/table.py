@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memoir_edge.router.asks import Asked, may_ask
+from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
 from memoir_edge.tophash import Bytes, Floats
@@ -44,7 +44,6 @@ class Coded(NamedTuple):
     texts: tuple[str, ...]  # [R] of keys and guards
     keys: Keys
     misses: Misses
-    may: NDArray[np.bool_]  # [edits, relations] which an edit may ask
 
     def only(self, rows: NDArray[np.bool_]) -> "Coded":
         """Some of the rows, with all misses."""
@@ -68,11 +67,13 @@ def tabulate(
 
 def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Coded:
     """Keys, guards and near misses of edits as codes, their names as numbers."""
+    read = [one.reading.relation for one in asked]
+    own = [relation.id if relation else None for relation in read]
     rows = [
         (text, i, relation, guard)
         for i, one in enumerate(asked)
         for text, relation, guard in [
-            *((key, None, 0) for key in one.keys),
+            *((key, own[i], 0) for key in one.keys),
             *((guard.text, guard.relation, 1) for guard in one.guards),
         ]
     ]
@@ -90,21 +91,17 @@ def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Cod
         _codes([miss.text for miss, _ in near], router, known),
         np.array([i for _, i in near]),
         np.array([subjects.of(miss.subject) for miss, _ in near]),
-        np.array([relations.of(miss.relation) for miss, _ in near]),
+        np.array([relations.of(miss.relation or own[i]) for miss, i in near]),
     )
-    asking = [[relations.of(name) for name in may_ask(one.reading)] for one in asked]
-    may = np.zeros((len(asked), len(relations)), bool)
-    for row, numbers in zip(may, asking, strict=True):
-        row[numbers] = True
-    return Coded(texts, keys, misses, may)
+    return Coded(texts, keys, misses)
 
 
 def limited(coded: Coded, weight: int, bound: float) -> Table:
     """Keys and guards with their thresholds."""
-    texts, keys, misses, may = coded
+    texts, keys, misses = coded
     limits = np.full(len(texts), HIGHEST, np.float32)
     if len(misses.codes):
-        limits = thresholds(keys, misses, may, weight, bound)
+        limits = thresholds(keys, misses, weight, bound)
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
     return Table(texts, keys.codes, owner, edit, limits)

@@ -5,7 +5,8 @@ not fire. What it meets is the nearest of the keys and guards, as at a request, 
 
     a guard of the very relation and subject that a miss asks is left out: at a request, what is
         asked is seldom what a guard asks
-    keys of another edit of the miss's own subject are left out where that edit may ask the same
+    keys of another edit of the miss's own subject are left out unless both are known to ask
+        different relations: it may be their paraphrase
     a miss of an edit's own subject that is as near as `PARAPHRASE` to its keys is, likely, one
 
 A key's threshold is one number, which a stated share of the misses exceeds, and what the key is
@@ -20,7 +21,6 @@ training matters less: it counts `OTHER` times.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 
@@ -41,7 +41,7 @@ class Keys(NamedTuple):
     codes: Bytes  # [R, P/8]
     edit: Ints  # [R] number of its edit
     subject: Ints  # [R] number of its subject, `NOBODY` where it is unknown
-    relation: Ints  # [R] number of the relation that a guard asks, else `NOBODY`
+    relation: Ints  # [R] number of the relation that is asked, `NOBODY` where it is unknown
     guard: Ints  # [R] 1 for a guard
 
 
@@ -51,23 +51,20 @@ class Misses(NamedTuple):
     codes: Bytes  # [n, P/8]
     edit: Ints  # [n] number of the edit that it was made for
     subject: Ints  # [n]
-    relation: Ints  # [n] `NOBODY` where it is the edit's own
+    relation: Ints  # [n] that is asked, `NOBODY` where it is unknown
 
 
-def thresholds(
-    keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int, bound: float
-) -> Floats:
+def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
     """The overlap from which each key answers, `[R]`.
 
     Args:
         keys: Keys and guards.
         misses: At least one.
-        may: Which relations each edit may ask, `[edits, relations]`, by the numbers of both.
         weight: Ones of a code.
         bound: Share of what must not fire that may.
     """
     lift = lifts(keys, weight)
-    best, R = meet(keys, misses, may, weight)
+    best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
     counts = np.where(keys.edit[best] == misses.edit, 1 / KNOWN, OTHER)
     order = np.argsort(-passes)
@@ -97,7 +94,7 @@ def lifts(keys: Keys, weight: int) -> Floats:
     return np.asarray(np.where(known, LIFT * (near - near[known].mean()), 0), np.float32)
 
 
-def meet(keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int) -> tuple[Ints, Floats]:
+def meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:
     """The key or guard that is nearest to each miss, and their overlap, `[n]` both."""
     best = np.zeros(len(misses.codes), np.int64)
     met = np.zeros(len(best), np.float32)
@@ -105,28 +102,20 @@ def meet(keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int) -> tup
     for start in range(0, len(best), step):
         part = slice(start, start + step)
         some = Misses(*(np.asarray(column)[part] for column in misses))  # type: ignore[arg-type]
-        R = _overlaps(keys, some, may, weight)
+        R = _overlaps(keys, some, weight)
         best[part] = R.argmax(axis=1)
         met[part] = R[np.arange(len(R)), best[part]]
     return best, met
 
 
-def _overlaps(keys: Keys, misses: Misses, may: NDArray[np.bool_], weight: int) -> Floats:
+def _overlaps(keys: Keys, misses: Misses, weight: int) -> Floats:
     """Overlaps of misses with keys, `[n, R]`, those that tell nothing set to 0."""
     R = overlap(misses.codes, keys.codes, weight)
     miss, key = np.nonzero(misses.subject[:, None] == keys.subject)
-    relation = misses.relation[miss] == keys.relation[key]
+    asked, held = misses.relation[miss], keys.relation[key]
     own = misses.edit[miss] == keys.edit[key]
-    same = _ask_the_same(misses, may)[miss, keys.edit[key]]
-    another = (own | ~same) & (R[miss, key] < PARAPHRASE)
-    tells = np.where(keys.guard[key] == 1, ~relation, another)
+    different = (asked != held) & (asked != NOBODY) & (held != NOBODY)
+    another = (own | different) & (R[miss, key] < PARAPHRASE)
+    tells = np.where(keys.guard[key] == 1, asked != held, another)
     R[miss[~tells], key[~tells]] = 0
     return R
-
-
-def _ask_the_same(misses: Misses, may: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether an edit may ask what a miss asks, `[n, edits]`: a relation, or what its own may."""
-    named = misses.relation != NOBODY
-    asks = np.where(named[:, None], False, may[misses.edit])
-    asks[named, misses.relation[named]] = True
-    return asks.astype(np.float32) @ may.T.astype(np.float32) > 0

@@ -45,16 +45,9 @@ def misses(vectors: np.ndarray, **other: list[int]) -> Misses:
     return Misses(made(vectors), *(np.array(given[f]) for f in Misses._fields[1:]))
 
 
-def nothing(keys: Keys) -> np.ndarray:
-    """No edit may ask any relation."""
-    return np.zeros((keys.edit.max() + 1, 10), bool)
-
-
-def threshold(
-    keys: Keys, misses: Misses, weight: int, bound: float, may: np.ndarray | None = None
-) -> float:
+def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
     """That of the first key."""
-    return float(thresholds(keys, misses, nothing(keys) if may is None else may, weight, bound)[0])
+    return float(thresholds(keys, misses, weight, bound)[0])
 
 
 def test_as_many_misses_fire_as_may() -> None:
@@ -116,20 +109,17 @@ def test_likely_paraphrases_raise_nothing() -> None:
 
 
 @pytest.mark.usefixtures("_no_floor")
-@pytest.mark.parametrize("relation", [3, NOBODY])
-def test_what_another_edit_of_the_subject_may_ask_is_left_out(relation: int) -> None:
-    """Of a relation that is named, or of what the miss's own edit may ask."""
+def test_another_edit_of_the_subject_counts_where_it_is_known_to_ask_something_else() -> None:
     centers = RANDOM.normal(size=(2, 32))
-    held = keys(centers)
-    met = misses(
-        near(centers[0], 300, 0.7), edit=[1] * 300, subject=[0] * 300, relation=[relation] * 300
-    )
-    same, other = np.zeros((2, 2, 10), bool)
-    same[:, 3] = True
-    other[0, 4], other[1, 3] = True, True
-    left_out = threshold(held, met, WEIGHT, 0.01, same)
-    counted = threshold(held, met, WEIGHT, 0.01, other)
-    assert left_out < counted - 0.1
+    wrong = near(centers[0], 300, 0.7)
+
+    def found(held: int, asked: int) -> float:
+        met = misses(wrong, edit=[1] * 300, subject=[0] * 300, relation=[asked] * 300)
+        return threshold(keys(centers, relation=[held, 7]), met, WEIGHT, 0.01)
+
+    left_out = found(3, 3)
+    assert found(NOBODY, 3) == found(3, NOBODY) == found(NOBODY, NOBODY) == left_out
+    assert found(3, 4) > left_out + 0.1
 
 
 def test_misses_of_another_edit_count_for_less() -> None:
@@ -163,7 +153,7 @@ def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
     np.testing.assert_allclose(found[0] - found[1], LIFT * (R[0, 2] - R[1, 3]), rtol=1e-5)
     assert found[0] > 0.02
     met = misses(near(far, 200, 9.0), edit=[1] * 200)
-    limits = thresholds(held, met, nothing(held), WEIGHT, 0.01)
+    limits = thresholds(held, met, WEIGHT, 0.01)
     np.testing.assert_allclose(limits[0] - limits[1], found[0] - found[1], rtol=1e-5)
 
 
