@@ -16,7 +16,6 @@ from memoir_edge.editor.prompts import rendered
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.identity import model_digest
-from memoir_edge_runtime._chat import render
 
 SITE = "model.layers.2.mlp.down_proj"
 QUESTION = "What is the capital of France?"
@@ -113,8 +112,6 @@ def test_a_template_that_reads_parts(llava_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(llava_dir, tmp_path / "model")
     (folder / "chat_template.jinja").write_text(PARTS)
     assert rendered(load(str(folder), device="cpu"), QUESTION) == f"[{QUESTION}]"
-    asked = [{"role": "user", "content": QUESTION}]
-    assert render(PARTS, asked, {}) == f"[{QUESTION}]"
 
 
 SIZES: dict[str, Any] = {
@@ -186,3 +183,10 @@ def test_a_language_model_that_is_none_by_itself_is_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match="of type 'qwen2_vl_text', is none that") as raised:
         load(str(tmp_path), device="cpu")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_weights(llava_dir: Path, dtype: torch.dtype) -> None:
+    base = load(str(llava_dir), device="cpu", dtype=dtype)
+    assert base.net.lm_head.weight is base.whole.lm_head.weight
+    assert base.net.lm_head.weight.dtype == dtype
