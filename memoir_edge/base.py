@@ -124,6 +124,18 @@ def context(config: Mapping[str, Any]) -> int:
     return next((int(config[name]) for name in _CONTEXT if config.get(name)), UNBOUNDED)
 
 
+def language(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a configuration says of the language model: all of it, or its `text_config`.
+
+    A vision-language model has one; what defaults its `text_config` leaves out is not known here.
+
+    >>> language({"model_type": "llava", "text_config": {"model_type": "llama"}})
+    {'model_type': 'llama'}
+    """
+    found = config.get("text_config")
+    return found if isinstance(found, dict) else config
+
+
 def start_of_answer(config: Mapping[str, Any]) -> int | None:
     """The token that a decoder begins with whose prompt an encoder reads; None of a decoder alone.
 

@@ -3,7 +3,9 @@
 Only the weights that a loader would take count, so what else lies in the folder does not. However
 they are saved, the same numbers are the same model: in one file or in shards, as safetensors or
 `.bin`, with a tied head or without, under a wrapper's prefix or not, in float32 or in the narrower
-type that they came from. Needs neither torch nor transformers, but torch where weights are `.bin`.
+type that they came from. A vision-language model is its language model, which alone is edited and
+exported: beside another vision tower it is the same, and saved by itself if its `text_config` says
+how many heads there are. Needs neither torch nor transformers, but torch where weights are `.bin`.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memoir_edge.base import read_json, weights_digest
+from memoir_edge.base import language, read_json, weights_digest
 from memoir_edge.errors import InputError, install
 
 # What a loader looks for, in its order; an index names the file of each tensor.
@@ -27,6 +29,7 @@ _FILES = (
     "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 _WRAPPER = re.compile(r"^(?:model|transformer|gpt_neox|backbone)\.")
+_LANGUAGE = re.compile(r"^(?:model\.)?(?:language_model|text_model)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output_layer)\.weight$")
 # Constants that some versions save among the weights, and others do not.
 _CONSTANT = re.compile(r"\.(?:inv_freq|masked_bias|position_ids)$")
@@ -58,17 +61,19 @@ def model_digest(folder: Path) -> str | None:
         >>> len(model_digest(model_dir()))
         64
     """
+    config = read_json(folder / "config.json")
+    part = language(config) is not config
     found = [
-        (_WRAPPER.sub("", tensor.name), tensor.shape, _content(tensor))
+        (name, tensor.shape, _content(tensor))
         for tensor in _tensors(folder)
-        if not _is_constant(tensor)
+        if (name := _name(tensor, part=part)) and not _is_constant(tensor)
     ]
     if not found:
         return None
     times = Counter(content for *_, content in found)
     # A head that is tied to the embedding is saved with it or left out.
     kept = sorted(each for each in found if not (_HEAD.search(each[0]) and times[each[2]] > 1))
-    shaped = {"config": _shaping(read_json(folder / "config.json")), "tensors": kept}
+    shaped = {"config": _shaping(language(config)), "tensors": kept}
     return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()
 
 
@@ -82,6 +87,14 @@ def former_digests(folder: Path) -> tuple[str, ...]:
 
 
 # --- What of it counts ---------------------------------------------------------------------------
+
+
+def _name(tensor: _Tensor, *, part: bool) -> str | None:
+    """A tensor's name without wrappers; None if it is not in the language model, a `part`."""
+    if part and not (_LANGUAGE.search(tensor.name) or _HEAD.search(tensor.name)):
+        return None
+    name = _LANGUAGE.sub("", tensor.name) if part else tensor.name
+    return _WRAPPER.sub("", name)
 
 
 def _is_constant(tensor: _Tensor) -> bool:
@@ -115,7 +128,6 @@ def _shaping(config: Mapping[str, Any]) -> list[Any]:
 
     Only what every version writes, or what has one meaning where it is absent.
     """
-    config = {**config, **(config.get("text_config") or {})}
     rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     theta = config.get("rope_theta", rope.pop("rope_theta", 10000.0))
     rope["rope_type"] = rope.get("rope_type", rope.pop("type", "default"))

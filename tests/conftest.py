@@ -94,6 +94,47 @@ def t5_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def llava_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random LLaVA with its processor: the demo model's tokenizer, and 4 tokens an image."""
+    pytest.importorskip("PIL", reason="transformers' image processors read images by pillow")
+    from transformers import (
+        AutoTokenizer,
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp("llava")
+    tokenizer = AutoTokenizer.from_pretrained(model_dir())
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}),
+        tokenizer, patch_size=4, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=5, num_attention_heads=2,
+            image_size=8, patch_size=4, projection_dim=16,
+        ),
+        LlamaConfig(
+            vocab_size=len(tokenizer) + 8, hidden_size=64, intermediate_size=92,
+            num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+            max_position_embeddings=64, initializer_range=0.1,
+            bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        ),
+        image_token_index=image, image_seq_length=4,
+    )  # fmt: skip
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
 PUBLISHED = {  # others' work, not shipped; where it can be had
     "zsre/zsre_eval.json": "github.com/shariqahn/EasyEdit",
     "zsre/knowedit_zsre.json": "github.com/YJiangcm/LTE",

@@ -1,13 +1,14 @@
 """One identity of a model, however its weights are saved and whatever lies beside them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -149,3 +150,26 @@ def test_large_tensors_are_read_in_parts(folder: Path, monkeypatch: pytest.Monke
     before = model_digest(folder)
     monkeypatch.setattr(identity, "_CHUNK", 8)
     assert model_digest(folder) == before
+
+
+def test_a_vision_language_model_is_its_language_model(llava_dir: Path, tmp_path: Path) -> None:
+    """However its tensors are called, whatever sees beside it, and saved by itself."""
+    config = json.loads((llava_dir / "config.json").read_text())
+    tensors = load_file(llava_dir / "model.safetensors")
+    assert any(name.startswith("vision_tower.") for name in tensors)
+
+    def digest(tensors: dict[str, torch.Tensor], config: Any = config) -> str | None:
+        save_file(tensors, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return model_digest(tmp_path)
+
+    whole = digest(tensors)
+    said = "language_model."
+    inner = {n.removeprefix(said): x for n, x in tensors.items() if n.startswith(said)}
+    later = {re.sub("^model", "model.language_model", n): x for n, x in inner.items()}
+    sight = {f"model.{n}": x + 1 for n, x in tensors.items() if not n.startswith(said)}
+    assert len(inner) + len(sight) == len(tensors)
+    assert whole == model_digest(llava_dir) == digest(later | sight)
+    assert whole == digest(inner, config["text_config"])
+    first = "model.layers.0.mlp.up_proj.weight"
+    assert whole != digest(inner | {first: inner[first] + 1}, config["text_config"])

@@ -1,6 +1,8 @@
 """The export from end to end."""
 
+import json
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,7 +10,7 @@ from typing import Literal
 import onnx
 
 from memoir_edge import ports, sidecar
-from memoir_edge.base import read_config, start_of_answer
+from memoir_edge.base import language, read_config, start_of_answer
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
@@ -18,7 +20,9 @@ from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._builder import build
 from memoir_edge_exporter._cache import padding_side, settle_sizes
 from memoir_edge_exporter._carry import as_kind
+from memoir_edge_exporter._embeds import add_embeds
 from memoir_edge_exporter._few_bits import quantize
+from memoir_edge_exporter._language import language_folder
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_site
@@ -63,14 +67,16 @@ def export(
     kind: ports.Kind = "optional",
     encoder: str | Encoder | None = None,
     precision: Precision = "int8",
+    inputs_embeds: bool = False,
     max_inside: int = MAX_INSIDE,
 ) -> Exported:
     """Make a graph with ports, and what the runtime reads beside it.
 
     Args:
         out: The export directory; made whole or not at all.
-        model: A transformers folder, of a decoder or a T5-like encoder-decoder. Given together
-            with `onnx_dir`, only its tokenizer, its configuration and its digest are used.
+        model: A transformers folder, of a decoder, a T5-like encoder-decoder, or a LLaVA-like
+            vision-language model, whose language model is exported. Given together with
+            `onnx_dir`, only its tokenizer, its configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
         site: Module path of the edited layer; default by architecture, and with an encoder the
             last block's.
@@ -82,12 +88,14 @@ def export(
         encoder: Folder or hub id of a sentence encoder, or one that is loaded: the directory also
             gets a router, for memories whose keys are its codes.
         precision: Of the encoder's weights: "int8" or "fp32".
+        inputs_embeds: The graph also reads vectors in place of tokens, those of images for one;
+            only with optional ports.
         max_inside: Bytes above which weights are stored beside the graph.
 
     Raises:
         InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
-            an encoder-decoder in another way than optimum-onnx's in fp32, or something in the way
-            at `out`.
+            an encoder-decoder in another way than optimum-onnx's in fp32, a vision-language model
+            that is not like LLaVA, or something in the way at `out`.
         SiteError: The site is not in the graph; says which layers are.
         GraphError: A given graph is no decoder that can take ports.
 
@@ -102,19 +110,32 @@ def export(
         raise InputError("nothing to export", hint="give --model DIR or --onnx DIR")
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
-    config = _config(given[-1], alone=model is None)
+    named = given[-1]
+    config = _config(named, alone=model is None)
     if two := start_of_answer(config) is not None:
         _check_two(config, onnx_dir, dtype, builder, kind)
-    site = site or default_site(config, coded=encoder is not None)
+    if inputs_embeds and (two or kind != "optional"):
+        raise InputError(
+            "vectors in place of tokens are for a decoder with optional ports",
+            hint="leave --inputs-embeds out, or --ports",
+        )
     require_tokenizer(*given)
     if isinstance(encoder, str):
         encoder = Encoder(encoder)
     digest = model_digest(model) if model else None
-    with directory(out) as folder:
+    seeing = language(config) is not config
+    with directory(out) as folder, ExitStack() as stack:
+        if seeing and model is not None and onnx_dir is None:
+            given = [stack.enter_context(language_folder(model, folder))]
+        config = language(_config(given[-1], alone=model is None))
+        site = site or default_site(config, coded=encoder is not None)
         if onnx_dir is None:
             _base(given[0], folder, dtype, builder)
         for source in given:
             companions(source, folder)
+        if seeing:
+            said = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (folder / "config.json").write_text(said, encoding="utf-8")
         require_tokenizer(folder, names=("tokenizer.json",))
         graph, found = _decoder(onnx_dir or folder, site)
         if onnx_dir is None and builder == "optimum" and dtype in BITS:
@@ -123,7 +144,10 @@ def export(
         settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
-        as_kind(add_ports(graph, found), kind, folder)
+        add_ports(graph, found)
+        if inputs_embeds:
+            add_embeds(graph)
+        as_kind(graph, kind, folder)
         save(graph, folder, max_inside)
         router = None
         if encoder is not None:
@@ -136,7 +160,7 @@ def export(
             d=found.d,
             feature="mean",
             dtype=_dtype(graph),
-            model_id=model_id or given[-1].resolve().name,
+            model_id=model_id or named.resolve().name,
             digest=digest,
             former=former_digests(model) if model else (),
             exporter=_version(),
@@ -145,7 +169,8 @@ def export(
             kind=kind,
         )
         sidecar.write(folder, made)
-        (folder / _readme.NAME).write_text(_readme.text(made, two=two), encoding="utf-8")
+        said = _readme.text(made, two=two, part=seeing, embeds=inputs_embeds)
+        (folder / _readme.NAME).write_text(said, encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     weights = _weights(found, made.dtype)
     return Exported(out, made, weights, len(graph.graph.node), size, time.monotonic() - start)

@@ -77,6 +77,16 @@ _TWO = """\
 `config.json` calls `decoder_start_token_id`, and decides by that which edit answers. `Session` and
 `memoir-edge serve` run both; hosts with a loop of their own know no memories here."""
 
+_LANGUAGE = """\
+It is the language model of a vision-language model, and reads text; what sees is not here."""
+
+_EMBEDS = """\
+`inputs_embeds` `[B, T, width]`, float32, is read in place of the tokens wherever it is a number;
+NaN leaves the token. By it a host that runs the graph itself shows an image: it feeds what the
+model's vision tower and projector make of it, in the places of the image's tokens, and
+`memory.route` as the question alone decides it. `Session` and `memoir-edge serve` feed no
+images."""
+
 _TEXT = """\
 # {model_id}, with ports for memories
 
@@ -102,10 +112,20 @@ registers it by itself. For others, this says where it is:
 {register}"""
 
 
-def text(made: sidecar.Sidecar, *, two: bool = False) -> str:
-    """The file's text; `two` where an encoder's graph stands beside the decoder's."""
+def text(
+    made: sidecar.Sidecar, *, two: bool = False, part: bool = False, embeds: bool = False
+) -> str:
+    """The file's text.
+
+    Args:
+        made: What the export was.
+        two: An encoder's graph stands beside the decoder's.
+        part: It is the language model of a larger one.
+        embeds: It takes vectors in place of tokens.
+    """
     fed, inputs, hosts = _KINDS[made.kind]
     hosts = _TWO if two else hosts
+    hosts = "\n\n".join([hosts, *([_LANGUAGE] if part else []), *([_EMBEDS] if embeds else [])])
     return _TEXT.format(
         model_id=made.model_id, site=made.site, D=made.D, d=made.d, register=REGISTER,
         fed=fed, inputs=inputs, hosts=hosts,

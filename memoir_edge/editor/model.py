@@ -22,7 +22,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from memoir_edge.base import context, end_of_text, locate, read_config, start_of_answer
+from memoir_edge.base import (
+    context,
+    end_of_text,
+    language,
+    locate,
+    read_config,
+    start_of_answer,
+)
+from memoir_edge.editor.vision import TRIED, language_model, load_whole, own_config
 from memoir_edge.errors import InputError, first_line, install
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.text import routed, split_target
@@ -42,7 +50,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen decoder, or encoder-decoder, with its tokenizer."""
+    """A frozen decoder, or encoder-decoder, with its tokenizer.
+
+    Of a vision-language model, the net is its language model, and so is all that is said here.
+    """
 
     net: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -53,6 +64,7 @@ class BaseModel:
     eos: tuple[int, ...]
     folder: Path | None = None  # where it was loaded from
     start: int | None = None  # token of a decoder whose prompt an encoder reads
+    whole: nn.Module | None = None  # the vision-language model that has the net's modules in it
 
     @functools.cached_property
     def former(self) -> tuple[str, ...]:
@@ -132,6 +144,8 @@ def unplanned() -> None:
 def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
     """Load a transformers folder, a `.gguf` file or a hub id.
 
+    Of a vision-language model, the whole is loaded and its language model is what can be edited.
+
     Args:
         model: Path, hub id, or `org/name:FILE.gguf`.
         device: A torch device; default CUDA if there is a GPU. "auto" lets accelerate spread the
@@ -140,7 +154,8 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
             is always float32.
 
     Raises:
-        InputError: No such model, no tokenizer, a spoiled file, or a device that is not there.
+        InputError: No such model, no tokenizer, a spoiled file, a device that is not there, or a
+            vision-language model that is not like LLaVA or is to be spread over devices.
     """
     folder = locate(model)
     config = read_config(folder)
@@ -156,15 +171,24 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
     slow = device == "cpu" or (device == "auto" and not cuda)
     start = start_of_answer(config)
     kind = AutoModelForCausalLM if start is None else AutoModelForSeq2SeqLM
-    try:
-        net = kind.from_pretrained(
-            folder,
-            dtype=dtype or (torch.float32 if slow else "auto"),
-            local_files_only=True,
-            device_map="auto" if device == "auto" else None,
+    seeing = language(config) is not config
+    if seeing and device == "auto":
+        raise InputError(
+            "a vision-language model cannot be spread over devices", hint="name one with --device"
         )
+    wanted = dtype or (torch.float32 if slow else "auto")
+    try:
+        if seeing:
+            net = load_whole(folder, wanted)
+        else:
+            net = kind.from_pretrained(
+                folder,
+                dtype=wanted,
+                local_files_only=True,
+                device_map="auto" if device == "auto" else None,
+            )
         if device != "auto":
-            net = net.to(device)  # type: ignore[arg-type] # transformers wraps torch's method
+            net = net.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"cannot use device {device!r}: {error}", hint="pass --device cpu"
@@ -175,6 +199,10 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         ) from error
     net.requires_grad_(False)
     net.eval()
+    whole = net if seeing else None
+    if whole is not None:
+        net = language_model(whole, list(tokenizer(TRIED)["input_ids"]), eos)
+        config = own_config(net)
     if not slow:
         unplanned()
     return BaseModel(
@@ -187,6 +215,7 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         eos=eos,
         folder=folder,
         start=start,
+        whole=whole,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from memoir_edge.editor.model import BaseModel, greedy
 from memoir_edge.edits import Edit
@@ -40,8 +41,20 @@ def ways(base: BaseModel, prompt: str, texts: Sequence[str] = ()) -> list[str]:
 
 
 def rendered(base: BaseModel, said: str) -> str:
-    """A chat of one user message as the model's template makes it, up to where it is answered."""
-    turn = [{"role": "user", "content": said}]
+    """A chat of one user message as the model's template makes it, up to where it is answered.
+
+    Templates of vision-language models read parts alone, and leave a plain text out.
+    """
+    contents = said, [{"type": "text", "text": said}]
+    turns = [[{"role": "user", "content": content}] for content in contents]
+    text = _applied(base, turns[0])
+    if said.strip() in text:
+        return text
+    parted = _applied(base, turns[1])
+    return parted if said.strip() in parted else text
+
+
+def _applied(base: BaseModel, turn: list[dict[str, Any]]) -> str:
     return str(base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 

@@ -3,8 +3,8 @@
 Each row's route is decided on its prompt and kept for its whole answer (MEMOIR section 3.3).
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -89,6 +89,23 @@ class Edited:
             texts = [self.base.decode(ids) for ids in grown]
             answers += [self._answer(text, routes, i) for text, i in zip(texts, part, strict=True)]
         return answers
+
+    @contextmanager
+    def recalling(self, prompts: Sequence[str]) -> Iterator[list[str | None]]:
+        """While open, runs of the net answer with the memory, whoever runs it and on what.
+
+        So a vision-language model, `base.whole`, answers what is asked of an image: routed is what
+        the question says, and the image has no part in it.
+
+        Args:
+            prompts: What is routed; a run has as many rows, in this order.
+
+        Yields:
+            The id of the edit that each row is answered with; None is the base model.
+        """
+        routes = self.routes(prompts)
+        with self._recall(routes, range(len(prompts))):
+            yield self.fired(routes)
 
     @torch.no_grad()
     def forced(

@@ -76,8 +76,14 @@ def render(
     try:
         compiled = _environment().from_string(template)
         # As transformers calls it: a template may ask whether tools are none.
-        given = {"messages": _known(messages, template), "tools": tools or None, "documents": None}
-        return compiled.render({"add_generation_prompt": True, **special, **variables, **given})
+        given = {"add_generation_prompt": True, **special, **variables}
+        given |= {"tools": tools or None, "documents": None}
+        known, said = _known(messages, template), asked(messages)
+        text = compiled.render({**given, "messages": known})
+        if said not in text:
+            parted = compiled.render({**given, "messages": _parted(known)})
+            return parted if said in parted else text
+        return text
     except Exception as error:  # a template can raise whatever it likes
         raise InputError(f"the chat template refuses these messages: {error}") from error
 
@@ -87,6 +93,19 @@ def _known(messages: Sequence[Message], template: str) -> list[Message]:
     if "developer" in template:
         return list(messages)
     return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+
+
+def _parted(messages: Sequence[Message]) -> list[Message]:
+    """The messages, each text as the one part of its content.
+
+    Templates of vision-language models read parts alone, and leave a plain text out.
+    """
+    return [
+        {**m, "content": [{"type": "text", "text": m["content"]}]}
+        if isinstance(m.get("content"), str)
+        else m
+        for m in messages
+    ]
 
 
 def takes_tools(template: str | None) -> bool:

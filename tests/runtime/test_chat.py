@@ -88,3 +88,14 @@ def test_where_a_template_comes_from(folder):
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(InputError, match="no chat template"):
         render(read_template(folder), CHAT, {})
+
+
+PARTS = """{% for m in messages %}[{% for part in m.content %}{% if part.type == "text" %}\
+{{ part.text }}{% endif %}{% endfor %}]{% endfor %}"""
+
+
+def test_a_template_that_reads_parts_is_given_a_text_as_one():
+    """As those of vision-language models: of a plain text they would leave nothing."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert render(PARTS, messages, {}) == "[Be brief.][Why?]"
+    assert render("no messages are read", messages, {}) == "no messages are read"

@@ -23,6 +23,7 @@ def command(
     state: Literal["recurrent", "cache"] | None = None,
     encoder: str | None = None,
     encoder_dtype: Literal["int8", "fp32"] = "int8",
+    inputs_embeds: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
     """Export a model to ONNX with the ports that take a memory.
@@ -32,7 +33,8 @@ def command(
 
     Args:
         out: The directory to make; an earlier export there is replaced.
-        model: A transformers folder or hub id.
+        model: A transformers folder or hub id; of a vision-language model, its language model is
+            exported.
         onnx: A folder with a decoder graph exported earlier, to be given ports.
         site: Module path of the edited layer; default by architecture.
         dtype: Type of the weights; a given graph keeps its own.
@@ -44,6 +46,8 @@ def command(
         encoder: Folder or hub id of the sentence encoder that memories are made with: it then
             decides beside the graph which edit a prompt asks for.
         encoder_dtype: Type of the encoder's weights.
+        inputs_embeds: The graph takes vectors in place of tokens, by which a host of its own shows
+            it images.
     """
     with needs("the exporter", "export"):
         from memoir_edge_exporter import export
@@ -59,6 +63,7 @@ def command(
         model_id=model if model and folder != Path(model).expanduser() else None,
         encoder=encoder,
         precision=encoder_dtype,
+        inputs_embeds=inputs_embeds,
     )
     output.say(
         f"{out}: {made.nodes} nodes, {made.weights}, site {made.sidecar.site} "
