@@ -1,6 +1,7 @@
 """Prompts beside an edit's own: the model's texts, and other ways to type a prompt."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -45,16 +46,16 @@ def rendered(base: BaseModel, said: str) -> str:
 
     Templates of vision-language models read parts alone, and leave a plain text out.
     """
-    contents = said, [{"type": "text", "text": said}]
-    turns = [[{"role": "user", "content": content}] for content in contents]
-    text = _applied(base, turns[0])
-    if said.strip() in text:
-        return text
-    parted = _applied(base, turns[1])
-    return parted if said.strip() in parted else text
+    text = _applied(base, said)
+    if said.strip() not in text:
+        with suppress(Exception):  # most templates do not take parts
+            parted = _applied(base, [{"type": "text", "text": said}])
+            return parted if said.strip() in parted else text
+    return text
 
 
-def _applied(base: BaseModel, turn: list[dict[str, Any]]) -> str:
+def _applied(base: BaseModel, content: Any) -> str:
+    turn = [{"role": "user", "content": content}]
     return str(base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 

@@ -6,6 +6,7 @@ the helpers that transformers gives it and no others.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,14 +79,16 @@ def render(
         # As transformers calls it: a template may ask whether tools are none.
         given = {"add_generation_prompt": True, **special, **variables}
         given |= {"tools": tools or None, "documents": None}
-        known, said = _known(messages, template), asked(messages)
+        known = _known(messages, template)
         text = compiled.render({**given, "messages": known})
-        if said not in text:
-            parted = compiled.render({**given, "messages": _parted(known)})
-            return parted if said in parted else text
-        return text
     except Exception as error:  # a template can raise whatever it likes
         raise InputError(f"the chat template refuses these messages: {error}") from error
+    said = asked(messages).strip()
+    if said not in text:
+        with suppress(Exception):  # most templates do not take parts
+            parted = compiled.render({**given, "messages": _parted(known)})
+            return parted if said in parted else text
+    return text
 
 
 def _known(messages: Sequence[Message], template: str) -> list[Message]:

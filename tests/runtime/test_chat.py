@@ -99,3 +99,15 @@ def test_a_template_that_reads_parts_is_given_a_text_as_one():
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     assert render(PARTS, messages, {}) == "[Be brief.][Why?]"
     assert render("no messages are read", messages, {}) == "no messages are read"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ '<' + messages[0].content.strip() + '>' }}", "<Why?>"),
+        ("{{ '<' + messages[0].content | upper + '>' }}", "<WHY? >"),
+        ("{{ '<' + messages[0].content[:2] + '>' }}", "<Wh>"),
+    ],
+)
+def test_a_template_that_changes_a_text_and_takes_no_parts_is_left_alone(template, text):
+    assert render(template, [{"role": "user", "content": "Why? "}], {}) == text
