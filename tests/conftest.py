@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,8 @@ from memoir_edge.tophash import Bytes
 
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("untimed")
 CACHE = cache.folder()
 ROOT = Path(__file__).parents[1]
 

@@ -38,7 +38,7 @@ def stray(made: tophash.Bytes) -> Misses:
     return Misses(made, nobody, nobody)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from([0.01, 0.05, 0.2]), st.integers(1, 12))
 def test_no_more_misses_fire_than_the_bound(seed: int, bound: float, moved: int) -> None:
     bank = masks(seed, 12)

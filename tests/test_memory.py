@@ -195,7 +195,7 @@ def coded(tile: np.ndarray | None = None, **changes: Any) -> Memory:
 # --- Round trips ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(memories())
 def test_what_was_written_is_read(memory: Memory) -> None:
     data = to_bytes(memory)
@@ -205,7 +205,7 @@ def test_what_was_written_is_read(memory: Memory) -> None:
     assert to_bytes(found) == data
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(memories())
 def test_the_library_reads_the_same(memory: Memory) -> None:
     """The file is plain safetensors: tensors lie where the library puts them, aligned."""
@@ -410,7 +410,6 @@ def test_a_reader_ignores_what_later_minor_versions_add() -> None:
 # --- What a memory gives -------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(memories(), st.integers(0, 2**32))
 def test_from_dense_stores_what_masks_touch(memory: Memory, seed: int) -> None:
     rng = np.random.default_rng(seed)

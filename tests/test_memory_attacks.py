@@ -291,7 +291,7 @@ def test_an_unknown_version(version: str) -> None:
     assert len(str(caught.value)) < 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda b: raw(b"{" + b, b)))
 def test_noise_is_refused(data: bytes) -> None:
     with pytest.raises(MemoryFormatError):
@@ -306,7 +306,7 @@ ANY = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(EVERY), st.sampled_from(["dtype", "shape", "data_offsets", ""]), ANY)
 def test_noise_in_the_header_is_refused(tensor: tuple[Memory, str], part: str, value: Any) -> None:
     """Any JSON in place of any part of a tensor's entry."""
@@ -325,7 +325,7 @@ def test_noise_in_the_header_is_refused(tensor: tuple[Memory, str], part: str, v
         from_bytes(seal(json.dumps(header).encode(), whole[end:]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(
         [(n,) for n in document(KEYED)]

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from memoir_edge import tophash
 from memoir_edge.tophash import BASE, UNDECIDED
 
-unhurried = settings(deadline=None)  # the machine may be busy
-
 
 class Keys(NamedTuple):
     """B queries and R stored masks of D bits, k of them set."""
@@ -43,7 +41,6 @@ def ones(mask: np.ndarray) -> set[int]:
 # --- Masks ---------------------------------------------------------------------------------------
 
 
-@unhurried
 @given(keys(least=0))
 def test_unpack_undoes_pack(found: Keys) -> None:
     packed = tophash.pack(found.bank)
@@ -53,7 +50,6 @@ def test_unpack_undoes_pack(found: Keys) -> None:
     assert (tophash.pack(tophash.unpack(packed, found.D)) == packed).all()
 
 
-@unhurried
 @given(keys())
 def test_pack_puts_bit_j_at_bit_j_mod_8_of_byte_j_div_8(found: Keys) -> None:
     for mask, packed in zip(found.bank, tophash.pack(found.bank), strict=True):
@@ -78,7 +74,6 @@ def features(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     return *arrays, np.array(permutation, np.int32), draw(st.integers(0, D))
 
 
-@unhurried
 @given(features())
 def test_a_mask_has_weight_k_at_the_permuted_places_of_the_largest(
     given: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int],
@@ -145,7 +140,6 @@ def test_span_of_padded_rows(attention: list[int], last: list[int]) -> None:
         assert tophash.span("last", rows).dtype == np.int64
 
 
-@unhurried
 @given(
     st.integers(0, 2**32), st.integers(1, 5), st.integers(0, 4), st.sampled_from(["mean", "last"])
 )
@@ -179,7 +173,6 @@ def test_a_feature_is_formed_in_float32() -> None:
 # --- Overlap and routing -------------------------------------------------------------------------
 
 
-@unhurried
 @given(keys(least=0))
 def test_overlap_is_the_share_of_common_ones(found: Keys) -> None:
     R = tophash.overlap(tophash.pack(found.query), tophash.pack(found.bank), found.k)
@@ -210,7 +203,7 @@ def routings(draw: st.DrawFn) -> tuple[Keys, np.ndarray, np.ndarray, np.ndarray]
     return found, np.array(owner, np.int32), thresholds, np.array(given, np.int64)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(routings())
 def test_route_against_a_loop(case: tuple[Keys, np.ndarray, np.ndarray, np.ndarray]) -> None:
     found, owner, thresholds, given = case

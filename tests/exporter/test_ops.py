@@ -174,14 +174,14 @@ def check(case: Case, by: str, a: int = F) -> None:
 
 
 @each
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(case=cases())
 def test_route_is_the_oracle(by: str, case: Case) -> None:
     check(case, by)
 
 
 @each
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=cases(np.float16))
 def test_route_of_float16_activations_is_the_oracle(by: str, case: Case) -> None:
     check(case, by, TensorProto.FLOAT16)
@@ -248,7 +248,7 @@ def recall_case(
 
 
 @each
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_recall_is_the_plain_product(by: str, data: st.DataObject) -> None:
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
@@ -552,7 +552,7 @@ def test_search_by_an_index_decides_as_a_scan_wherever_the_thresholds_lie(
 
 
 @natively
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(case=cases())
 def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Case) -> None:
     runner("Route", by)
@@ -567,7 +567,6 @@ def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Cas
 
 
 @pytest.mark.skipif(not _ops.library("cpu"), reason="the native ops were not built")
-@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 1200))
 def test_a_key_that_may_win_is_dismissed_with_a_probability_below_1e_9(data: Any, k: int) -> None:
     shared, seen = data.draw(st.integers(0, k)), data.draw(st.integers(0, k))

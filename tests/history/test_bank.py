@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memoir_edge import tophash
@@ -53,7 +53,6 @@ def test_nothing_answers_from_an_empty_bank() -> None:
     assert routes.overlap.tolist() == [0] * 3
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, 50), st.sets(st.integers(0, 5)))
 def test_what_is_left_is_as_if_the_others_had_never_come(
     edits: int, seed: int, gone: set[int]
@@ -73,7 +72,6 @@ def test_what_is_left_is_as_if_the_others_had_never_come(
         assert (bank.asked_by(asked) is None) == (other.asked_by(asked) is None)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 6), st.integers(0, 50))
 def test_a_file_brings_the_same_keys_back(edits: int, seed: int) -> None:
     bank = filled(edits, seed)
@@ -183,7 +181,6 @@ def test_nothing_answers_from_an_empty_bank_of_codes() -> None:
     assert not bank_of(from_bytes(to_bytes(memory_of(bank)))).keys
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, 50), st.sets(st.integers(0, 5)))
 def test_what_is_left_of_a_router_s_bank(edits: int, seed: int, gone: set[int]) -> None:
     """Keys, masks and guards of dropped edits are gone, as if they had never come."""
@@ -198,7 +195,6 @@ def test_what_is_left_of_a_router_s_bank(edits: int, seed: int, gone: set[int]) 
         assert bank.asked_by(mask) == other.asked_by(mask) == (None if i in gone else f"e{i}")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 6), st.integers(0, 50))
 def test_a_file_brings_the_same_codes_back(edits: int, seed: int) -> None:
     bank = routed(edits, seed)

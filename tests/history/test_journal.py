@@ -150,7 +150,7 @@ ACTS = st.lists(st.tuples(st.sampled_from(["made", "again", "delete", "rollback"
                           st.integers(0, 30)), max_size=10)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(acts=ACTS, coded=st.booleans())
 def test_what_is_read_again_is_what_was_done(
     tmp_path_factory: pytest.TempPathFactory,

@@ -124,7 +124,7 @@ def run(
     return steps
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     groups=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     rounds=st.builds(Rounds, st.integers(1, 4), st.integers(0, 4)),

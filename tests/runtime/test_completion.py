@@ -15,9 +15,7 @@ def test_the_text_is_the_ids_decoded(session, prompts):
         assert result.text == session.language.tokenizer.decode(result.ids)
 
 
-@settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_stop_string_cuts_the_text_exactly(session, data):
     wanted = {"max_new_tokens": 16, "temperature": 1.0, "seed": data.draw(st.integers(0, 10**6))}

@@ -40,7 +40,7 @@ def test_a_session_survives_any_requests(session, generations, prompts):
     seen = {"answered": 0, "refused": 0}
 
     @settings(
-        max_examples=REQUESTS, deadline=None, database=None,
+        max_examples=REQUESTS, database=None,
         suppress_health_check=[HealthCheck.too_slow],
     )  # fmt: skip
     @given(

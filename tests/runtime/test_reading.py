@@ -177,7 +177,7 @@ def test_swaps_loads_and_questions_in_any_order_equal_a_twin_without_cache(
     run_state_machine_as_test(
         Sequences,
         settings=settings(
-            max_examples=SEQUENCES, stateful_step_count=12, deadline=None, database=None,
+            max_examples=SEQUENCES, stateful_step_count=12, database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

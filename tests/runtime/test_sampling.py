@@ -68,7 +68,7 @@ wishes = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(wishes, min_size=1, max_size=6), st.integers(0, 2**32), st.integers(1, 50))
 def test_all_rows_are_chosen_as_each_alone(options, seed, width):
     values = np.random.default_rng(seed)

@@ -80,9 +80,7 @@ def test_what_is_above_a_limit_is_refused(make_server, path, body):
 
 
 def _ask(operation, mode):
-    @settings(
-        max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=20, database=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=mode))
     def ask(case):
         if isinstance(case.body, dict):

@@ -156,7 +156,7 @@ def answered(core, prompt: list[int], ids: list[int], *stop: str):
     return tokenizer, row, tokens
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(written())
 def test_texts_tokens_bytes_and_offsets_agree_whole_or_streamed(given):
     name, prompt, ids = given

@@ -100,9 +100,7 @@ def test_requests_that_come_and_go_equal_requests_alone(session, make_scheduler,
     assert 10 < fired < 50
 
 
-@settings(
-    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_sizes_and_any_requests(session, make_scheduler, prompts, two, data):
     generations = [session.base, *(session.load(memory) for memory in two)]
