@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -26,8 +26,11 @@ from memoir_edge.tophash import Bytes
 
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
-hypothesis.settings.load_profile("untimed")
+with suppress(ModuleNotFoundError):  # what runs with another transformers has no property tests
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+    settings.load_profile("untimed")
 CACHE = cache.folder()
 ROOT = Path(__file__).parents[1]
 
