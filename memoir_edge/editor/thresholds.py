@@ -1,16 +1,15 @@
 """Keys and thresholds where a router's codes are the keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from memoir_edge.edits import Edit
 from memoir_edge.history.events import Tabled
 from memoir_edge.router import Asked, Router, tabulate
-from memoir_edge.router.table import BOUND
+from memoir_edge.router.table import BOUND, Known
 from memoir_edge.router.table import GUARD as NO_EDIT
 from memoir_edge.settings import Settings
-from memoir_edge.tophash import Bytes
 
 
 def tabled(
@@ -18,7 +17,7 @@ def tabled(
     asked: Sequence[Asked],
     router: Router,
     settings: Settings,
-    known: Mapping[str, Bytes],
+    known: Known,
 ) -> Tabled:
     """The keys and guards of edits, where a router's codes are the keys, and their thresholds.
 
@@ -27,7 +26,7 @@ def tabled(
         asked: What is asked of each of them.
         router: Makes the codes.
         settings: With a bound of 0 for false fires, one threshold for all.
-        known: Codes of texts that the memory holds.
+        known: Codes `[P/8]` of texts that the memory holds.
     """
     table = tabulate(asked, router, settings.false_fires or BOUND, known)
     guard = (table.owner == NO_EDIT).astype(np.uint8)

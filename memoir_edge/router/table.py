@@ -108,6 +108,7 @@ def limited(coded: Coded, weight: int, bound: float) -> Table:
 
 
 def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
+    """Packed codes `[n, P/8]`; what is not known is read once."""
     new = [text for text in dict.fromkeys(texts) if text not in known]
     found = {**known, **dict(zip(new, router.codes(new), strict=True))}
     return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
@@ -118,9 +119,6 @@ class _Numbers:
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def of(self, name: str | None) -> int:
         if name is None:

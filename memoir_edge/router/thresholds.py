@@ -28,7 +28,7 @@ NOBODY = -1
 HIGHEST = 0.95  # a key's own prompt overlaps it fully, up to rounding between runtimes
 PARAPHRASE = 0.88
 KNOWN = 0.15  # how often an edit's own misses fire, in proportion to those of untrained relations
-OTHER = 3.0
+OTHER = 3.0  # how often one that is nearest to another edit counts (docs/routing.md)
 FLOOR = 0.76  # what a few edits' misses find below this is chance (docs/routing.md)
 LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
 NEAREST = 3  # guards that tell it
@@ -69,7 +69,7 @@ def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
     counts = np.where(keys.edit[best] == misses.edit, 1 / KNOWN, OTHER)
     order = np.argsort(-passes)
     allowed = np.cumsum(counts[order]) <= bound * len(passes)
-    found = max(passes[order][~allowed].max(initial=FLOOR), FLOOR)
+    found = passes[order][~allowed].max(initial=FLOOR)
     above = found + 0.5 / weight  # a key answers at its threshold: stay above
     return np.asarray(np.minimum(above + lift, HIGHEST), np.float32)
 
@@ -115,7 +115,7 @@ def _overlaps(keys: Keys, misses: Misses, weight: int) -> Floats:
     asked, held = misses.relation[miss], keys.relation[key]
     own = misses.edit[miss] == keys.edit[key]
     different = (asked != held) & (asked != NOBODY) & (held != NOBODY)
-    another = (own | different) & (R[miss, key] < PARAPHRASE)
-    tells = np.where(keys.guard[key] == 1, asked != held, another)
+    no_paraphrase = (own | different) & (R[miss, key] < PARAPHRASE)
+    tells = np.where(keys.guard[key] == 1, asked != held, no_paraphrase)
     R[miss[~tells], key[~tells]] = 0
     return R
