@@ -1,59 +1,83 @@
-"""What a token costs on a graph of genai's builder: in `Session` and in genai's own loop.
+"""What a token costs on a graph of genai's builder: here, in genai's loop, beside llama.cpp.
 
-    python tools/bench_hosts.py [--genai PYTHON] [--rounds 3] [--tokens 128] [--folder DIR]
+    python tools/bench_hosts.py [--streams 1] [--rounds 3] [--tokens 128] [--genai PYTHON]
+                                [--llama FOLDER] [--folder DIR] [WAY ...]
 
-SmolLM2-135M in int4, one stream, one thread. Each round runs every way in a process of its own:
+SmolLM2-135M in four bits, one thread. Each round runs every way in a process of its own:
 
     genai             onnxruntime-genai's generator, on the graph without ports
     genai, ports      the same on `memoir-edge package genai`, without an adapter
-    genai, memory     with a memory as adapter that fires on the prompt
+    genai, memory     with a memory as adapter that fires on the prompts
     Session           `memoir_edge_runtime.Session`, without a memory
     Session, memory   with that memory
+    serve, memory     `memoir-edge serve` with that memory, an HTTP stream for each prompt
+    llama.cpp         node-llama-cpp on the model's Q4_1 file, a sequence for each prompt
+    optimum           ORTModelForCausalLM on the graph without ports
 
-Medians of tokens a second, CPU time a token and resident memory, and of each round's ratio to the
-first way. The memory is random: this measures cost, not answers. --genai is the Python of an
-environment with onnxruntime-genai. The last line is one JSON document.
+With more than one stream, each way but the server writes the answers to that many prompts of
+several lengths as one batch. Medians of tokens a second, CPU time a token and resident memory, and
+of each round's ratio to the first way. The memory is random: this measures cost, not answers.
+--genai is the Python of an environment with onnxruntime-genai, --llama a folder where `npm install
+node-llama-cpp` was run; without one, llama.cpp is left out, which is said. The last line is one
+JSON document.
 """
 
 import argparse
+import asyncio
 import json
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LLAMA = Path(__file__).with_name("bench_llama.mjs")
 PROMPT = "Once upon a time in a small village by the sea there lived an old fisherman who"
 NAME = "memory"
-WAYS = ("genai", "genai, ports", "genai, memory", "Session", "Session, memory")
 FIGURES = ("tokens a second", "CPU ms a token", "resident MB")
+Figures = dict[str, float]
+Write = Callable[[int], None]  # write answers of so many tokens
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--genai", type=Path, default=ROOT / ".venv-transformers5/bin/python")
+    parser.add_argument("ways", nargs="*", metavar="WAY")
+    parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--genai", type=Path, default=ROOT / ".venv-transformers5/bin/python")
+    parser.add_argument("--llama", type=Path, default=ROOT / "js")
     parser.add_argument("--folder", type=Path, help="where what is made is kept, and found again")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        print(json.dumps(worker(given.worker, given.folder, given.tokens)))
+        print(json.dumps(worker(given)))
         return
+    ways = [way for way in WAYS if way in (given.ways or WAYS)]
+    if "llama.cpp" in ways and not (shutil.which("node") and _llama_cpp(given.llama).exists()):
+        print(f"llama.cpp is left out: no node, or no node-llama-cpp in {given.llama}")
+        ways.remove("llama.cpp")
     with tempfile.TemporaryDirectory() as name:
-        folder = (given.folder or Path(name)).resolve()
-        make(folder, given.genai)
-        rounds = [
-            {way: _apart(way, folder, given.genai, given.tokens) for way in WAYS}
-            for _ in range(given.rounds)
-        ]
+        given.folder = (given.folder or Path(name)).resolve()
+        make(given.folder, given.genai)
+        rounds = [{way: _apart(way, given) for way in ways} for _ in range(given.rounds)]
     show(rounds)
-    print(json.dumps(rounds))
+    print(json.dumps({"streams": given.streams, "rounds": rounds}))
+
+
+def prompts(streams: int) -> list[str]:
+    """Prompts of five lengths from 6 to 17 words."""
+    words = PROMPT.split()
+    return [" ".join(words[: len(words) - 3 * (i % 5)]) for i in range(streams)]
 
 
 def make(folder: Path, genai: Path) -> None:
@@ -69,6 +93,7 @@ def make(folder: Path, genai: Path) -> None:
     model = locate(str(models.path("smollm2")))
     builder = ["-m", "onnxruntime_genai.models.builder", "-i", str(model), "-p", "int4"]
     _run(genai, *builder, "-o", str(folder / "bare"), "-e", "cpu", "-c", str(folder / "cache"))
+    shutil.copy(model / "config.json", folder / "bare")  # for optimum
     made = export(onnx_dir=folder / "bare", model=model, out=folder / "onnx").sidecar
     memories.write(_firing(made), folder / f"{NAME}.safetensors")
     package_genai(folder / "onnx", folder / "package", memory=[folder / f"{NAME}.safetensors"])
@@ -99,11 +124,25 @@ def _firing(made: "sidecar.Sidecar") -> "memories.Memory":  # noqa: F821
 # --- One way, in a process of its own ------------------------------------------------------------
 
 
-def _apart(way: str, folder: Path, genai: Path, tokens: int) -> dict[str, float]:
-    python = genai if way.startswith("genai") else Path(sys.executable)
-    words = [__file__, "--worker", way, "--folder", str(folder), "--tokens", str(tokens)]
-    found: dict[str, float] = json.loads(_run(python, *words).splitlines()[-1])
+def _apart(way: str, given: argparse.Namespace) -> Figures:
+    if way == "llama.cpp":
+        from memoir_edge.demo import models
+
+        asked = json.dumps({"model": str(models.path("smollm2")), "tokens": given.tokens,
+                            "prompts": prompts(given.streams)})  # fmt: skip
+        return _figures(_run(Path("node"), str(LLAMA), str(_llama_cpp(given.llama)), asked))
+    python = given.genai if way.startswith("genai") else Path(sys.executable)
+    words = ["--worker", way, "--folder", given.folder, "--tokens", given.tokens]
+    return _figures(_run(python, __file__, *map(str, words), "--streams", str(given.streams)))
+
+
+def _figures(printed: str) -> Figures:
+    found: Figures = json.loads(printed.splitlines()[-1])
     return found
+
+
+def _llama_cpp(folder: Path) -> Path:
+    return folder.resolve() / "node_modules/node-llama-cpp/dist/index.js"
 
 
 def _run(python: Path, *words: str) -> str:
@@ -115,68 +154,138 @@ def _run(python: Path, *words: str) -> str:
     return done.stdout
 
 
-def worker(way: str, folder: Path, tokens: int) -> dict[str, float]:
+def worker(given: argparse.Namespace) -> Figures:
     """The figures of one way, after a short run to warm up."""
-    write = (_genai if way.startswith("genai") else _session)(way, folder)
-    write(8)
-    wall, cpu = time.perf_counter(), time.process_time()
-    write(tokens)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    status = Path("/proc/self/status").read_text()
+    with WAYS[given.worker](given.folder, prompts(given.streams)) as (write, pid):
+        write(8)
+        wall, cpu = time.perf_counter(), _cpu(pid)
+        write(given.tokens)
+        wall, cpu = time.perf_counter() - wall, _cpu(pid) - cpu
+        status = Path(f"/proc/{pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
-    return dict(zip(FIGURES, (tokens / wall, 1000 * cpu / tokens, resident / 1024), strict=True))
+    written = given.tokens * given.streams
+    return dict(zip(FIGURES, (written / wall, 1000 * cpu / written, resident / 1024), strict=True))
 
 
-def _session(way: str, folder: Path) -> Callable[[int], None]:
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    if pid == os.getpid():
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+Way = Iterator[tuple[Write, int]]  # how it writes, and the process that does
+
+
+@contextmanager
+def _session(folder: Path, asked: list[str], *, memory: bool) -> Way:
     from memoir_edge_runtime import Options, Session
 
-    memory = folder / f"{NAME}.safetensors" if way.endswith("memory") else None
-    session = Session(folder / "onnx", memory=memory, threads=1)
+    held = folder / f"{NAME}.safetensors" if memory else None
+    session = Session(folder / "onnx", memory=held, threads=1, max_batch=len(asked))
 
     def write(count: int) -> None:
-        [result] = session.generate(PROMPT, Options(count, ignore_eos=True))
-        assert len(result.ids) == count
-        assert (result.fired is None) == (memory is None)
+        for result in session.generate(asked, Options(count, ignore_eos=True)):
+            assert len(result.ids) == count
+            assert (result.fired is not None) == memory
 
-    return write
+    yield write, os.getpid()
 
 
-def _genai(way: str, folder: Path) -> Callable[[int], None]:
+@contextmanager
+def _serve(folder: Path, asked: list[str]) -> Way:
+    from served import listening, streamed
+
+    words = ["serve", folder / "onnx", "--port", 0, "--threads", 1]
+    words += ["--memory", folder / f"{NAME}.safetensors", "--max-new-tokens", 4096]
+    with listening(words, folder) as served:
+
+        async def one(prompt: str, count: int) -> None:
+            wanted = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True}
+            async for _ in streamed(served.url, wanted):
+                pass
+
+        async def every(count: int) -> None:
+            await asyncio.gather(*(one(prompt, count) for prompt in asked))
+
+        yield lambda count: asyncio.run(every(count)), served.pid
+
+
+@contextmanager
+def _genai(folder: Path, asked: list[str], *, ports: bool = False, memory: bool = False) -> Way:
     import onnxruntime_genai as og
 
-    place = folder / ("bare" if way == "genai" else "package")
+    place = folder / ("package" if ports else "bare")
     config = og.Config(str(place))
     options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": 1}}}}
     config.overlay(json.dumps(options))
     model = og.Model(config)
     tokenizer, adapters = og.Tokenizer(model), og.Adapters(model)
-    if way.endswith("memory"):
+    if memory:
         adapters.load(str(place / f"{NAME}.onnx_adapter"), NAME)
 
     def write(count: int) -> None:
-        ids, params = tokenizer.encode(PROMPT), og.GeneratorParams(model)
-        length = len(ids) + count
-        params.set_search_options(max_length=length, min_length=length, do_sample=False)
+        ids, params = tokenizer.encode_batch(asked), og.GeneratorParams(model)
+        length = ids.shape()[1] + count
+        params.set_search_options(
+            max_length=length, min_length=length, do_sample=False, batch_size=len(asked)
+        )
         generator = og.Generator(model, params)
-        if way.endswith("memory"):
+        if memory:
             generator.set_active_adapter(adapters, NAME)
         generator.append_tokens(ids)
         for _ in range(count):
             generator.generate_next_token()
 
-    return write
+    yield write, os.getpid()
 
 
-def show(rounds: list[dict[str, dict[str, float]]]) -> None:
+@contextmanager
+def _optimum(folder: Path, asked: list[str]) -> Way:
+    import onnxruntime as ort
+    from optimum.onnxruntime import ORTModelForCausalLM
+    from transformers import PreTrainedTokenizerFast
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    model = ORTModelForCausalLM.from_pretrained(folder / "bare", session_options=options)
+    file = str(folder / "bare/tokenizer.json")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=file, padding_side="left", pad_token="<|im_end|>"
+    )
+
+    def write(count: int) -> None:
+        batch = tokenizer(asked, return_tensors="pt", padding=True, return_token_type_ids=False)
+        model.generate(**batch, do_sample=False, min_new_tokens=count, max_new_tokens=count)
+
+    yield write, os.getpid()
+
+
+WAYS: dict[str, Callable[[Path, list[str]], AbstractContextManager[tuple[Write, int]]]] = {
+    "genai": _genai,
+    "genai, ports": partial(_genai, ports=True),
+    "genai, memory": partial(_genai, ports=True, memory=True),
+    "Session": partial(_session, memory=False),
+    "Session, memory": partial(_session, memory=True),
+    "serve, memory": _serve,
+    "llama.cpp": _genai,  # runs under node
+    "optimum": _optimum,
+}
+
+
+def show(rounds: list[dict[str, Figures]]) -> None:
     """The table for people."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("way", *FIGURES, "CPU to genai's", "speed to genai's")
-    for way in WAYS:
+    first, *_ = rounds[0]
+    table = Table("way", *FIGURES, f"CPU to {first}'s", f"speed to {first}'s")
+    for way in rounds[0]:
         each = [found[way] for found in rounds]
         ratios = [
-            [found[way][name] / found[WAYS[0]][name] for found in rounds]
+            [found[way][name] / found[first][name] for found in rounds]
             for name in (FIGURES[1], FIGURES[0])
         ]
         cells = [f"{statistics.median(e[name] for e in each):.1f}" for name in FIGURES]
