@@ -7,8 +7,9 @@ Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of
 companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
 `zsre`, `counterfact`, `variants` (careless typing, chats), `languages` (German, Spanish, French),
 `follow` (follow-ups that name no subject), `own` (the development set of
-tools/bench_router_own.toml, relations present), `own_alone` (the same, one edit at a time: slow),
-`sites` (what a language model's own activations reach: slow). All but the last two by default.
+tools/bench_router_own.toml, relations present), `backwards` (facts asked of their answer),
+`own_alone` (the development set, one edit at a time: slow), `sites` (what a language model's own
+activations reach: slow). All but the last two by default.
 
 A hard negative is the same template with another subject, the same subject asked another relation,
 or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
@@ -75,8 +76,8 @@ class World:
 
 
 def edit(prompt: str, subject: str | None) -> Edit:
-    """An edit; what it answers does not matter to routing."""
-    return Edit(prompt=prompt, target="x", subject=subject, tags={}, id=default_id(prompt, "x"))
+    """An edit without an answer: nothing asks it backwards but in the part that does."""
+    return Edit(prompt=prompt, target="", subject=subject, tags={}, id=default_id(prompt, ""))
 
 
 @dataclass(frozen=True)
@@ -451,6 +452,35 @@ def own(bench: Bench) -> list[Row]:
              "rightly": sum(right) / len(right)}]  # fmt: skip
 
 
+def backwards(bench: Bench) -> list[Row]:
+    """Facts asked of their answer ("Vienna is the capital of"), by what the records say of it."""
+    path = Path(__file__).with_name("bench_router_backwards.toml")
+    facts = [fact for kind in tomllib.loads(path.read_text("utf-8")).values()
+             for fact in kind.values()]  # fmt: skip
+    asked, former, new = list[tuple[int, str]](), list[str](), list[str]()
+    edits = []
+    for fact in facts:
+        for subject, answer, other in zip(
+            fact["subjects"][::2], fact["answers"][::2], fact["answers"][1::2], strict=True
+        ):
+            asked += [(len(edits), fill(text, subject)) for text in fact["others"]]
+            former += [fill(text, answer) for text in fact["backwards"]]
+            new += [fill(text, other) for text in fact["backwards"]]
+            made = edit(fill(fact["prompt"], subject), subject)
+            edits.append(replace(made, target=other, ground_truth=answer))
+    rows = []
+    for said in ("nothing", "the target", "the former answer, too"):
+        some = [replace(e, ground_truth=e.ground_truth if "too" in said else None,
+                        target="" if said == "nothing" else e.target) for e in edits]  # fmt: skip
+        for relations, which in ((load(), "present"), (left_out(), "left out")):
+            world = World(some, asked, {"former": former, "new": new}, relations)
+            row = measure(world, bench.product(world))
+            rows.append({"the record gives": said, "relations": which, "own": row["own"],
+                         "former answers": row["fires: former"],
+                         "new answers": row["fires: new"]})  # fmt: skip
+    return rows
+
+
 def business_(bench: Bench) -> list[Row]:
     """Invented companies and products."""
     world = ask(business(), load(), bench.edits, bench.seed)
@@ -732,6 +762,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "languages": languages,
     "follow": follow,
     "own": own,
+    "backwards": backwards,
     "own_alone": own_alone,
     "sites": sites,
 }

@@ -35,6 +35,11 @@ class Relation:
         return self.id.partition(".")[0]
 
     @property
+    def name(self) -> str:
+        """What is asked; relations of several kinds that ask the same have the same name."""
+        return self.id.partition(".")[2]
+
+    @property
     def statements(self) -> tuple[str, ...]:
         """The phrasings that the answer completes."""
         return tuple(p for p in self.phrasings if not p.endswith(QUESTION_MARKS + FULL_STOPS))

@@ -2,7 +2,8 @@
 
     keys     the prompt, its last sentence, the record's own, and the other phrasings of its
              relation if it is known
-    guards   its subject asked the other relations of its kind: "the base model answers"
+    guards   its subject asked the other relations of its kind, and the fact asked backwards: "the
+             base model answers"
     misses   what looks like the edit and is not: its prompt asked of other subjects, its subject
              asked other things, and both; thresholds are measured with them, nothing else is
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from memoir_edge.edits import Edit
 from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.reading import Index, Reading
+from memoir_edge.router.reading import LONGEST, Index, Reading, put
 from memoir_edge.router.subjects import subjects
 from memoir_edge.views import asking
 
@@ -66,7 +67,8 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     readings = index.read([edit.prompt for edit in edits], names)
     everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
-    asked = {(reading.subject, id_) for reading in readings for id_ in may_ask(reading)}
+    same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}
+    asked = {(one.subject, id_) for one in readings for own in may_ask(one) for id_ in same[own]}
     named = _named(readings)
     count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
     made = []
@@ -123,7 +125,8 @@ def other_relations(relations: Sequence[Relation], reading: Reading) -> list[Rel
 
 
 def _same(a: Relation, b: Relation) -> bool:
-    return a.id == b.id or not set(a.wikidata).isdisjoint(b.wikidata)
+    """Whether two relations ask the same, of whatever kinds: they share a name or a property."""
+    return a.name == b.name or not set(a.wikidata).isdisjoint(b.wikidata)
 
 
 def _guards(
@@ -132,13 +135,31 @@ def _guards(
     others: Sequence[Relation],
     asked: set[tuple[str | None, str]],
 ) -> list[Guard]:
-    own = [Guard(text, None) for text in edit.guards]
+    own = [Guard(text, None) for text in (*edit.guards, *backwards(edit, reading))]
     if not reading.subject:
         return own
     return own + [
         Guard(fill(relation.phrasings[0], reading.subject), relation.id)
         for relation in others
         if (reading.subject, relation.id) not in asked
+    ]
+
+
+def backwards(edit: Edit, reading: Reading) -> list[str]:
+    """What stands for the fact asked backwards: the prompt with an answer in its subject's place.
+
+    "Vienna is the capital of" is near to an edit of Austria's capital. An encoder hardly minds the
+    order of words, and "The capital of Vienna is" is nearer; that asks nothing else. So it is with
+    the edit's target, and with the former answer where the record gives it.
+    """
+    name = reading.subject
+    if not name or put(edit.prompt, name, "") == edit.prompt:
+        return []
+    answers = [text.strip().rstrip(".") for text in (edit.ground_truth or "", edit.target)]
+    return [
+        put(edit.prompt, name, answer)
+        for answer in dict.fromkeys(answers)
+        if answer and len(answer.split()) <= LONGEST and name.lower() not in answer.lower()
     ]
 
 

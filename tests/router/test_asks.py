@@ -27,8 +27,8 @@ BORN = Relation("person.birthplace", ("{} was born in", "{} comes from", "Where 
 RELATIONS = (CAPITAL, CURRENCY, BORN)
 
 
-def edit(prompt: str, subject: str | None = None, **other: object) -> Edit:
-    return Edit(prompt=prompt, target="x", id=prompt, subject=subject, tags={}, **other)  # type: ignore[arg-type]
+def edit(prompt: str, subject: str | None = None, target: str = "", **other: object) -> Edit:
+    return Edit(prompt=prompt, target=target, id=prompt, subject=subject, tags={}, **other)  # type: ignore[arg-type]
 
 
 def one(router: Router, *edits: Edit) -> Asked:
@@ -123,6 +123,45 @@ def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
         ("Nepal is", None),
         ("The currency of Nepal is", "country.currency"),
     ]
+
+
+def test_guards_ask_the_fact_backwards(words: Router) -> None:
+    answers = {"target": " Pokhara.", "ground_truth": "Kathmandu"}
+    made = one(words, edit("The capital of Nepal is", "Nepal", **answers))
+    own = [g.text for g in made.guards if g.relation is None]
+    assert own == ["The capital of Kathmandu is", "The capital of Pokhara is"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "target"),
+    [
+        ("Nepal", "Nepal City"),  # would be near to whatever asks of Nepal
+        ("Nepal", "a city that nobody has ever heard of"),  # no name
+        ("Nepal", " "),
+        ("Peru", "Pokhara"),  # the prompt does not name it
+    ],
+)
+def test_no_guard_asks_backwards_what_is_no_name(words: Router, subject: str, target: str) -> None:
+    made = one(words, edit("The capital of Nepal is", subject, target))
+    assert [g.text for g in made.guards if g.relation is None] == []
+
+
+def test_no_guard_asks_backwards_what_another_edit_answers(words: Router) -> None:
+    heir = edit("The capital of Nepal is", "Nepal", "Kenya")
+    kenya = edit("The capital of Kenya is", "Kenya", "Mombasa")
+    first, second = asks([heir, kenya], RELATIONS, words)
+    assert [g.text for g in first.guards if g.relation is None] == []
+    assert [g.text for g in second.guards if g.relation is None] == ["The capital of Mombasa is"]
+
+
+def test_no_edit_guards_against_the_same_relation_of_another_kind(words: Router) -> None:
+    priced = Relation("thing.price", ("The price of {} is", "What does {} cost?"))
+    paid = Relation("service.price", ("The price of {} is", "A month of {} costs"))
+    hours = Relation("service.hours", ("The support hours of {} are", "When is {} open?"))
+    asked = [edit("The price of copper is", "copper"), edit("When is copper open?", "copper")]
+    first, second = asks(asked, (priced, paid, hours), words)
+    assert (first.reading.relation, second.reading.relation) == (priced, hours)
+    assert paid.id not in {guard.relation for guard in second.guards}
 
 
 def test_what_an_edit_may_ask_no_edit_of_its_subject_guards_against(words: Router) -> None:
