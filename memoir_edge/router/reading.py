@@ -74,19 +74,33 @@ class Index:
         self._crowd = self._crowds()
 
     def read(self, prompts: Sequence[str], names: Sequence[str | None]) -> list[Reading]:
-        """Read prompts whose subjects are given; one without a subject is read as a whole."""
+        """Read prompts whose subjects are given; one without a subject is read as a whole.
+
+        One subject may be a product in one prompt and a service in another. So a prompt's relation
+        is looked for among those of each kind that a prompt of its subject is read as.
+        """
         kinds, fits, masked = self._fits(prompts, names)
-        asked = list(zip(prompts, names, kinds, strict=True))
+        together: dict[str, dict[str, None]] = {}
+        for name, of in zip(names, kinds, strict=True):
+            together.setdefault((name or "").lower(), {})[of[0]] = None
+        found: list[dict[Relation, float]] = [{} for _ in prompts]
+        asked = [
+            (i, kind)
+            for i, (name, of) in enumerate(zip(names, kinds, strict=True))
+            for kind in (together[name.lower()] if name else of[:1])
+        ]
         others = [
             self.router.codes(
-                [put(text, name or "", typical(of[0])[i]) for text, name, of in asked]
+                [put(prompts[i], names[i] or "", typical(kind)[j]) for i, kind in asked]
             )
-            for i in range(1, 1 + TYPICAL)
+            for j in range(1, 1 + TYPICAL)
         ]
-        codes = np.stack([masked, *others], axis=1)
+        codes = np.stack([masked[[i for i, _ in asked]], *others], axis=1)
+        for (i, kind), code in zip(asked, codes, strict=True):
+            found[i] |= self._scores(kind, code)
         return [
-            self._one(name, tuple(of), float(fit), code)
-            for name, of, fit, code in zip(names, kinds, fits, codes, strict=True)
+            _reading(name, tuple(of), float(fit), scores)
+            for name, of, fit, scores in zip(names, kinds, fits, found, strict=True)
         ]
 
     def find_subject(self, prompt: str) -> str | None:
@@ -123,20 +137,16 @@ class Index:
     def _near(self, codes: Bytes, known: Bytes) -> Floats:
         return overlap(codes, known, self.router.weight)
 
-    def _one(self, name: str | None, kinds: tuple[str, ...], fit: float, codes: Bytes) -> Reading:
-        """Read a prompt; `codes` `[1 + TYPICAL, b]` are of it asked of its kind's `typical`."""
-        mine = np.flatnonzero(self._kind == self.kinds.index(kinds[0]))
+    def _scores(self, kind: str, codes: Bytes) -> dict[Relation, float]:
+        """How near a prompt is to a kind's relations; `codes` `[1 + TYPICAL, b]` as `typical`."""
+        mine = np.flatnonzero(self._kind == self.kinds.index(kind))
         near = [self._near(codes[i : i + 1], known[mine]) for i, known in enumerate(self._asked)]
         scores = np.mean(near, axis=0)[0] - CROWD_WEIGHT * self._crowd[mine]
         best: dict[Relation, float] = {}
         for i, score in zip(mine, scores.tolist(), strict=True):
             relation = self._relations[i]
             best[relation] = max(score, best.get(relation, score))
-        nearest = max(best, key=lambda relation: best[relation], default=None)
-        known = nearest if nearest and best[nearest] >= RECOGNISED else None
-        bar = RECOGNISED if known else UNSURE
-        alike = frozenset(r.id for r, score in best.items() if r is nearest or score >= bar)
-        return Reading(name, known, alike, kinds, fit)
+        return best
 
     def _crowds(self) -> Floats:
         """Mean overlap of each phrasing with the `CROWD` nearest of its kind's other relations."""
@@ -149,6 +159,16 @@ class Index:
                 others = np.sort(row[ids[mine] != ids[i]])[-CROWD:]
                 found[i] = others.mean() if len(others) == CROWD else CROWDED
         return found
+
+
+def _reading(
+    name: str | None, kinds: tuple[str, ...], fit: float, scores: dict[Relation, float]
+) -> Reading:
+    nearest = max(scores, key=lambda relation: scores[relation], default=None)
+    known = nearest if nearest and scores[nearest] >= RECOGNISED else None
+    bar = RECOGNISED if known else UNSURE
+    alike = frozenset(r.id for r, score in scores.items() if r is nearest or score >= bar)
+    return Reading(name, known, alike, kinds, fit)
 
 
 def _remembered(router: Router, texts: Sequence[str]) -> Bytes:

@@ -65,6 +65,28 @@ def test_a_relation_that_is_not_known_is_not_taken_for_another(words: Router) ->
     assert reading.kinds[0] == "country"  # by its name
 
 
+def test_a_relation_may_be_of_any_kind_that_a_prompt_of_its_subject_is_read_as(
+    words: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = Relation("product.price", ("The price of {} is", "What does {} cost?"))
+    hours = Relation("service.hours", ("The support hours of {} are", "When is {} staffed?"))
+    asked = {"The price of Velmara is": "product", "What does Velmara cost?": "service"}
+    index = Index((price, hours), words)
+    fits = index._fits
+    monkeypatch.setattr(
+        index,
+        "_fits",
+        lambda prompts, names: ([[asked[p]] for p in prompts], *fits(prompts, names)[1:]),
+    )
+    [alone] = index.read(["What does Velmara cost?"], ["Velmara"])
+    together = index.read(list(asked), ["Velmara", "velmara"])
+    assert alone.relation is None
+    assert [one.relation for one in together] == [price, price]
+    assert together[1].kinds == ("service",)
+    apart = index.read(list(asked), ["Velmara", "Korvex"])
+    assert apart[1].relation is None
+
+
 @pytest.mark.parametrize(
     ("prompt", "subject"),
     [
