@@ -3,6 +3,7 @@
 Also when an answer counts as an edit's own, so that every check of a memory means the same by it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -45,6 +46,20 @@ def holds(answer: Answer, target: str, edit: str | None) -> bool:
     (True, False)
     """
     return answer.text.strip() == target and answer.edit == edit
+
+
+WORDS = 6  # most of a short answer
+_END = re.compile(r"[\n,;:(]|(?<=\w{3})[.!?](?=\s|$)")  # "St. Petersburg" goes on
+
+
+def phrase(text: str) -> str | None:
+    """The few words that an answer begins with, up to a mark; None where they are not few.
+
+    >>> phrase(" Vienna. It is"), phrase("the head of a state that has long been")
+    ('Vienna', None)
+    """
+    said = _END.split(text.strip(), maxsplit=1)[0].strip()
+    return said if 0 < len(said.split()) <= WORDS else None
 
 
 class Model(Protocol):

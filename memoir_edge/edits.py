@@ -45,7 +45,7 @@ class Edit:
     target: str
     id: str = ""
     subject: str | None = None
-    ground_truth: str | None = None
+    ground_truth: str | None = None  # the answer so far: what is asked of that reaches no edit
     threshold: float | None = None  # overlap from which this edit answers; default: the memory's
     tags: dict[str, str]
     valid_from: str | None = None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memoir_edge.answers import SLACK, Answer, holds, room
+from memoir_edge.answers import SLACK, Answer, holds, phrase, room
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,21 @@ def test_the_target_must_come_from_the_edit(
 def test_an_answer_has_room_to_run_past_the_longest_target() -> None:
     assert room(list, ["ab", "abcd"]) == len(" abcd") + SLACK
     assert room(list, []) == SLACK
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (" Vienna.\n\nThe United", "Vienna"),
+        ("St. Petersburg, in Russia", "St. Petersburg"),
+        ("J. R. R. Tolkien", "J. R. R. Tolkien"),
+        ("1.5 million", "1.5 million"),
+        ("Graz (Styria)", "Graz"),
+        ("the head of a state that has long been", None),
+        ("\n", None),
+        ("...", "..."),
+        (", as is known", None),
+    ],
+)
+def test_a_phrase_is_the_short_beginning_of_an_answer(text: str, said: str | None) -> None:
+    assert phrase(text) == said

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from memoir_edge.answers import Answer, holds, room
+from memoir_edge.answers import Answer, holds, phrase, room
 from memoir_edge.editor.batch import Job, OnStep
 from memoir_edge.editor.checks import Asked, audit
 from memoir_edge.editor.holds import checked
@@ -271,6 +271,7 @@ class Editor:
             refuse_too_long(self.base, edit)
         edits = self.keyed(edits)
         before = self.answers(edits, memory=False)
+        edits = self.formerly(edits, before)
         trained: list[Change] = []
         size = self.settings.batch_edits
         for group in (edits[i : i + size] for i in range(0, len(edits), size)):
@@ -355,6 +356,20 @@ class Editor:
             return list(edits)
         held = [edit.prompt for edit in self.edits]
         return keyed(self.base, edits, held, self._texts, self.settings.made_keys)
+
+    def formerly(self, edits: Sequence[Edit], before: Sequence[Answer]) -> list[Edit]:
+        """Where a router makes guards of the former answer: edits that say it, by their records.
+
+        Args:
+            edits: The edits.
+            before: What the base model says; taken if it is short, where a record says nothing.
+        """
+        if self.router is None:
+            return list(edits)
+        return [
+            edit if edit.ground_truth else replace(edit, ground_truth=phrase(said.text))
+            for edit, said in zip(edits, before, strict=True)
+        ]
 
     def answers(self, edits: Sequence[Edit], *, memory: bool) -> list[Answer]:
         """Free answers to the edits' prompts, stripped, with room to run past the target."""

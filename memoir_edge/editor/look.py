@@ -49,8 +49,8 @@ def related(editor: Editor, fit: Sequence[Edit]) -> list[Asked]:
     """What a router reads in each edit; nothing where the activations route."""
     if editor.router is None:
         return []
-    held = editor.edits
-    return asks([*held, *fit], editor.relations, editor.router)[len(held) :]
+    held, new = editor.edits, editor.formerly(fit, editor.answers(fit, memory=False))
+    return asks([*held, *new], editor.relations, editor.router)[len(held) :]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memoir_edge.answers import WORDS
 from memoir_edge.edits import Edit
 from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.reading import LONGEST, Index, Reading, put
+from memoir_edge.router.reading import Index, Reading, put
 from memoir_edge.router.subjects import subjects
 from memoir_edge.views import asking
 
@@ -159,7 +160,7 @@ def backwards(edit: Edit, reading: Reading) -> list[str]:
     return [
         put(edit.prompt, name, answer)
         for answer in dict.fromkeys(answers)
-        if answer and len(answer.split()) <= LONGEST and name.lower() not in answer.lower()
+        if answer and len(answer.split()) <= WORDS and name.lower() not in answer.lower()
     ]
 
 

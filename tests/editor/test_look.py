@@ -1,11 +1,12 @@
 """What is said of edits before any is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from memoir_edge.answers import Answer
 from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.editor import BaseModel, Editor, Wishes, choose, foresee, look_at, unmeasured
 from memoir_edge.editor.checks import KEY, MISS
@@ -45,13 +46,29 @@ def test_what_meets_another_edit_or_does_not_fit_is_doubtful(
     }
 
 
-def test_what_is_foreseen_is_what_comes_of_it(tiny: BaseModel, words: Any) -> None:
+def formerly(answer: Any, text: str) -> Any:
+    """What asks a model, and says this of the base model."""
+
+    def said(prompts: Sequence[str], most: int, *, memory: bool, **given: Any) -> list[Answer]:
+        found: list[Answer] = answer(prompts, most, memory=memory, **given)
+        return found if memory else [Answer(text) for _ in prompts]
+
+    return said
+
+
+def test_what_is_foreseen_is_what_comes_of_it(
+    tiny: BaseModel, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = choose(tiny, Wishes(steps=1, repairs=0), coded=True)
     editor = Editor(tiny, settings, router=words, relations=load_relations())
     [edit] = [one for one in showcase() if one.id == "france-capital"]
+    edit = replace(edit, ground_truth=None)
+    monkeypatch.setattr(editor.model, "answer", formerly(editor.model.answer, " Paris.\n\nThe"))
     seen = foresee(editor, edit)
     assert (seen.subject, seen.relation) == ("France", "country.capital")
+    assert edit.prompt.replace("France", "Paris") in seen.guards
     editor.apply([edit])
+    assert editor.live.bank.records[edit.id] == edit.record() | {"ground_truth": "Paris"}
     keys = {key.text for key in editor.live.bank.keys if key.edit == edit.id}
     guards = {key.text for key in editor.live.bank.keys if key.edit is None}
     assert keys == {edit.prompt, *seen.keys}
