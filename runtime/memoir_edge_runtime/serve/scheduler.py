@@ -11,8 +11,9 @@ of one generation decode together; generations take turns, token by token.
 
 Fairness: rows join in the order in which they came, those of one generation at a time, as many as
 fit. A tick reads at most `prefill_tokens` of prompts, or one prompt that is longer, or a part of it
-where there is a reader; and then every running row gets its token. So long prompts delay a stream
-by a bounded time for each token, and streams never keep a prompt out.
+where there is a reader; and then every running row gets its token. Parts of a long prompt and rows
+that wait take turns. So long prompts delay a stream by a bounded time for each token, and others'
+first tokens by a part at a time; and streams never keep a prompt out.
 """
 
 import math
@@ -119,6 +120,7 @@ class Scheduler:
         self._events: dict[Ticket, list[Event]] = {}  # of this tick
         self._finished: deque[float] = deque(maxlen=64)  # when rows ended, for a guess of the wait
         self._closed, self._give_up = False, math.inf
+        self._parted = False  # a part of a long prompt was read last, and no row joined since
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
@@ -228,8 +230,7 @@ class Scheduler:
                     return
             self._drop()
             self._write()
-            if not self._read():
-                self._admit()
+            self._prefill()
             self._deliver()
 
     def _drop(self) -> None:
@@ -248,16 +249,21 @@ class Scheduler:
                 self._forget(ticket)
         self._tidy()
 
-    def _admit(self) -> None:
+    def _prefill(self) -> None:
+        """Read of prompts: a part of a long one, or those of waiting rows, in turn."""
+        turns = [self._admit, self._read] if self._parted else [self._read, self._admit]
+        self._parted = next((turn == self._read for turn in turns if turn()), False)
+
+    def _admit(self) -> bool:
         """Let the first waiting row join, and others of its generation as far as there is room.
 
-        Only one generation's, because reading the prompts of two would make the running rows wait
-        twice.
+        Returns whether any did. Only one generation's, because reading the prompts of two would
+        make the running rows wait twice.
         """
         chosen, room, widest = dict[Completion, Ticket](), self._max_rows - self.running, 0
         with self._changed:
             if not self._queue:
-                return
+                return False
             generation = self._queue[0][1].generation
             for row, ticket in self._queue:
                 if ticket.generation is generation:
@@ -268,7 +274,7 @@ class Scheduler:
                     chosen[row] = ticket
             self._queue = deque(pair for pair in self._queue if pair[0] not in chosen)
         if not chosen:
-            return
+            return False
         if generation not in self._groups:
             self._groups[generation] = _Group(
                 Batch(self._decoder, generation, self._context, self.reader)
@@ -277,6 +283,7 @@ class Scheduler:
         group.tickets |= chosen
         self._work(chosen, partial(group.batch.add, list(chosen)))
         self._tidy()
+        return True
 
     def _read(self) -> bool:
         """One more part of a prompt that is being read; whether there was one."""

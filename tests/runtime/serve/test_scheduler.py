@@ -308,6 +308,38 @@ def test_a_long_prompt_is_read_between_the_tokens_of_others(
     assert "read read" not in between.rpartition("read")[0]
 
 
+def test_a_short_prompt_does_not_wait_for_all_of_a_long_one(
+    session, make_scheduler, make_reader, monkeypatch
+):
+    read, decoder, began, go_on = [], session.decoder, threading.Event(), threading.Event()
+    prefill, extend = decoder.prefill, decoder.extend
+
+    def first_read(rows, *rest):
+        read.extend(len(row.ids) for row in rows)
+        return prefill(rows, *rest)
+
+    def further_read(state, row, **rest):
+        read.append("part")
+        began.set()
+        assert go_on.wait(60)
+        return extend(state, row, **rest)
+
+    scheduler = make_scheduler(prefill_tokens=10, reader=make_reader(10))
+    alone = session.generate("ab", Options(max_new_tokens=2))
+    monkeypatch.setattr(decoder, "prefill", first_read)
+    monkeypatch.setattr(decoder, "extend", further_read)
+    long = Asked(scheduler, session, "the city of Paris " * 4, max_new_tokens=3)
+    assert began.wait(60)
+    short = Asked(scheduler, session, "ab", max_new_tokens=2)
+    go_on.set()
+    assert short.results() == alone
+    assert long.results()
+    scheduler.close()
+    assert read[:2] == [10, "part"]  # of the long prompt
+    assert read[2] == len(session.prompt("ab").row.ids)
+    assert read[3:] == ["part"] * 2
+
+
 def test_a_prompt_is_given_up_while_it_is_read(session, make_scheduler, make_reader, slow):
     scheduler = make_scheduler(max_rows=3, prefill_tokens=4, reader=make_reader(4))
     other = Asked(scheduler, session, "a", max_new_tokens=5, ignore_eos=True)
