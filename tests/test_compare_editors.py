@@ -125,11 +125,12 @@ def test_all_rows_are_those_of_forms_and_phrasings_too(making: Any, peers: Modul
     assert all(row in found for row in plain)
 
 
-def test_lora_is_taken_off_again(making: Any, peers: ModuleType) -> None:
+@pytest.mark.parametrize("method", ["lora", "lora-rows"])
+def test_lora_is_taken_off_again(making: Any, peers: ModuleType, method: str) -> None:
     pytest.importorskip("peft")
     edit = EDITS[0]
     before = dict(making.way.base.net.named_modules()).keys()
-    with peers.METHODS["lora"](making) as made:
+    with peers.METHODS[method](making) as made:
         [said] = made.model.answer([edit.prompt], 8, memory=True)
         [other] = made.model.answer([edit.prompt], 8, memory=False)
     assert (said.text.strip(), other.text.strip()) == (edit.target, edit.ground_truth)

@@ -154,10 +154,11 @@ def fine_tuned(
 
     @contextmanager
     def made() -> Iterator[Made]:
+        trained = of(making)
         change = torch.zeros_like(site.weight, requires_grad=True)
         layer = lambda: changed(site, lambda a: nn.functional.linear(a, change))  # noqa: E731
         with layer():
-            fit(making, of(making), [change], lr)
+            fit(making, trained, [change], lr)
         change.requires_grad_(False)
         yield Made(Everywhere(Edited(base, site, None), layer), bytes_of([change]), routes=False)
 
@@ -181,7 +182,7 @@ def lora(
 
     @contextmanager
     def made() -> Iterator[Made]:
-        site = find_site(base.net, path)
+        site, trained = find_site(base.net, path), of(making)  # while its layers are its own
         config = LoraConfig(r=8, lora_alpha=16, target_modules=[path.rpartition(".")[2]])
         tuner = LoraModel(base.net, config, "default")
         adapters = [p for p in base.net.parameters() if p.requires_grad]
@@ -196,7 +197,7 @@ def lora(
 
         try:
             with on():
-                fit(making, of(making), adapters, lr)
+                fit(making, trained, adapters, lr)
             yield Made(Everywhere(Edited(base, site, None), on), bytes_of(adapters), routes=False)
         finally:
             tuner.unload()
