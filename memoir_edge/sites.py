@@ -145,6 +145,15 @@ def default_site(config: Config, *, coded: bool = False) -> str:
     return SITES[kind].format(layer=layer)
 
 
+def paths_of(site: str) -> list[str]:
+    """The module paths in what a user gave as site.
+
+    >>> paths_of("layers.5.mlp.down_proj, layers.6.mlp.down_proj")
+    ['layers.5.mlp.down_proj', 'layers.6.mlp.down_proj']
+    """
+    return [path.strip() for path in site.split(",")]
+
+
 def at_depth(share: float, blocks: int) -> int:
     """The block with about this share of all below it; the last one for all of them.
 
