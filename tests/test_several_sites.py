@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -29,9 +30,15 @@ from memoir_edge.editor.model import collate
 from memoir_edge.errors import InputError, MismatchError, SiteError
 from memoir_edge.history import Journal, begin, path_of
 from memoir_edge.history import load as load_journal
-from memoir_edge.memory import Memory, from_bytes, to_bytes, to_dense
+from memoir_edge.memory import Memory, from_bytes, to_bytes, to_dense, write
 from memoir_edge.router import Encoder
-from memoir_edge_exporter import export
+from memoir_edge_exporter import (
+    export,
+    package_genai,
+    package_optimum,
+    package_triton,
+    package_web,
+)
 from memoir_edge_runtime import Options, Session, recorded, replay
 from memoir_edge_runtime.serve.app import create_app
 from memoir_edge_runtime.serve.server import Server
@@ -372,3 +379,49 @@ def test_commands_from_apply_to_a_server(
         reply = client.post("/v1/completions", json=wanted).json()
     assert reply["memory"]["edit"] == EDITS[0].id
     assert reply["choices"][0]["text"].strip() == EDITS[0].target
+
+
+# --- Packages ------------------------------------------------------------------------------------
+
+
+def test_packages_of_other_hosts_answer_alike(case: Case, tmp_path: Path) -> None:
+    """What runs without a router of ours; a memory of one site is refused by all."""
+    facts, wrong = tmp_path / "facts.safetensors", tmp_path / "wrong.safetensors"
+    write(case.memory, facts)
+    write(replace(case.memory, later=("elsewhere", *case.memory.later[1:])), wrong)
+    makers = {
+        "genai": lambda held: package_genai(case.folder, tmp_path / "genai", memory=[held]),
+        "web": lambda held: package_web([case.folder], tmp_path / "web", held=[held]),
+    }
+    if case.router is None:
+        makers |= {
+            "optimum": lambda held: package_optimum(case.folder, tmp_path / "optimum", held),
+            "triton": lambda held: package_triton(case.folder, tmp_path / "triton", memory=held),
+        }
+    for make in makers.values():
+        with pytest.raises(MismatchError, match="the memory's sites are"):
+            make(wrong)
+        make(facts)
+    assert sidecar.read(tmp_path / "web").sites == case.memory.sites
+    asked = [edit.prompt for edit in EDITS]
+    expected = [r.ids for r in case.session.generate(asked, Options(ROOM))]
+    packed = Session(tmp_path / "genai", memory=facts)
+    assert [r.ids for r in packed.generate(asked, Options(ROOM))] == expected
+    if case.router is None:  # what holds its memory answers without being fed one
+        for folder in (tmp_path / "optimum" / "onnx", tmp_path / "triton" / "onnx" / "1"):
+            held = onnxruntime.InferenceSession(folder / "model.onnx")
+            said = [first(held, case.editor.base.encode(text)) for text in asked]
+            assert said == [ids[0] for ids in expected]
+
+
+def first(graph: onnxruntime.InferenceSession, ids: list[int]) -> int:
+    """The first token of an answer."""
+    feeds: dict[str, Any] = {
+        "input_ids": np.array([ids]),
+        "attention_mask": np.ones((1, len(ids)), int),
+    }
+    feeds["position_ids"] = np.arange(len(ids))[None]
+    for given in graph.get_inputs():
+        if given.name.startswith("past_key_values"):
+            feeds[given.name] = np.zeros([1, given.shape[1], 0, given.shape[3]], np.float32)
+    return int(graph.run(["logits"], feeds)[0][0, -1].argmax())
