@@ -29,7 +29,7 @@ def changed(site: nn.Module, delta: Delta) -> Iterator[None]:
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         added = delta(args[0])
-        return y if added is None else y + added.to(y.dtype).reshape(y.shape)
+        return y if added is None else y + added.to(y).reshape(y.shape)
 
     handle = site.register_forward_hook(hook)
     try:

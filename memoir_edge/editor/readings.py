@@ -86,7 +86,7 @@ class Readings:
         """The sites' inputs `[B, T, S * D]`."""
         found = inputs_of(self.base.net, self.sites, batch)
         B, T = decoded(batch)[0].shape
-        return torch.cat([a.reshape(B, T, -1) for a in found], dim=-1)
+        return torch.cat([a.reshape(B, T, -1).to(found[0].device) for a in found], dim=-1)
 
 
 def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:

@@ -196,7 +196,7 @@ class Edited:
         masks = torch.from_numpy(M).to(live.Wm.device)[:, None, :]
 
         def delta(number: int, a: Tensor) -> Tensor:
-            read = a.reshape(len(part), -1, D).float() * masks
+            read = a.reshape(len(part), -1, D).to(masks) * masks
             added = read.new_zeros(*read.shape[:2], len(live.Wm))
             for tile, rows in of.items():
                 added[rows] = read[rows] @ live.tile(tile + number).T
