@@ -47,7 +47,7 @@ class Adam:
         run: Run,
         settings: Settings,
     ) -> None:
-        self.jobs, self.batch, self.run_, self.settings = jobs, batch, run, settings
+        self.jobs, self.batch, self.running, self.settings = jobs, batch, run, settings
         D = run.a.shape[1]
         self.parts: list[Part] = []  # one a site
         rates = []
@@ -73,11 +73,11 @@ class Adam:
 
         def later(part: Part) -> Delta:
             return lambda a: part.delta(
-                *part.met(self._under(a.reshape(-1, a.shape[-1]), self.run_.row))
+                *part.met(self._under(a.reshape(-1, a.shape[-1]), self.running.row))
             )
 
         first, *others = self.parts
-        return self.run_.logits(first.delta(*self.met), ids, [later(part) for part in others])
+        return self.running.logits(first.delta(*self.met), ids, [later(part) for part in others])
 
     def run(self, on_step: OnStep) -> None:
         """Step until every row's target is likely enough or the steps run out.
