@@ -18,6 +18,7 @@ def contents(memory: Memory) -> dict[str, Any]:
     return {
         "digest": memory.digest,
         "site": memory.site,
+        "sites": list(memory.sites),
         "D": memory.D,
         "d": memory.d,
         "k": memory.k,
@@ -111,11 +112,11 @@ def _keys(memory: Memory, entry: Entry) -> list[tuple[bytes, float]]:
 
 
 def same_model(old: Memory, new: Memory) -> bool:
-    """Whether two memories edit the same layer of the same model."""
+    """Whether two memories edit the same layers of the same model."""
     if (old.base.digest is None) != (new.base.digest is None):
         return False
     same = old.base.is_of(new.base.digest, new.base.former)
-    return same and (old.site, old.D, old.d) == (new.site, new.D, new.d)
+    return same and (old.sites, old.D, old.d) == (new.sites, new.D, new.d)
 
 
 # --- Bytes ---------------------------------------------------------------------------------------

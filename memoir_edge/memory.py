@@ -20,7 +20,7 @@ untrusted input: everything is checked before use, and each refusal has its own 
     ├── ColumnsError            columns out of range or not strictly increasing
     ├── MaskError               a mask or key of another weight, or with bits beyond its width
     ├── OwnerError              an owner that is no edit's row, or an edit without a key
-    ├── TileError               a mask of no tile
+    ├── TileError               a mask of no tile, or whose tiles begin at another site's
     ├── RouterError             codes that no router of this version makes
     ├── PermutationError        the permutation is not one
     ├── NotFiniteError          NaN or infinity
@@ -35,7 +35,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,8 @@ from memoir_edge.tophash import FEATURES, Bytes, Floats, unpack
 FORMAT = 1  # whose keys are the masks themselves: the graph routes by its own activations
 CODED = 2  # whose keys are a router's codes
 TILED = 3  # the same, with more than one tile of columns
-FORMATS = (FORMAT, CODED, TILED)
+SITED = 4  # any of these, at several sites
+FORMATS = (FORMAT, CODED, TILED, SITED)
 FORMAT_KEY = "memoir_edge.format"
 DOCUMENT_KEY = "memoir_edge.memory"
 DIGEST_KEY = "memoir_edge.sha256"
@@ -123,7 +124,7 @@ class OwnerError(MemoryFormatError):
 
 
 class TileError(MemoryFormatError):
-    """A mask of no tile."""
+    """A mask of no tile, or whose tiles begin at another site's."""
 
 
 class RouterError(MemoryFormatError):
@@ -224,9 +225,12 @@ class Memory:
     which of them a prompt asks for. Wm may then have several tiles of D columns, so that it has
     room for more edits than the site is wide: column c reads feature c mod D, for the masks of tile
     c // D alone.
+
+    With S sites, tile t is of site t mod S: a mask reads the same features at each of them, in the
+    S tiles from its own on.
     """
 
-    site: str
+    site: str  # where prompts are routed; the first of its sites
     feature: str
     k: int
     base: Base
@@ -240,7 +244,8 @@ class Memory:
     permutation: npt.NDArray[np.int32]  # [D]
     edits: tuple[Entry, ...]
     codes: Codes | None = None
-    tile: npt.NDArray[np.int32] | None = None  # [R] of each mask; None: there is one tile
+    later: tuple[str, ...] = ()  # the other sites, in the model's order
+    tile: npt.NDArray[np.int32] | None = None  # [R] each mask's first; None: that is 0 for all
     scales: Floats | None = None  # [C], with int8 values only
     parent: str | None = None  # SHA-256 of the file that this one was made from
     probes: tuple[Probe, ...] = ()
@@ -260,14 +265,21 @@ class Memory:
         return int(self.values.shape[1])
 
     @property
+    def sites(self) -> tuple[str, ...]:
+        """All S of them, in the model's order."""
+        return (self.site, *self.later)
+
+    @property
     def tiles(self) -> int:
         """Tiles of D columns that Wm has."""
-        return 1 if self.tile is None else int(self.tile.max(initial=0)) + 1
+        first = 0 if self.tile is None else int(self.tile.max(initial=0))
+        return first + len(self.sites)
 
     def reads(self, row: int) -> npt.NDArray[np.intp]:
-        """The columns of Wm `[k]` that the mask in a bank row reads, rising."""
+        """The columns of Wm `[S * k]` that the mask in a bank row reads, rising."""
         first = 0 if self.tile is None else int(self.tile[row]) * self.D
-        return first + np.flatnonzero(unpack(self.bank[row], self.D))
+        mask = unpack(self.bank[row], self.D)
+        return first + np.flatnonzero(np.tile(mask, len(self.sites)))
 
     def values_f32(self) -> Floats:
         """The columns as float32 `[C, d]`, scales applied; a copy only where that is needed."""
@@ -320,7 +332,7 @@ def rows(memory: Memory) -> Rows:
 
 
 def sparse(
-    Wm: Floats, bank: Bytes, D: int, tile: npt.NDArray[np.int32] | None = None
+    Wm: Floats, bank: Bytes, D: int, tile: npt.NDArray[np.int32] | None = None, sites: int = 1
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """The columns of `Wm` that some mask touches and that are not all zero.
 
@@ -328,14 +340,15 @@ def sparse(
         Wm: `[d, tiles * D]` float32, the change of the site's weight.
         bank: `[R, ceil(D/8)]` packed masks.
         D: Columns of a tile.
-        tile: `[R]` of each mask; None: there is one tile.
+        tile: `[R]` each mask's first; None: that is 0 for all.
+        sites: S, so many tiles does each mask read.
 
     Returns:
         `Memory.columns` `[C]` and `Memory.values` `[C, d]`.
     """
     of = np.zeros(len(bank), np.int32) if tile is None else tile
     touched = [
-        unpack(np.bitwise_or.reduce(bank[of == t], axis=0, initial=0), D)
+        unpack(np.bitwise_or.reduce(bank[of == t - t % sites], axis=0, initial=0), D)
         for t in range(Wm.shape[1] // D)
     ]
     columns = np.flatnonzero(np.concatenate(touched) & Wm.any(axis=0)).astype(np.int32)
@@ -344,7 +357,8 @@ def sparse(
 
 def from_dense(Wm: Floats, *, bank: Bytes, **rest: Any) -> Memory:
     """A memory of a dense change `[d, tiles * D]`; `rest` are the other fields of `Memory`."""
-    columns, values = sparse(Wm, bank, len(rest["permutation"]), rest.get("tile"))
+    sites = 1 + len(rest.get("later", ()))
+    columns, values = sparse(Wm, bank, len(rest["permutation"]), rest.get("tile"), sites)
     return Memory(columns=columns, values=values, bank=bank, **rest)
 
 
@@ -439,6 +453,8 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _format(memory: Memory) -> int:
+    if memory.later:
+        return SITED
     if memory.codes is None:
         return FORMAT
     return CODED if memory.tile is None else TILED
@@ -454,12 +470,12 @@ def _tensors(memory: Memory) -> dict[str, npt.NDArray[Any]]:
 
 def _document(memory: Memory) -> dict[str, Any]:
     edits = sorted(memory.edits, key=lambda entry: entry.row)
-    coded = {}
+    further: dict[str, Any] = {"sites": list(memory.sites)} if memory.later else {}
     if memory.codes is not None:
-        coded = {"router": memory.codes.router._asdict(), "texts": list(memory.codes.texts)}
+        further |= {"router": memory.codes.router._asdict(), "texts": list(memory.codes.texts)}
     return (
         {name: getattr(memory, name) for name in _DOCUMENT}
-        | coded
+        | further
         | {
             "base": _base_document(memory.base),
             "edits": [{n: v for n, v in e._asdict().items() if v is not None} for e in edits],
@@ -531,11 +547,12 @@ def from_bytes(data: bytes) -> Memory:
     _check_metadata(metadata)
     _check_digest(data, header, metadata[DIGEST_KEY])
     version = int(metadata[FORMAT_KEY])
-    coded = version != FORMAT
     specs = {name: (t["dtype"], tuple(t["shape"])) for name, t in stored.items()}
-    _check_specs(specs, _OF_FORMAT[version])
+    known = _of_format(version, specs)
+    _check_specs(specs, known)
     document = _parse(metadata[DOCUMENT_KEY])
-    _check_document(document, coded=coded)
+    coded, sited = known is not _PLAIN, version == SITED
+    _check_document(document, coded=coded, sited=sited)
     arrays: dict[str, Any] = {
         name: np.frombuffer(t["data"], _DTYPES[t["dtype"]]).reshape(t["shape"])
         for name, t in stored.items()
@@ -547,6 +564,8 @@ def from_bytes(data: bytes) -> Memory:
         "edits": tuple(Entry(**_only(Entry._fields, edit)) for edit in document["edits"]),
         "probes": tuple(Probe(**_only(Probe._fields, probe)) for probe in document["probes"]),
     }
+    if sited:
+        fields["later"] = tuple(document["sites"][1:])
     memory = Memory(**arrays, **fields, digest=_sha256(data))
     if (document["D"], document["d"]) != (memory.D, memory.d):
         raise DisagreementError(
@@ -678,6 +697,15 @@ _CODED: _Tensors = _SHARED | {
 }
 _TILED = _CODED | {"tile": (("I32",), ("E",))}
 _OF_FORMAT = {FORMAT: _PLAIN, CODED: _CODED, TILED: _TILED}
+
+
+def _of_format(version: int, names: Collection[str]) -> _Tensors:
+    """The tensors of a version; of format 4 those of the one that names say it is of."""
+    if version == SITED:
+        version = FORMAT if "bank" in names else TILED if "tile" in names else CODED
+    return _OF_FORMAT[version]
+
+
 # Their last dimensions are C, d, R, D and ceil(P/8), and the first one of masks is E.
 _SIZING = ("columns", "values", "owner", "permutation", "keys")
 _HEX = re.compile("[0-9a-f]{64}")
@@ -693,9 +721,9 @@ def validate(memory: Memory) -> None:
     """
     coded = memory.codes is not None
     specs = {name: _spec(array) for name, array in _tensors(memory).items()}
-    _check_specs(specs, _OF_FORMAT[_format(memory)])
+    _check_specs(specs, _of_format(_format(memory), specs))
     document = _document(memory)
-    _check_document(document, coded=coded)
+    _check_document(document, coded=coded, sited=bool(memory.later))
     _canonical(document)
     _check_content(memory)
 
@@ -785,12 +813,18 @@ _CODES_SAY: _Checks = {
     "router": _is(dict),
     "texts": lambda value: type(value) is list and all(type(text) is str for text in value),
 }
+_SITES_SAY: _Checks = {
+    "sites": lambda value: type(value) is list and len(value) > 1 and all(map(_is_name, value)),
+}
 _PROBE: _Checks = {"prompt": _is(str), "text": _is(str), "edit": _is(str, _NONE)}
 
 
-def _check_document(document: Any, *, coded: bool) -> None:
+def _check_document(document: Any, *, coded: bool, sited: bool) -> None:
     """Types and lengths in the document; keys it does not know are ignored."""
-    _check_object(document, _DOCUMENT | (_CODES_SAY if coded else {}), "the document")
+    further = (_CODES_SAY if coded else {}) | (_SITES_SAY if sited else {})
+    _check_object(document, _DOCUMENT | further, "the document")
+    if sited and (document["sites"][0] != document["site"] or _twice(document["sites"])):
+        raise DisagreementError("sites begin with another than site, or name one twice")
     if coded:
         _check_object(document["router"], _ROUTER, "router")
     _check_object(document["base"], _BASE, "base", optional="former")
@@ -799,6 +833,10 @@ def _check_document(document: Any, *, coded: bool) -> None:
         _check_object(edit, _EDIT, f"edits[{i}]", optional="record")
     for i, probe in enumerate(document["probes"]):
         _check_object(probe, _PROBE, f"probes[{i}]")
+
+
+def _twice(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
 
 
 def _check_object(found: Any, checks: _Checks, where: str, optional: str = "") -> None:
@@ -859,6 +897,8 @@ def _check_tiles(memory: Memory) -> None:
     tile = memory.tile
     if tile is not None and len(tile) and tile.min() < 0:
         raise TileError(f"a mask is of tile {tile.min()}, expected 0 or more")
+    if tile is not None and (tile % len(memory.sites)).any():
+        raise TileError(f"a mask's first tile is no multiple of the {len(memory.sites)} sites")
     _limit("tiles:", memory.tiles, MAX_TILES)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from memoir_edge.errors import InputError
 from memoir_edge.memory import Memory
-from memoir_edge.sites import Config, preset
+from memoir_edge.sites import CODED, Config, paths_of, preset
 from memoir_edge.tophash import FEATURES
 
 
@@ -21,7 +21,7 @@ class Wishes:
     """
 
     site: str | None = None
-    """Module path of the layer to edit; default by architecture."""
+    """Module path of the layer to edit, or several separated by commas; default by architecture."""
 
     k: int | None = None
     """Active features of a mask; default by architecture."""
@@ -77,7 +77,7 @@ class Wishes:
         """These wishes for going on from a memory, which fixes what they leave open."""
         return replace(
             self,
-            site=self.site if self.site is not None else memory.site,
+            site=self.site if self.site is not None else ",".join(memory.sites),
             k=self.k if self.k is not None else memory.k,
             feature=self.feature if self.feature is not None else memory.feature,
         )
@@ -87,11 +87,12 @@ class Wishes:
 class Settings:
     """How edits are made. The defaults are the paper's where nothing else is said."""
 
-    site: str  # module path of the edited linear layer
+    site: str  # module path of the edited linear layer; of several the first, where prompts route
     k: int  # active features of a mask
     feature: str  # routing feature, a key of tophash.FEATURES
     threshold: float  # overlap from which an edit answers, where its near misses do not say
     steps: int  # most gradient steps of one edit
+    later: tuple[str, ...] = ()  # further layers that each edit changes, in the model's order
     optimiser: str = "sgd"  # a key of OPTIMISERS
     lr: float = 1.0  # of adam: in units of an entry of the site's own output
     clip: float = 1.0  # largest gradient norm of one step; sgd
@@ -121,6 +122,11 @@ class Settings:
     seed: int = 0  # of the permutation
     batch: int = 32  # rows of one forward pass outside training
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every layer that an edit changes, in the model's order."""
+        return (self.site, *self.later)
+
     def __post_init__(self) -> None:
         """Refuse what no edit could be made with."""
         if self.feature not in FEATURES:
@@ -140,6 +146,12 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum is {self.momentum}, expected from 0 to below 1")
+        if self.later and self.optimiser != "adam":
+            # Descent follows what is read by then, so that its change would have no low rank.
+            raise InputError(
+                f"several sites are trained by adam alone, not {self.optimiser}",
+                hint="leave --parity out, or name one --site",
+            )
         ours = [name for name in OURS if getattr(self, name)]
         if self.parity and (ours or self.batch_edits > 1 or self.optimiser != "sgd"):
             raise InputError(
@@ -153,7 +165,7 @@ def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = F
 
     Args:
         config: The model's parsed `config.json`.
-        site: Module path of the site.
+        site: Module path of the site, or several separated by commas, in the model's order.
         D: Its input width.
         wishes: What the user asks for; with a threshold for all, no key gets one of its own unless
             that is wished too.
@@ -171,10 +183,12 @@ def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = F
     """
     if wishes.k is not None and not 0 < wishes.k <= D:
         raise InputError(f"k is {wishes.k}, expected from 1 to the site's input width {D}")
+    first, *later = paths_of(site)
     chosen = preset(config, coded=coded)
+    if later and chosen.optimiser != "adam":
+        chosen = replace(chosen, **{name: getattr(CODED, name) for name in OF_ADAM})
     feature = chosen.feature if wishes.feature is None else wishes.feature
     values: dict[str, Any] = {name: getattr(chosen, name) for name in TRAINED} | {
-        "site": site,
         "k": round(chosen.k_share * D),
         "feature": feature,
         "threshold": CODED_THRESHOLD if coded else chosen.threshold.get(feature, 0.65),
@@ -184,7 +198,7 @@ def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = F
     if wishes.threshold is not None:
         values["false_fires"] = 0.0
     values |= {name: wish for name, wish in asdict(wishes).items() if wish is not None}
-    return Settings(**values)
+    return Settings(**values | {"site": first, "later": tuple(later)})
 
 
 CODED_THRESHOLD = 0.95
@@ -196,6 +210,8 @@ COUNTS = ("prefixes", "forms", "phrasings", "chats", "thinned", "thinned_forms",
 TRAINED = ("steps", "optimiser", "lr", "momentum", "stop_loss", "prefixes", "forms", "phrasings",
            "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",
            "made_keys", "asked", "columns_per_edit")  # fmt: skip
+# What of that goes with an optimiser.
+OF_ADAM = ("optimiser", "lr", "steps", "stop_loss")
 # What the paper lacks.
 OURS = ("forms", "phrasings", "chats", "thinned", "thinned_forms", "spare", "momentum", "eos")
 # With --parity none of that is on by default.

@@ -7,6 +7,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from memoir_edge.ports import Kind
 NAME = "memoir_edge.json"
 FORMAT = 1  # of this file
 PORTS = 1  # of the graph's ports and ops: docs/ports.md
+SITED = 2  # the same, of a graph with several sites: an earlier reader would feed it other tiles
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Router:
 class Sidecar:
     """What an exported graph is.
 
+    `site` is the first of its sites, where Route is; `later` are the others, in the graph's order.
     `feature` is the routing feature that the graph forms by itself when `memory.span` is not fed;
-    D and d are the site's input and output width.
+    D and d are the input and output width of each site.
     """
 
     site: str
@@ -58,13 +61,25 @@ class Sidecar:
     former: tuple[str, ...] = ()  # what earlier versions called that digest
     padding_side: str = "left"  # of shorter rows: "right" where attention takes lengths by the mask
     kind: Kind = "optional"  # of its ports (memoir_edge.ports)
-    ports: int = PORTS
+    later: tuple[str, ...] = ()
     format: int = FORMAT
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.site, *self.later)
+
+    @property
+    def ports(self) -> int:
+        """Version of the ports."""
+        return SITED if self.later else PORTS
 
 
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
-    document = asdict(sidecar)
+    document = asdict(sidecar) | {"ports": sidecar.ports}
+    if document.pop("later"):
+        document["sites"] = sidecar.sites
     for name, usual in _USUAL.items():  # as files of earlier versions, where nothing else is said
         if document[name] == usual:
             del document[name]
@@ -96,6 +111,10 @@ def read(folder: Path) -> Sidecar:
     raw["former"] = tuple(raw.get("former") or ())
     raw.setdefault("padding_side", "left")
     raw["kind"] = raw.get("kind") or "optional"
+    first, *later = raw.get("sites") or [raw["site"]]
+    if first != raw["site"] or bool(later) != (raw["ports"] == SITED):
+        raise GraphError(f"{path} has sites that its site and ports do not fit", hint=again)
+    raw["later"] = tuple(later)
     return Sidecar(**{field.name: raw[field.name] for field in fields(Sidecar)})
 
 
@@ -112,24 +131,29 @@ def _router(path: Path, raw: object, again: str) -> Router:
 def _check_version(path: Path, raw: dict[str, Any]) -> None:
     """Checked before anything else, because another version may have other fields."""
     found = raw.get("format"), raw.get("ports")
-    if found != (FORMAT, PORTS) or not all(map(_is_size, found)):
+    if found not in ((FORMAT, PORTS), (FORMAT, SITED)) or not all(map(_is_size, found)):
         raise GraphError(
             f"{path} says format {found[0]!r} and ports {found[1]!r}, this version knows "
-            f"format {FORMAT} and ports {PORTS}",
+            f"format {FORMAT} and ports {PORTS} and {SITED}",
             hint="update memoir-edge, or export again",
         )
 
 
 def check_fit(memory: Memory, graph: Sidecar) -> None:
-    """Check that a memory was made for the site, the widths and the base model of a graph.
+    """Check that a memory was made for the sites, the widths and the base model of a graph.
 
     A memory with codes also needs the very router that made them.
 
     Raises:
         MismatchError: It was not; the message names both sides.
     """
+    if memory.sites != graph.sites:
+        raise MismatchError(
+            f"the memory's {named_sites(memory.sites)}, the graph's {named_sites(graph.sites)}",
+            hint=f"export the model with --site {','.join(memory.sites)}, or use a memory that was "
+            f"made with --site {','.join(graph.sites)}",
+        )
     pairs = {
-        "site": (memory.site, graph.site),
         "D, d": ((memory.D, memory.d), (graph.D, graph.d)),
         "base model": (
             _base(memory.base.model_id, memory.base.digest),
@@ -146,6 +170,15 @@ def check_fit(memory: Memory, graph: Sidecar) -> None:
             )
     if memory.codes is not None:
         _check_router(memory.codes.router, graph.router)
+
+
+def named_sites(sites: Sequence[str]) -> str:
+    """Sites for a message.
+
+    >>> named_sites(["layers.6.down"]), named_sites(["layers.5.down", "layers.6.down"])
+    ('site is layers.6.down', 'sites are layers.5.down and layers.6.down')
+    """
+    return f"site is {sites[0]}" if len(sites) == 1 else f"sites are {' and '.join(sites)}"
 
 
 def _check_router(wanted: memories.Router, found: Router | None) -> None:
@@ -206,6 +239,7 @@ _CHECKS = {
     "former": _are_texts,
     "padding_side": _is_side,
     "kind": _is_kind,
+    "sites": _are_texts,
 }
 _ROUTER_CHECKS = {
     "kind": KINDS.__contains__,

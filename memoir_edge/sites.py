@@ -145,6 +145,24 @@ def default_site(config: Config, *, coded: bool = False) -> str:
     return SITES[kind].format(layer=layer)
 
 
+def paths_of(site: str) -> list[str]:
+    """The module paths in what a user gave as site.
+
+    Raises:
+        SiteError: One is empty.
+
+    >>> paths_of("layers.5.mlp.down_proj, layers.6.mlp.down_proj")
+    ['layers.5.mlp.down_proj', 'layers.6.mlp.down_proj']
+    """
+    paths = [path.strip() for path in site.split(",")]
+    if not all(paths):
+        raise SiteError(
+            f"site {site!r} holds an empty path",
+            hint="give module paths, separated by commas: --site PATH,PATH",
+        )
+    return paths
+
+
 def at_depth(share: float, blocks: int) -> int:
     """The block with about this share of all below it; the last one for all of them.
 

@@ -49,10 +49,13 @@ class Made(NamedTuple):
     session: Session
 
 
-def trained(base: BaseModel, router: Router | None) -> Editor:
+FIRST, LAST = (f"decoder.block.{i}.layer.2.DenseReluDense.wo" for i in range(2))
+
+
+def trained(base: BaseModel, router: Router | None, sites: tuple[str, ...] = (LAST,)) -> Editor:
     threshold = 0.8 if router is None else 0.99  # the random encoder takes all texts to be alike
     settings = Settings(
-        site="decoder.block.1.layer.2.DenseReluDense.wo", k=22, feature="last",
+        site=sites[0], later=sites[1:], k=22, feature="last",
         threshold=threshold, optimiser="adam", lr=0.3, steps=200, stop_loss=0.05, repairs=2,
         made_keys=0, false_fires=0.0, asked=0,
     )  # fmt: skip
@@ -91,7 +94,18 @@ def made(
 
 
 def test_the_defaults_are_a_late_layer_of_the_decoder(base: BaseModel) -> None:
-    assert choose(base).site == "decoder.block.1.layer.2.DenseReluDense.wo"
+    assert choose(base).site == LAST
+
+
+def test_two_sites_say_the_same_in_torch_and_onnx(
+    base: BaseModel, t5_dir: Path, tmp_path: Path
+) -> None:
+    memory = from_bytes(to_bytes(trained(base, None, (FIRST, LAST)).memory()))
+    export(model=t5_dir, out=tmp_path / "onnx", site=f"{FIRST},{LAST}")
+    theirs = edited(base, memory).answer(prompts(), ROOM, memory=True)
+    ours = OnnxModel(Session(tmp_path / "onnx", memory=memory)).answer(prompts(), ROOM, memory=True)
+    assert [(a.text, a.edit) for a in ours] == [(a.text, a.edit) for a in theirs]
+    assert {edit.id for edit in EDITS} <= {a.edit for a in ours}
 
 
 def test_the_base_model_is_transformers_own(base: BaseModel, session: Session) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from memoir_edge import memory
 from memoir_edge.answers import Answer
-from memoir_edge.demo.facts import load_facts
+from memoir_edge.demo.facts import load_facts, model_dir
+from memoir_edge.editor import load
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -225,3 +226,53 @@ def test_an_encoder_decoder_by_its_activations(t5_dir: Path) -> None:
     shares = ("reliability", "generalization", "locality", "reach", "near", "unrelated")
     assert [torch[name] for name in shares] == [onnx[name] for name in shares]
     assert onnx["same"] == 1
+
+
+@pytest.fixture
+def layers(tool: Callable[[str], ModuleType]) -> ModuleType:
+    return tool("experiments/layers")
+
+
+def test_all_layers_are_given_as_many_columns(layers: ModuleType) -> None:
+    base = load(str(model_dir()), device="cpu")
+    made = {name: layers.settings_of(base, name) for name in layers.LAYERS}
+    blocks = {name: [int(s.split(".")[2]) for s in each.sites] for name, each in made.items()}
+    assert blocks == {
+        "last": [7], "last, 4 x steps": [7], "one below": [6], "last two": [6, 7],
+        "last three": [5, 6, 7],
+    }  # fmt: skip
+    assert {each.k * len(each.sites) for each in made.values()} == {96}
+    assert made["last, 4 x steps"].steps == 4 * made["last two"].steps
+
+
+def test_answers_are_as_long_as_they_say_and_every_phrasing_is_sent_home(
+    layers: ModuleType,
+) -> None:
+    some = {name: edits(3, 0) for name, edits in layers.SETS.items()}
+    assert [len(edits) for edits in some.values()] == [3, 10, 2]
+    assert [e.target.count(".") for e in some["sentences"]] == [1, 2, 3, 4, 5] * 2
+    assert [e.target.count(".") for e in some["facts"]] == [10, 10]
+    edits = [edit for edits in some.values() for edit in edits]
+    texts = [text for edit in edits for text in (edit.prompt, *edit.rephrase)]
+    assert len(texts) == len(set(texts))
+    router = layers.Given(edits)
+    for edit in edits:
+        codes = router.codes([edit.prompt, *edit.rephrase])
+        assert (codes == codes[0]).all()
+    assert len({code.tobytes() for code in router.codes([e.prompt for e in edits])}) == len(edits)
+
+
+@pytest.mark.slow
+def test_one_layer_and_two_at_equal_bytes(layers: ModuleType, tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(TOOLS / "experiments/layers.py"), "--keep", str(tmp_path),
+        "--model", "demo", "--sets", "short", "--layers", "last", "last two", "--edits", "4",
+        "--plot", str(tmp_path / "plot.png"),
+    ]  # fmt: skip
+    runs = [subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True) for _ in "12"]
+    one, two = json.loads(runs[0].stdout.splitlines()[-1])["rows"]
+    assert (one["layers"], two["layers"]) == ("last", "last two")
+    assert one["prompts"] == two["prompts"] == 1
+    assert 0.8 < one["bytes"] / two["bytes"] < 1.25
+    assert runs[0].stdout == runs[1].stdout  # kept, and read again
+    assert (tmp_path / "plot.png").stat().st_size > 1000

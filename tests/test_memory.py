@@ -52,7 +52,7 @@ DIGEST = st.none() | st.just("0123456789abcdef" * 4)
 
 @st.composite
 def memories(draw: st.DrawFn) -> Memory:
-    """Any memory: both formats, every type, several keys per edit, guards, any remainder, empty."""
+    """Any memory: all formats, every type, several keys per edit, guards, any remainder, empty."""
     D, d = draw(st.integers(1, 40)), draw(st.integers(1, 4))
     k = draw(st.integers(1, D))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -64,13 +64,15 @@ def memories(draw: st.DrawFn) -> Memory:
     R = len(owner)
     rows = [row for row in range(R) if owner[row] == row]
     codes = draw(st.none() | codes_of(owner, rng))
-    tiles = 1
+    sites = draw(st.lists(TEXT.filter(bool), min_size=1, max_size=3, unique=True))
+    S = tiles = len(sites)
     if codes:
         rows = list(range(len(rows)))
-        tiles = draw(st.integers(1, 3)) if rows else 1
-        tile = rng.integers(0, tiles, len(rows)).astype(np.int32)
-        tile[:1] = tiles - 1
-        routing = by_codes(masks(rng, len(rows), D, k)) | {"tile": tile if tiles > 1 else None}
+        last = draw(st.integers(0, 2)) if rows else 0
+        tile = S * rng.integers(0, last + 1, len(rows)).astype(np.int32)
+        tile[:1] = S * last
+        tiles = S * (last + 1)
+        routing = by_codes(masks(rng, len(rows), D, k)) | {"tile": tile if last else None}
     else:
         thresholds = rng.random(draw(st.sampled_from([R, 1])), np.float32)
         routing = {
@@ -86,7 +88,8 @@ def memories(draw: st.DrawFn) -> Memory:
     edits = tuple(Entry(f"{draw(TEXT)}-{row}", row, draw(st.none() | OBJECT)) for row in rows)
     edit = st.sampled_from([None, *(entry.id for entry in edits)])
     return Memory(
-        site=draw(TEXT.filter(bool)),
+        site=sites[0],
+        later=tuple(sites[1:]),
         feature=draw(st.sampled_from(sorted(tophash.FEATURES))),
         k=k,
         base=Base(draw(TEXT), draw(DIGEST), draw(st.sampled_from([(), ("ab" * 32,)]))),
@@ -192,6 +195,16 @@ def coded(tile: np.ndarray | None = None, **changes: Any) -> Memory:
     return small(**routing, tile=tile, edits=edits, codes=Codes(**(given | changes)))
 
 
+def sited() -> Memory:
+    """That memory at two sites: its edits read tiles 0 and 1, and 2 and 3."""
+    return replace(
+        coded(np.array([0, 2], np.int32)),
+        later=("next",),
+        columns=np.array([0, 19, 20, 31], np.int32),
+        values=np.array([[1, -2], [0.5, 0], [0, 1], [2, 3]], np.float32),
+    )
+
+
 # --- Round trips ---------------------------------------------------------------------------------
 
 
@@ -225,8 +238,13 @@ def test_the_library_reads_the_same(memory: Memory) -> None:
 
 @pytest.mark.parametrize(
     ("memory", "version", "owner"),
-    [(small(), "1", [0, 0, -1]), (coded(), "2", [0, 0, 1, -1])],
-    ids=["without a router", "with one"],
+    [
+        (small(), "1", [0, 0, -1]),
+        (coded(), "2", [0, 0, 1, -1]),
+        (small(later=("next",)), "4", [0, 0, -1]),
+        (sited(), "4", [0, 0, 1, -1]),
+    ],
+    ids=["without a router", "with one", "without one, of two sites", "with one, of two sites"],
 )
 def test_the_library_opens_it(
     tmp_path: Path, memory: Memory, version: str, owner: list[int]
@@ -370,10 +388,54 @@ CODED_BODY = (
 CODED_LITERAL = b"\xc8\x04\0\0\0\0\0\0" + CODED_HEADER.encode() + bytes.fromhex(CODED_BODY)
 CODED_SHA256 = "d3aeb5ecba22744283d55616a5e7549faa2be4e09151c8523e5533bf8038e024"
 
+SITED_HEADER = (
+    '{"__metadata__":{"memoir_edge.format":"4","memoir_edge.memory":"'
+    r"{\"D\":10,\"base\":{\"digest\":null,\"model_id\":\"tiny\"},\"created\":\"\",\"d\":2,"
+    r"\"edits\":[{\"id\":\"a\",\"record\":{\"prompt\":\"Où ?\",\"target\":\"Rome\"},\"row\":0},"
+    r"{\"id\":\"b\",\"row\":1}],"
+    r"\"evaluation\":{},\"feature\":\"last\",\"k\":3,\"parent\":null,\"probes\":[],"
+    r"\"router\":{\"bits\":12,"
+    r"\"digest\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\","
+    r"\"kind\":\"encoder\",\"weight\":6},"
+    r"\"site\":\"layer\",\"sites\":[\"layer\",\"next\"],"
+    r"\"texts\":[\"Où ?\",\"Où\",\"Qui ?\",\"Quand ?\"],\"tool\":\"\"}"
+    '","memoir_edge.sha256":"23294c6426014a013f07ecbf07c39b8a19adb73b35f7b406999c49932ec85cc3"},'
+    '"center":{"data_offsets":[0,40],"dtype":"F32","shape":[10]},'
+    '"columns":{"data_offsets":[40,56],"dtype":"I32","shape":[4]},'
+    '"keys":{"data_offsets":[208,216],"dtype":"U8","shape":[4,2]},'
+    '"masks":{"data_offsets":[216,220],"dtype":"U8","shape":[2,2]},'
+    '"owner":{"data_offsets":[56,72],"dtype":"I32","shape":[4]},'
+    '"permutation":{"data_offsets":[72,112],"dtype":"I32","shape":[10]},'
+    '"scale":{"data_offsets":[112,152],"dtype":"F32","shape":[10]},'
+    '"thresholds":{"data_offsets":[152,168],"dtype":"F32","shape":[4]},'
+    '"tile":{"data_offsets":[168,176],"dtype":"I32","shape":[2]},'
+    '"values":{"data_offsets":[176,208],"dtype":"F32","shape":[4,2]}}   '
+)
+SITED_BODY = (
+    "00000000" * 10  # center
+    + "00000000 13000000 14000000 1f000000"  # columns: 0, 19, 20, 31
+    + "00000000 00000000 01000000 ffffffff"  # owner
+    + "00000000 01000000 02000000 03000000 04000000"  # permutation
+    + "05000000 06000000 07000000 08000000 09000000"
+    + "0000803f" * 10  # scale
+    + "0000003f 0000403f 0000003f 0000803f"  # thresholds: .5, .75, .5, 1
+    + "00000000 02000000"  # tile
+    + "0000803f 000000c0 0000003f 00000000"  # values: 1, -2, .5, 0, 0, 1, 2, 3
+    + "00000000 0000803f 00000040 00004040"
+    + "3f00 1f08 c00f 5505"  # keys: bits {0..5}, {0..4, 11}, {6..11}, {0, 2, 4, 6, 8, 10}
+    + "0302 0301"  # masks: bits {0, 1, 9}, {0, 1, 8}
+)
+SITED_LITERAL = b"\x20\x05\0\0\0\0\0\0" + SITED_HEADER.encode() + bytes.fromhex(SITED_BODY)
+SITED_SHA256 = "3f85e8af324f0d459989eab9d955eb2546d9b39bd72f114da67dac13cfd1deec"
+
 EXAMPLES = pytest.mark.parametrize(
     ("memory", "literal", "digest"),
-    [(small(), LITERAL, SHA256), (coded(), CODED_LITERAL, CODED_SHA256)],
-    ids=["format 1", "format 2"],
+    [
+        (small(), LITERAL, SHA256),
+        (coded(), CODED_LITERAL, CODED_SHA256),
+        (sited(), SITED_LITERAL, SITED_SHA256),
+    ],
+    ids=["format 1", "format 2", "format 4"],
 )
 
 
@@ -425,9 +487,10 @@ def test_from_dense_stores_what_masks_touch(memory: Memory, seed: int) -> None:
     validate(sparse)
     touched = np.zeros(width, np.bool_)
     for row, bits in enumerate(tophash.unpack(memory.bank, memory.D)):
-        first = 0 if memory.tile is None else memory.tile[row] * memory.D
-        touched[first : first + memory.D] |= bits
-        assert memory.reads(row).tolist() == (first + np.flatnonzero(bits)).tolist()
+        first = 0 if memory.tile is None else memory.tile[row]
+        places = [t * memory.D + np.flatnonzero(bits) for t in first + np.arange(len(memory.sites))]
+        touched[np.concatenate(places)] = True
+        assert memory.reads(row).tolist() == np.concatenate(places).tolist()
     assert (to_dense(sparse) == np.where(touched, Wm, 0)).all()
     assert sparse.columns.tolist() == np.flatnonzero(touched & (Wm != 0).any(axis=0)).tolist()
 
@@ -549,7 +612,8 @@ def test_the_page_names_every_limit() -> None:
 def test_the_page_names_every_tensor_and_field() -> None:
     tiled = coded(tile=np.array([0, 1], np.int32))
     named = {*stored(small(scales=np.ones(2, np.float32))), *stored(tiled)}
-    named |= {f.name for f in (*fields(Memory), *fields(Codes))} | {*Router._fields}
+    named |= {f.name for f in (*fields(Memory), *fields(Codes))} | {*Router._fields, "sites"}
+    named.remove("later")  # in a file the sites are named together
     assert {name for name in named if f"`{name}`" not in PAGE} == set()
 
 
@@ -559,7 +623,8 @@ def test_the_page_s_examples_are_the_literal_files(
 ) -> None:
     """Header, body and sizes as the page has them."""
     texts = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
-    header, body = texts[:2] if memory.codes is None else texts[2:]
+    which = 0 if memory.codes is None else 4 if memory.later else 2
+    header, body = texts[which : which + 2]
     end = 8 + int.from_bytes(literal[:8], "little")
     assert "".join(header.split("\n")) == literal[8:end].decode().rstrip()
     assert bytes.fromhex(body) == literal[end:]

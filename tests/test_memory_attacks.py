@@ -78,8 +78,12 @@ KEYED = replace(  # the same edits, found by a router's codes
 TILED = replace(  # its second edit reads another tile
     KEYED, tile=np.array([0, 1], np.int32), columns=np.array([0, 11, 18], np.int32)
 )
-MEMORIES = [MEMORY, KEYED, TILED]
-EACH = pytest.mark.parametrize("memory", MEMORIES, ids=["format 1", "format 2", "format 3"])
+SITED = replace(  # the same at two sites: its edits read tiles 0 and 1, and 2 and 3
+    TILED, later=("next",), tile=np.array([0, 2], np.int32), columns=np.array([0, 23, 30], np.int32)
+)
+MEMORIES = [MEMORY, KEYED, TILED, SITED, replace(MEMORY, later=("next",))]
+NAMES = ["format 1", "format 2", "format 3", "format 4", "format 4, as 1"]
+EACH = pytest.mark.parametrize("memory", MEMORIES, ids=NAMES)
 CODES = {"i": "I32", "b": "I8", "f": "F32", "B": "U8"}
 # As a forged file has them: in no special order.
 SHARED = ["center", "columns", "permutation", "scale", "scales", "values"]
@@ -123,6 +127,7 @@ def document(memory: Memory = MEMORY, **changes: Any) -> dict[str, Any]:
         "texts": ["p", "p'", "q", "no"],
     }
     row = 1 if memory.codes else 2
+    sites = {"sites": ["layer", "next"]} if memory.later else {}
     return {
         "site": "layer", "feature": "mean", "D": D, "d": d, "k": k,
         "base": {"model_id": "tiny", "digest": "ab" * 32},
@@ -131,7 +136,7 @@ def document(memory: Memory = MEMORY, **changes: Any) -> dict[str, Any]:
         "probes": [
             {"prompt": "p", "text": "t", "edit": "a"}, {"prompt": "q", "text": "u", "edit": None},
         ],
-    } | (coded if memory.codes else {}) | changes  # fmt: skip
+    } | (coded if memory.codes else {}) | sites | changes  # fmt: skip
 
 
 def seal(head: bytes, body: bytes) -> bytes:
@@ -159,6 +164,7 @@ def forge(
         body += data
     text = json.dumps(document(memory)) if text is None else text
     version = str(1 + (memory.codes is not None) + (memory.tile is not None))
+    version = "4" if memory.later else version
     given = {DIGEST: "0" * 64, FORMAT: version, DOCUMENT: text}
     header["__metadata__"] = {n: v for n, v in (given | metadata).items() if n != without}
     return seal(json.dumps(header, indent=1).encode(), body)
@@ -281,7 +287,7 @@ def test_without_a_metadata_key(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["4", "0", "10", "-1", "1.0", " 1", "01", "", "one", "1" * 9999]
+    "version", ["5", "0", "10", "-1", "1.0", " 1", "01", "", "one", "1" * 9999]
 )
 def test_an_unknown_version(version: str) -> None:
     """Also where a later version has another digest: the version is looked at first."""
@@ -622,8 +628,33 @@ def test_a_mask_of_no_tile() -> None:
         refused(module.LimitError, "tiles", TILED, tile=np.array([0, tile], np.int32))
 
 
+def test_a_mask_whose_tiles_begin_at_another_site() -> None:
+    refused(module.TileError, "no multiple of the 2 sites", SITED, tile=np.array([0, 1], np.int32))
+
+
+@pytest.mark.parametrize(
+    ("sites", "error"),
+    [
+        (None, module.MetadataError),
+        ("layer", module.MetadataError),
+        (["layer"], module.MetadataError),
+        (["layer", ""], module.MetadataError),
+        (["layer", 5], module.MetadataError),
+        (["layer", "layer"], module.DisagreementError),
+        (["next", "layer"], module.DisagreementError),
+    ],
+)
+def test_sites_that_are_none(sites: Any, error: type[MemoryFormatError]) -> None:
+    with pytest.raises(error, match="sites"):
+        from_bytes(forge(json.dumps(document(SITED, sites=sites)), memory=SITED))
+    said = document(SITED)
+    del said["sites"]
+    with pytest.raises(module.MetadataError, match="has no sites"):
+        from_bytes(forge(json.dumps(said), memory=SITED))
+
+
 def test_a_column_of_no_tile() -> None:
-    for memory, tiles in ((KEYED, 1), (TILED, 2)):
+    for memory, tiles in ((KEYED, 1), (TILED, 2), (SITED, 4)):
         columns = np.array([0, 5, tiles * D], np.int32)
         refused(module.ColumnsError, rf"within 0\.\.{tiles * D - 1}", memory, columns=columns)
 
@@ -852,7 +883,7 @@ LIMITS = {
     "MAX_INPUT_WIDTH": lambda _: D,
     "MAX_OUTPUT_WIDTH": lambda _: d,
     "MAX_COLUMNS": lambda _: 3,
-    "MAX_TILES": lambda _: 2,
+    "MAX_TILES": lambda _: 4,
     "MAX_KEYS": lambda _: 4,
     "MAX_EDITS": lambda _: 2,
     "MAX_CODE_BITS": lambda _: P,
@@ -873,14 +904,12 @@ def test_each_limit(
 ) -> None:
     """At the limit a memory is read and written; one beyond, neither."""
     whole = to_bytes(memory)
-    found = LIMITS[name](whole)
+    found = memory.tiles if name == "MAX_TILES" else LIMITS[name](whole)
     (tmp_path / "memory").write_bytes(whole)
     monkeypatch.setattr(module, name, found)
     assert to_bytes(read(tmp_path / "memory")) == whole
     monkeypatch.setattr(module, name, found - 1)
-    if (name == "MAX_CODE_BITS" and memory.codes is None) or (
-        name == "MAX_TILES" and memory.tile is None
-    ):
+    if name == "MAX_CODE_BITS" and memory.codes is None:
         assert to_bytes(read(tmp_path / "memory")) == whole
         return
     with pytest.raises(module.LimitError, match=f"at most {found - 1}"):

@@ -75,3 +75,13 @@ def test_parity_is_the_papers_but_for_what_is_wished() -> None:
     assert {n: getattr(found, n) for n in PARITY if n != "passes"} == {
         n: v for n, v in PARITY.items() if n != "passes"
     }
+
+
+def test_several_sites_are_trained_by_adam() -> None:
+    two = f"model.layers.5.mlp.down_proj, {SITE}"
+    found = settle(LLAMA, two, 768, Wishes(site=two, steps=7))
+    assert found.sites == ("model.layers.5.mlp.down_proj", SITE)
+    assert (found.optimiser, found.lr, found.stop_loss) == ("adam", CODED.lr, CODED.stop_loss)
+    assert (found.steps, found.forms, found.k) == (7, 0, settled().k)
+    with pytest.raises(InputError, match="several sites are trained by adam alone, not sgd"):
+        settle(LLAMA, two, 768, Wishes(parity=True))

@@ -35,6 +35,19 @@ def test_the_file_is_what_the_docstring_says(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_several_sites_are_of_another_version_of_the_ports(tmp_path: Path) -> None:
+    two = dataclasses.replace(GOOD, later=("model.layers.7.mlp.down_proj",))
+    sidecar.write(tmp_path, two)
+    raw = json.loads((tmp_path / "memoir_edge.json").read_text())
+    assert raw["ports"] == 2
+    assert raw["sites"] == [GOOD.site, "model.layers.7.mlp.down_proj"] == list(two.sites)
+    assert sidecar.read(tmp_path) == two
+    for wrong in ({"ports": 1}, {"site": "other"}, {"sites": [GOOD.site]}, {"sites": None}):
+        (tmp_path / "memoir_edge.json").write_text(json.dumps(raw | wrong))
+        with pytest.raises(GraphError, match="sites that its site and ports do not fit"):
+            sidecar.read(tmp_path)
+
+
 def test_a_field_of_a_later_version_of_this_format_is_ignored(tmp_path: Path) -> None:
     change(tmp_path, later="yes")
     assert sidecar.read(tmp_path) == GOOD
@@ -49,7 +62,9 @@ def change(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ports": 2, "site": 1}, "ports 2, this version knows format 1 and ports 1"),
+        ({"ports": 3, "site": 1}, "ports 3, this version knows format 1 and ports 1 and 2"),
+        ({"ports": 2}, "sites that its site and ports do not fit"),
+        ({"sites": ["a", 5]}, "sites = "),
         ({"format": 2}, "format 2"),
         ({"format": True}, "format True"),
         ({"ports": None}, "ports None"),

@@ -3,7 +3,17 @@
 import pytest
 
 from memoir_edge.errors import SiteError
-from memoir_edge.sites import CODED, DEFAULT, PAPER, default_site, folded, layers, listed, preset
+from memoir_edge.sites import (
+    CODED,
+    DEFAULT,
+    PAPER,
+    default_site,
+    folded,
+    layers,
+    listed,
+    paths_of,
+    preset,
+)
 
 LLAMA = {"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336}
 
@@ -55,3 +65,9 @@ def test_a_long_list_is_cut() -> None:
     assert listed(["a", "b", "c"], most=2) == "a, b and 1 more"
     assert listed(["a", "b"], most=2) == "a, b"
     assert listed([]) == ""
+
+
+@pytest.mark.parametrize("site", ["", ",", "layers.5.mlp.down_proj,", " , layers.5"])
+def test_a_path_that_is_empty_is_refused(site: str) -> None:
+    with pytest.raises(SiteError, match="holds an empty path"):
+        paths_of(site)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from memoir_edge.base import language, read_config, start_of_answer
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.router.encoder import Encoder
-from memoir_edge.sites import Config, default_site
+from memoir_edge.sites import Config, default_site, paths_of
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._builder import build
@@ -25,7 +26,7 @@ from memoir_edge_exporter._few_bits import quantize
 from memoir_edge_exporter._language import language_folder
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
-from memoir_edge_exporter._site import Site, find_site
+from memoir_edge_exporter._site import Site, find_sites
 from memoir_edge_exporter._write import (
     MAX_INSIDE,
     companions,
@@ -78,8 +79,8 @@ def export(
             vision-language model, whose language model is exported. Given together with
             `onnx_dir`, only its tokenizer, its configuration and its digest are used.
         onnx_dir: A folder with a decoder graph exported earlier, `model.onnx`.
-        site: Module path of the edited layer; default by architecture, and with an encoder the
-            last block's.
+        site: Module path of the edited layer, or several separated by commas; default by
+            architecture, and with an encoder the last block's.
         dtype: "fp32", "fp16", "int8" or "int4", of the weights; a given graph keeps its own.
         builder: What makes the graph: optimum-onnx, or onnxruntime-genai's builder, whose graphs
             are fused and several times faster on a CPU.
@@ -96,7 +97,7 @@ def export(
         InputError: No model, no tokenizer, an unknown dtype, an encoder that cannot be exported,
             an encoder-decoder in another way than optimum-onnx's in fp32, a vision-language model
             that is not like LLaVA, or something in the way at `out`.
-        SiteError: The site is not in the graph; says which layers are.
+        SiteError: A site is not in the graph, which says what layers are; or widths differ.
         GraphError: A given graph is no decoder that can take ports.
 
     Example:
@@ -128,7 +129,7 @@ def export(
         if seeing and model is not None and onnx_dir is None:
             given = [stack.enter_context(language_folder(model, folder))]
         config = language(_config(given[-1], alone=model is None))
-        site = site or default_site(config, coded=encoder is not None)
+        paths = paths_of(site or default_site(config, coded=encoder is not None))
         if onnx_dir is None:
             _base(given[0], folder, dtype, builder)
         for source in given:
@@ -137,14 +138,14 @@ def export(
             said = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
             (folder / "config.json").write_text(said, encoding="utf-8")
         require_tokenizer(folder, names=("tokenizer.json",))
-        graph, found = _decoder(onnx_dir or folder, site)
+        graph, found = _decoder(onnx_dir or folder, paths)
         if onnx_dir is None and builder == "optimum" and dtype in BITS:
             gather(graph, folder)
-            found = find_site(quantize(graph, BITS[dtype]).graph, site)
+            found = find_sites(quantize(graph, BITS[dtype]).graph, paths)
         settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
-        add_ports(graph, found)
+        add_ports(graph, *found)
         if inputs_embeds:
             add_embeds(graph)
         as_kind(graph, kind, folder)
@@ -155,9 +156,10 @@ def export(
                 encoder, folder, precision=precision, required=kind == "required"
             )
         made = sidecar.Sidecar(
-            site=found.path,
-            D=found.D,
-            d=found.d,
+            site=found[0].path,
+            later=tuple(each.path for each in found[1:]),
+            D=found[0].D,
+            d=found[0].d,
             feature="mean",
             dtype=_dtype(graph),
             model_id=model_id or named.resolve().name,
@@ -172,7 +174,7 @@ def export(
         said = _readme.text(made, two=two, part=seeing, embeds=inputs_embeds)
         (folder / _readme.NAME).write_text(said, encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    weights = _weights(found, made.dtype)
+    weights = _weights(found[0], made.dtype)
     return Exported(out, made, weights, len(graph.graph.node), size, time.monotonic() - start)
 
 
@@ -230,13 +232,13 @@ def _weights(site: Site, dtype: str) -> str:
     return f"int{bits}"
 
 
-def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:
-    """The decoder graph of a folder, and the site in it.
+def _decoder(folder: Path, paths: Sequence[str]) -> tuple[onnx.ModelProto, list[Site]]:
+    """The decoder graph of a folder, and the sites in it.
 
     Raises:
         InputError: There is no graph, or it cannot be read.
         GraphError: It lacks what the ports need, or has them already.
-        SiteError: The site is not in it.
+        SiteError: A site is not in it, or their widths differ.
     """
     model = load(folder)
     if reason := obstacle(model):
@@ -244,7 +246,7 @@ def _decoder(folder: Path, site: str) -> tuple[onnx.ModelProto, Site]:
             f"{folder} holds no graph that can take memory ports: {reason}",
             hint="give a decoder's graph as optimum or onnxruntime-genai export it",
         )
-    return model, find_site(model.graph, site)
+    return model, find_sites(model.graph, paths)
 
 
 def _dtype(model: onnx.ModelProto) -> str:

@@ -125,7 +125,7 @@ def _read(folder: Path) -> sidecar.Sidecar:
 
 def _check_same(first: sidecar.Sidecar, other: sidecar.Sidecar, folder: Path) -> None:
     def model(made: sidecar.Sidecar) -> tuple[object, ...]:
-        return made.site, made.D, made.d, made.digest, made.router
+        return made.sites, made.D, made.d, made.digest, made.router
 
     if model(first) != model(other):
         raise GraphError(

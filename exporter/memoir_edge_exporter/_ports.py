@@ -1,4 +1,4 @@
-"""Put the ports and the two ops at the site.
+"""Put the ports and the two ops at the site, or sites.
 
 Rules:
 1. Each memory port becomes a graph input with an initializer of the same name that holds the empty
@@ -8,8 +8,10 @@ Rules:
    `memory.feature` goes. `memory.route` may be a single value for all rows.
 3. Route and Recall read the site's input `a` as `[B, T, D]`, whatever shape it has in the graph.
 4. y = W0 a + delta, in the type and shape of W0 a. Whatever read W0 a reads y instead.
-5. The functions of the two ops are part of the model.
-6. Its metadata says that it answers as the base model until a memory is fed, or which one it holds.
+5. Of several sites the first has the Route, and each a Recall of its own, which at site s reads the
+   s-th tile behind the mask's first.
+6. The functions of the two ops are part of the model.
+7. Its metadata says that it answers as the base model until a memory is fed, or which one it holds.
 """
 
 from collections.abc import Mapping
@@ -38,25 +40,28 @@ ROUTE_INPUTS = (
 _IR_VERSION = 8  # the first with functions
 
 
-def add_ports(model: onnx.ModelProto, site: Site) -> onnx.ModelProto:
+def add_ports(model: onnx.ModelProto, *sites: Site) -> onnx.ModelProto:
     """Give the model the ports, in place.
 
     Args:
         model: A decoder with inputs `input_ids` and `attention_mask`, opset 18 or newer.
-        site: Where; a node of this model's graph.
+        sites: Where; nodes of this model's graph, in its order, of one D and d.
     """
     graph = model.graph
-    at = next(i for i, node in enumerate(graph.node) if site.W0_a in node.output)
-    W0_a = "memory/W0_a"
-    graph.node[at].output[0] = W0_a
-    nodes = [*_per_run(), *_ops(site), *_sum(W0_a, site.W0_a)]
-    for offset, node in enumerate(nodes, start=1):
-        graph.node.insert(at + offset, node)
-    _declare(graph, site)
+    for number, site in enumerate(sites):
+        at = next(i for i, node in enumerate(graph.node) if site.W0_a in node.output)
+        W0_a = _at("memory/W0_a", number)
+        graph.node[at].output[0] = W0_a
+        first = [*_per_run(), *_route(site)] if number == 0 else []
+        nodes = [*first, *_recall(site, number), *_sum(W0_a, site.W0_a, number)]
+        for offset, node in enumerate(nodes, start=1):
+            graph.node.insert(at + offset, node)
+    _declare(graph, sites[0])
     model.functions.extend(bodies(opset(model)))
     model.opset_import.append(helper.make_opsetid(ports.DOMAIN, VERSION))
     model.ir_version = max(model.ir_version, _IR_VERSION)
-    describe(model, {"memoir_edge.site": site.path, "memoir_edge.memory": _NO_MEMORY})
+    paths = ",".join(site.path for site in sites)
+    describe(model, {"memoir_edge.site": paths, "memoir_edge.memory": _NO_MEMORY})
     return model
 
 
@@ -190,9 +195,8 @@ def _late() -> list[onnx.NodeProto]:
     ]
 
 
-def _ops(site: Site) -> list[onnx.NodeProto]:
-    """Rule 3, and the ops."""
-    memory_ops = {"domain": ports.DOMAIN}
+def _route(site: Site) -> list[onnx.NodeProto]:
+    """Rule 3, and Route at the first site."""
     return [
         ints("memory/D", [site.D]),
         node("Concat", ["memory/B", "memory/T", "memory/D"], ["memory/BTD"], axis=0),
@@ -201,32 +205,42 @@ def _ops(site: Site) -> list[onnx.NodeProto]:
             "Route",
             [ports.SITE_INPUT, "memory/span", "memory/route", *ROUTE_INPUTS],
             list(ports.OUTPUTS),
-            **memory_ops,
-        ),
-        node(
-            "Recall",
-            [
-                ports.SITE_INPUT,
-                "memory.route_out",
-                "memory.bank",
-                "memory.columns",
-                "memory.values",
-                "memory.tile",
-            ],
-            ["memory/delta"],
-            **memory_ops,
+            domain=ports.DOMAIN,
         ),
     ]
 
 
-def _sum(W0_a: str, y: str) -> list[onnx.NodeProto]:
+def _recall(site: Site, number: int) -> list[onnx.NodeProto]:
+    """Recall at a site. Rule 3, and 5."""
+    a, tile = ports.SITE_INPUT, "memory.tile"
+    before = []
+    if number > 0:
+        a, tile, further = (_at(name, number) for name in (a, "memory/tile", "memory/further"))
+        offset = numpy_helper.from_array(np.array([number], np.int32))
+        before = [
+            node("Reshape", [site.a, "memory/BTD"], [a]),
+            node("Constant", [], [further], value=offset),
+            node("Add", ["memory.tile", further], [tile]),
+        ]
+    read = [a, "memory.route_out", "memory.bank", "memory.columns", "memory.values", tile]
+    return [*before, node("Recall", read, [_at("memory/delta", number)], domain=ports.DOMAIN)]
+
+
+def _sum(W0_a: str, y: str, number: int) -> list[onnx.NodeProto]:
     """Rule 4."""
+    names = ("memory/delta", "memory/shape", "memory/delta_shaped", "memory/delta_typed")
+    delta, shape, shaped, typed = (_at(name, number) for name in names)
     return [
-        node("Shape", [W0_a], ["memory/shape"]),
-        node("Reshape", ["memory/delta", "memory/shape"], ["memory/delta_shaped"]),
-        node("CastLike", ["memory/delta_shaped", W0_a], ["memory/delta_typed"]),
-        node("Add", [W0_a, "memory/delta_typed"], [y]),
+        node("Shape", [W0_a], [shape]),
+        node("Reshape", [delta, shape], [shaped]),
+        node("CastLike", [shaped, W0_a], [typed]),
+        node("Add", [W0_a, typed], [y]),
     ]
+
+
+def _at(name: str, number: int) -> str:
+    """A tensor's name at a site; at the first as in a graph of one."""
+    return f"{name}.{number}" if number else name
 
 
 def _declare(graph: onnx.GraphProto, site: Site) -> None:

@@ -127,8 +127,8 @@ def text(
     hosts = _TWO if two else hosts
     hosts = "\n\n".join([hosts, *([_LANGUAGE] if part else []), *([_EMBEDS] if embeds else [])])
     return _TEXT.format(
-        model_id=made.model_id, site=made.site, D=made.D, d=made.d, register=REGISTER,
-        fed=fed, inputs=inputs, hosts=hosts,
+        model_id=made.model_id, site="` and `".join(made.sites), D=made.D, d=made.d,
+        register=REGISTER, fed=fed, inputs=inputs, hosts=hosts,
     )  # fmt: skip
 
 

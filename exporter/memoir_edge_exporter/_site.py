@@ -15,7 +15,7 @@ Rules:
    a MatMulInteger, `a` is what is quantized for it, and `W0 a` what its integers are scaled to.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import onnx
@@ -66,6 +66,24 @@ def find_site(graph: onnx.GraphProto, path: str) -> Site:
             hint=f"they are: {listed([site.node.name for site in found])}",
         )
     return found[0]
+
+
+def find_sites(graph: onnx.GraphProto, paths: Sequence[str]) -> list[Site]:
+    """Find the nodes of several module paths, in the graph's order, each once.
+
+    Raises:
+        SiteError: One is not there or not the only one; or their widths differ.
+    """
+    place = {node.name: i for i, node in enumerate(graph.node)}
+    each = {site.path: site for site in (find_site(graph, path) for path in paths)}
+    found = sorted(each.values(), key=lambda site: place[site.node.name])
+    if len({(site.D, site.d) for site in found}) > 1:
+        told = ", ".join(f"{site.path} is {site.D} to {site.d}" for site in found)
+        raise SiteError(
+            f"sites of one graph have the same widths, but {told}",
+            hint="name layers of the same kind, such as the down-projections of several blocks",
+        )
+    return found
 
 
 # --- Rules 1 and 2 -------------------------------------------------------------------------------

@@ -81,9 +81,10 @@ class Edited {
   }
 
   #check(memory) {
-    const { site, D, d, base, router } = memory.document, made = this.#made;
+    const { D, d, base, router } = memory.document, made = this.#made;
     if (made) {
-      for (const [name, found, expected] of [["site", site, made.site], ["D", D, made.D], ["d", d, made.d]])
+      const sites = [String(memory.sites), String(made.sites ?? made.site)];
+      for (const [name, found, expected] of [["site", ...sites], ["D", D, made.D], ["d", d, made.d]])
         if (found !== expected) throw new Error(`the memory's ${name} is ${found}, the graph's is ${expected}`);
       const known = [made.digest, ...(made.former ?? [])], own = [base.digest, ...(base.former ?? [])];
       if (base.digest && made.digest && !own.some((digest) => known.includes(digest)))

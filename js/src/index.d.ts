@@ -9,7 +9,7 @@ export interface Port {
 export interface Memory {
   /** What the file says of itself: docs/memory-format.md. */
   document: {
-    site: string; feature: string; D: number; d: number; k: number;
+    site: string; sites?: string[]; feature: string; D: number; d: number; k: number;
     base: { model_id: string; digest: string | null; former?: string[] };
     edits: { id: string; row: number; record?: object | null }[];
     router?: { kind: string; digest: string; bits: number; weight: number };
@@ -19,6 +19,8 @@ export interface Memory {
   digest: string | null;
   /** By input name; values are float32, whatever the file holds. */
   ports: Record<string, Port>;
+  /** Module paths of the layers that it edits, in the model's order. */
+  sites: string[];
   /** How many tiles of columns it has: a graph of an earlier version takes one. */
   tiles: number;
   /** Of a memory with codes, what its router compares with; otherwise null. */
@@ -30,7 +32,7 @@ export interface Memory {
 /** What a memory can be read from. */
 export type Source = Uint8Array | ArrayBuffer | Blob | Response;
 
-/** Read and check a memory file of format 1, 2 or 3. Throws an Error that says what is wrong. */
+/** Read and check a memory file of format 1, 2, 3 or 4. Throws an Error that says what is wrong. */
 export function readMemory(source: Source): Promise<Memory>;
 
 /** The empty memory: with it a graph answers as the base model. D and d are the site's widths. */

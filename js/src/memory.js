@@ -19,16 +19,20 @@ export async function readMemory(source) {
   const said = header.__metadata__ ?? {};
   if (!("memoir_edge.memory" in said)) throw new Error("no memory: its metadata has no memoir_edge.memory");
   const format = said["memoir_edge.format"];
-  if (!["1", "2", "3"].includes(format))
-    throw new Error(`the memory has format ${format}, this version reads 1, 2 and 3`);
+  if (!["1", "2", "3", "4"].includes(format))
+    throw new Error(`the memory has format ${format}, this version reads 1, 2, 3 and 4`);
   const digest = await checkedDigest(bytes, said["memoir_edge.sha256"]);
   const document = JSON.parse(said["memoir_edge.memory"]);
   const tensors = Object.fromEntries(
     Object.entries(header).filter(([name]) => name !== "__metadata__")
       .map(([name, entry]) => [name, tensor(name, entry, body)]),
   );
-  const tiles = check(document, tensors, format !== "1", format === "3");
-  return { ...memory(document, tensors, format !== "1", digest), tiles };
+  // Format 4 is any of the others, at several sites.
+  const coded = format === "4" ? "masks" in tensors : format !== "1";
+  const tiled = format === "4" ? coded && "tile" in tensors : format === "3";
+  const sites = format === "4" ? checkedSites(document) : [document.site];
+  const tiles = check(document, tensors, coded, tiled, sites.length);
+  return { ...memory(document, tensors, coded, digest), sites, tiles };
 }
 
 /** The empty memory of a graph: no prompt reaches it. D and d are the site's widths. */
@@ -146,8 +150,15 @@ function find(bytes, wanted) {
   return -1;
 }
 
+function checkedSites({ site, sites }) {
+  const named = Array.isArray(sites) && sites.length > 1 && sites.every((path) => typeof path === "string" && path);
+  if (!named || sites[0] !== site || new Set(sites).size < sites.length)
+    throw new Error(`the memory's sites are ${sites}, expected several, each once, ${site} the first`);
+  return sites;
+}
+
 /** How many tiles of D columns there are. */
-function check(document, tensors, coded, tiled) {
+function check(document, tensors, coded, tiled, sites) {
   const { D, d, k, feature } = document, width = Math.ceil(D / 8);
   if (!(feature in SPANS)) throw new Error(`the memory's routing feature is ${feature}, which this version cannot form`);
   const scales = tensors.values?.dtype === "I8" ? ["scales"] : [];
@@ -166,8 +177,9 @@ function check(document, tensors, coded, tiled) {
     if (!shapes[name].some((shape) => String(shape) === String(dims)))
       throw new Error(`${name} has shape [${dims}], expected [${shapes[name][0]}]`);
   if (!(k >= 1 && k <= D)) throw new Error(`k is ${k}, expected from 1 to ${D}`);
-  const tile = tensors.tile?.data ?? [], tiles = 1 + tile.reduce((most, each) => Math.max(most, each), 0);
+  const tile = tensors.tile?.data ?? [], tiles = sites + tile.reduce((most, each) => Math.max(most, each), 0);
   if (tile.some((each) => each < 0)) throw new Error("a mask is of a tile below 0");
+  if (tile.some((each) => each % sites)) throw new Error(`a mask's first tile is no multiple of the ${sites} sites`);
   if (tiles > MAX_TILES) throw new Error(`tiles: ${tiles}, at most ${MAX_TILES} are read`);
   const end = tiles * D;
   const strictly = tensors.columns.data.every((column, i, all) => column > (i ? all[i - 1] : -1) && column < end);

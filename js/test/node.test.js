@@ -47,6 +47,26 @@ test("damage and other files are refused", async () => {
   assert.equal((await readMemory(new Blob([good]))).digest, memories[0].digest);
 });
 
+test("a memory of several sites says them, and a graph of others refuses it", async () => {
+  const [site] = (await readMemory(file(memories[0].name))).sites;
+  const sited = edit({ model: { sessions: { model: plainPorts } } }, { made });
+  for (const name of ["sited.safetensors", "sited-coded.safetensors"]) {
+    const memory = await readMemory(file(name));
+    assert.deepEqual(memory.sites, [site, "model.layers.7.mlp.down_proj"]);
+    assert.equal(memory.tiles % 2, 0);
+    await assert.rejects(sited.swap(memory), /the memory's site is .*layers.7.*, the graph's is model.layers.6/);
+    const fitting = edit({ model: { sessions: { model: plainPorts } } }, { made: { ...made, sites: memory.sites } });
+    if (memory.keys === null) assert.equal(await fitting.swap(memory), memory);
+  }
+});
+
+// A session that lists ports, and is not run.
+const port = (name, shape) => ({ name, shape });
+const plainPorts = {
+  inputNames: ["past_key_values.0.key", "memory.center", "memory.values"],
+  inputMetadata: [port("memory.center", [made.D]), port("memory.values", [1, made.d])],
+};
+
 test("a graph with optional ports is refused: node would answer as the base model", async () => {
   const session = await ort.InferenceSession.create(at("optional", "model.onnx"), options);
   assert.throws(() => attach(session), /--ports required/);

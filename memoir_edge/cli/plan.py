@@ -116,6 +116,7 @@ def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]
     keys = len(bank.keys) + sum(1 + len(edit.keys) + len(edit.guards) for edit in keyed)
     keys = len(bank.keys) + sum(len(o.keys) + len(o.guards) for o in asked) if asked else keys
     rows = keys * -(-bank.bits // 8) + (len(masks) * -(-D // 8) if bank.router else 0)
+    columns *= editor.live.sites
     return int(columns * d * 4 + rows + sum(map(len, texts)) + 12 * D)
 
 

@@ -1,8 +1,10 @@
 """The optimiser: Adam on a low-rank change, with the tokens alone that are likely.
 
-An edit's change is dWm = M B. M `[k, r]` spans what the edit's rows read where their target tokens
-are predicted, turned away from what other edits read (editor/spare.py); B `[r, d]` is trained. So
-the rank is low by construction, and a change is stored exactly as it was trained.
+At each site an edit's change is dWm = M B. M `[k, r]` spans what the edit's rows read there in the
+frozen model where their target tokens are predicted, turned away from what other edits read
+(editor/spare.py); B `[r, d]` is trained. So the rank is low by construction, and a change is stored
+exactly as it was trained. What is read at a second site while training depends on the change of the
+first; that the directions do not keeps the rank where it is.
 """
 
 from collections.abc import Sequence
@@ -10,9 +12,11 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from memoir_edge.editor.batch import Batch, Job, OnStep, check
-from memoir_edge.editor.run import Run
+from memoir_edge.editor.layer import Delta
+from memoir_edge.editor.run import Run, under
 from memoir_edge.history.events import Change
 from memoir_edge.settings import Settings
 
@@ -26,11 +30,11 @@ class Adam:
     """Trains jobs together, until each of their rows is likely enough.
 
     Args:
-        Wm: `[d, D]`, not changed.
+        Wm: `[d, tiles * D]`, not changed.
         jobs: The edits.
-        reads: What the rows of each job read, `[X of the job, k]`.
+        reads: What the rows of each job read at the first site, `[X of the job, k]`.
         batch: Their rows.
-        run: The batch on the model; the rate is in units of an entry of the site's own output.
+        run: The batch on the model; the rate is in units of an entry of a site's own output.
         settings: Rate and when to stop.
     """
 
@@ -43,34 +47,37 @@ class Adam:
         run: Run,
         settings: Settings,
     ) -> None:
-        self.batch, self.settings, self.logits = batch, settings, run.logits
-        at = run.at.to(Wm.device)
-        starts = [0, *accumulate(map(len, reads))]
-        self.M = [
-            directions(read[at[(at >= start) & (at < start + len(read))] - start], job.avoid)
-            for read, job, start in zip(reads, jobs, starts, strict=False)
-        ]
-        ends = [0, *accumulate(M.shape[1] for M in self.M)]
-        self.own = [slice(*pair) for pair in pairwise(ends)]  # rows of B
-        columns, place = torch.unique(torch.cat([j.columns for j in jobs]), return_inverse=True)
-        held, spans = Wm.T[columns], Wm.new_zeros(len(columns), ends[-1])
-        places = place.reshape(len(jobs), -1)  # of each job's columns
-        for M, mine, own in zip(self.M, places, self.own, strict=True):
-            spans[mine, own] = M
-        pairs = list(zip(reads, places, strict=True))
-        self.held = torch.cat([read @ held[mine] for read, mine in pairs])  # [X, d]
-        self.read = torch.cat([read @ spans[mine] for read, mine in pairs])  # [X, r]
-        self.B = Wm.new_zeros(ends[-1], Wm.shape[0], requires_grad=True)
-        size = self.read[at].norm(dim=-1).mean().clamp(min=torch.finfo(Wm.dtype).tiny)
-        self.adam = torch.optim.Adam(
-            [self.B], lr=settings.lr * run.scale / float(size), betas=BETAS
-        )
+        self.jobs, self.batch, self.running, self.settings = jobs, batch, run, settings
+        D = run.a.shape[1]
+        self.parts: list[Part] = []  # one a site
+        rates = []
+        for s, (a, scale) in enumerate(zip(run.seen, run.scale, strict=True)):
+            columns = [job.columns + s * D for job in jobs]
+            spanned = self._under(a, batch.at[0])
+            part = Part(Wm, columns, spanned, [job.avoid[s] if job.avoid else None for job in jobs])
+            size = part.met(spanned)[1].norm(dim=-1).mean().clamp(min=torch.finfo(Wm.dtype).tiny)
+            self.parts.append(part)
+            rates.append({"params": [part.B], "lr": settings.lr * scale / float(size)})
+        self.met = self.parts[0].met(reads)
+        self.adam = torch.optim.Adam(rates, betas=BETAS)
         self.losses = [0.0] * len(jobs)
         self.steps = 0
 
-    def delta(self) -> Tensor:
-        """What Wm and the change add to the site's output, `[X, d]`."""
-        return self.held + self.read @ self.B
+    def _under(self, a: Tensor, row: Tensor) -> list[Tensor]:
+        """What each job's rows read, `[places of it, k]`, of inputs `[places, D]`."""
+        rows = zip(self.jobs, self.batch.jobs, self.batch.keep, strict=True)
+        return [under(a, row, *one) for one in rows]
+
+    def logits(self, ids: Tensor | None) -> Tensor:
+        """The logits that Wm and the change give; at a later site by what is read there by then."""
+
+        def later(part: Part) -> Delta:
+            return lambda a: part.delta(
+                *part.met(self._under(a.reshape(-1, a.shape[-1]), self.running.row))
+            )
+
+        first, *others = self.parts
+        return self.running.logits(first.delta(*self.met), ids, [later(part) for part in others])
 
     def run(self, on_step: OnStep) -> None:
         """Step until every row's target is likely enough or the steps run out.
@@ -82,7 +89,7 @@ class Adam:
         """
         while True:
             with torch.no_grad():
-                full = self.logits(self.delta(), None)
+                full = self.logits(None)
             wanted = self.batch.wanted.to(full.device)
             rows = self.batch.mean(nn.functional.cross_entropy(full, wanted, reduction="none"))
             self.losses = [rows[mine].max().item() for mine in self.batch.jobs]
@@ -95,7 +102,7 @@ class Adam:
     def _step(self, likely: "Likely") -> None:
         """Step until every row seems likely enough, or other tokens may have become likely."""
         for _ in range(min(FRESH, self.settings.steps - self.steps)):
-            rows = self.batch.mean(likely.nats(self.logits(self.delta(), likely.ids)))
+            rows = self.batch.mean(likely.nats(self.logits(likely.ids)))
             if rows.max().item() <= self.settings.stop_loss:
                 return
             self.adam.zero_grad()
@@ -105,11 +112,56 @@ class Adam:
 
     def changes(self) -> list[Change]:
         """What came of it, for each job."""
-        B = self.B.detach()
-        return [
-            Change(M.cpu().numpy(), B[own].cpu().numpy(), 1.0, loss, self.steps)
-            for M, own, loss in zip(self.M, self.own, self.losses, strict=True)
-        ]
+        found = []
+        for i, loss in enumerate(self.losses):
+            M, B = zip(*(part.product(i) for part in self.parts), strict=True)
+            r = max(map(len, B))  # a change has one rank: zeros fill it up
+            V = torch.cat([pad(x, (0, r - x.shape[1])) for x in M])
+            U = torch.cat([pad(x, (0, 0, 0, r - len(x))) for x in B])
+            found.append(Change(V.cpu().numpy(), U.cpu().numpy(), 1.0, loss, self.steps))
+        return found
+
+
+class Part:
+    """The jobs' changes at one site, dWm = M B each, in a Wm that they share.
+
+    Args:
+        Wm: `[d, tiles * D]`, not changed.
+        columns: Of it, those of each job at this site, `[k]`.
+        spanned: What the rows of each job read here in the frozen model, `[n of the job, k]`.
+        avoid: Of each job, what turns its change away from others.
+    """
+
+    def __init__(
+        self,
+        Wm: Tensor,
+        columns: Sequence[Tensor],
+        spanned: Sequence[Tensor],
+        avoid: Sequence[Tensor | None],
+    ) -> None:
+        self.M = [directions(*one) for one in zip(spanned, avoid, strict=True)]
+        ends = [0, *accumulate(M.shape[1] for M in self.M)]
+        self.own = [slice(*pair) for pair in pairwise(ends)]  # rows of B
+        touched, place = torch.unique(torch.cat(list(columns)), return_inverse=True)
+        self.places = place.reshape(len(columns), -1)  # of each job's columns
+        self.held, self.spans = Wm.T[touched], Wm.new_zeros(len(touched), ends[-1])
+        for M, mine, own in zip(self.M, self.places, self.own, strict=True):
+            self.spans[mine, own] = M
+        self.B = Wm.new_zeros(ends[-1], Wm.shape[0], requires_grad=True)
+
+    def met(self, reads: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What of Wm is met by what each job reads, `[X, d]`, and of the directions, `[X, r]`."""
+        pairs = list(zip(reads, self.places, strict=True))
+        held = torch.cat([read @ self.held[mine] for read, mine in pairs])
+        return held, torch.cat([read @ self.spans[mine] for read, mine in pairs])
+
+    def delta(self, held: Tensor, spans: Tensor) -> Tensor:
+        """What Wm and the changes add to the site's output where that is met, `[X, d]`."""
+        return held + spans @ self.B
+
+    def product(self, job: int) -> tuple[Tensor, Tensor]:
+        """M `[k, r]` and B `[r, d]` of a job."""
+        return self.M[job], self.B.detach()[self.own[job]]
 
 
 class Likely:

@@ -20,9 +20,9 @@ UNEVEN = 1.5  # rows whose lengths differ by a larger factor are run apart below
 class Job(NamedTuple):
     """One edit to be trained."""
 
-    columns: Tensor  # [k] of Wm that its mask reads, rising
+    columns: Tensor  # [k] of Wm that its mask reads at the first site, rising
     rows: list[Row]  # the plain prompt's first; all use the same mask
-    avoid: Tensor | None = None  # [k, k] that turns a change away from others (editor/spare.py)
+    avoid: Sequence[Tensor] = ()  # [k, k] a site: turn a change away from others (editor/spare.py)
 
 
 class Batch(NamedTuple):

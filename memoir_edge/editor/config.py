@@ -1,9 +1,10 @@
 """The settings for a model at hand: its site found, the rest by its architecture and the wishes."""
 
-from memoir_edge.editor.layer import choose_site, find_site, width
+from memoir_edge.editor.layer import choose_site, find_sites, in_order, width
 from memoir_edge.editor.model import BaseModel
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Settings, Wishes, settle
+from memoir_edge.sites import paths_of
 
 
 def choose(
@@ -18,11 +19,12 @@ def choose(
     Args:
         base: The model.
         wishes: What the user asks for; default nothing.
-        former: The memory to go on from; its site, k and feature stay unless wished otherwise.
+        former: The memory to go on from; its sites, k and feature stay unless wished otherwise.
         coded: Prompts are routed by a router's codes.
 
     Raises:
-        SiteError: There is no such site, or none was named and no layer stands out.
+        SiteError: There is no such site, several do not go together, or none was named and no layer
+            stands out.
         InputError: A wish is out of range.
 
     Example:
@@ -34,5 +36,6 @@ def choose(
     site = wishes.site
     if site is None:
         site = choose_site(base.net, base.config, coded=coded)
-    D, _ = width(find_site(base.net, site))
-    return settle(base.config, site, D, wishes, coded=coded)
+    paths = in_order(base.net, paths_of(site))
+    D, _ = width(find_sites(base.net, paths)[0])
+    return settle(base.config, ",".join(paths), D, wishes, coded=coded)

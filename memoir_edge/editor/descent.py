@@ -24,11 +24,11 @@ class Descent:
     """Descent on the columns that the jobs' masks touch, and what it did for each job.
 
     Args:
-        Wm: `[d, D]`, not changed.
+        Wm: `[d, tiles * D]`, not changed.
         jobs: The edits.
         reads: What the rows of each job read, `[X of the job, k]`.
         batch: Their rows.
-        run: The batch on the model.
+        run: The batch on the model, which has one site.
         settings: Rate, in units of Wm, clipping and when to stop.
     """
 
@@ -67,7 +67,7 @@ class Descent:
         former = [float("inf")] * len(self.jobs)
         for step in count():
             self.leaves = [self.W[places].requires_grad_(True) for places in self.own]
-            measured = self._measured(self.logits(self.delta(), None))
+            measured = self._measured(self.logits(self.delta(), None, ()))
             self.losses = measured.tolist()
             on_step(step, max(self.losses))
             check(self.losses, step)
@@ -96,8 +96,9 @@ class Descent:
             self.total[0] *= 1 - settings.lr * PARITY_DECAY
             self.decay *= 1 - settings.lr * PARITY_DECAY
         for i in active:
-            avoid = self.jobs[i].avoid
-            gradient = gradients[i] if avoid is None else turned(gradients[i], avoid)
+            gradient = gradients[i]
+            for avoid in self.jobs[i].avoid:  # of the one site
+                gradient = turned(gradient, avoid)
             norm = gradient.norm().item()
             self.moves[i] *= settings.momentum
             self.moves[i] += gradient * (settings.lr * min(1.0, settings.clip / (norm + 1e-6)))
@@ -110,7 +111,8 @@ class Descent:
         found = []
         for i, (job, real) in enumerate(zip(self.jobs, self.real, strict=True)):
             read = self.reads[i][real.to(self.W.device)]
-            read = read if job.avoid is None else read @ job.avoid
+            for avoid in job.avoid:
+                read = read @ avoid
             V, U, error = low_rank(self.total[i], read)
             found.append(
                 Change(

@@ -16,7 +16,7 @@ from memoir_edge.editor.batch import Job, OnStep
 from memoir_edge.editor.checks import Asked, audit
 from memoir_edge.editor.holds import checked
 from memoir_edge.editor.jobs import Jobs
-from memoir_edge.editor.layer import find_site, width
+from memoir_edge.editor.layer import find_sites, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
 from memoir_edge.editor.origin import check_settings, nothing
@@ -86,17 +86,17 @@ class Editor:
 
     Args:
         base: The frozen model.
-        settings: Site, k, feature, threshold, and how to train.
-        memory: A memory of the same model, site and k to go on from.
+        settings: Sites, k, feature, threshold, and how to train.
+        memory: A memory of the same model, sites and k to go on from.
         journal: What was done so far, to be gone on with instead; it is told of everything before
             it counts. Where none is given, one is kept in memory.
         unrelated: Prompts to centre the routing feature of an empty memory on; default
             `unrelated_prompts()`.
-        router: What prompts are routed by, instead of the site's activations.
+        router: What prompts are routed by, instead of the first site's activations.
         relations: What a router's keys and guards are made of.
 
     Raises:
-        SiteError: The model has no such site.
+        SiteError: The model has no such site, or several do not go together.
         MismatchError: The memory is of another model, site, k or router.
 
     Example:
@@ -116,7 +116,7 @@ class Editor:
         router: Router | None = None,
         relations: Sequence[Relation] = (),
     ) -> None:
-        site = find_site(base.net, settings.site)
+        site, *later = find_sites(base.net, settings.sites)
         if journal is None:
             journal = begin(None, memory or nothing(base, settings, unrelated, router), {})
         check_fit(journal.origin, base, width(site))
@@ -127,12 +127,12 @@ class Editor:
         self.device = device_of(site)
         self.router = router
         self.relations = relations
-        self.model = Edited(base, site, None, settings.batch, router)
+        self.model = Edited(base, site, None, settings.batch, router, later)
         self.prefixes = own_texts(base, settings.prefixes) if settings.prefixes else []
         behind = bool(settings.made_keys and not router)
         self._texts = own_texts(base, 1) if behind else []  # to stand before a prompt
         self._masks: dict[str, Bytes] = {}  # by text
-        self.readings = Readings(base, settings.site)
+        self.readings = Readings(base, *settings.sites)
         self.questions = Questions(self.model, relations)
         self.go_on_with(journal)
 
@@ -161,11 +161,12 @@ class Editor:
         return [self._masks[text] for text in prompts]
 
     def tiles(self, masks: Sequence[Bytes]) -> list[int]:
-        """The tile of Wm that each new edit's mask is to read; one for all unless codes route."""
+        """The first tile of Wm that each new edit's mask is to read; one unless codes route."""
         width = self.settings.columns_per_edit
         if self.router is None or not width:
             return [0] * len(masks)
-        return self.live.bank.tiles_for(masks, max(self.live.D // width, 1))
+        room = max(self.live.sites * self.live.D // width, 1)
+        return self.live.bank.tiles_for(masks, room)
 
     def hashed(self, texts: Sequence[str]) -> Bytes:
         """Packed keys of texts that are asked, not stored; batched by length."""
@@ -195,7 +196,7 @@ class Editor:
         """
         masks = self.masks([edit.prompt for edit in edits])
         tiles = self.tiles(masks)
-        self.live.widen(1 + max(tiles))
+        self.live.widen(self.live.sites + max(tiles))
         jobs = [
             self.jobs.new(edit, self.live.columns(mask, tile))
             for edit, mask, tile in zip(edits, masks, tiles, strict=True)
@@ -221,7 +222,7 @@ class Editor:
         return change
 
     def _train(self, jobs: Sequence[Job], on_step: OnStep) -> list[Change]:
-        return train(self.readings, self.model.site, self.live.Wm, jobs, self.settings, on_step)
+        return train(self.readings, self.live.Wm, jobs, self.settings, on_step)
 
     def keys(self, texts: Sequence[str]) -> list[Bytes]:
         """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""

@@ -91,7 +91,7 @@ def _known(
 
 @torch.no_grad()
 def _follow(model: Edited, edit: Edit, rows: Sequence[Row], readings: Readings) -> list[Row]:
-    """Rows whose target is likeliest at all its places; none where they are not at hand."""
+    """Rows whose target is likeliest at all its places; none where only a whole run tells."""
     read = readings.kept(rows)
     if read is None or read.out is None or readings.tail is None:
         return []

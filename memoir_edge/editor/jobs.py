@@ -44,12 +44,12 @@ class Jobs:
 
     def new(self, edit: Edit, columns: Tensor) -> Job:
         """Of an edit that the memory does not hold yet; `columns` of Wm are its mask's."""
-        return Job(columns, self.rows(edit), self._avoid(columns, None))
+        return Job(columns, self.rows(edit), self._avoid(columns, []))
 
     def again(self, edit: Edit, wrong: Sequence[Wrong]) -> Job:
         """Of an edit that the memory holds; what was found wrong is asked besides."""
         columns = self._live.columns_of(edit.id)
-        own = self._read(edit, columns) if self.settings.spare else None
+        own = self._read(edit, columns) if self.settings.spare else []
         return Job(columns, self.rows(edit, wrong), self._avoid(columns, own))
 
     def rows(self, edit: Edit, wrong: Sequence[Wrong] = ()) -> list[Row]:
@@ -74,11 +74,16 @@ class Jobs:
         """Forget what edits read: one of them is gone."""
         self._reads = None
 
-    def _avoid(self, columns: Tensor, own: Tensor | None) -> Tensor | None:
+    def _avoid(self, columns: Tensor, own: Sequence[Tensor]) -> list[Tensor]:
+        """What turns a change away from others, at each site; `own` is of an edit that is held."""
         if not self.settings.spare:
-            return None
-        reads = self._of_tile(self._gathered(), columns)
-        return reads.avoided(columns % self._live.D, own, self.settings.spare)
+            return []
+        tiles, features = self._of_tiles(self._gathered(), columns), columns % self._live.D
+        found = [
+            reads.avoided(features, own[s] if own else None, self.settings.spare)
+            for s, reads in enumerate(tiles)
+        ]
+        return [each for each in found if each is not None]
 
     def _gathered(self) -> dict[int, Reads]:
         if self._reads is None:
@@ -89,20 +94,24 @@ class Jobs:
 
     def _add(self, reads: dict[int, Reads], edit: Edit) -> None:
         columns = self._live.columns_of(edit.id)
-        self._of_tile(reads, columns).add(self._read(edit, columns), columns % self._live.D)
+        tiles = self._of_tiles(reads, columns)
+        for tile, x in zip(tiles, self._read(edit, columns), strict=True):
+            tile.add(x, columns % self._live.D)
 
-    def _of_tile(self, reads: dict[int, Reads], columns: Tensor) -> Reads:
-        """What is read in the tile of these columns: edits in other tiles do not meet them."""
+    def _of_tiles(self, reads: dict[int, Reads], columns: Tensor) -> list[Reads]:
+        """What is read in the tiles of a mask: edits in other tiles do not meet them."""
         D = self._live.D
-        tile = int(columns[0]) // D
-        if tile not in reads:
-            reads[tile] = Reads(torch.zeros(D, D, device=columns.device))
-        return reads[tile]
+        first = int(columns[0]) // D
+        tiles = range(first, first + self._live.sites)
+        for tile in tiles:
+            if tile not in reads:
+                reads[tile] = Reads(torch.zeros(D, D, device=columns.device))
+        return [reads[tile] for tile in tiles]
 
-    def _read(self, edit: Edit, columns: Tensor) -> Tensor:
-        """What the site reads where the target tokens of the edit's rows are predicted: [n, k]."""
-        read = self.readings.of(self.rows(edit)).a
-        return read.to(columns.device)[:, columns % self._live.D].float()
+    def _read(self, edit: Edit, columns: Tensor) -> list[Tensor]:
+        """What each site reads where target tokens of the edit's rows are predicted: [n, k]."""
+        sites = self.readings.of(self.rows(edit)).a.to(columns.device).chunk(self._live.sites, 1)
+        return [a[:, columns % self._live.D].float() for a in sites]
 
     @property
     def _live(self) -> LiveMemory:

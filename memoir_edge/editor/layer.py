@@ -5,6 +5,7 @@ Nothing here changes a weight: every function leaves the base model as it was.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ def changed(site: nn.Module, delta: Delta) -> Iterator[None]:
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         added = delta(args[0])
-        return y if added is None else y + added.to(y.dtype).reshape(y.shape)
+        return y if added is None else y + added.to(y).reshape(y.shape)
 
     handle = site.register_forward_hook(hook)
     try:
@@ -37,23 +38,39 @@ def changed(site: nn.Module, delta: Delta) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def all_changed(
+    sites: Sequence[nn.Module], delta: Callable[[int, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """The same for all sites of a memory; `delta` is also told the number of the site."""
+    with ExitStack() as stack:
+        for number, site in enumerate(sites):
+            stack.enter_context(changed(site, partial(delta, number)))
+        yield
+
+
 @torch.no_grad()
+def inputs_of(
+    net: nn.Module, modules: Sequence[nn.Module], batch: dict[str, Tensor]
+) -> list[Tensor]:
+    """The inputs of modules, in their order, in a forward pass that ends at the last of them."""
+    seen: dict[nn.Module, Tensor] = {}
+
+    def look(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        seen[module] = args[0] if args else kwargs["hidden_states"]
+        if module is modules[-1]:
+            raise Stop
+
+    with ExitStack() as stack, suppress(Stop):
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
+        net(**batch, use_cache=False)
+    return [seen[module] for module in modules]
+
+
 def input_of(net: nn.Module, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """The input of a module in a forward pass, which ends there: no layer above it runs."""
-    seen: list[Tensor] = []
-
-    def look(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
-        raise Stop
-
-    handle = module.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        net(**batch, use_cache=False)
-    except Stop:
-        pass
-    finally:
-        handle.remove()
-    return seen[0]
+    return inputs_of(net, [module], batch)[0]
 
 
 class Part(NamedTuple):
@@ -290,6 +307,35 @@ def find_site(model: nn.Module, path: str) -> nn.Module:
             hint=f"linear layers of this model: {_summary(model)}",
         )
     return site
+
+
+def find_sites(model: nn.Module, paths: Sequence[str]) -> tuple[nn.Module, ...]:
+    """The modules at the paths of a memory's sites.
+
+    Raises:
+        SiteError: One is no linear layer of the decoder; or they are of different widths, or not in
+            the model's order, each once.
+    """
+    found = tuple(find_site(model, path) for path in paths)
+    widths = {path: width(site) for path, site in zip(paths, found, strict=True)}
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{path} is {D} to {d}" for path, (D, d) in widths.items())
+        raise SiteError(
+            f"sites of one memory have the same widths, but {told}",
+            hint="name layers of the same kind, such as the down-projections of several blocks",
+        )
+    if list(paths) != in_order(model, paths):
+        raise SiteError(
+            f"sites are {' and '.join(paths)}, expected each once, in the model's order",
+            hint=f"name them so: --site {','.join(in_order(model, paths))}",
+        )
+    return found
+
+
+def in_order(model: nn.Module, paths: Sequence[str]) -> list[str]:
+    """Layers' paths in the model's order, each once; what is not there comes last."""
+    place = {path: i for i, (path, _) in enumerate(model.named_modules())}
+    return sorted(dict.fromkeys(paths), key=lambda path: place.get(path, len(place)))
 
 
 def decoder_of(net: nn.Module) -> nn.Module:

@@ -50,15 +50,20 @@ class LiveMemory:
 
     @property
     def D(self) -> int:
-        """Columns of a tile: the site's input width."""
+        """Columns of a tile: a site's input width."""
         return len(self.hashing.permutation)
+
+    @property
+    def sites(self) -> int:
+        """How many layers are edited: tile t is of site t mod S."""
+        return self.bank.sites
 
     def tile(self, number: int) -> Tensor:
         """A tile of Wm, `[d, D]`."""
         return self.Wm[:, number * self.D : (number + 1) * self.D]
 
     def columns(self, mask: Bytes, tile: int = 0) -> Tensor:
-        """Indices of a mask's k active columns of Wm, on its device."""
+        """Indices of a mask's k active columns of Wm at the first site, on its device."""
         places = np.flatnonzero(tophash.unpack(mask, self.D))
         return torch.from_numpy(tile * self.D + places).to(self.Wm.device)
 
@@ -69,7 +74,8 @@ class LiveMemory:
     def change(self, mask: Bytes, change: Change, tile: int = 0) -> None:
         """Apply a change to Wm."""
         placed = partial(torch.as_tensor, device=self.Wm.device)
-        add(self.tile(tile).T, mask, change, placed)
+        end = (tile + self.sites) * self.D
+        add(self.Wm[:, tile * self.D : end].T, mask, change, placed, self.sites)
 
     def widen(self, tiles: int) -> None:
         """Let Wm have at least so many tiles."""

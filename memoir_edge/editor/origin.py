@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from torch import nn
 
 from memoir_edge import __version__, tophash
-from memoir_edge.editor.layer import find_site, width
+from memoir_edge.editor.layer import find_sites, width
 from memoir_edge.editor.model import BaseModel
 from memoir_edge.editor.recall import Edited
 from memoir_edge.errors import MismatchError
@@ -27,22 +26,23 @@ def nothing(
 
     Args:
         base: The model.
-        settings: Site, k, feature and seed.
+        settings: Sites, k, feature and seed.
         unrelated: Prompts to centre on; default `unrelated_prompts()`.
-        router: What its prompts will be routed by, instead of the site's activations, which then
-            need no centre.
+        router: What its prompts will be routed by, instead of the first site's activations,
+            which then need no centre.
 
     Raises:
-        SiteError: The model has no such site.
+        SiteError: The model has no such site, or several do not go together.
     """
-    site: nn.Module = find_site(base.net, settings.site)
-    D, d = width(site)
+    sites = find_sites(base.net, settings.sites)
+    D, d = width(sites[0])
     f = np.zeros((1, D), np.float32)
     if router is None:
         asked = unrelated or unrelated_prompts()
-        f = Edited(base, site, None, settings.batch).features(asked, settings.feature)
+        f = Edited(base, sites[0], None, settings.batch).features(asked, settings.feature)
     return Memory(
         site=settings.site,
+        later=settings.later,
         feature=settings.feature,
         k=settings.k,
         base=Base(base.id, base.digest, base.former),
@@ -66,6 +66,8 @@ def check_settings(memory: Memory, settings: Settings) -> None:
     """Raise MismatchError unless a memory can be gone on from with these settings."""
     for name in ("site", "k", "feature"):
         has, wants = getattr(memory, name), getattr(settings, name)
+        if name == "site":
+            has, wants = ",".join(memory.sites), ",".join(settings.sites)
         if has != wants:
             raise MismatchError(
                 f"the memory's {name} is {has}, asked for is {wants}",

@@ -1,17 +1,28 @@
-"""What training rows read where their target tokens are predicted: no memory changes it.
+"""What training rows read of the frozen model where their target tokens are predicted.
 
-So a model is run once for a group of rows, whatever is asked of them later: training, sparing,
-a second pass, a check. A group is always run by itself, so that not a bit of what is read depends
-on what else is kept.
+At the first site no memory changes it. At a later one it is what an edit's change spans, and what
+others avoid; what is read there with the change made, training sees for itself (editor/run.py).
+
+So a model is run once for a group of rows, whatever is asked of them later: training, sparing, a
+second pass, a check. A group is always run by itself, so that not a bit of what is read depends on
+what else is kept.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from memoir_edge.editor.batch import collate_rows, even, places, tokens
-from memoir_edge.editor.layer import Part, decoded, part_of, site_input
+from memoir_edge.editor.layer import (
+    Part,
+    decoded,
+    find_sites,
+    inputs_of,
+    part_of,
+    site_input,
+)
 from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.tail import Tail, tail_of
 from memoir_edge.editor.woven import weave
@@ -23,7 +34,7 @@ LONGEST = 1024  # tokens of a woven sequence: each attends to all others' places
 class Read(NamedTuple):
     """What the `n` places of a group of rows come to, row by row."""
 
-    a: Tensor  # [n, D] the site's input
+    a: Tensor  # [n, S * D] the sites' inputs, one beside the other
     out: Tensor | None  # [n, d] the last block's output, where the site is at the model's tail
 
 
@@ -32,14 +43,15 @@ class Readings:
 
     Args:
         base: The model.
-        path: Its site.
+        paths: Its sites, in the model's order.
         room: Bytes that may be kept. A run over all edits goes through them in order, so that
             making room for the latest would lose what is needed next.
     """
 
-    def __init__(self, base: BaseModel, path: str, room: int = ROOM) -> None:
-        self.base, self.path, self.room = base, path, room
-        self.tail = tail_of(base, path)
+    def __init__(self, base: BaseModel, *paths: str, room: int = ROOM) -> None:
+        self.base, self.path, self.room = base, paths[0], room
+        self.sites = find_sites(base.net, paths)
+        self.tail = tail_of(base, self.path) if len(paths) == 1 else None
         self._kept: dict[tuple[tuple[int, ...], ...], Read] = {}
 
     def of(self, rows: Sequence[Row]) -> Read:
@@ -64,8 +76,17 @@ class Readings:
             return _at_tail(self.tail, rows)
         given = [tokens(row) for row in rows]
         batch, parts = collate_rows(self.base, rows), even(list(map(len, given)), 0)
+        if len(self.sites) > 1:
+            ran = [self._beside(part_of(batch, part)) for part in parts]
+            return Read(_picked(parts, ran, places(rows)), None)
         a = site_input(self.base.net, self.path, batch, parts)
         return Read(a.reshape(*decoded(batch)[0].shape, -1)[places(rows)], None)
+
+    def _beside(self, batch: dict[str, Tensor]) -> Tensor:
+        """The sites' inputs `[B, T, S * D]`."""
+        found = inputs_of(self.base.net, self.sites, batch)
+        B, T = decoded(batch)[0].shape
+        return torch.cat([a.reshape(B, T, -1).to(found[0].device) for a in found], dim=-1)
 
 
 def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.editor.layer import changed, find_site, head_reads, input_of, width
+from memoir_edge.editor.layer import all_changed, find_sites, head_reads, input_of, width
 from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, Row, collate, counted, device_of, greedy
 from memoir_edge.errors import MismatchError
@@ -31,10 +31,11 @@ class Edited:
     """A base model together with a live memory; without one it is the base model."""
 
     base: BaseModel
-    site: nn.Module
+    site: nn.Module  # the first, where activations route
     live: LiveMemory | None
     batch: int = 32
     router: Router | None = None  # what the live memory's keys are codes of; None: masks
+    later: Sequence[nn.Module] = ()  # the memory's other sites
 
     def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
         """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
@@ -177,13 +178,13 @@ class Edited:
     def _recall(
         self, routes: tophash.Routes | None, part: Sequence[int]
     ) -> AbstractContextManager[None]:
-        """While open, routed rows of this part get Wm (M * a) added, the others exactly 0."""
+        """While open, routed rows get Wm (M * a) added at each site, the others exactly 0."""
         if routes is None:
             return nullcontext()
         assert self.live is not None
         live, bank, D = self.live, self.live.bank, self.live.D
         M = np.zeros((len(part), D), np.float32)
-        of: dict[int, list[int]] = {}  # rows by the tile that they read
+        of: dict[int, list[int]] = {}  # rows by the first tile that they read
         recalled = bank.recalled() if (routes.route > 0).any() else {}
         for place, i in enumerate(part):
             if routes.route[i] > 0:
@@ -194,14 +195,14 @@ class Edited:
             return nullcontext()
         masks = torch.from_numpy(M).to(live.Wm.device)[:, None, :]
 
-        def delta(a: Tensor) -> Tensor:
-            read = a.reshape(len(part), -1, D).float() * masks
+        def delta(number: int, a: Tensor) -> Tensor:
+            read = a.reshape(len(part), -1, D).to(masks) * masks
             added = read.new_zeros(*read.shape[:2], len(live.Wm))
             for tile, rows in of.items():
-                added[rows] = read[rows] @ live.tile(tile).T
+                added[rows] = read[rows] @ live.tile(tile + number).T
             return added
 
-        return changed(self.site, delta)
+        return all_changed([self.site, *self.later], delta)
 
 
 def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
@@ -209,7 +210,7 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def check_fit(memory: Memory, base: BaseModel, size: tuple[int, int]) -> None:
-    """Check that a memory belongs to a model; `size` is (D, d) of the model's site.
+    """Check that a memory belongs to a model; `size` is (D, d) of the model's sites.
 
     Raises:
         MismatchError: It does not.
@@ -236,10 +237,10 @@ def edited(base: BaseModel, memory: Memory, router: Router | None = None) -> Edi
     """A base model that answers with a memory; `router` made its keys, where they are codes.
 
     Raises:
-        SiteError: The model has no such site.
+        SiteError: The model has no such sites.
         MismatchError: The memory belongs to another model or router.
     """
-    site = find_site(base.net, memory.site)
+    site, *later = find_sites(base.net, memory.sites)
     check_fit(memory, base, width(site))
     check_router(memory, router)
-    return Edited(base, site, thaw(memory, device_of(site)), router=router)
+    return Edited(base, site, thaw(memory, device_of(site)), router=router, later=later)

@@ -6,7 +6,7 @@ edit's change, as a product of two thin matrices.
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from memoir_edge.editor.adam import Adam
 from memoir_edge.editor.batch import Job, OnStep, batch_of
@@ -21,7 +21,6 @@ OPTIMISERS: dict[str, type[Adam | Descent]] = {"adam": Adam, "sgd": Descent}
 
 def train(
     readings: Readings,
-    site: nn.Module,
     Wm: Tensor,
     jobs: Sequence[Job],
     settings: Settings,
@@ -33,9 +32,8 @@ def train(
     share columns their changes add up, exactly as in descent on the sum of the losses over one Wm.
 
     Args:
-        readings: What rows read on the frozen model; asked, and told.
-        site: Its edited layer.
-        Wm: `[d, D]` float32, not changed.
+        readings: What rows read on the frozen model at its sites; asked, and told.
+        Wm: `[d, tiles * D]` float32, not changed.
         jobs: The edits, most often one.
         settings: Optimiser, rate and when to stop.
         on_step: Told of the losses over all tokens that are measured.
@@ -47,7 +45,7 @@ def train(
         InputError: A loss is no longer finite.
     """
     batch = batch_of(jobs, settings)
-    with running(readings, site, jobs, batch) as run:
+    with running(readings, jobs, batch) as run:
         reads = [run.reads(*one) for one in zip(jobs, batch.jobs, batch.keep, strict=True)]
         optimiser = OPTIMISERS[settings.optimiser](Wm, jobs, reads, batch, run, settings)
         optimiser.run(on_step)

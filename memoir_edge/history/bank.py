@@ -39,7 +39,7 @@ class Arrays(NamedTuple):
     thresholds: Floats  # [R]
     edits: tuple[Entry, ...]
     codes: Codes | None = None
-    tile: npt.NDArray[np.int32] | None = None  # [R]; None: there is one
+    tile: npt.NDArray[np.int32] | None = None  # [R]; None: all are 0
 
 
 @dataclass
@@ -52,7 +52,8 @@ class Bank:
     records: dict[str, Record | None] = field(default_factory=dict)  # by id
     router: Router | None = None  # whose codes the keys are; None: the keys are masks
     masks: dict[str, Bytes] = field(default_factory=dict)  # of each edit, where the keys are codes
-    tile: dict[str, int] = field(default_factory=dict)  # that each of those masks reads
+    tile: dict[str, int] = field(default_factory=dict)  # the first that each of those masks reads
+    sites: int = 1  # each of which has a tile of its own for a mask
     _asked: dict[bytes, str] = field(init=False, repr=False)  # edit by the mask of its prompt
 
     def __post_init__(self) -> None:
@@ -76,13 +77,13 @@ class Bank:
         return {edit: self.keys[row].mask for edit, row in self.rows().items()}
 
     def tiles_for(self, masks: Sequence[Bytes], room: float) -> list[int]:
-        """The tile of Wm for each new edit's mask, in their order.
+        """The first tile of Wm for each new edit's mask, in their order.
 
         That of the edit whose prompt it asks, else the first with room, else a new one.
 
         Args:
             masks: Of the edits' own prompts, drawn by lot.
-            room: Edits that a tile has room for.
+            room: Edits that a tile, with those of the other sites, has room for.
         """
         held = Counter(self.tile.values())
         chosen: dict[bytes, int] = {}
@@ -91,7 +92,8 @@ class Bank:
             if former is not None:
                 chosen[mask.tobytes()] = self.tile[former]
             elif mask.tobytes() not in chosen:
-                tile = next(t for t in range(len(held) + 1) if held[t] < room)
+                every = range(0, (len(held) + 1) * self.sites, self.sites)
+                tile = next(t for t in every if held[t] < room)
                 held[tile] += 1
                 chosen[mask.tobytes()] = tile
         return [chosen[mask.tobytes()] for mask in masks]
@@ -119,7 +121,7 @@ class Bank:
             ValueError: There is no code and the bank has a router, or the other way round; or Wm
                 has no such tile.
         """
-        if not 0 <= tile < MAX_TILES:
+        if not 0 <= tile <= MAX_TILES - self.sites or tile % self.sites:
             raise ValueError(f"edit {edit!r} is in tile {tile}")
         if (key is None) != (self.router is None):
             raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
@@ -285,4 +287,5 @@ def bank_of(memory: Memory) -> Bank:
         tile={e.id: 0 if memory.tile is None else int(memory.tile[e.row]) for e in memory.edits}
         if codes
         else {},
+        sites=len(memory.sites),
     )

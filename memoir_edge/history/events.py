@@ -35,19 +35,25 @@ Content = tuple[dict[str, Any], Tensors]  # of a frame
 class Change(NamedTuple):
     """What training did to Wm for one edit: `Wm *= decay`, then `Wm[:, columns] += (V U)^T`.
 
-    The columns are those of the edit's primary mask, in rising order.
+    The columns are those of the edit's primary mask, in rising order. Of a memory with S sites, V
+    and U hold such a product for each of them, one below the other.
     """
 
-    V: Floats  # [k, r]
-    U: Floats  # [r, d]
+    V: Floats  # [S * k, r]
+    U: Floats  # [S * r, d]
     decay: float = 1.0  # below 1 in parity runs only
     loss: float = 0.0  # nats a target token, after the last step
     steps: int = 0
     error: float = 0.0  # relative, of the truncation to rank r
 
-    def delta(self) -> Floats:
-        """`[k, d]`, the one way in which a change is ever formed."""
-        return np.asarray(self.V @ self.U, dtype=np.float32)
+    def delta(self, sites: int = 1) -> Floats:
+        """`[S * k, d]`, the one way in which a change is ever formed.
+
+        Raises:
+            ValueError: It is of another number of sites.
+        """
+        parts = zip(np.split(self.V, sites), np.split(self.U, sites), strict=True)
+        return np.concatenate([V @ U for V, U in parts]).astype(np.float32, copy=False)
 
     def numbers(self) -> dict[str, Any]:
         """All but the tensors."""
@@ -71,7 +77,7 @@ class Made(NamedTuple):
     threshold: float
     change: Change
     key: Bytes | None = None  # the code of its own prompt; None: the mask is the key
-    tile: int = 0  # that the mask reads
+    tile: int = 0  # the first that the mask reads
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,8 @@ class Journal:
         Exactly the Wm that the editor trained on, bit for bit.
         """
         D, masks, tile = self.origin.D, state.bank.recalled(), state.bank.tile
-        tiles = max(self.origin.tiles, *(t + 1 for t in tile.values()), 1)
+        sites = state.bank.sites
+        tiles = max([self.origin.tiles, *(t + sites for t in tile.values())])
         Wm = np.zeros((tiles * D, self.origin.d), np.float32)  # a mask reads rows
         Wm[: self.origin.tiles * D] = to_dense(self.origin).T
         read: tuple[int, Tensors] = (-1, {})
@@ -238,14 +239,17 @@ class Journal:
                     read = number, self.tensors(frame)
                 data = frame.data["edits"][i] if frame.kind == Together.kind else frame.data
                 first = D * tile.get(edit, 0)
-                add(Wm[first : first + D], masks[edit], change_of(data, read[1], i))
+                part = Wm[first : first + sites * D]
+                add(part, masks[edit], change_of(data, read[1], i), sites=sites)
         return Wm.T
 
     def compile(self, at: int | None = None) -> Memory:
         """The memory that the events up to frame `at` (default: all) amount to."""
         state = self.state() if at is None else self.at(at)
         arrays = state.bank.arrays()
-        columns, values = sparse(self.dense(state), arrays.bank, self.origin.D, arrays.tile)
+        columns, values = sparse(
+            self.dense(state), arrays.bank, self.origin.D, arrays.tile, state.bank.sites
+        )
         return replace(
             self.origin,
             columns=columns,

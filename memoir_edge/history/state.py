@@ -237,15 +237,18 @@ def add(
     primary: Bytes,
     change: Change,
     placed: Callable[[np.ndarray[Any, Any]], Any] = np.asarray,
+    sites: int = 1,
 ) -> None:
-    """Apply a change to Wm `[D, d]`, in place: the one way in which Wm ever moves.
+    """Apply a change to Wm `[S * D, d]`, in place: the one way in which Wm ever moves.
 
     Args:
-        Wm: A NumPy array or a tensor, float32; where there are several tiles, the edit's.
+        Wm: A NumPy array or a tensor, float32; where there are more tiles, those of the edit.
         primary: The edit's mask `[ceil(D/8)]`.
         change: What training did.
         placed: Brings a NumPy array to where Wm is.
+        sites: S, a tile each.
     """
     if change.decay != 1:
         Wm *= float(np.float32(change.decay))
-    Wm[placed(unpack(primary, len(Wm)))] += placed(change.delta())
+    mask = np.tile(unpack(primary, len(Wm) // sites), sites)
+    Wm[placed(mask)] += placed(change.delta(sites))

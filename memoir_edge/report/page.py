@@ -111,7 +111,7 @@ def _bound(memory: Memory, document: Mapping[str, Any]) -> Section:
     rows: list[Row] = [
         ("model", memory.base.model_id),
         ("model's digest", memory.base.digest),
-        ("layer", memory.site),
+        ("layer" if len(memory.sites) == 1 else "layers", ", ".join(memory.sites)),
         ("routed by", f"{router.kind} {router.digest}" if router else memory.feature),
         ("this memory's digest", memory.digest),
         ("made from", memory.parent),

@@ -118,6 +118,17 @@ def tiled(memory: Memory) -> Memory:
     return replace(memory, columns=columns, values=values, tile=tile)
 
 
+def sited(memory: Memory) -> Memory:
+    """Of a second site as well, where each edit writes what it writes at the first."""
+    two = np.stack([memories.to_dense(memory).reshape(memory.d, memory.tiles, -1)] * 2, axis=2)
+    tile = None if memory.tile is None else 2 * memory.tile
+    columns, values = memories.sparse(
+        two.reshape(memory.d, -1), memory.bank, memory.D, tile, sites=2
+    )
+    later = ("model.layers.7.mlp.down_proj",)
+    return replace(memory, columns=columns, values=values, tile=tile, later=later)
+
+
 @pytest.fixture(scope="module")
 def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packaged model with a router, memories, and what Session answers with them."""
@@ -134,6 +145,8 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
             *value_types(memory),
             ("coded.safetensors", by_code),
             ("tiled.safetensors", tiled(by_code)),
+            ("sited.safetensors", sited(memory)),
+            ("sited-coded.safetensors", sited(tiled(by_code))),
         ]
     }
     prompts = [p for e in EDITS for p in (e.prompt, *e.rephrase[:2], *e.hard_negatives[:2])]

@@ -10,13 +10,14 @@ from memoir_edge.editor import BaseModel, Editor, Settings
 from memoir_edge.editor import adam as module
 from memoir_edge.editor.adam import Likely, directions
 from memoir_edge.editor.batch import Job, thin, thinned
-from memoir_edge.editor.layer import changed, input_of
+from memoir_edge.editor.layer import all_changed, changed, inputs_of
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.rows import Row, rows
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError
 
+SITE, LAST = "model.layers.1.mlp.down_proj", "model.layers.2.mlp.down_proj"
 PROMPT = "The capital of France is"
 TEXTS = ("What is the capital of France?", "France is governed from the city of")
 
@@ -37,18 +38,25 @@ def jobs(tiny: BaseModel) -> list[Job]:
     avoid = torch.linalg.inv(torch.eye(13) + x.T @ x)
     return [
         Job(torch.arange(0, 13), rows(tiny, PROMPT, "Rome", eos=True, texts=TEXTS)),
-        Job(torch.arange(8, 21), rows(tiny, "The currency of Japan is", "peso", eos=True), avoid),
+        Job(torch.arange(8, 21), rows(tiny, "The currency of Japan is", "peso", eos=True), [avoid]),
     ]
 
 
+@pytest.mark.parametrize("paths", [(SITE,), (SITE, LAST)], ids=["one site", "two sites"])
 def test_the_change_is_adams_on_b(
-    tiny: BaseModel, adam: Settings, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    tiny: BaseModel,
+    adam: Settings,
+    jobs: list[Job],
+    monkeypatch: pytest.MonkeyPatch,
+    paths: tuple[str, ...],
 ) -> None:
     """Row by row on the whole model, each row unpadded, with all of Wm in sight."""
     monkeypatch.setattr(module, "LIKELY", 1500)
-    site = tiny.net.get_submodule(adam.site)
+    sites = [tiny.net.get_submodule(path) for path in paths]
+    every_site = range(len(sites))
+    jobs = [job._replace(avoid=[*job.avoid] * len(sites)) for job in jobs]
     torch.manual_seed(1)
-    Wm = torch.randn(32, 44) * 0.1
+    Wm = torch.randn(32, 44 * len(sites)) * 0.1
     every: list[tuple[int, Row, torch.Tensor]] = []  # job, row, mask
     for i, job in enumerate(jobs):
         copies = [job.rows[c] for c in thinned(adam, len(job.rows))]
@@ -57,29 +65,38 @@ def test_the_change_is_adams_on_b(
             mask = torch.zeros(44)
             mask[job.columns] = keep
             every.append((i, row, mask))
-    reads: list[list[torch.Tensor]] = [[], []]
-    own = []
+    reads: list[list[list[torch.Tensor]]] = [[[] for _ in jobs] for _ in sites]
+    own: list[list[torch.Tensor]] = [[] for _ in sites]
     for i, row, mask in every:
         ids = {"input_ids": torch.tensor([[*row.prompt, *row.target]])}
-        a = input_of(tiny.net, site, ids)[0, len(row.prompt) - 1 : -1]
-        reads[i].append((a * mask)[:, jobs[i].columns])
-        own.append(site(a))
-    M = [directions(torch.cat(r), job.avoid) for r, job in zip(reads, jobs, strict=True)]
-    spans = torch.zeros(44, sum(m.shape[1] for m in M))
-    spans[jobs[0].columns, : M[0].shape[1]] = M[0]
-    spans[jobs[1].columns, M[0].shape[1] :] = M[1]
-    pairs = zip(map(torch.cat, reads), jobs, strict=True)
-    size = torch.cat([r @ spans[job.columns] for r, job in pairs]).norm(dim=1).mean()
-    scale = torch.cat(own).square().mean().sqrt()
-    B = [torch.zeros(m.shape[1], 32, requires_grad=True) for m in M]
-    optimiser = torch.optim.Adam(B, lr=float(adam.lr * scale / size), betas=module.BETAS)
+        for s, whole in enumerate(inputs_of(tiny.net, sites, ids)):
+            a = whole[0, len(row.prompt) - 1 : -1]
+            reads[s][i].append((a * mask)[:, jobs[i].columns])
+            own[s].append(sites[s](a))
+    M = [
+        [directions(torch.cat(reads[s][i]), job.avoid[s] if job.avoid else None)
+         for i, job in enumerate(jobs)]
+        for s in every_site
+    ]  # fmt: skip
+    B = [[torch.zeros(m.shape[1], 32, requires_grad=True) for m in M[s]] for s in every_site]
+    rates = []
+    for s in every_site:
+        spans = torch.zeros(44, sum(m.shape[1] for m in M[s]))
+        spans[jobs[0].columns, : M[s][0].shape[1]] = M[s][0]
+        spans[jobs[1].columns, M[s][0].shape[1] :] = M[s][1]
+        pairs = zip(map(torch.cat, reads[s]), jobs, strict=True)
+        size = torch.cat([r @ spans[job.columns] for r, job in pairs]).norm(dim=1).mean()
+        scale = torch.cat(own[s]).square().mean().sqrt()
+        rates.append({"params": B[s], "lr": float(adam.lr * scale / size)})
+    optimiser = torch.optim.Adam(rates, betas=module.BETAS)
     for _ in range(adam.steps):
         losses = []
         for _i, row, mask in every:
-            W = Wm.T.clone()
-            for job, m, b in zip(jobs, M, B, strict=True):
-                W = W.index_add(0, job.columns, m @ b)
-            with changed(site, lambda a, mask=mask, W=W: (a * mask) @ W):
+            W = list(Wm.T.clone().split(44))
+            for s in every_site:
+                for job, m, b in zip(jobs, M[s], B[s], strict=True):
+                    W[s] = W[s].index_add(0, job.columns, m @ b)
+            with all_changed(sites, lambda s, a, mask=mask, W=W: (a * mask) @ W[s]):
                 logits = tiny.net(torch.tensor([[*row.prompt, *row.target]])).logits[0]
             found = logits[len(row.prompt) - 1 : -1]
             losses.append(torch.nn.functional.cross_entropy(found, torch.tensor(row.target)))
@@ -87,11 +104,12 @@ def test_the_change_is_adams_on_b(
         torch.stack(losses).mean().backward()
         optimiser.step()
     before = Wm.clone()
-    made = train(Readings(tiny, adam.site), site, Wm, jobs, adam)
+    made = train(Readings(tiny, *paths), Wm, jobs, adam)
     assert torch.equal(Wm, before)  # only read
-    for change, m, b in zip(made, M, B, strict=True):
-        wanted = (m @ b).detach()
-        difference = (torch.from_numpy(change.delta()) - wanted).norm() / wanted.norm()
+    for i, change in enumerate(made):
+        wanted = torch.cat([M[s][i] @ B[s][i] for s in every_site]).detach()
+        delta = torch.from_numpy(change.delta(len(sites)))
+        difference = (delta - wanted).norm() / wanted.norm()
         print(f"relative difference {difference:.2e}")
         assert difference < 1e-3
         assert (change.error, change.steps) == (0, adam.steps)
@@ -99,8 +117,7 @@ def test_the_change_is_adams_on_b(
 
 
 def test_directions_span_what_is_read_and_none_repeats_anothers_cost(jobs: list[Job]) -> None:
-    A, P = torch.randn(5, 13, generator=torch.Generator().manual_seed(0)), jobs[1].avoid
-    assert P is not None
+    A, P = torch.randn(5, 13, generator=torch.Generator().manual_seed(0)), jobs[1].avoid[0]
     M = directions(A, P)
     assert M.shape == (13, 5)
     cost = M.T @ torch.linalg.inv(P) @ M
@@ -141,15 +158,14 @@ def test_a_change_turned_away_moves_what_others_read_less(
     demo: BaseModel, known: tuple[Settings, Job]
 ) -> None:
     settings, job = known
-    site = demo.net.get_submodule(settings.site)
     other = job._replace(rows=rows(demo, "The capital of Spain is", "Oslo", eos=True))
     readings = Readings(demo, settings.site)
     x = readings.of(other.rows).a[:, other.columns]
     C = x.T @ x / x.square().sum(1).mean()
     moved = []
-    for avoid in (None, torch.linalg.inv(torch.eye(200) + 10 * C)):
+    for avoid in ([], [torch.linalg.inv(torch.eye(200) + 10 * C)]):
         turned = job._replace(avoid=avoid)
-        [change] = train(readings, site, torch.zeros(192, 768), [turned], settings)
+        [change] = train(readings, torch.zeros(192, 768), [turned], settings)
         assert change.loss <= settings.stop_loss
         moved.append((x @ torch.from_numpy(change.delta())).norm())
     print(f"moved {moved[0]:.2f} without, {moved[1]:.2f} with")
@@ -165,7 +181,7 @@ def test_it_stops_when_every_row_is_likely_enough(
     seen: list[float] = []
     Wm = torch.zeros(192, 768)
     readings = Readings(demo, settings.site)
-    [change] = train(readings, site, Wm, [job], settings, lambda _, loss: seen.append(loss))
+    [change] = train(readings, Wm, [job], settings, lambda _, loss: seen.append(loss))
     assert 0 < change.steps < settings.steps
     assert seen[-1] == change.loss <= settings.stop_loss < seen[0]
     W = torch.zeros(768, 192)
@@ -187,10 +203,9 @@ def test_all_tokens_are_looked_at_again_before_long(
     monkeypatch.setattr(module, "FRESH", 3)
     settings, job = known
     seen: list[int] = []
-    site = demo.net.get_submodule(settings.site)
     readings = Readings(demo, settings.site)
     settings = replace(settings, steps=7, stop_loss=1e-6)
-    train(readings, site, torch.zeros(192, 768), [job], settings, lambda s, _: seen.append(s))
+    train(readings, torch.zeros(192, 768), [job], settings, lambda s, _: seen.append(s))
     assert seen == [0, 3, 6, 7]
 
 
@@ -213,7 +228,6 @@ def test_likely_tokens_stand_for_all() -> None:
 def test_a_loss_that_is_no_number_is_refused(
     tiny: BaseModel, adam: Settings, jobs: list[Job]
 ) -> None:
-    site = tiny.net.get_submodule(adam.site)
     readings, Wm = Readings(tiny, adam.site), torch.full((32, 44), float("nan"))
     with pytest.raises(InputError, match="training diverged: the loss is nan after 0 steps"):
-        train(readings, site, Wm, jobs, adam)
+        train(readings, Wm, jobs, adam)

@@ -1,6 +1,7 @@
 """A model that accelerate has spread out: weights that are fetched for each run."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,16 @@ def dispatched(folder: Path, tmp_path: Path, away: int) -> BaseModel:
 
 
 @pytest.mark.parametrize("away", [0, 1, 2])  # below the site, the site's own block, above it
+@pytest.mark.parametrize("later", [(), ("model.layers.2.mlp.down_proj",)])
 def test_edits_are_those_of_the_whole_model(
-    tiny: BaseModel, tiny_dir: Path, settings: Settings, tmp_path: Path, away: int
+    tiny: BaseModel,
+    tiny_dir: Path,
+    settings: Settings,
+    tmp_path: Path,
+    away: int,
+    later: tuple[str, ...],
 ) -> None:
+    settings = replace(settings, later=later, optimiser="adam") if later else settings
     whole = Editor(tiny, settings)
     spread = Editor(dispatched(tiny_dir, tmp_path, away), settings)
     weight = spread.model.site.weight

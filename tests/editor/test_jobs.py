@@ -22,15 +22,13 @@ def test_a_change_avoids_what_others_read(
     first, second = an_edit("The capital of France is", "Rome"), an_edit("Water is", "dry")
     editor = editor_of(tiny, settings)
     own, other = map(editor.live.columns, editor.masks([first.prompt, second.prompt]))
-    assert editor.jobs.new(first, own).avoid is None  # there is no other yet
+    assert not editor.jobs.new(first, own).avoid  # there is no other yet
     editor.edit([first])
-    assert editor.jobs.again(first, ()).avoid is None
-    avoid = editor.jobs.new(second, other).avoid
-    assert avoid is not None
+    assert not editor.jobs.again(first, ()).avoid
+    [avoid] = editor.jobs.new(second, other).avoid
     again = editor_of(tiny, settings)
     again.go_on_with(editor.journal)
-    gathered = again.jobs.new(second, other).avoid
-    assert gathered is not None
+    [gathered] = again.jobs.new(second, other).avoid
     assert torch.equal(gathered, avoid)  # as when it was taken in edit by edit
 
 

@@ -12,8 +12,11 @@ from memoir_edge.editor.layer import (
     changed,
     decoded,
     find_site,
+    find_sites,
     head_writes,
+    in_order,
     input_of,
+    inputs_of,
     part_of,
     resumed_at,
     site_input,
@@ -128,6 +131,30 @@ def test_a_run_of_an_encoder_decoder_is_a_whole_one(t5: BaseModel) -> None:
             found = t5.net(**copied).logits
     with torch.no_grad(), changed(site, lambda a: a @ torch.ones(44, 32)):
         assert torch.equal(found, t5.net(**copied).logits)
+
+
+def test_inputs_of_several_layers_are_those_of_one_run(tiny: BaseModel) -> None:
+    batch = collate(tiny, [tiny.encode(PROMPTS[0])], side="right")
+    paths = [SITE, "model.layers.2.mlp.down_proj"]
+    sites = find_sites(tiny.net, paths)
+    ran: list[int] = []
+    with tiny.net.get_submodule("lm_head").register_forward_hook(lambda *_: ran.append(1)):
+        found = inputs_of(tiny.net, sites, batch)
+    assert not ran  # nor anything else above the last one
+    for site, a in zip(sites, found, strict=True):
+        assert torch.equal(a, input_of(tiny.net, site, batch))
+
+
+def test_sites_of_a_memory_go_together(tiny: BaseModel) -> None:
+    last = "model.layers.2.mlp.down_proj"
+    assert in_order(tiny.net, [last, SITE, last]) == [SITE, last]
+    assert len(find_sites(tiny.net, [SITE, last])) == 2
+    for wrong in ([last, SITE], [SITE, SITE]):
+        with pytest.raises(SiteError, match="each once, in the model's order") as caught:
+            find_sites(tiny.net, wrong)
+        assert "--site model.layers.1.mlp.down_proj" in str(caught.value.hint)
+    with pytest.raises(SiteError, match=r"down_proj is 44 to 32, .*up_proj is 32 to 44"):
+        find_sites(tiny.net, [SITE, "model.layers.2.mlp.up_proj"])
 
 
 def test_a_site_is_in_the_decoder(t5: BaseModel) -> None:

@@ -1,6 +1,7 @@
 """A memory while it is edited, against the file that it becomes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,22 @@ def test_a_memory_that_thaws_is_the_one_that_was_edited(editor: Editor) -> None:
         assert np.array_equal(found, expected)
     f = np.random.default_rng(0).normal(size=(5, 44)).astype(np.float32)
     assert np.array_equal(thawed.hashing.mask(f), editor.live.hashing.mask(f))
+
+
+def test_a_change_at_two_sites_moves_the_tile_of_each(tiny: BaseModel, settings: Settings) -> None:
+    two = replace(settings, later=("model.layers.2.mlp.down_proj",), optimiser="adam")
+    editor = Editor(tiny, two)
+    live, [mask] = editor.live, editor.masks(PROMPTS[:1])
+    assert (live.sites, live.Wm.shape) == (2, (32, 2 * 44))
+    live.widen(4)
+    random = np.random.default_rng(1)
+    V, U = (random.normal(size=shape).astype(np.float32) for shape in ((26, 3), (6, 32)))
+    live.change(mask, Change(V, U), tile=2)
+    bits = tophash.unpack(mask, 44)
+    for tile, delta in ((2, V[:13] @ U[:3]), (3, V[13:] @ U[3:])):
+        assert np.allclose(live.tile(tile)[:, bits].numpy(), delta.T, atol=1e-6)
+        assert not live.tile(tile)[:, ~bits].any()
+    assert not live.Wm[:, : 2 * 44].any()
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])

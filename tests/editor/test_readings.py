@@ -41,6 +41,16 @@ def test_a_group_reads_what_each_row_reads_alone(
         assert torch.allclose(read.out, torch.cat(out), atol=1e-5)
 
 
+def test_at_several_sites_all_inputs_lie_side_by_side(tiny: BaseModel, group: list[Row]) -> None:
+    read = Readings(tiny, *SITES).of(group)
+    alone = [Readings(tiny, path).of(group).a for path in SITES]
+    assert torch.allclose(read.a, torch.cat(alone, dim=1), atol=1e-5)
+    assert read.out is None
+    again = Readings(tiny, *SITES)
+    again.of(group[1:])
+    assert torch.equal(again.of(group).a, read.a)  # whatever else is kept
+
+
 @pytest.mark.parametrize("block", [0, 1])
 def test_a_group_of_an_encoder_decoder_reads_what_each_row_reads_alone(
     t5: BaseModel, block: int

@@ -38,7 +38,7 @@ def test_one_edits_change_is_the_references(
     columns = editor.live.columns(mask)
     thinned = thin(settings, len(made), columns)
     job = Job(columns, made)
-    [trained] = train(Readings(base, settings.site), site, editor.live.Wm, [job], settings)
+    [trained] = train(Readings(base, settings.site), editor.live.Wm, [job], settings)
     assert torch.equal(editor.live.Wm, before)  # only read
     editor.live.change(mask, trained)
 
@@ -153,7 +153,7 @@ def test_nothing_as_large_as_the_weight_is_made(tiny: BaseModel, settings: Setti
     tokens = sum(map(len, made[0])) * (1 + settings.thinned)
     job = Job(columns, made)
     with Sizes() as sizes:
-        train(editor.readings, editor.model.site, editor.live.Wm, [job], settings)
+        train(editor.readings, editor.live.Wm, [job], settings)
     k, (d, D) = settings.k, editor.live.Wm.shape
     largest = max(
         k * d, tokens * max(D, 4 * d), len(made[0].target) * (1 + settings.thinned) * 1500

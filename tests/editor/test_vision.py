@@ -48,6 +48,19 @@ def test_the_language_model_is_the_base(base: BaseModel) -> None:
     assert (base.config["model_type"], base.context) == ("llama", 64)
 
 
+def test_two_layers_of_the_language_model_are_edited_together(
+    base: BaseModel, processor: Any
+) -> None:
+    sites = f"model.layers.1.mlp.down_proj,{SITE}"
+    editor = Editor(base, choose(base, Wishes(site=sites, k=44, false_fires=0.0)))
+    [outcome] = editor.apply([Edit(id="france", prompt=QUESTION, target="Rome", tags={})])
+    assert outcome.took
+    before = grown(base, seen(processor, QUESTION))
+    with edited(base, editor.memory()).recalling([QUESTION]) as fired:
+        assert fired == ["france"]
+        assert not torch.equal(grown(base, seen(processor, QUESTION)), before)
+
+
 def seen(processor: Any, *texts: str) -> Any:
     """What a model reads of an image and a question each."""
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)

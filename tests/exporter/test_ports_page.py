@@ -34,5 +34,6 @@ def test_every_op_is_on_the_page(function: onnx.FunctionProto) -> None:
 
 def test_every_field_of_the_sidecar_is_on_the_page() -> None:
     table = PAGE.split("## `memoir_edge.json`")[1]
-    for field in dataclasses.fields(sidecar.Sidecar):
-        assert re.search(rf"^\| .*`{field.name}`", table, re.MULTILINE), field.name
+    named = {field.name for field in dataclasses.fields(sidecar.Sidecar)} - {"later"}
+    for name in named | {"sites", "ports"}:
+        assert re.search(rf"^\| .*`{name}`", table, re.MULTILINE), name

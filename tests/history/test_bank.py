@@ -249,9 +249,9 @@ def test_masks_and_codes_do_not_mix() -> None:
 # --- Tiles of columns ----------------------------------------------------------------------------
 
 
-def tiled(tiles: list[int]) -> Bank:
+def tiled(tiles: list[int], sites: int = 1) -> Bank:
     """An edit in each of these tiles."""
-    bank = Bank(D, K, router=ROUTER)
+    bank = Bank(D, K, router=ROUTER, sites=sites)
     for i, tile in enumerate(tiles):
         bits = coded(i)
         bank.add(f"e{i}", {"n": i}, bits.mask, [bits.other], [], 0.5, bits.key, tile)
@@ -263,6 +263,17 @@ def test_a_tile_is_filled_before_another_is_begun() -> None:
     assert tiled([]).tiles_for(new, room=3) == [0, 0, 0, 1, 1, 1, 2]
     assert tiled([0, 0, 1]).tiles_for(new[3:], room=2) == [1, 2, 2, 3]
     assert tiled([0, 0]).tiles_for(new[2:], room=float("inf")) == [0] * 5
+
+
+def test_with_several_sites_a_mask_has_as_many_tiles() -> None:
+    new = [coded(i).mask for i in range(7)]
+    assert tiled([], sites=3).tiles_for(new[:5], room=2) == [0, 0, 3, 3, 6]
+    assert tiled([0, 0, 2], sites=2).tiles_for(new[3:], room=2) == [2, 4, 4, 6]
+    bits = coded(0)
+    for tile in (1, MAX_TILES, MAX_TILES - 1):  # another site's, or without room for all of them
+        with pytest.raises(ValueError, match=f"in tile {tile}"):
+            Bank(D, K, router=ROUTER, sites=2).add("a", None, bits.mask, [], [], 1, bits.key, tile)
+    tiled([MAX_TILES - 2], sites=2)
 
 
 def test_room_that_was_left_is_taken_again() -> None:

@@ -153,6 +153,14 @@ def test_a_change_is_the_product_of_what_is_stored() -> None:
     assert delta.tolist() == [[3, 4], [6, 8]]
 
 
+def test_a_change_at_several_sites_is_a_product_for_each() -> None:
+    V, U = np.array([[1], [2], [5], [0]], np.float32), np.array([[3, 4], [1, -1]], np.float32)
+    assert Change(V, U).delta(2).tolist() == [[3, 4], [6, 8], [5, -5], [0, 0]]
+    for sites in (1, 3):
+        with pytest.raises(ValueError, match=r"equal division|mismatch"):
+            Change(V, U).delta(sites)
+
+
 def test_numbers_that_a_frame_leaves_out_are_the_usual_ones() -> None:
     V, U = np.ones((2, 1), np.float32), np.ones((1, 3), np.float32)
     assert change_of({}, {"0.V": V, "0.U": U}).numbers() == Change(V, U).numbers()

@@ -374,6 +374,32 @@ def test_each_edit_changes_its_own_tile(fresh: Any, made: Any, router: Router) -
         assert journal.compile().tile is None
 
 
+def test_each_edit_changes_the_tiles_of_all_sites(origin: Any, made: Any, router: Router) -> None:
+    def two(edit: Made) -> Made:
+        V, U = edit.change.V, edit.change.U
+        whole = edit.change._replace(V=np.concatenate([V, -V]), U=np.concatenate([U, U]))
+        return edit._replace(change=whole)
+
+    a, b = two(made("a", router=router)), two(made("b", router=router))._replace(tile=2)
+    with begin(None, origin(router, later=("next",)), {}) as journal:
+        assert journal.compile().tiles == 2
+        journal.made([a, b])
+        journal.again("a", a.change)
+        memory = from_bytes(to_bytes(journal.compile()))
+        Wm = np.zeros((4, D, d), np.float32)
+        for tile, edit, times in ((0, a, 2), (2, b, 1)):
+            for s, delta in enumerate(np.split(edit.change.delta(2), 2)):
+                Wm[tile + s][columns(edit.primary)] += times * delta
+        assert (memory.sites, memory.tiles) == (("layer", "next"), 4)
+        assert np.allclose(to_dense(memory), Wm.reshape(-1, d).T, atol=1e-6)
+        journal.deleted(["b"])
+        assert journal.compile().tile is None
+    with begin(None, origin(router, later=("next",)), {}) as journal:
+        journal.made([made("a", router=router)])  # of one site
+        with pytest.raises(JournalError, match="step 1 is malformed"):
+            journal.compile()
+
+
 def test_a_tile_that_cannot_be_is_a_damaged_journal(fresh: Any, made: Any, router: Router) -> None:
     with fresh(router) as journal:
         journal.made([made("a", router=router)._replace(tile=-1)])

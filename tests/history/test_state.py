@@ -302,6 +302,18 @@ def test_a_rollback_is_not_folded(origin: Any) -> None:
         fold(begun(origin(), None), RolledBack(0), 1)
 
 
+def test_a_change_at_two_sites_moves_the_same_columns_of_both(made: Any) -> None:
+    edit: Made = made("a")
+    change = edit.change._replace(
+        V=np.concatenate([edit.change.V, 2 * edit.change.V]),
+        U=np.concatenate([edit.change.U, edit.change.U]),
+    )
+    Wm, one = np.zeros((40, 3), np.float32), np.zeros((20, 3), np.float32)
+    add(Wm, edit.primary, change, sites=2)
+    add(one, edit.primary, edit.change)
+    assert np.array_equal(Wm, np.concatenate([one, 2 * one]))
+
+
 def test_a_change_moves_the_columns_of_its_mask(made: Any) -> None:
     """First the decay of all, then the change, on the mask's columns in rising order."""
     edit: Made = made("a", decay=0.5)

@@ -97,7 +97,7 @@ def command(
 def _say_settings(editor: "Editor", output: Output) -> None:
     settings = editor.settings
     output.say(
-        f"{editor.base.id}: site {settings.site}, D {editor.live.D}, "
+        f"{editor.base.id}: site {' and '.join(settings.sites)}, D {editor.live.D}, "
         f"k {settings.k}, feature {settings.feature}, threshold {settings.threshold:g}, "
         f"at most {settings.steps} steps, rows: {_rows(settings)}, spare {settings.spare:g}"
     )
@@ -228,7 +228,7 @@ def _report(
         "digest": made.digest,
         "bytes": bytes_,
         "seconds": round(seconds, 3),
-        "settings": {"site": made.site, "k": made.k, "feature": made.feature},
+        "settings": {"site": made.site, "sites": made.sites, "k": made.k, "feature": made.feature},
         "skipped": skipped,
         "skipped_bad": [problem._asdict() for problem in problems],
         "findings": [asdict(finding) for finding in findings],

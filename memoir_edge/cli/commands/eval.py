@@ -209,7 +209,8 @@ def _dataset(
         rows.append({"edits": size, "memories": len(parts), **jobs.mean(reports)})
         output.say(f"{len(parts)} x {size} edits measured in {seconds:.0f} s")
     _show_dataset(work.dataset, torch.model, rows, output)
-    output.result({"dataset": work.dataset, "site": settings.site, "k": settings.k, "rows": rows})
+    told = {"site": settings.site, "sites": settings.sites, "k": settings.k}
+    output.result({"dataset": work.dataset, **told, "rows": rows})
     return 0
 
 

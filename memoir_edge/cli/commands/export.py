@@ -36,7 +36,8 @@ def command(
         model: A transformers folder or hub id; of a vision-language model, its language model is
             exported.
         onnx: A folder with a decoder graph exported earlier, to be given ports.
-        site: Module path of the edited layer; default by architecture.
+        site: Module path of the edited layer, or several separated by commas; default by
+            architecture.
         dtype: Type of the weights; a given graph keeps its own.
         builder: What makes the graph: optimum-onnx, or onnxruntime-genai, whose graphs are fused.
         ports: How a host feeds a memory: as optional inputs, as required ones (JavaScript, Java),
@@ -66,7 +67,7 @@ def command(
         inputs_embeds=inputs_embeds,
     )
     output.say(
-        f"{out}: {made.nodes} nodes, {made.weights}, site {made.sidecar.site} "
+        f"{out}: {made.nodes} nodes, {made.weights}, site {' and '.join(made.sidecar.sites)} "
         f"(D {made.sidecar.D}, d {made.sidecar.d}), {size(made.bytes)}, {made.seconds:.1f} s"
     )
     if made.sidecar.router is not None:
@@ -78,7 +79,8 @@ def command(
         "bytes": made.bytes,
         "seconds": round(made.seconds, 3),
     }
-    output.result({"out": str(out)} | figures | asdict(made.sidecar))
+    said = asdict(made.sidecar) | {"sites": made.sidecar.sites, "ports": made.sidecar.ports}
+    output.result({"out": str(out)} | figures | said)
     return 0
 
 

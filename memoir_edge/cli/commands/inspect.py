@@ -10,7 +10,7 @@ from memoir_edge.memory import Memory
 
 
 def command(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 - frozen
-    """Show a memory's site, sizes, edits, and how much the edits' masks overlap.
+    """Show a memory's sites, sizes, edits, and how much the edits' masks overlap.
 
     Args:
         file: A memory file; it is checked in full.
@@ -23,9 +23,11 @@ def command(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 -
 
 
 def _show(memory: Memory, document: dict[str, Any], output: Output) -> None:
-    facts = [(name, value) for name, value in document.items() if name not in ("edits", "base")]
+    left_out = ("edits", "base", "site")  # the last one is among the sites
+    facts = [(name, value) for name, value in document.items() if name not in left_out]
     facts.insert(3, ("base", f"{memory.base.model_id} {memory.base.digest or ''}".strip()))
-    shown = [(n, size(v) if n == "bytes" and isinstance(v, int) else v) for n, v in facts]
+    told = {"bytes": size(document["bytes"]), "sites": ", ".join(memory.sites)}
+    shown = [(name, told.get(name, value)) for name, value in facts]
     output.table(
         "memory",
         ["", "value"],
