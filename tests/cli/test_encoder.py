@@ -77,7 +77,13 @@ def test_keys_and_guards_are_made_and_kept_with_their_texts(whole: Path) -> None
     guards = [text for text, owner in zip(found.texts, found.owner, strict=True) if owner < 0]
     assert len(guards) > 10
     assert "The population of France is" in guards
-    assert all("France" in text or "Japan" in text for text in guards)
+    backwards = {
+        edit.prompt.replace(str(edit.subject), str(answer))
+        for edit in (CAPITAL, CURRENCY)
+        for answer in (edit.target, edit.ground_truth)
+    }
+    assert backwards < set(guards)
+    assert all("France" in text or "Japan" in text for text in set(guards) - backwards)
     records = [entry.record for entry in memory_file.read(whole).edits]
     assert records == [CAPITAL.record(), CURRENCY.record()]  # as they were given
 
