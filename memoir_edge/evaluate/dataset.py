@@ -122,6 +122,7 @@ def claim(folder: Path, about: dict[str, Any], edits: Sequence[Edit]) -> None:
     """
     records = json.dumps([edit.full_record() for edit in edits], sort_keys=True)
     about = about | {"edits": hashlib.sha256(records.encode()).hexdigest()}
+    about = json.loads(json.dumps(about))  # a tuple is read back as a list
     path = folder / "evaluation.json"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
