@@ -16,11 +16,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -143,12 +144,29 @@ def peers() -> str:
     from memoir_edge.cache import folder
 
     command = [sys.executable, ROOT / "tools/compare_editors.py", "--out", folder() / "compare"]
-    environment = os.environ | {"COLUMNS": WIDTH}
-    text = subprocess.run([*command, *PEERS], env=environment, stdout=subprocess.PIPE, text=True,
-                          check=True).stdout  # fmt: skip
-    *lines, _document = text.splitlines()
-    table = "\n".join(line.rstrip() for line in lines)
-    return f"`python tools/compare_editors.py --out FOLDER {' '.join(PEERS)}`:\n\n```\n{table}\n```"
+    text = subprocess.run([*command, *PEERS], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return compared(json.loads(text.splitlines()[-1])["rows"])
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `tools/compare_editors.py`, and the command that made them."""
+    heads = ("data", "method", "prompts", "rephrasings", "rephrasings that begin so",
+             "unrelated prompts unchanged", "hard negatives changed", "forced: prompts",
+             "forced: rephrasings", "CPU s an edit", "MB")  # fmt: skip
+    lines = [
+        f"`python tools/compare_editors.py --out FOLDER {' '.join(PEERS)}`:\n",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    ]
+    for row in rows:
+        free, forced = row["free"], row["teacher_forced"]
+        figures = (free["reliability"], free["generalization"], row["begins"]["generalization"],
+                   free["locality"], free["hard_negatives_changed"], forced["reliability"],
+                   forced["generalization"])  # fmt: skip
+        shares = [f"{figure:.2f}" for figure in figures]
+        cost = [f"{row['cpu_seconds_per_edit']:.1f}", f"{row['bytes'] / 1e6:.2f}"]
+        lines.append(" | ".join(["", row["dataset"], row["method"], *shares, *cost, ""]).strip())
+    return "\n".join(lines)
 
 
 SERVING = ROOT / "docs/serving.md"
