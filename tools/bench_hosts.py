@@ -62,10 +62,11 @@ def main() -> None:
     if given.worker:
         print(json.dumps(worker(given)))
         return
-    ways = [way for way in WAYS if way in (given.ways or WAYS)]
-    if "llama.cpp" in ways and not (shutil.which("node") and _llama_cpp(given.llama).exists()):
+    every = (*WAYS, LLAMA_CPP)
+    ways = [way for way in every if way in (given.ways or every)]
+    if LLAMA_CPP in ways and not (shutil.which("node") and _llama_cpp(given.llama).exists()):
         print(f"llama.cpp is left out: no node, or no node-llama-cpp in {given.llama}")
-        ways.remove("llama.cpp")
+        ways.remove(LLAMA_CPP)
     with tempfile.TemporaryDirectory() as name:
         given.folder = (given.folder or Path(name)).resolve()
         make(given.folder, given.genai)
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def prompts(streams: int) -> list[str]:
-    """Prompts of five lengths from 6 to 17 words."""
+    """Prompts of five lengths from 5 to 17 words."""
     words = PROMPT.split()
     return [" ".join(words[: len(words) - 3 * (i % 5)]) for i in range(streams)]
 
@@ -125,7 +126,7 @@ def _firing(made: "sidecar.Sidecar") -> "memories.Memory":  # noqa: F821
 
 
 def _apart(way: str, given: argparse.Namespace) -> Figures:
-    if way == "llama.cpp":
+    if way == LLAMA_CPP:
         from memoir_edge.demo import models
 
         asked = json.dumps({"model": str(models.path("smollm2")), "tokens": given.tokens,
@@ -270,9 +271,9 @@ WAYS: dict[str, Callable[[Path, list[str]], AbstractContextManager[tuple[Write, 
     "Session": partial(_session, memory=False),
     "Session, memory": partial(_session, memory=True),
     "serve, memory": _serve,
-    "llama.cpp": _genai,  # runs under node
     "optimum": _optimum,
 }
+LLAMA_CPP = "llama.cpp"  # runs under node
 
 
 def show(rounds: list[dict[str, Figures]]) -> None:

@@ -151,7 +151,8 @@ def backwards(edit: Edit, reading: Reading) -> list[str]:
 
     "Vienna is the capital of" is near to an edit of Austria's capital. An encoder hardly minds the
     order of words, and "The capital of Vienna is" is nearer; that asks nothing else. So it is with
-    the edit's target, and with the former answer where the record gives it.
+    the edit's target, and with the former answer where the record gives it. An answer that is long,
+    or names the subject, makes a text that would stop questions of the edit itself.
     """
     name = reading.subject
     if not name or put(edit.prompt, name, "") == edit.prompt:

@@ -138,7 +138,12 @@ class Index:
         return overlap(codes, known, self.router.weight)
 
     def _scores(self, kind: str, codes: Bytes) -> dict[Relation, float]:
-        """How near a prompt is to a kind's relations; `codes` `[1 + TYPICAL, b]` as `typical`."""
+        """How near a prompt is to each relation of a kind.
+
+        Args:
+            kind: Of subject.
+            codes: `[1 + TYPICAL, b]` of the prompt, asked of each of the kind's `typical`.
+        """
         mine = np.flatnonzero(self._kind == self.kinds.index(kind))
         near = [self._near(codes[i : i + 1], known[mine]) for i, known in enumerate(self._asked)]
         scores = np.mean(near, axis=0)[0] - CROWD_WEIGHT * self._crowd[mine]
