@@ -7,11 +7,11 @@ exactly as it was trained. What is read at a second site while training depends 
 first; that the directions do not keeps the rank where it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from memoir_edge.editor.batch import Batch, Job, OnStep, check
@@ -68,8 +68,8 @@ class Adam:
         rows = zip(self.jobs, self.batch.jobs, self.batch.keep, strict=True)
         return [under(a, row, *one) for one in rows]
 
-    def logits(self, ids: Tensor | None) -> Tensor:
-        """The logits that Wm and the change give; at a later site by what is read there by then."""
+    def _given(self) -> tuple[Tensor, list[Delta]]:
+        """What Wm and the change add; at a later site that follows from what is read by then."""
 
         def later(part: Part) -> Delta:
             return lambda a: part.delta(
@@ -77,7 +77,7 @@ class Adam:
             )
 
         first, *others = self.parts
-        return self.running.logits(first.delta(*self.met), ids, [later(part) for part in others])
+        return first.delta(*self.met), [later(part) for part in others]
 
     def run(self, on_step: OnStep) -> None:
         """Step until every row's target is likely enough or the steps run out.
@@ -89,20 +89,20 @@ class Adam:
         """
         while True:
             with torch.no_grad():
-                full = self.logits(None)
-            wanted = self.batch.wanted.to(full.device)
-            rows = self.batch.mean(nn.functional.cross_entropy(full, wanted, reduction="none"))
+                likely = Likely(self.running.looks(*self._given()), self.batch.wanted)
+            rows = self.batch.mean(likely.seen)
             self.losses = [rows[mine].max().item() for mine in self.batch.jobs]
             on_step(self.steps, max(self.losses))
             check(self.losses, self.steps)
             if max(self.losses) <= self.settings.stop_loss or self.steps == self.settings.steps:
                 return
-            self._step(Likely(full, wanted))
+            self._step(likely)
 
     def _step(self, likely: "Likely") -> None:
         """Step until every row seems likely enough, or other tokens may have become likely."""
         for _ in range(min(FRESH, self.settings.steps - self.steps)):
-            rows = self.batch.mean(likely.nats(self.logits(likely.ids)))
+            delta, later = self._given()
+            rows = self.batch.mean(likely.nats(self.running.logits(delta, likely.ids, later)))
             if rows.max().item() <= self.settings.stop_loss:
                 return
             self.adam.zero_grad()
@@ -165,26 +165,39 @@ class Part:
 
 
 class Likely:
-    """The tokens that are likely at any place; what others weigh is taken as it is now.
+    """The tokens that are likely at any place. What others weigh is taken as it is at first.
 
     With a large vocabulary most of a step would be the LM head.
 
     Args:
-        logits: `[places, V]`, written to.
-        wanted: `[places]`, always among them.
+        looks: The logits of all tokens `[., V]`, at some of the `n` places after others.
+        wanted: `[n]`, always among them.
     """
 
-    def __init__(self, logits: Tensor, wanted: Tensor) -> None:
-        V = logits.shape[1]
-        top = logits.topk(min(LIKELY, V)).indices
-        self.ids = torch.unique(torch.cat([top.flatten(), wanted]))
+    def __init__(self, looks: Iterable[Tensor], wanted: Tensor) -> None:
+        total: list[Tensor] = []
+        hit: list[Tensor] = []
+        top: list[Tensor] = []
+        left = wanted
+        for logits in looks:
+            mine, left = left[: len(logits)].to(logits.device), left[len(logits) :]
+            total.append(logits.logsumexp(1))
+            hit.append(logits.gather(1, mine[:, None])[:, 0])
+            top.append(logits.topk(min(LIKELY, logits.shape[1])).indices.flatten())
+        self._total = torch.cat(total)
+        self.seen = self._total - torch.cat(hit)  # cross entropy [n], by all tokens
+        wanted = wanted.to(self.seen.device)
+        self.ids = torch.unique(torch.cat([*top, wanted]))
         self._place = torch.searchsorted(self.ids, wanted)[:, None]
-        self._rest = logits.index_fill_(1, self.ids, float("-inf")).logsumexp(1)
+        self._rest: Tensor | None = None
 
     def nats(self, logits: Tensor) -> Tensor:
-        """Cross entropy `[places]` by the logits of `ids`, `[places, len(ids)]`."""
-        total = torch.logaddexp(logits.logsumexp(1), self._rest)
-        return total - logits.gather(1, self._place)[:, 0]
+        """Cross entropy `[n]` by the logits of `ids`, `[n, len(ids)]`; first of what was seen."""
+        near = logits.logsumexp(1)
+        if self._rest is None:
+            share = (near.detach() - self._total).exp().clamp(max=1 - torch.finfo(near.dtype).eps)
+            self._rest = self._total + torch.log1p(-share)
+        return torch.logaddexp(near, self._rest) - logits.gather(1, self._place)[:, 0]
 
 
 @torch.no_grad()

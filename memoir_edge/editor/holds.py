@@ -100,7 +100,8 @@ def _follow(model: Edited, edit: Edit, rows: Sequence[Row], readings: Readings) 
     columns = live.columns_of(edit.id)
     a = read.a.to(columns.device)[:, columns % live.D].float()
     delta = a @ live.Wm[:, columns].T
-    said = readings.tail.logits(read.out + delta.to(read.out)).argmax(-1).cpu()
+    looks = readings.tail.looks(read.out + delta.to(read.out))
+    said = torch.cat([logits.argmax(-1) for logits in looks]).cpu()
     parts = torch.split(said, [len(row.target) for row in rows])
     return [row for row, part in zip(rows, parts, strict=True) if part.tolist() == row.target]
 

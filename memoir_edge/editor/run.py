@@ -5,7 +5,7 @@ their target tokens. Elsewhere all their tokens count, since attention above the
 What is read at a second site follows from the change of the first, so only a run tells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ class Run(NamedTuple):
     seen: Sequence[Tensor]  # of each site, [n, D]: its input there, in the frozen model
     scale: Sequence[float]  # of each site, the size of an entry of its own output there
     logits: Callable[[Tensor, Tensor | None, Sequence[Delta]], Tensor]
+    looks: Callable[[Tensor, Sequence[Delta]], Iterable[Tensor]]
 
     def reads(self, job: Job, rows: slice, keep: Tensor) -> Tensor:
         """What a job's rows read at the first site: `[X of it, k]`."""
@@ -107,6 +108,7 @@ def running(readings: Readings, jobs: Sequence[Job], batch: Batch) -> Iterator[R
                 a.reshape(B * T, -1), torch.arange(B).repeat_interleave(T),
                 attention.bool().flatten().cpu(), batch.at[0] * T + batch.at[1],
                 seen, list(map(_size, own)), logits,
+                lambda delta, later: [logits(delta, None, later)],
             )  # fmt: skip
 
 
@@ -118,8 +120,11 @@ def _at_tail(readings: Readings, tail: Tail, jobs: Sequence[Job], batch: Batch) 
     def logits(delta: Tensor, ids: Tensor | None, _later: Sequence[Delta]) -> Tensor:
         return tail.logits(out + delta.to(out), ids)
 
+    def looks(delta: Tensor, _later: Sequence[Delta]) -> Iterable[Tensor]:
+        return tail.looks(out + delta.to(out))
+
     every = torch.arange(len(a))
-    return Run(a, batch.at[0], every >= 0, every, [a], [_size(tail.site(a))], logits)
+    return Run(a, batch.at[0], every >= 0, every, [a], [_size(tail.site(a))], logits, looks)
 
 
 def _source(batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.woven import weave
 
+PLACES = 32  # whose logits of all tokens are held at once
 TRIED = 5  # tokens of the sequence that an architecture is tried on
 CLOSE = 0.05  # largest difference that counts as rounding, in units of what was added
 ROWS = ([0, 1, 2, 3, 4], [0, 1, 5, 6])  # that weaving is tried on
@@ -74,6 +75,10 @@ class Tail:
         with self._giving(out[:, None]), only:
             logits: Tensor = self.base.net(**batch, **read, use_cache=False).logits
         return logits[:, -1].float()
+
+    def looks(self, out: Tensor) -> Iterator[Tensor]:
+        """The logits of all tokens, of some places after others: those of all fill the memory."""
+        return map(self.logits, torch.split(out, PLACES))
 
     @contextmanager
     def _giving(self, out: Tensor) -> Iterator[None]:

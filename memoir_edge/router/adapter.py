@@ -79,7 +79,7 @@ def write(path: Path, layers: dict[str, tuple[Floats, Floats]], base: str) -> No
 def shipped() -> dict[str, Path]:
     """The adapters that come with the package, by the digest of their encoder."""
     folder = Path(str(resources.files("memoir_edge.router"))) / "adapters"
-    return {read(path).base: path for path in sorted(folder.glob("*.safetensors"))}
+    return {_metadata(path)[BASE]: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def merge(adapter: Adapter, transformer: Any, digest: str) -> None:

@@ -70,9 +70,10 @@ class Encoder:
         self.module = _load(self.folder)
         self._weights = str(weights_digest(self.folder))
         path = adapters.shipped().get(self._weights) if adapter is None else adapter
-        self._adapter = adapters.read(Path(path)) if path else None
-        if self._adapter:
-            adapters.merge(self._adapter, self.module[0].auto_model, self._weights)
+        change = adapters.read(Path(path)) if path else None
+        self._change = change.digest if change else ""
+        if change:
+            adapters.merge(change, self.module[0].auto_model, self._weights)
 
     def respell(self, text: str) -> str:
         """The text with its typos put right, by the words of the encoder's tokenizer."""
@@ -86,7 +87,7 @@ class Encoder:
     def digest(self) -> str:
         """SHA-256 over all that codes follow from: weights, adapter, tokenizer, pooling, bits."""
         files = ("tokenizer.json", "vocab.txt", "modules.json", "1_Pooling/config.json")
-        parts = [self._weights, self._adapter.digest if self._adapter else ""]
+        parts = [self._weights, self._change]
         parts += [_sha256(self.folder / name) for name in files]
         parts += [str(self.tokens), str(self.bits), str(SEED), FORMULA]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
