@@ -1,6 +1,7 @@
 """What commands print: tables and progress for people, one JSON document for programs."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+SHORT = 16  # characters of a cell that is not broken, as an id's
+LONG = 14  # characters that a column of longer cells gets, at least
+PADDING = 3  # of a column
+LOG = 160  # characters of a line where there is no terminal
 
 
 @Parameter(name="*", negative=())
@@ -49,18 +55,30 @@ class Output:
         rows: Sequence[Sequence[object]],
         *,
         group: int = 0,
+        spare: Sequence[str] = (),
     ) -> None:
-        """Print a table for people; numbers stand at the right, a line ends each `group` rows."""
+        """Print a table for people; numbers stand at the right, a line ends each `group` rows.
+
+        Short cells are broken only where nothing else will do: what is left is for long ones. Where
+        that is too little, `spare` columns are left out, the last first.
+        """
         if self.json or self.quiet or not rows:
             return
+        console = printer()
         table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        for i, column in enumerate(columns):
+        kept, fit = _fitting(columns, rows, spare, console.width)
+        for i in kept:
             numeric = all(isinstance(row[i], int | float) for row in rows)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(
+                columns[i],
+                justify="right" if numeric else "left",
+                overflow="fold",
+                no_wrap=fit and _widest(i, rows) <= SHORT,
+            )
         for number, row in enumerate(rows, start=1):
             end = bool(group) and number % group == 0
-            table.add_row(*(escape(shown(cell)) for cell in row), end_section=end)
-        Console(highlight=False).print(table)
+            table.add_row(*(escape(shown(row[i])) for i in kept), end_section=end)
+        console.print(table)
 
     def result(self, document: dict[str, Any]) -> None:
         """Print for programs."""
@@ -86,6 +104,35 @@ class Output:
         )
         with bar:
             yield Drawn(bar, bar.add_task(what, total=total, note=""))
+
+
+def printer() -> Console:
+    """Standard output; as wide as a log can be where it is no terminal and nobody says how wide."""
+    console = Console(highlight=False)
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = LOG
+    return console
+
+
+def _widest(i: int, rows: Sequence[Sequence[object]]) -> int:
+    """Characters of a column's longest cell."""
+    return max(len(shown(row[i])) for row in rows)
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str], width: int
+) -> tuple[list[int], bool]:
+    """Places of the columns that a terminal has room for, and whether it has for all of those."""
+
+    def needed(i: int) -> int:
+        cell = _widest(i, rows)
+        return PADDING + max(len(columns[i]), cell if cell <= SHORT else LONG)
+
+    need = {i: needed(i) for i in range(len(columns))}
+    for name in reversed(spare):
+        if sum(need.values()) > width:
+            del need[columns.index(name)]
+    return list(need), sum(need.values()) <= width
 
 
 class Bar(Protocol):

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from memoir_edge import memory as memories
 from memoir_edge import tophash
-from memoir_edge.cli.output import Lines
+from memoir_edge.cli.output import Lines, Output
 
 
 def test_a_line_is_written_every_few_seconds_and_says_how_long_it_takes() -> None:
@@ -54,3 +55,39 @@ def _memory() -> memories.Memory:
         permutation=np.arange(8, dtype=np.int32),
         edits=(memories.Entry("a", 0),),
     )
+
+
+ID, ASKED = "f24616a4847fee9b", "Who has been working for Acme since the spring?"
+
+
+def printed(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Output().table("edits", ["id", "text", "loss"], [[ID, ASKED, 0.05]], spare=["loss"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("columns", "loss"), [(120, True), (50, True), (40, False)])
+def test_short_cells_are_not_broken_and_spare_columns_make_room(
+    columns: int, loss: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = printed(columns, monkeypatch, capsys)
+    assert ID in said
+    assert ("loss" in said) == loss
+    assert max(map(len, said.splitlines())) <= columns
+
+
+def test_nothing_is_lost_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = printed(24, monkeypatch, capsys)
+    assert all(part in said for part in (ID[:8], ID[8:], "working", "spring?"))
+
+
+def test_a_log_has_long_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    Output().table("edits", ["text"], [[ASKED + ASKED]])
+    assert ASKED + ASKED in capsys.readouterr().out

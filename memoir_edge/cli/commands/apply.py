@@ -178,6 +178,7 @@ def _show(outcomes: "Sequence[Outcome]", audit: Audit, output: Output) -> None:
             + [_share(audit.tally.get(o.edit.id, {}).get(sort)) for sort in SORTS]
             for o in listed
         ],
+        spare=["took", "before", "steps", "loss"],
     )
     names = {PROMPT: "prompts", **SORTS}
     totals = {name: _total(audit, sort) for sort, name in names.items()}
