@@ -5,8 +5,8 @@
     routes = decisive(routes, of)                      one decision a prompt
 
 What is asked often stands behind something else; a sentence encoder reads the mean of both. So the
-last sentence is read by itself too, in the same batch; and either once more with its typos put
-right, if it has any. Knows nothing of encoders.
+last sentence is read by itself too, without a label before it ("Question:"), in the same batch; and
+either once more with its typos put right, if it has any. Knows nothing of encoders.
 """
 
 import re
@@ -17,6 +17,7 @@ import numpy as np
 from memoir_edge.tophash import Ints, Routes
 
 _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\n+")
+_LABEL = re.compile(r"(?:question|query|instruction|prompt|user|human|q)\s*:\s*", re.IGNORECASE)
 SHORTEST = 3  # words of a sentence that can ask something by itself
 
 
@@ -44,16 +45,21 @@ def views(
 
 
 def asking(prompt: str) -> tuple[str, ...]:
-    """The last sentence that can ask something by itself, where a prompt has several.
+    r"""The last sentence that can ask something, by itself, where that is not the whole prompt.
 
     >>> asking("It rained all day. The capital of France is")
     ('The capital of France is',)
+    >>> asking("Question: Who runs Acme?\nAnswer:")
+    ('Who runs Acme?',)
     >>> asking("The capital of France is")
     ()
     """
     sentences = [part.strip() for part in _END.split(prompt) if part and part.strip()]
     long = [sentence for sentence in sentences if len(sentence.split()) >= SHORTEST]
-    return (long[-1],) if len(sentences) > 1 and long else ()
+    last = long[-1] if long else ""
+    label = _LABEL.match(last)
+    alone = last[label.end() :] if label else last
+    return (alone,) if alone and alone != prompt.strip() else ()
 
 
 def decisive(routes: Routes, of: Ints) -> Routes:

@@ -20,6 +20,12 @@ from memoir_edge.views import asking, decisive, views
         ),
         ("Version 2.1 of Plume was released in", None),
         ("Hi! Yes?", None),
+        ("Question: What is the capital of France?\nAnswer:", "What is the capital of France?"),
+        ("Q: The capital of France is\nA:", "The capital of France is"),
+        ("Q: Who runs Acme?\nA: Ann\nQ: Plume's price?\nA:", "Plume's price?"),
+        ("USER: What is the capital of France?", "What is the capital of France?"),
+        ("Questions: two of them remain", None),
+        ("Question: Answer:", None),
         ("", None),
     ],
 )

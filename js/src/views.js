@@ -1,12 +1,14 @@
 // Which texts of a prompt a router reads, and which of them decides, as in memoir_edge/views.py.
 const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
+const LABEL = /^(?:question|query|instruction|prompt|user|human|q)\s*:\s*/i;
 const SHORTEST = 3; // words of a sentence that can ask something by itself
 
-/** A prompt, its last sentence that can ask something by itself where it has several, and both with typos put right. */
+/** A prompt, its last sentence that can ask something without a label where that is not all, and both with typos put right. */
 export function views(prompt, respell) {
   const sentences = prompt.split(END).map((part) => part.trim()).filter(Boolean);
   const long = sentences.filter((sentence) => sentence.split(/\s+/).length >= SHORTEST);
-  const typed = sentences.length > 1 && long.length ? [prompt, long.at(-1)] : [prompt];
+  const alone = (long.at(-1) ?? "").replace(LABEL, "");
+  const typed = alone && alone !== prompt.trim() ? [prompt, alone] : [prompt];
   return [...new Set(respell ? [...typed, ...typed.map(respell)] : typed)];
 }
 
