@@ -15,6 +15,7 @@ Config = Mapping[str, Any]
 SITES: dict[str, str] = {
     "gemma": "model.layers.{layer}.mlp.down_proj",
     "gemma2": "model.layers.{layer}.mlp.down_proj",
+    "gemma3_text": "model.layers.{layer}.mlp.down_proj",
     "gpt2": "transformer.h.{layer}.mlp.c_proj",
     "gpt_neox": "gpt_neox.layers.{layer}.mlp.dense_4h_to_h",
     "gptj": "transformer.h.{layer}.mlp.fc_out",

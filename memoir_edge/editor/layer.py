@@ -3,6 +3,7 @@
 Nothing here changes a weight: every function leaves the base model as it was.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -371,8 +372,8 @@ def structural_site(net: nn.Module, depth: float) -> str | None:
     """The down-projection of an unknown architecture, by its shape; None unless there is just one.
 
     It is the one linear layer, in the block at `depth`, whose output has the model's width and
-    whose input is wider. (The output projection of attention has the width, too, but no wider
-    input.)
+    whose input is wider. The output projection of attention is not meant: in some models, such as
+    Gemma 3, its heads together are wider than the model.
 
     Args:
         net: A decoder whose blocks are one ModuleList.
@@ -387,7 +388,11 @@ def structural_site(net: nn.Module, depth: float) -> str | None:
     path, blocks = max(lists, key=lambda item: len(item[1]))
     index = at_depth(depth, len(blocks))
     block = blocks[index]
-    linear = {name: m for name, m in block.named_modules() if _weight(m) is not None}
+    linear = {
+        name: m
+        for name, m in block.named_modules()
+        if _weight(m) is not None and not re.search("attn|attention", name, re.IGNORECASE)
+    }
     hidden = net.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
     down = [name for name, layer in linear.items() if width(layer)[1] == hidden < width(layer)[0]]
     return f"{path}.{index}.{down[0]}" if len(down) == 1 else None

@@ -32,6 +32,7 @@ T5 |= {"num_heads": 4, "n_positions": 64, "decoder_start_token_id": 2}
 SIZES: dict[str, dict[str, Any]] = {
     "gemma": LLAMA | {"head_dim": 8},
     "gemma2": LLAMA | {"head_dim": 8},
+    "gemma3_text": LLAMA | {"head_dim": 16},  # heads that are wider than the model
     "gpt2": GPT,
     "gpt_neox": PLAIN,
     "gptj": GPT | {"rotary_dim": 4},

@@ -6,66 +6,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from memoir_edge.base import locate
 from memoir_edge.editor import BaseModel, load
-from memoir_edge.editor.gguf import tokenizer
 from memoir_edge.editor.model import greedy
 from memoir_edge.errors import InputError
 
-# --- The tokenizer -------------------------------------------------------------------------------
-
-BYTES = [chr(c) for c in range(33, 127)] + ["Ġ"]
-
-
-def about(pre: str, *, bos: bool = False) -> dict[str, object]:
-    """Metadata of a tokenizer with two merges."""
-    tokens = ["<s>", "</s>", *BYTES, "ab", "12"]
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [3, 3, *[1] * (len(tokens) - 2)],
-        "tokenizer.ggml.merges": ["a b", "1 2"],
-        "tokenizer.ggml.bos_token_id": 0,
-        "tokenizer.ggml.eos_token_id": 1,
-        "tokenizer.ggml.add_bos_token": bos,
-    }
-
-
-def pieces(made: PreTrainedTokenizerFast, text: str) -> list[str]:
-    return list(made.convert_ids_to_tokens(made(text)["input_ids"]))
-
-
-@pytest.mark.parametrize(
-    ("pre", "digits"),
-    [
-        ("smollm", ["1", "2", "1", "2"]),
-        ("gpt-2", ["12", "12"]),
-        ("llama-bpe", ["12", "1", "2"]),  # at most three digits a piece
-        ("qwen2", ["1", "2", "1", "2"]),
-    ],
-)
-def test_digits_are_split_as_the_file_says(pre: str, digits: list[str]) -> None:
-    made = tokenizer(about(pre))
-    assert pieces(made, "ab 1212</s>") == ["ab", "Ġ", *digits, "</s>"]
-    assert made.decode(made("ab 1212")["input_ids"]) == "ab 1212"
-
-
-def test_a_beginning_is_added_where_the_file_says_so() -> None:
-    assert pieces(tokenizer(about("gpt-2", bos=True)), "ab") == ["<s>", "ab"]
-
-
-def test_another_tokenizer_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"tokenizer is 'gpt2' with 'other'; known: .*'smollm'"):
-        tokenizer(about("other"))
-    with pytest.raises(InputError, match="tokenizer is None"):
-        tokenizer({})
-
-
-# --- A whole file --------------------------------------------------------------------------------
-
+TOKENS = ["<s>", "</s>", *map(chr, range(33, 127)), "Ġ", "ab"]
 WIDE, INNER, HEADS, LAYERS = 32, 64, 2, 1
 
 
@@ -82,18 +29,16 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    meta = about("smollm")
-    writer.add_vocab_size(len(meta["tokenizer.ggml.tokens"]))  # type: ignore[arg-type]
+    writer.add_vocab_size(len(TOKENS))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(meta["tokenizer.ggml.tokens"])  # type: ignore[arg-type]
-    writer.add_token_types(meta["tokenizer.ggml.token_type"])  # type: ignore[arg-type]
-    writer.add_token_merges(meta["tokenizer.ggml.merges"])  # type: ignore[arg-type]
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([3, 3, *[1] * (len(TOKENS) - 2)])
+    writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     random = np.random.default_rng(0)
-    vocab = len(meta["tokenizer.ggml.tokens"])  # type: ignore[arg-type]
-    shapes = {"token_embd": (vocab, WIDE), "output_norm": (WIDE,)}
+    shapes = {"token_embd": (len(TOKENS), WIDE), "output_norm": (WIDE,)}
     for name, shape in {
         "attn_norm": (WIDE,), "ffn_norm": (WIDE,), "attn_q": (WIDE, WIDE), "attn_k": (WIDE, WIDE),
         "attn_v": (WIDE, WIDE), "attn_output": (WIDE, WIDE), "ffn_gate": (INNER, WIDE),
