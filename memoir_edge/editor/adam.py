@@ -170,24 +170,29 @@ class Likely:
     With a large vocabulary most of a step would be the LM head.
 
     Args:
-        looks: The logits of all tokens `[., V]`, at some of the `n` places after others.
-        wanted: `[n]`, always among them.
+        looks: The logits of all tokens at `n` places, some tokens after others: the first one's id,
+            and theirs `[n, .]`.
+        wanted: `[n]` ids that are always among the likely ones.
     """
 
-    def __init__(self, looks: Iterable[Tensor], wanted: Tensor) -> None:
-        total: list[Tensor] = []
-        hit: list[Tensor] = []
-        top: list[Tensor] = []
-        left = wanted
-        for logits in looks:
-            mine, left = left[: len(logits)].to(logits.device), left[len(logits) :]
-            total.append(logits.logsumexp(1))
-            hit.append(logits.gather(1, mine[:, None])[:, 0])
-            top.append(logits.topk(min(LIKELY, logits.shape[1])).indices.flatten())
-        self._total = torch.cat(total)
-        self.seen = self._total - torch.cat(hit)  # cross entropy [n], by all tokens
-        wanted = wanted.to(self.seen.device)
-        self.ids = torch.unique(torch.cat([*top, wanted]))
+    def __init__(self, looks: Iterable[tuple[int, Tensor]], wanted: Tensor) -> None:
+        totals: list[Tensor] = []
+        tops: list[tuple[Tensor, Tensor]] = []
+        for first, logits in looks:
+            if not totals:
+                wanted = wanted.to(logits.device)
+                hit = logits.new_zeros(len(wanted))
+            place, some = wanted - first, logits.shape[1]
+            found = logits.gather(1, place.clamp(0, some - 1)[:, None])[:, 0]
+            hit = torch.where((place >= 0) & (place < some), found, hit)
+            totals.append(logits.logsumexp(1))
+            values, at = logits.topk(min(LIKELY, some))
+            tops.append((values, first + at))
+        self._total = torch.stack(totals).logsumexp(0)
+        self.seen = self._total - hit  # cross entropy [n], by all tokens
+        values, ids = (torch.cat(parts, dim=1) for parts in zip(*tops, strict=True))
+        likely = ids.gather(1, values.topk(min(LIKELY, values.shape[1])).indices)
+        self.ids = torch.unique(torch.cat([likely.flatten(), wanted]))
         self._place = torch.searchsorted(self.ids, wanted)[:, None]
         self._rest: Tensor | None = None
 

@@ -100,8 +100,10 @@ def _follow(model: Edited, edit: Edit, rows: Sequence[Row], readings: Readings) 
     columns = live.columns_of(edit.id)
     a = read.a.to(columns.device)[:, columns % live.D].float()
     delta = a @ live.Wm[:, columns].T
-    looks = readings.tail.looks(read.out + delta.to(read.out))
-    said = torch.cat([logits.argmax(-1) for logits in looks]).cpu()
+    moved = readings.tail.moved(read.out, readings.tail.site(read.a), delta)
+    best = [(*logits.max(1), first) for first, logits in readings.tail.looks(moved)]
+    largest = torch.stack([value for value, _, _ in best]).argmax(0, keepdim=True)
+    said = torch.stack([first + i for _, i, first in best]).gather(0, largest)[0].cpu()
     parts = torch.split(said, [len(row.target) for row in rows])
     return [row for row, part in zip(rows, parts, strict=True) if part.tolist() == row.target]
 

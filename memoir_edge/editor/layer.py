@@ -258,7 +258,7 @@ def head_reads(net: nn.Module, at: tuple[Tensor, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def head_writes(net: nn.Module, ids: Tensor) -> Iterator[None]:
+def head_writes(net: nn.Module, ids: Tensor | slice) -> Iterator[None]:
     """While open, the LM head gives the logits of these token ids alone, `[len(ids)]` of each row.
 
     With a large vocabulary most of a training step is the head.

@@ -92,7 +92,9 @@ class Readings:
 def _at_tail(tail: Tail, rows: Sequence[Row]) -> Read:
     given, (row, position) = [tokens(row) for row in rows], places(rows)
     woven = weave(given)
-    if tail.weaves and len(woven.ids) <= LONGEST:
+    # A mask of ours takes the place of the model's own, which may let tokens see only so far.
+    most = min(LONGEST, tail.base.config.get("sliding_window") or LONGEST)
+    if tail.weaves and len(woven.ids) <= most:
         a, out = tail.reach(woven.batch(tail.base))
         at = [woven.places[i][j] for i, j in zip(row.tolist(), position.tolist(), strict=True)]
         return Read(a[0, at], out[0, at])

@@ -41,7 +41,7 @@ class Run(NamedTuple):
     seen: Sequence[Tensor]  # of each site, [n, D]: its input there, in the frozen model
     scale: Sequence[float]  # of each site, the size of an entry of its own output there
     logits: Callable[[Tensor, Tensor | None, Sequence[Delta]], Tensor]
-    looks: Callable[[Tensor, Sequence[Delta]], Iterable[Tensor]]
+    looks: Callable[[Tensor, Sequence[Delta]], Iterable[tuple[int, Tensor]]]
 
     def reads(self, job: Job, rows: slice, keep: Tensor) -> Tensor:
         """What a job's rows read at the first site: `[X of it, k]`."""
@@ -108,7 +108,7 @@ def running(readings: Readings, jobs: Sequence[Job], batch: Batch) -> Iterator[R
                 a.reshape(B * T, -1), torch.arange(B).repeat_interleave(T),
                 attention.bool().flatten().cpu(), batch.at[0] * T + batch.at[1],
                 seen, list(map(_size, own)), logits,
-                lambda delta, later: [logits(delta, None, later)],
+                lambda delta, later: [(0, logits(delta, None, later))],
             )  # fmt: skip
 
 
@@ -116,15 +116,17 @@ def _at_tail(readings: Readings, tail: Tail, jobs: Sequence[Job], batch: Batch) 
     reads, source = [readings.of(job.rows) for job in jobs], _source(batch)
     a = torch.cat([read.a for read in reads])[source]
     out = torch.cat([read.out for read in reads if read.out is not None])[source]
+    with torch.no_grad():
+        own = tail.site(a)
 
     def logits(delta: Tensor, ids: Tensor | None, _later: Sequence[Delta]) -> Tensor:
-        return tail.logits(out + delta.to(out), ids)
+        return tail.logits(tail.moved(out, own, delta), ids)
 
-    def looks(delta: Tensor, _later: Sequence[Delta]) -> Iterable[Tensor]:
-        return tail.looks(out + delta.to(out))
+    def looks(delta: Tensor, _later: Sequence[Delta]) -> Iterable[tuple[int, Tensor]]:
+        return tail.looks(tail.moved(out, own, delta))
 
     every = torch.arange(len(a))
-    return Run(a, batch.at[0], every >= 0, every, [a], [_size(tail.site(a))], logits, looks)
+    return Run(a, batch.at[0], every >= 0, every, [a], [_size(own)], logits, looks)
 
 
 def _source(batch: Batch) -> Tensor:

@@ -2,7 +2,8 @@
 
 What is added to the site's output there is added to the output of the block, at the same position,
 and no attention follows. So what a change does to the logits at a place follows from the block's
-output at that place, and nothing else of the model need run.
+output at that place, and nothing else of the model need run. In some models, such as Gemma 3, the
+site's output passes a norm first, which works place by place as well.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.woven import weave
 
-PLACES = 32  # whose logits of all tokens are held at once
+TOKENS = 8192  # whose logits are held at once, where those of all are wanted
 TRIED = 5  # tokens of the sequence that an architecture is tried on
 CLOSE = 0.05  # largest difference that counts as rounding, in units of what was added
 ROWS = ([0, 1, 2, 3, 4], [0, 1, 5, 6])  # that weaving is tried on
@@ -32,6 +33,7 @@ class Tail:
     parent: nn.Module  # holds the blocks
     name: str  # by which it does
     rest: tuple[Any, ...] | None  # of the tuple in which a block's output comes first; None: alone
+    behind: nn.Module | None = None  # a norm that the site's output passes before it is added
     weaves: bool = False  # whether rows may be read woven into one sequence (editor/woven.py)
 
     @property
@@ -61,12 +63,26 @@ class Tail:
         a, out = seen[-2:]
         return a.reshape(B, T, -1), out.reshape(B, T, -1)
 
-    def logits(self, out: Tensor, ids: Tensor | None = None) -> Tensor:
+    def moved(self, out: Tensor, own: Tensor, delta: Tensor) -> Tensor:
+        """The block's outputs `[n, d]` when `delta [n, d]` is added to the site's.
+
+        Args:
+            out: The block's outputs as they are.
+            own: The site's own, which are needed where a norm stands behind it.
+            delta: What is added.
+        """
+        delta = delta.to(out)
+        if self.behind is None:
+            return out + delta
+        moved: Tensor = out + self.behind(own + delta) - self.behind(own)
+        return moved
+
+    def logits(self, out: Tensor, ids: Tensor | slice | None = None) -> Tensor:
         """Logits `[n, V]` that follow from outputs `[n, d]` of the last block.
 
         Args:
             out: The outputs, of places that need not be of one text.
-            ids: Tokens whose logits are wanted, `[n, len(ids)]`; default all.
+            ids: Tokens whose logits are wanted; default all.
         """
         batch = collate(self.base, [[0]] * len(out), side="right")
         only = nullcontext() if ids is None else head_writes(self.base.net, ids)
@@ -76,9 +92,14 @@ class Tail:
             logits: Tensor = self.base.net(**batch, **read, use_cache=False).logits
         return logits[:, -1].float()
 
-    def looks(self, out: Tensor) -> Iterator[Tensor]:
-        """The logits of all tokens, of some places after others: those of all fill the memory."""
-        return map(self.logits, torch.split(out, PLACES))
+    def looks(self, out: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The logits of all tokens, some after others: the first one's id, and theirs `[n, .]`.
+
+        All at once fill the memory where there are many places or tokens.
+        """
+        head = self.base.net.get_output_embeddings()  # type: ignore[operator] # transformers' own
+        for first in range(0, len(head.weight), TOKENS):
+            yield first, self.logits(out, slice(first, first + TOKENS))
 
     @contextmanager
     def _giving(self, out: Tensor) -> Iterator[None]:
@@ -95,8 +116,8 @@ def tail_of(base: BaseModel, path: str) -> Tail | None:
     """The model's tail, if a memory at this site changes nothing before it.
 
     Whether that is so is tried: on a short text, with something added to the site's output in the
-    middle of it. Where a norm stands behind the site, where the site's output is scaled, or where
-    more than the last block reads it, there is no tail.
+    middle of it. Where the site's output is scaled, or where more than the last block reads it,
+    there is no tail.
     """
     found = blocks_of(base.net, path)
     site = base.net.get_submodule(path)
@@ -104,6 +125,7 @@ def tail_of(base: BaseModel, path: str) -> Tail | None:
         return None
     tail = Tail(base, site, *found[:2], rest=None)
     tail.rest = _rest(tail)
+    tail.behind = _behind(tail)
     tail.weaves = _weaves(tail)
     return tail if _only_adds(tail) else None
 
@@ -114,6 +136,25 @@ def _rest(tail: Tail) -> tuple[Any, ...] | None:
     with tail.block.register_forward_hook(lambda _module, _args, output: seen.append(output)):
         tail.base.net(**collate(tail.base, [[0]], side="right"), use_cache=False)
     return seen[0][1:] if isinstance(seen[0], tuple) else None
+
+
+@torch.no_grad()
+def _behind(tail: Tail) -> nn.Module | None:
+    """The module that is given the site's very output, if there is just one."""
+    outputs: list[Tensor] = []
+    found: list[nn.Module] = []
+
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if any(x is outputs[-1] for x in args if outputs):
+            found.append(module)
+
+    with ExitStack() as stack:
+        hook = tail.site.register_forward_hook(lambda _module, _args, y: outputs.append(y))
+        stack.callback(hook.remove)
+        for module in tail.block.modules():
+            stack.callback(module.register_forward_pre_hook(look).remove)
+        tail.base.net(**collate(tail.base, [[0]], side="right"), use_cache=False)
+    return found[0] if len(found) == 1 else None
 
 
 @torch.no_grad()
@@ -137,17 +178,19 @@ def _weaves(tail: Tail) -> bool:
 @torch.no_grad()
 def _only_adds(tail: Tail) -> bool:
     batch = collate(tail.base, [list(range(TRIED))], side="right")
-    _, out = tail.reach(batch)
-    added = torch.zeros_like(out)
+    a, out = tail.reach(batch)
+    own, added = tail.site(a), torch.zeros_like(out)
     middle = TRIED // 2
     noise = torch.randn(out.shape[-1], generator=torch.Generator().manual_seed(0))
-    added[:, middle] = (noise * out[:, middle].float().std().cpu()).to(out)
+    scale = (out if tail.behind is None else own)[:, middle].float().std().cpu()
+    added[:, middle] = (noise * scale).to(out)
     with changed(tail.site, lambda _: added):
         _, moved = tail.reach(batch)
         logits = tail.base.net(**batch, use_cache=False).logits[0].float()
-    follow = tail.logits((out + added)[0])
-    size = added[:, middle].float().square().mean().sqrt()
-    return bool(((moved - out - added).abs().max() <= CLOSE * size)
+    expected = tail.moved(out, own, added)
+    follow = tail.logits(expected[0])
+    size = (expected - out)[:, middle].float().square().mean().sqrt()
+    return bool(((moved - expected).abs().max() <= CLOSE * size)
                 and (follow - logits).abs().max() <= CLOSE * logits.std())  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 
 from memoir_edge.editor import BaseModel, Editor, Settings
 from memoir_edge.editor import adam as module
-from memoir_edge.editor.adam import Likely, directions
+from memoir_edge.editor.adam import LIKELY, Likely, directions
 from memoir_edge.editor.batch import Job, thin, thinned
 from memoir_edge.editor.layer import all_changed, changed, inputs_of
 from memoir_edge.editor.readings import Readings
@@ -213,15 +213,16 @@ def test_likely_tokens_stand_for_all() -> None:
     """Exact where nothing has moved since, and where only likely tokens have."""
     torch.manual_seed(0)
     logits, wanted = torch.randn(4, 500) * 3, torch.tensor([7, 11, 499, 0])
-    likely = Likely(logits.split([3, 1]), wanted)
-    assert len(likely.ids) < 200
+    likely = Likely([(0, logits[:, :450]), (450, logits[:, 450:])], wanted)
+    tops = logits.topk(LIKELY).indices.flatten()
+    assert set(likely.ids.tolist()) == {*tops.tolist(), *wanted.tolist()}
     exact = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
     assert torch.allclose(likely.seen, exact, atol=1e-5)
     moved = logits.index_add(1, likely.ids, torch.randn(4, len(likely.ids)))
     for all_logits in (logits, moved):
         expected = torch.nn.functional.cross_entropy(all_logits, wanted, reduction="none")
         assert torch.allclose(likely.nats(all_logits[:, likely.ids]), expected, atol=1e-5)
-    few = Likely([logits[:, :20]], wanted.clamp(max=19))  # all are among them: none remain
+    few = Likely([(0, logits[:, :20])], wanted.clamp(max=19))  # all are among them: none remain
     assert torch.isfinite(few.nats(logits[:, :20])).all()
 
 

@@ -1,14 +1,17 @@
 """The end of a model against whole runs of it; and where there is none."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from memoir_edge.demo.facts import load_facts, prompt
-from memoir_edge.editor import BaseModel
+from memoir_edge.demo.facts import load_facts, model_dir, prompt
+from memoir_edge.editor import BaseModel, load
 from memoir_edge.editor.layer import changed
-from memoir_edge.editor.model import collate
+from memoir_edge.editor.model import Row, collate
+from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.tail import Tail, tail_of
 
 LAST = "model.layers.2.mlp.down_proj"
@@ -67,6 +70,52 @@ def test_a_model_that_heeds_no_mask_of_ours_weaves_nothing(
         found = tail_of(tiny, LAST)
         assert found
         assert not found.weaves
+
+
+@pytest.fixture
+def normed(tmp_path: Path) -> BaseModel:
+    """A tiny Gemma 3, whose site's output passes a norm."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gemma3_text", vocab_size=1500, hidden_size=32, intermediate_size=44, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
+        sliding_window=16, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / name).write_bytes((model_dir() / name).read_bytes())
+    return load(str(tmp_path), device="cpu")
+
+
+@torch.no_grad()
+def test_a_norm_behind_the_site_is_a_part_of_the_tail(normed: BaseModel) -> None:
+    tail = tail_of(normed, LAST)
+    assert tail
+    assert tail.behind is normed.net.get_submodule("model.layers.2.post_feedforward_layernorm")
+    batch = collate(normed, [normed.encode(text) for text in PROMPTS[:4]], side="right")
+    real = batch["attention_mask"].bool()
+    a, out = tail.reach(batch)
+    Wm = torch.randn(32, 44, generator=torch.Generator().manual_seed(0)) * 0.1
+    with changed(tail.site, lambda a: a @ Wm.T):
+        wanted = normed.net(**batch, use_cache=False).logits[real]
+    found = tail.logits(tail.moved(out, tail.site(a), a @ Wm.T)[real])
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert not torch.allclose(tail.logits((out + a @ Wm.T)[real]), wanted, atol=1e-2)
+
+
+def test_rows_that_a_window_parts_are_not_woven(normed: BaseModel) -> None:
+    """Attention reaches 16 tokens back, which a mask of ours knows nothing of."""
+    tail = tail_of(normed, LAST)
+    assert tail
+    assert tail.weaves
+    rows = [Row(normed.encode(" ".join(PROMPTS[:3])), [5, 1]), Row(normed.encode(PROMPTS[0]), [5])]
+    assert len(rows[0].prompt) > 16
+    read = Readings(normed, LAST).of(rows)
+    apart = [tail.reach(collate(normed, [[*row.prompt, *row.target[:-1]]], side="right"))
+             for row in rows]  # fmt: skip
+    places = [slice(len(row.prompt) - 1, None) for row in rows]
+    a = torch.cat([a[0, place] for (a, _), place in zip(apart, places, strict=True)])
+    assert torch.allclose(read.a, a, atol=1e-5)
 
 
 def test_gradients_reach_what_is_added(tail: Tail) -> None:
