@@ -8,7 +8,8 @@ as a memory without an encoder still does; and drawn by lot, as an encoder's cod
 two masks drawn independently: the overlap is hypergeometric over k, with mean k / D. Then edits
 with drawn masks are trained once each, in order, with and without sparing what others read; what an
 edit lost is compared with its worst overlap with a later one, with the sum of them, and with its
-age, the number of later edits, which by itself makes both larger.
+age, the number of later edits, which by itself makes both larger. Last they are checked and
+repaired as `apply` does, and asked again.
 docs/experiments.md shows a run. The last line is one JSON document.
 """
 
@@ -66,10 +67,11 @@ def main() -> None:
     D = makers["by lot"].live.Wm.shape[1]
     show("masks", [about(name, R, settings.k, D) for name, R in found.items()])
     worn = [
-        wear(base, replace(settings, spare=spare, passes=1, repairs=0), router, relations,
-             edits[: given.edits])
+        wear(
+            base, replace(settings, spare=spare, passes=1), router, relations, edits[: given.edits]
+        )
         for spare in given.spare
-    ]  # fmt: skip
+    ]
     show("wear, and its correlation", worn)
     if given.plot:
         plot(found, settings.k, D, given.plot)
@@ -117,7 +119,11 @@ def wear(
         mine = np.flatnonzero(owner == i)
         fresh[mine] = gives(editor, [asked[j] for j in mine])
     last = np.array(gives(editor, asked))
+    editor.calibrate()
+    editor.settle()
+    repaired = np.array(gives(editor, asked))
     lost = np.array([(fresh & ~last)[owner == i].mean() for i in range(len(edits))])
+    still = np.array([(fresh & ~repaired)[owner == i].mean() for i in range(len(edits))])
     masks = np.stack(editor.masks([edit.prompt for edit in edits]))
     R = tophash.overlap(masks, masks, settings.k)
     worst = np.array([R[i, i + 1 :].max() for i in range(len(edits) - 1)])
@@ -127,11 +133,13 @@ def wear(
         "edits": len(edits),
         "when made": float(fresh.mean()),
         "after the last": float(last.mean()),
+        "repaired": float(repaired.mean()),
         "lost, oldest half": float(lost[: len(edits) // 2].mean()),
         "lost, newest half": float(lost[len(edits) // 2 :].mean()),
         "by worst overlap": correlation(worst, lost[:-1]),
         "by all later overlap": correlation(total, lost[:-1]),
         "by age": correlation(np.arange(len(edits) - 1, 0, -1.0), lost[:-1]),
+        "repaired: by worst overlap": correlation(worst, still[:-1]),
     }
 
 
