@@ -123,6 +123,7 @@ def measure(
         )
         make(editor, edits, memory, watch)
         cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+        most = peak() - before
         by_form = asked(way.base, edits)
         cost = {"cpu": cpu / len(edits), "wall": wall / len(edits)} if whole else {}
         made = [frame for frame in editor.journal.frames if frame.kind == "made"]
@@ -139,7 +140,7 @@ def measure(
             "steps": float(np.mean([e["steps"] for frame in made for e in frame.data["edits"]])),
             "again": len(again),
             "an edit": cost,
-            "peak MB": (peak() - before) / 1e6,
+            "peak MB": most / 1e6,
         }
 
 
