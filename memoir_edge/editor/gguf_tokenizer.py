@@ -37,6 +37,13 @@ _SPLITS: dict[str, list[Any]] = {
     ]
     for name, pattern in _REGEX.items()
 }
+_ALSO = {
+    "gpt-2": ("olmo", "phi-2"),
+    "smollm": ("codeshell", "command-r", "refact", "starcoder"),
+    "llama-bpe": ("falcon3", "llama3", "llama-v3"),
+    "qwen2": ("deepseek-r1-qwen", "stablelm2"),
+}
+_KNOWN = {also: name for name, others in _ALSO.items() for also in (name, *others)}
 _NORMAL, _SPECIAL, _WHOLE = 1, 3, 4  # of `tokenizer.ggml.token_type`; the last are never parted
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
 
@@ -53,12 +60,12 @@ def tokenizer(about: dict[str, Any]) -> PreTrainedTokenizerFast:
     kind, split = (about.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind == "llama":
         made = _sentence_piece(about)
-    elif kind == "gpt2" and split in _SPLITS:
-        made = _byte_level(about, split)
+    elif kind == "gpt2" and split in _KNOWN:
+        made = _byte_level(about, _KNOWN[split])
     else:
         raise InputError(
             f"the .gguf file's tokenizer is {kind!r} with {split!r}; known: SentencePiece's BPE "
-            f"('llama') and byte-level BPE ('gpt2') with {', '.join(map(repr, _SPLITS))}",
+            f"('llama') and byte-level BPE ('gpt2') with {', '.join(map(repr, _KNOWN))}",
             hint="give the model's transformers folder instead",
         )
     tokens: list[str] = about["tokenizer.ggml.tokens"]

@@ -39,6 +39,9 @@ def pieces(made: PreTrainedTokenizerFast, text: str) -> list[str]:
         ("gpt-2", ["12", "12"]),
         ("llama-bpe", ["12", "1", "2"]),  # at most three digits a piece
         ("qwen2", ["1", "2", "1", "2"]),
+        ("starcoder", ["1", "2", "1", "2"]),
+        ("olmo", ["12", "12"]),
+        ("llama3", ["12", "1", "2"]),
     ],
 )
 def test_digits_are_split_as_the_file_says(pre: str, digits: list[str]) -> None:
