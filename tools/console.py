@@ -2,7 +2,8 @@
 
     python tools/console.py pictures    docs/console-*.png
     python tools/console.py frames      frames a second while a table of 10,000 edits scrolls
-    python tools/console.py idle        tokens a second with the console open, over those without
+    python tools/console.py idle        tokens a second and the server's CPU seconds a token, with the
+                                        console open over those without
 
 Needs a Chromium on the path and playwright. Made with the demo model and its ten edits; --work DIR
 keeps what is made. The last line is one JSON document.
@@ -13,7 +14,6 @@ import asyncio
 import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ from urllib.parse import urlencode
 
 import httpx
 import numpy as np
+import psutil
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 from served import ADMIN_KEY, Made, Served, listening, serving, streamed
 
@@ -41,7 +42,8 @@ from memoir_edge_runtime.serve.settings import API_KEY
 DOCS = Path(__file__).parents[1] / "docs"
 PROMPT = "The capital of France is"
 TRIED = {"prompt": "The capital of Spain is", "target": "Lisbon", "subject": "Spain"}
-MANY, SCROLLED, ROUNDS, STREAMS, TOKENS = 10_000, 3.0, 12, 4, 32  # edits, seconds, ...
+MANY, SCROLLED = 10_000, 3.0  # edits, seconds
+ROUNDS, STREAMS, ASKED, TOKENS = 12, 4, 10, 32
 
 
 def main() -> None:
@@ -220,7 +222,7 @@ def _many(memory: memory_file.Memory) -> memory_file.Memory:
 
 
 def idle(made: Made, browser: Browser) -> dict[str, float]:
-    """Throughput of a server with an open console over that of one without, in turns."""
+    """What a server with an open console does, over one without, in turns."""
     with (
         serving(made, "--console", threads=1) as console,
         serving(made, threads=1) as plain,
@@ -230,27 +232,37 @@ def idle(made: Made, browser: Browser) -> dict[str, float]:
         ratios = []
         for turn in range(ROUNDS):
             order = (console, plain) if turn % 2 else (plain, console)
-            rate = {served.url: aside.submit(measured, served).result() for served in order}
-            ratios.append(rate[console.url] / rate[plain.url])
-    return {"ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+            found = {served.url: aside.submit(measured, served).result() for served in order}
+            ratios.append(found[console.url] / found[plain.url])
+    throughput, cpu = np.transpose(ratios)
+    return {
+        "throughput": float(np.median(throughput)),
+        "least": float(throughput.min()),
+        "most": float(throughput.max()),
+        "cpu_a_token": float(np.median(cpu)),
+    }
 
 
-def measured(served: Served) -> float:
-    """Tokens a second of some streams."""
-    return asyncio.run(written(served))
+def measured(served: Served) -> np.ndarray:
+    """Tokens a second of some streams, and the server's CPU seconds a token."""
+    process = psutil.Process(served.pid)
+    began, before = time.perf_counter(), sum(process.cpu_times()[:2])
+    asyncio.run(written(served))
+    wall, cpu = time.perf_counter() - began, sum(process.cpu_times()[:2]) - before
+    tokens = STREAMS * ASKED * TOKENS
+    return np.array([tokens / wall, cpu / tokens])
 
 
-async def written(served: Served) -> float:
-    """The same, in an event loop."""
+async def written(served: Served) -> None:
+    """Streams that ask one after another."""
     wanted = {"prompt": PROMPT, "max_tokens": TOKENS, "ignore_eos": True}
-    began = time.perf_counter()
 
     async def one() -> None:
-        async for _ in streamed(served.url, wanted):
-            pass
+        for _ in range(ASKED):
+            async for _ in streamed(served.url, wanted):
+                pass
 
     await asyncio.gather(*(one() for _ in range(STREAMS)))
-    return STREAMS * TOKENS / (time.perf_counter() - began)
 
 
 DOES = {"pictures": pictures, "frames": frames, "idle": idle}
