@@ -2,8 +2,8 @@
 
     python tools/console.py pictures    docs/console-*.png
     python tools/console.py frames      frames a second while a table of 10,000 edits scrolls
-    python tools/console.py idle        tokens a second and the server's CPU seconds a token, with the
-                                        console open over those without
+    python tools/console.py idle        tokens a second and CPU seconds a token of a server whose
+                                        console is open, over those of one that has none
 
 Needs a Chromium on the path and playwright. Made with the demo model and its ten edits; --work DIR
 keeps what is made. The last line is one JSON document.
