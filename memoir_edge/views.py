@@ -5,8 +5,9 @@
     routes = decisive(routes, of)                      one decision a prompt
 
 What is asked often stands behind something else; a sentence encoder reads the mean of both. So the
-last sentence is read by itself too, without a label before it ("Question:"), in the same batch; and
-either once more with its typos put right, if it has any. Knows nothing of encoders.
+last sentence is read by itself too, in the same batch; and either once more with its typos put
+right, if it has any. Labels, as in "Question: ... Answer:", are no part of what is asked, nor of a
+key. Knows nothing of encoders.
 """
 
 import re
@@ -17,7 +18,8 @@ import numpy as np
 from memoir_edge.tophash import Ints, Routes
 
 _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\n+")
-_LABEL = re.compile(r"(?:question|query|instruction|prompt|user|human|q)\s*:\s*", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(?:question|query|instruction|prompt|user|human|q)\s*:\s*", re.IGNORECASE)
+_ANSWER = re.compile(r"\s+(?:answer|response|assistant|a)\s*:\s*$", re.IGNORECASE)
 SHORTEST = 3  # words of a sentence that can ask something by itself
 
 
@@ -38,28 +40,36 @@ def views(
     """
     found: list[tuple[str, int]] = []
     for i, prompt in enumerate(prompts):
-        typed = (prompt, *asking(prompt))
+        typed = (bare(prompt), *asking(prompt))
         meant = map(respell, typed) if respell else ()
         found += [(text, i) for text in dict.fromkeys((*typed, *meant))]
     return [text for text, _ in found], np.array([i for _, i in found], np.int64)
 
 
+def bare(text: str) -> str:
+    r"""A text without the labels that say that it asks, and where the answer goes.
+
+    >>> bare("Question: Who runs Acme?\nAnswer:")
+    'Who runs Acme?'
+    >>> bare("Who runs Acme?")
+    'Who runs Acme?'
+    """
+    label = _LABEL.match(text)
+    found = _ANSWER.sub("", text[label.end() :]) if label else text
+    return found if found.strip() else text
+
+
 def asking(prompt: str) -> tuple[str, ...]:
-    r"""The last sentence that can ask something, by itself, where that is not the whole prompt.
+    """The last sentence that can ask something by itself, where a prompt has several.
 
     >>> asking("It rained all day. The capital of France is")
     ('The capital of France is',)
-    >>> asking("Question: Who runs Acme?\nAnswer:")
-    ('Who runs Acme?',)
     >>> asking("The capital of France is")
     ()
     """
-    sentences = [part.strip() for part in _END.split(prompt) if part and part.strip()]
+    sentences = [part.strip() for part in _END.split(bare(prompt)) if part and part.strip()]
     long = [sentence for sentence in sentences if len(sentence.split()) >= SHORTEST]
-    last = long[-1] if long else ""
-    label = _LABEL.match(last)
-    alone = last[label.end() :] if label else last
-    return (alone,) if alone and alone != prompt.strip() else ()
+    return (bare(long[-1]),) if len(sentences) > 1 and long else ()
 
 
 def decisive(routes: Routes, of: Ints) -> Routes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memoir_edge.tophash import Routes
-from memoir_edge.views import asking, decisive, views
+from memoir_edge.views import asking, bare, decisive, views
 
 
 @pytest.mark.parametrize(
@@ -20,17 +20,35 @@ from memoir_edge.views import asking, decisive, views
         ),
         ("Version 2.1 of Plume was released in", None),
         ("Hi! Yes?", None),
-        ("Question: What is the capital of France?\nAnswer:", "What is the capital of France?"),
-        ("Q: The capital of France is\nA:", "The capital of France is"),
+        ("Question: What is the capital of France?\nAnswer:", None),
+        ("Question: It rained. The capital of France is\nAnswer:", "The capital of France is"),
         ("Q: Who runs Acme?\nA: Ann\nQ: Plume's price?\nA:", "Plume's price?"),
-        ("USER: What is the capital of France?", "What is the capital of France?"),
-        ("Questions: two of them remain", None),
-        ("Question: Answer:", None),
+        ("User: It rained. Assistant: Yes. User: Who runs Acme?", "Who runs Acme?"),
         ("", None),
     ],
 )
 def test_the_last_sentence_is_a_text_of_its_own(text: str, last: str | None) -> None:
     assert asking(text) == (() if last is None else (last,))
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("Question: Who runs Acme?\nAnswer:", "Who runs Acme?"),
+        ("Question: Acme's CEO is Answer:", "Acme's CEO is"),
+        (" Q: Who runs Acme?\nA: ", "Who runs Acme?"),
+        ("USER: Who runs Acme?", "Who runs Acme?"),
+        ("Questions: two of them remain", "Questions: two of them remain"),
+        ("The source of vitamin A:", "The source of vitamin A:"),  # nothing said that it asks
+        ("Question:", "Question:"),
+        ("Q: A:", "A:"),
+        ("Who runs Acme? ", "Who runs Acme? "),
+        ("", ""),
+    ],
+)
+def test_labels_are_no_part_of_what_is_asked(text: str, rest: str) -> None:
+    assert bare(text) == rest
+    assert views([text])[0] == [rest]
 
 
 def test_texts_stand_prompt_by_prompt_the_whole_first() -> None:

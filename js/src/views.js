@@ -1,14 +1,20 @@
 // Which texts of a prompt a router reads, and which of them decides, as in memoir_edge/views.py.
 const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
-const LABEL = /^(?:question|query|instruction|prompt|user|human|q)\s*:\s*/i;
+const LABEL = /^\s*(?:question|query|instruction|prompt|user|human|q)\s*:\s*/i;
+const ANSWER = /\s+(?:answer|response|assistant|a)\s*:\s*$/i;
 const SHORTEST = 3; // words of a sentence that can ask something by itself
 
-/** A prompt, its last sentence that can ask something without a label where that is not all, and both with typos put right. */
+/** A text without the labels that say that it asks, and where the answer goes. */
+function bare(text) {
+  const found = LABEL.test(text) ? text.replace(LABEL, "").replace(ANSWER, "") : text;
+  return found.trim() ? found : text;
+}
+
+/** A prompt, its last sentence that can ask something by itself where it has several, and both with typos put right. */
 export function views(prompt, respell) {
-  const sentences = prompt.split(END).map((part) => part.trim()).filter(Boolean);
+  const sentences = bare(prompt).split(END).map((part) => part.trim()).filter(Boolean);
   const long = sentences.filter((sentence) => sentence.split(/\s+/).length >= SHORTEST);
-  const alone = (long.at(-1) ?? "").replace(LABEL, "");
-  const typed = alone && alone !== prompt.trim() ? [prompt, alone] : [prompt];
+  const typed = sentences.length > 1 && long.length ? [bare(prompt), bare(long.at(-1))] : [bare(prompt)];
   return [...new Set(respell ? [...typed, ...typed.map(respell)] : typed)];
 }
 

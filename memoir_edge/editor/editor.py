@@ -48,6 +48,7 @@ from memoir_edge.router import Router, check_router
 from memoir_edge.router.masks import drawn
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import Bytes, Floats
+from memoir_edge.views import bare
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,9 @@ class Editor:
 
     def keys(self, texts: Sequence[str]) -> list[Bytes]:
         """What texts are routed by, to be stored: codes `[ceil(P/8)]`, or masks `[ceil(D/8)]`."""
-        return self.masks(texts) if self.router is None else list(self.router.codes(texts))
+        if self.router is None:
+            return self.masks(texts)
+        return list(self.router.codes([bare(text) for text in texts]))
 
     def _made(self, edit: Edit, primary: Bytes, tile: int, change: Change) -> Made:
         own, *rest = self.keys([edit.prompt, *edit.keys, *edit.guards])

@@ -20,6 +20,7 @@ from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
 from memoir_edge.tophash import Bytes, Floats
+from memoir_edge.views import bare
 
 BOUND = 0.01  # share of near misses that may fire
 GUARD = -1  # owner
@@ -110,7 +111,7 @@ def limited(coded: Coded, weight: int, bound: float) -> Table:
 def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
     """Packed codes `[n, P/8]`; what is not known is read once."""
     new = [text for text in dict.fromkeys(texts) if text not in known]
-    found = {**known, **dict(zip(new, router.codes(new), strict=True))}
+    found = {**known, **dict(zip(new, router.codes([bare(text) for text in new]), strict=True))}
     return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
 
 
