@@ -18,7 +18,7 @@ from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.woven import weave
 
-TOKENS = 8192  # whose logits are held at once, where those of all are wanted
+LOGITS = 1 << 22  # held at once, where those of all tokens are wanted
 TRIED = 5  # tokens of the sequence that an architecture is tried on
 CLOSE = 0.05  # largest difference that counts as rounding, in units of what was added
 ROWS = ([0, 1, 2, 3, 4], [0, 1, 5, 6])  # that weaving is tried on
@@ -98,8 +98,9 @@ class Tail:
         All at once fill the memory where there are many places or tokens.
         """
         head = self.base.net.get_output_embeddings()  # type: ignore[operator] # transformers' own
-        for first in range(0, len(head.weight), TOKENS):
-            yield first, self.logits(out, slice(first, first + TOKENS))
+        some = max(LOGITS // len(out), 1)
+        for first in range(0, len(head.weight), some):
+            yield first, self.logits(out, slice(first, first + some))
 
     @contextmanager
     def _giving(self, out: Tensor) -> Iterator[None]:

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from memoir_edge.demo.facts import load_facts, model_dir, prompt
 from memoir_edge.editor import BaseModel, load
+from memoir_edge.editor import tail as module
 from memoir_edge.editor.layer import changed
 from memoir_edge.editor.model import Row, collate
 from memoir_edge.editor.readings import Readings
@@ -40,6 +41,17 @@ def test_logits_follow_from_the_last_blocks_output_and_what_is_added(
     assert torch.allclose(found, wanted, atol=1e-5)
     ids = torch.tensor([3, 700, 41])
     assert torch.allclose(tail.logits(out[real], ids), tail.logits(out[real])[:, ids], atol=1e-6)
+
+
+@torch.no_grad()
+def test_looks_are_the_logits_of_all_tokens(
+    tiny: BaseModel, tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOGITS", 3 * 700)
+    out = tail.reach(collate(tiny, [tiny.encode(PROMPTS[0])], side="right"))[1][0, :3]
+    firsts, parts = zip(*tail.looks(out), strict=True)
+    assert firsts == (0, 700, 1400)
+    assert torch.allclose(torch.cat(parts, dim=1), tail.logits(out), atol=1e-5)
 
 
 def test_the_model_is_as_it_was(tiny: BaseModel, tail: Tail) -> None:
