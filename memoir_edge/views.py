@@ -6,8 +6,9 @@
 
 What is asked often stands behind something else; a sentence encoder reads the mean of both. So the
 last sentence is read by itself too, in the same batch; and either once more with its typos put
-right, if it has any. Labels, as in "Question: ... Answer:", are no part of what is asked, nor of a
-key. Knows nothing of encoders.
+right, if it has any. A chat that a client put into its template asks what its last user message
+says. Labels, as in "Question: ... Answer:", are no part of what is asked, nor of a key. Knows
+nothing of encoders.
 """
 
 import re
@@ -18,8 +19,17 @@ import numpy as np
 from memoir_edge.tophash import Ints, Routes
 
 _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\n+")
+# Where a user's message begins and ends in the templates of chats: ChatML, Llama 3, Gemma, Phi and
+# Zephyr, gpt-oss, DeepSeek, Mistral.
+_BEGINS = re.compile(
+    r"<\|im_start\|>user\n|<\|start_header_id\|>user<\|end_header_id\|>|<start_of_turn>user\n|"
+    r"<\|user\|>|<\|start\|>user<\|message\|>|<｜User｜>|\[INST\]"
+)
+_ENDS = re.compile(
+    r"<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|<\|assistant\|>|</s>|<｜Assistant｜>|\[/INST\]"
+)
 _LABEL = re.compile(r"\s*(?:question|query|instruction|prompt|user|human|q)\s*:\s*", re.IGNORECASE)
-_ANSWER = re.compile(r"\s+(?:answer|response|assistant|a)\s*:\s*$", re.IGNORECASE)
+_ANSWER = re.compile(r"(?<!\S)(?:answer|response|assistant|a)\s*:\s*$", re.IGNORECASE)
 SHORTEST = 3  # words of a sentence that can ask something by itself
 
 
@@ -47,16 +57,20 @@ def views(
 
 
 def bare(text: str) -> str:
-    r"""A text without the labels that say that it asks, and where the answer goes.
+    r"""What a text asks: without a chat's template around it, and without labels.
 
     >>> bare("Question: Who runs Acme?\nAnswer:")
+    'Who runs Acme?'
+    >>> bare("<|im_start|>user\nWho runs Acme?<|im_end|>\n<|im_start|>assistant\n")
     'Who runs Acme?'
     >>> bare("Who runs Acme?")
     'Who runs Acme?'
     """
-    label = _LABEL.match(text)
-    found = _ANSWER.sub("", text[label.end() :]) if label else text
-    return found if found.strip() else text
+    last = max((begin.end() for begin in _BEGINS.finditer(text)), default=None)
+    asked = text if last is None else _ENDS.split(text[last:], maxsplit=1)[0].strip()
+    if label := _LABEL.match(asked):
+        asked = _ANSWER.sub("", asked[label.end() :]).rstrip()
+    return asked if asked.strip() else text
 
 
 def asking(prompt: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def test_the_last_sentence_is_a_text_of_its_own(text: str, last: str | None) -> 
         ("Questions: two of them remain", "Questions: two of them remain"),
         ("The source of vitamin A:", "The source of vitamin A:"),  # nothing said that it asks
         ("Question:", "Question:"),
-        ("Q: A:", "A:"),
+        ("Q: A:", "Q: A:"),
         ("Who runs Acme? ", "Who runs Acme? "),
         ("", ""),
     ],
@@ -49,6 +49,37 @@ def test_the_last_sentence_is_a_text_of_its_own(text: str, last: str | None) -> 
 def test_labels_are_no_part_of_what_is_asked(text: str, rest: str) -> None:
     assert bare(text) == rest
     assert views([text])[0] == [rest]
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+        "<|system|>\nBe brief.<|end|>\n<|user|>\n{}<|end|>\n<|assistant|>\n",
+        "<|user|>\n{}</s>\n<|assistant|>\n",
+        "<|start|>user<|message|>{}<|end|><|start|>assistant",
+        "<｜begin▁of▁sentence｜>Be brief.<｜User｜>{}<｜Assistant｜>",
+        "<s>[INST] {} [/INST]",
+    ],
+)
+def test_a_chat_in_its_template_asks_what_the_last_user_message_says(chat: str) -> None:
+    question = "It rained.\nWho runs Acme?"
+    assert bare(chat.format(question)) == question
+    assert views([chat.format(question)])[0] == [question, "Who runs Acme?"]
+    before = chat.format("Who runs Plume?")
+    assert bare(f"{before}Bob.{chat.format('Question: Who runs Acme?')}") == "Who runs Acme?"
+    assert bare(chat.format("")) == chat.format("")
+
+
+@pytest.mark.parametrize("part", ["[INST]", "Q: ", " ", "a : ", "[/INST]", "\n", "a", "?! "])
+def test_a_long_text_of_anything_is_read_at_once(part: str) -> None:
+    """In time that grows with its length, not with its square: the test would not end."""
+    texts, _ = views(["Q: " + part * 100_000 + "x"])
+    assert texts
 
 
 def test_texts_stand_prompt_by_prompt_the_whole_first() -> None:

@@ -1,13 +1,21 @@
 // Which texts of a prompt a router reads, and which of them decides, as in memoir_edge/views.py.
 const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
+// Where a user's message begins and ends in the templates of chats: ChatML, Llama 3, Gemma, Phi and Zephyr, gpt-oss, DeepSeek, Mistral.
+const BEGINS = new RegExp([
+  /<\|im_start\|>user\n|<\|start_header_id\|>user<\|end_header_id\|>|<start_of_turn>user\n/,
+  /<\|user\|>|<\|start\|>user<\|message\|>|<｜User｜>|\[INST\]/,
+].map((part) => part.source).join("|"), "g");
+const ENDS = /<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|<\|assistant\|>|<\/s>|<｜Assistant｜>|\[\/INST\]/;
 const LABEL = /^\s*(?:question|query|instruction|prompt|user|human|q)\s*:\s*/i;
-const ANSWER = /\s+(?:answer|response|assistant|a)\s*:\s*$/i;
+const ANSWER = /(?<!\S)(?:answer|response|assistant|a)\s*:\s*$/i;
 const SHORTEST = 3; // words of a sentence that can ask something by itself
 
-/** A text without the labels that say that it asks, and where the answer goes. */
+/** What a text asks: without a chat's template around it, and without labels. */
 function bare(text) {
-  const found = LABEL.test(text) ? text.replace(LABEL, "").replace(ANSWER, "") : text;
-  return found.trim() ? found : text;
+  const last = [...text.matchAll(BEGINS)].at(-1);
+  let asked = last ? text.slice(last.index + last[0].length).split(ENDS, 1)[0].trim() : text;
+  if (LABEL.test(asked)) asked = asked.replace(LABEL, "").replace(ANSWER, "").trimEnd();
+  return asked.trim() ? asked : text;
 }
 
 /** A prompt, its last sentence that can ask something by itself where it has several, and both with typos put right. */

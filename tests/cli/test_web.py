@@ -167,6 +167,7 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
     texts = [*prompts, "It rained all day. " + EDITS[0].prompt, "well " * 40 + EDITS[1].prompt]
     texts += [text.replace("capital", "captial") for text in prompts]
     texts += [f"Question: {EDITS[1].prompt}\nAnswer:", "User: " + EDITS[0].prompt]
+    texts += [f"<|im_start|>user\nHi! {EDITS[1].prompt}<|im_end|>\n<|im_start|>assistant\n"]
     decided = session.router.decide(texts, session.generation.keys).routes
     document = {
         "tokens": TOKENS,
