@@ -56,18 +56,27 @@ def views(
     return [text for text, _ in found], np.array([i for _, i in found], np.int64)
 
 
+def said(text: str) -> str:
+    r"""The last user message of a chat in its template, stripped; empty where there is none.
+
+    >>> said("<|im_start|>user\nWho runs Acme?<|im_end|>\n<|im_start|>assistant\n")
+    'Who runs Acme?'
+    >>> said("Who runs Acme?")
+    ''
+    """
+    last = max((begin.end() for begin in _BEGINS.finditer(text)), default=len(text))
+    return _ENDS.split(text[last:], maxsplit=1)[0].strip()
+
+
 def bare(text: str) -> str:
     r"""What a text asks: without a chat's template around it, and without labels.
 
     >>> bare("Question: Who runs Acme?\nAnswer:")
     'Who runs Acme?'
-    >>> bare("<|im_start|>user\nWho runs Acme?<|im_end|>\n<|im_start|>assistant\n")
-    'Who runs Acme?'
     >>> bare("Who runs Acme?")
     'Who runs Acme?'
     """
-    last = max((begin.end() for begin in _BEGINS.finditer(text)), default=None)
-    asked = text if last is None else _ENDS.split(text[last:], maxsplit=1)[0].strip()
+    asked = said(text) or text
     if label := _LABEL.match(asked):
         asked = _ANSWER.sub("", asked[label.end() :]).rstrip()
     return asked if asked.strip() else text

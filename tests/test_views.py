@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memoir_edge.tophash import Routes
-from memoir_edge.views import asking, bare, decisive, views
+from memoir_edge.views import asking, bare, decisive, said, views
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_labels_are_no_part_of_what_is_asked(text: str, rest: str) -> None:
 )
 def test_a_chat_in_its_template_asks_what_the_last_user_message_says(chat: str) -> None:
     question = "It rained.\nWho runs Acme?"
-    assert bare(chat.format(question)) == question
+    assert bare(chat.format(question)) == said(chat.format(question)) == question
     assert views([chat.format(question)])[0] == [question, "Who runs Acme?"]
     before = chat.format("Who runs Plume?")
     assert bare(f"{before}Bob.{chat.format('Question: Who runs Acme?')}") == "Who runs Acme?"

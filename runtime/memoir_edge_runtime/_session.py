@@ -23,6 +23,7 @@ from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, InputError, MismatchError
 from memoir_edge.memory import Memory
 from memoir_edge.text import split_target
+from memoir_edge.views import said
 from memoir_edge_runtime import _chat, _ops, _provider, _tokens
 from memoir_edge_runtime._batch import complete
 from memoir_edge_runtime._completion import Completion, Language
@@ -236,8 +237,12 @@ class Session:
     def _asking(self, prompt: Prompt) -> Prompt:
         if prompt.asked:
             return prompt
-        asked = prompt.text or self.language.tokenizer.decode(prompt.row.prompt)
-        return self._fitting(replace(prompt, asked=asked))
+        return self._fitting(replace(prompt, asked=prompt.text or self._told(prompt.row.prompt)))
+
+    def _told(self, ids: Sequence[int]) -> str:
+        """What token ids ask: special tokens say where a chat's user speaks, and else nothing."""
+        decode = self.language.tokenizer.decode
+        return said(decode(ids, special=True)) or decode(ids)
 
     def _fitting(self, prompt: Prompt) -> Prompt:
         if not prompt.row.prompt:

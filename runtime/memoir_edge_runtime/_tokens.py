@@ -94,9 +94,9 @@ class Tokenizer:
         """Ids without added special tokens."""
         return list(self._encoding(text, special=False).ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out."""
-        return str(self.core.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Text of ids, most often without special tokens."""
+        return str(self.core.decode(list(ids), skip_special_tokens=not special))
 
     def show(self, id: int) -> str:
         """Text of one id within a text, special tokens included; half a character as its bytes."""

@@ -146,6 +146,11 @@ def test_in_a_chat_the_last_user_message_is_routed(routed, coded) -> None:
     prompt = routed.chat_prompt(chat)
     assert prompt.asked == ASKED[1]
     assert [r.edit for r in routed.route(prompt)] == ["edit-1"]
+    rendered = f"<|im_start|>user\nHi!<|im_end|>\n<|im_start|>user\n{ASKED[1]}<|im_end|>\n"
+    [found] = routed.route(rendered)  # by a client
+    assert (found.edit, found.overlap) == ("edit-1", 1.0)
+    ids = Prompt("", routed.prompt(rendered).row)
+    assert routed.route(ids)[0].edit == "edit-1"
     nobody = routed.chat_prompt([{"role": "system", "content": "the city"}])
     assert nobody.asked == nobody.text
 
