@@ -21,7 +21,9 @@ def test_bos_is_added_once(session):
 
 def test_special_tokens_are_no_text(session):
     tokenizer = session.language.tokenizer
-    assert tokenizer.decode([0, *tokenizer.encode_bare("city"), 1]) == "city"
+    ids = [0, *tokenizer.encode_bare("city"), 1]
+    assert tokenizer.decode(ids) == "city"
+    assert tokenizer.decode(ids, special=True) == "<s>city</s>"
     assert tokenizer.special == {0, 1}
 
 
