@@ -12,7 +12,7 @@ evaluation is never read here.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from memoir_edge.answers import WORDS
@@ -70,18 +70,20 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
     same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}
     asked = {(one.subject, id_) for one in readings for own in may_ask(one) for id_ in same[own]}
-    named = _named(readings)
+    named, held = _named(readings), {(one.subject or "").lower() for one in readings}
     count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
     made = []
     for edit, reading in everyone:
         others = other_relations(relations, reading)
-        guards = tuple(g for g in _guards(edit, reading, others, asked) if g.text not in taken)
+        guards = tuple(
+            g for g in _guards(edit, reading, others, asked, held) if g.text not in taken
+        )
         misses = tuple(
             m
             for m in _misses(edit, reading, others, named.get(reading.kinds[0], ()), count)
             if m.text not in taken and (m.subject, m.relation) not in asked
         )
-        made.append(Asked(reading, keys(edit, reading), guards, misses))
+        made.append(Asked(reading, keys(edit, reading), tuple(guards), misses))
     return made
 
 
@@ -135,8 +137,9 @@ def _guards(
     reading: Reading,
     others: Sequence[Relation],
     asked: set[tuple[str | None, str]],
+    held: Collection[str],
 ) -> list[Guard]:
-    own = [Guard(text, None) for text in (*edit.guards, *backwards(edit, reading))]
+    own = [Guard(text, None) for text in (*edit.guards, *backwards(edit, reading, held))]
     if not reading.subject:
         return own
     return own + [
@@ -146,13 +149,14 @@ def _guards(
     ]
 
 
-def backwards(edit: Edit, reading: Reading) -> list[str]:
+def backwards(edit: Edit, reading: Reading, held: Collection[str] = ()) -> list[str]:
     """What stands for the fact asked backwards: the prompt with an answer in its subject's place.
 
     "Vienna is the capital of" is near to an edit of Austria's capital. An encoder hardly minds the
     order of words, and "The capital of Vienna is" is nearer; that asks nothing else. So it is with
     the edit's target, and with the former answer where the record gives it. An answer that is long,
-    or names the subject, makes a text that would stop questions of the edit itself.
+    or names the subject, makes a text that would stop questions of the edit itself; one that is a
+    subject of the memory's, in `held` in small letters, would stop those of that edit.
     """
     name = reading.subject
     if not name or put(edit.prompt, name, "") == edit.prompt:
@@ -161,7 +165,10 @@ def backwards(edit: Edit, reading: Reading) -> list[str]:
     return [
         put(edit.prompt, name, answer)
         for answer in dict.fromkeys(answers)
-        if answer and len(answer.split()) <= WORDS and name.lower() not in answer.lower()
+        if answer
+        and len(answer.split()) <= WORDS
+        and name.lower() not in answer.lower()
+        and answer.lower() not in held
     ]
 
 

@@ -170,10 +170,12 @@ def test_no_guard_asks_backwards_what_is_no_name(words: Router, subject: str, ta
 
 def test_no_guard_asks_backwards_what_another_edit_answers(words: Router) -> None:
     heir = edit("The capital of Nepal is", "Nepal", "Kenya")
-    kenya = edit("The capital of Kenya is", "Kenya", "Mombasa")
-    first, second = asks([heir, kenya], RELATIONS, words)
-    assert [g.text for g in first.guards if g.relation is None] == []
-    assert [g.text for g in second.guards if g.relation is None] == ["The capital of Mombasa is"]
+    for prompt in ("The capital of Kenya is", "Kenya's seat of government is"):  # in any wording
+        kenya = edit(prompt, "Kenya", "Mombasa")
+        first, second = asks([heir, kenya], RELATIONS, words)
+        assert [g.text for g in first.guards if g.relation is None] == []
+        backwards = [g.text for g in second.guards if g.relation is None]
+        assert backwards == [prompt.replace("Kenya", "Mombasa")]
 
 
 def test_no_edit_guards_against_the_same_relation_of_another_kind(words: Router) -> None:
