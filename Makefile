@@ -58,7 +58,7 @@ $(VENV5)/.ready: pyproject.toml constraints.txt constraints-transformers5.txt
 	$(PYTHON) -m venv $(VENV5)
 	grep -Ev "^(transformers|huggingface_hub|tokenizers|optimum)" constraints.txt > $(VENV5)/constraints.txt
 	$(VENV5)/bin/pip install -q -c $(VENV5)/constraints.txt -r constraints-transformers5.txt \
-		-e ".[edit,spread,run]" onnx onnxscript onnxruntime-genai pytest
+		-e ".[edit,spread,run]" onnx onnxscript onnxruntime-genai hypothesis pytest
 	touch $@
 
 clean:
