@@ -64,7 +64,7 @@ class Output:
         """
         if self.json or self.quiet or not rows:
             return
-        console = printer()
+        console = _printer()
         table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         kept, fit = _fitting(columns, rows, spare, console.width)
         for i in kept:
@@ -106,7 +106,7 @@ class Output:
             yield Drawn(bar, bar.add_task(what, total=total, note=""))
 
 
-def printer() -> Console:
+def _printer() -> Console:
     """Standard output; as wide as a log can be where it is no terminal and nobody says how wide."""
     console = Console(highlight=False)
     if not (console.is_terminal or "COLUMNS" in os.environ):

@@ -37,6 +37,7 @@ _SPLITS: dict[str, list[Any]] = {
     ]
     for name, pattern in _REGEX.items()
 }
+# Other names of the same splits.
 _ALSO = {
     "gpt-2": ("olmo", "phi-2"),
     "smollm": ("codeshell", "command-r", "refact", "starcoder"),

@@ -95,7 +95,7 @@ class Tokenizer:
         return list(self._encoding(text, special=False).ids)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Text of ids, most often without special tokens."""
+        """Text of ids; special tokens are a part of it only where `special` says so."""
         return str(self.core.decode(list(ids), skip_special_tokens=not special))
 
     def show(self, id: int) -> str:
