@@ -91,6 +91,15 @@ def default_id(prompt: str, target: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def plain_name(name: str | None) -> str:
+    """A subject's name by which mentions of it are told to be of one: in no case, without article.
+
+    >>> plain_name("The Gold plan") == plain_name("the gold plan") == plain_name("Gold plan")
+    True
+    """
+    return (name or "").strip().casefold().removeprefix("the ")
+
+
 def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Problem]]:
     """Read every record of a file.
 

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from memoir_edge.calibrate import NOBODY
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, plain_name
 
 HOLE = "\0"  # where a template's subject stands; no prompt holds it
 
@@ -57,13 +57,18 @@ def misses(edits: Sequence[Edit]) -> list[Miss]:
     Further keys are no misses: many are made from a prompt, and would count it several times.
     """
     pool = Pool(edits)
-    number = {str(e.subject): i for e, i in zip(edits, subjects(edits), strict=True)}
+    number = {plain_name(e.subject): i for e, i in zip(edits, subjects(edits), strict=True)}
     count = min(max(IN_ALL // max(len(edits), 1), EACH[0]), EACH[1])
     found: dict[str, Miss] = {}
     for edit in edits:
         near = pool.of(edit, count)
-        found |= {text: Miss(text, subject=number[name]) for text, name in near.template.items()}
-        found |= {text: Miss(text, subject=number[str(edit.subject)]) for text in near.subject}
+        found |= {
+            text: Miss(text, subject=number[plain_name(name)])
+            for text, name in near.template.items()
+        }
+        found |= {
+            text: Miss(text, subject=number[plain_name(edit.subject)]) for text in near.subject
+        }
     for edit in edits:
         for key in edit.keys:
             found.pop(key, None)
@@ -77,13 +82,13 @@ def subjects(edits: Sequence[Edit]) -> list[int]:
     An edit that names none has a number of its own.
 
     >>> from memoir_edge.edits import from_record
-    >>> asked = {"prompt": "France is in", "target": "Asia"}
-    >>> subjects([from_record(asked | {"subject": name}) for name in ("France", None, "France")])
+    >>> asked = {"prompt": "The Nile is in", "target": "Asia"}
+    >>> subjects([from_record(asked | {"subject": name}) for name in ("Nile", None, "the Nile")])
     [0, 1, 0]
     """
     first: dict[str, int] = {}
     return [
-        i if edit.subject is None else first.setdefault(edit.subject, i)
+        i if edit.subject is None else first.setdefault(plain_name(edit.subject), i)
         for i, edit in enumerate(edits)
     ]
 
@@ -105,15 +110,17 @@ class Pool:
 
     Likely near misses come first: those of subjects that other edits put into the same template,
     and of templates that other edits fill with such subjects. Unlikely ones ("The capital of gold
-    is") are made only where there are few of those.
+    is") are made only where there are few of those. A subject is written as the first edit does.
     """
 
     def __init__(self, edits: Sequence[Edit]) -> None:
+        self._written: dict[str, str] = {}  # by the plain name
         self._subjects: dict[str, set[str]] = {}  # by template
         self._templates: dict[str, set[str]] = {}  # by subject
         for edit in edits:
-            shape, subject = template(edit.prompt, edit.subject), str(edit.subject)
+            shape = template(edit.prompt, edit.subject)
             if shape is not None:
+                subject = self._written.setdefault(plain_name(edit.subject), str(edit.subject))
                 self._subjects.setdefault(shape, set()).add(subject)
                 self._templates.setdefault(subject, set()).add(shape)
 
@@ -122,16 +129,17 @@ class Pool:
 
         The templates of further keys are filled as well, each with the same other subjects.
         """
-        shape, own = template(edit.prompt, edit.subject), str(edit.subject)
+        shape = template(edit.prompt, edit.subject)
         if shape is None:
             return NearMisses({}, ())
+        own = self._written.get(plain_name(edit.subject), str(edit.subject))
         chosen = random.Random(edit.prompt)
         like = self._subjects.get(shape, set()) | {own}
         others = _some(like - {own}, self._templates.keys() - {own}, count, chosen)
         asked = Counter(t for other in like for t in self._templates.get(other, ()))
         near = {t for t, times in asked.items() if times >= LIKELY * len(like)}
         shapes = _some(near - {shape}, self._subjects.keys() - {shape}, count, chosen)
-        keys = [key for text in edit.keys if (key := template(text, own)) is not None]
+        keys = [key for text in edit.keys if (key := template(text, edit.subject)) is not None]
         return NearMisses(
             {_filled(t, other): other for t in (shape, *keys) for other in others},
             tuple(_filled(t, own) for t in shapes),

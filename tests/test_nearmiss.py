@@ -68,6 +68,20 @@ def test_an_edits_prompt_is_a_miss_of_the_others_and_its_keys_are_none() -> None
     assert len({text.casefold() for text in found}) == len(found)
 
 
+def test_a_subject_is_one_in_any_case_and_with_an_article_or_without() -> None:
+    names = [
+        ("The Gold plan costs", "The Gold plan"),
+        ("Who owns the gold plan?", "the gold plan"),
+        ("For Gold plan the hours are", "Gold plan"),
+        ("The Free plan costs", "The Free plan"),
+    ]
+    edits = [edit(prompt, subject) for prompt, subject in names]
+    assert subjects(edits) == [0, 0, 0, 3]
+    assert set(Pool(edits).of(edits[0], 5).template.values()) == {"The Free plan"}
+    asked = {miss.text for miss in misses(edits) if miss.subject == 3}
+    assert asked == {"Who owns The Free plan?", "For The Free plan the hours are"}
+
+
 def test_a_miss_says_which_subject_it_was_made_with() -> None:
     assert subjects(COUNTRIES) == [0, 1, 0, 3, 4]
     assert subjects([edit("A", None), edit("B", None)]) == [0, 1]

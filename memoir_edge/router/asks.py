@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from memoir_edge.answers import WORDS
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, plain_name
 from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, Reading, put
@@ -69,8 +69,13 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
     everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
     same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}
-    asked = {(one.subject, id_) for one in readings for own in may_ask(one) for id_ in same[own]}
-    named, held = _named(readings), {(one.subject or "").lower() for one in readings}
+    asked = {
+        (plain_name(one.subject), id_)
+        for one in readings
+        for own in may_ask(one)
+        for id_ in same[own]
+    }
+    named, held = _of_kinds(readings), {plain_name(one.subject) for one in readings}
     count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
     made = []
     for edit, reading in everyone:
@@ -81,7 +86,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
         misses = tuple(
             m
             for m in _misses(edit, reading, others, named.get(reading.kinds[0], ()), count)
-            if m.text not in taken and (m.subject, m.relation) not in asked
+            if m.text not in taken and (plain_name(m.subject), m.relation) not in asked
         )
         made.append(Asked(reading, keys(edit, reading), tuple(guards), misses))
     return made
@@ -136,7 +141,7 @@ def _guards(
     edit: Edit,
     reading: Reading,
     others: Sequence[Relation],
-    asked: set[tuple[str | None, str]],
+    asked: set[tuple[str, str]],
     held: Collection[str],
 ) -> list[Guard]:
     own = [Guard(text, None) for text in (*edit.guards, *backwards(edit, reading, held))]
@@ -145,7 +150,7 @@ def _guards(
     return own + [
         Guard(fill(relation.phrasings[0], reading.subject), relation.id)
         for relation in others
-        if (reading.subject, relation.id) not in asked
+        if (plain_name(reading.subject), relation.id) not in asked
     ]
 
 
@@ -156,7 +161,7 @@ def backwards(edit: Edit, reading: Reading, held: Collection[str] = ()) -> list[
     order of words, and "The capital of Vienna is" is nearer; that asks nothing else. So it is with
     the edit's target, and with the former answer where the record gives it. An answer that is long,
     or names the subject, makes a text that would stop questions of the edit itself; one that is a
-    subject of the memory's, in `held` in small letters, would stop those of that edit.
+    subject of the memory's, its plain name in `held`, would stop those of that edit.
     """
     name = reading.subject
     if not name or put(edit.prompt, name, "") == edit.prompt:
@@ -168,11 +173,11 @@ def backwards(edit: Edit, reading: Reading, held: Collection[str] = ()) -> list[
         if answer
         and len(answer.split()) <= WORDS
         and name.lower() not in answer.lower()
-        and answer.lower() not in held
+        and plain_name(answer) not in held
     ]
 
 
-def _named(readings: Sequence[Reading]) -> dict[str, list[str]]:
+def _of_kinds(readings: Sequence[Reading]) -> dict[str, list[str]]:
     """Subjects of each kind, each once: those of the lists, then the edits' own."""
     named = {kind: list(names) for kind, names in subjects().items()}
     for reading in readings:
@@ -193,7 +198,7 @@ def _misses(
     if not own:
         return []
     dice = random.Random(edit.prompt)
-    names = [name for name in alike if name.lower() != own.lower()]
+    names = [name for name in alike if plain_name(name) != plain_name(own)]
     shapes = [text for text in keys(edit, reading) if own in text]
     made = []
     for _ in range(count):

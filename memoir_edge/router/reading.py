@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from memoir_edge import cache
+from memoir_edge.edits import plain_name
 from memoir_edge.relations import Relation, fill
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.subjects import subjects
@@ -82,12 +83,12 @@ class Index:
         kinds, fits, masked = self._fits(prompts, names)
         together: dict[str, dict[str, None]] = {}
         for name, of in zip(names, kinds, strict=True):
-            together.setdefault((name or "").lower(), {})[of[0]] = None
+            together.setdefault(plain_name(name), {})[of[0]] = None
         found: list[dict[Relation, float]] = [{} for _ in prompts]
         asked = [
             (i, kind)
             for i, (name, of) in enumerate(zip(names, kinds, strict=True))
-            for kind in (together[name.lower()] if name else of[:1])
+            for kind in (together[plain_name(name)] if name else of[:1])
         ]
         others = [
             self.router.codes(

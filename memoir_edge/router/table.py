@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from memoir_edge.edits import plain_name
 from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
@@ -124,4 +125,4 @@ class _Numbers:
     def of(self, name: str | None) -> int:
         if name is None:
             return NOBODY
-        return self._known.setdefault(name.lower(), len(self._known))
+        return self._known.setdefault(plain_name(name), len(self._known))

@@ -211,6 +211,17 @@ def test_what_another_edit_answers_is_neither_guard_nor_miss(words: Router) -> N
             assert made.guards == ()
 
 
+def test_a_subject_is_one_in_any_case_and_with_an_article_or_without(words: Router) -> None:
+    capital = edit("The Nepal Federation has for its capital", "The Nepal Federation")
+    currency = edit("The currency of Nepal Federation is", "Nepal Federation")
+    first, second = asks([capital, currency], RELATIONS, words)
+    assert CURRENCY.id not in {guard.relation for guard in first.guards}
+    assert CAPITAL.id not in {guard.relation for guard in second.guards}
+    assert CURRENCY.id not in {
+        miss.relation for miss in first.misses if "Federation" in miss.subject
+    }
+
+
 def test_misses_are_of_three_sorts_and_the_same_every_time(words: Router) -> None:
     given = edit("The capital of Nepal is", "Nepal")
     made = one(words, given)
