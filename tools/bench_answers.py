@@ -1,15 +1,16 @@
 """Whether edits of a chat model answer in ways to ask that they were not trained on, and the cost.
 
     python tools/bench_answers.py [--edits 100] [--told 0] [--model FILE|DIR]
-                                  [--relations present|out] [--seed 0] [--former 0] [--released 0]
-                                  [--keep FOLDER] [--set NAME=VALUE]
+                                  [--facts counterfact|own] [--relations present|out] [--seed 0]
+                                  [--former 0] [--released 0] [--keep FOLDER] [--set NAME=VALUE]
 
 Edits of tools/world.py, asked as statements, as questions and in chats: sent to their own edit, so
 that training is judged apart from routing ("right edit"), and end to end. An answer counts if it is
 the target and stops there, by greedy free generation. `--told 2` makes two further phrasings of
 each edit its keys. Hard negatives and unrelated prompts count where the answer is not the base
 model's. `present`: relations of the test are among those that rows, keys and guards are made of, as
-for a user; `out`: they are not.
+for a user; `out`: they are not. `--facts own` asks a development set of our own, which choices of
+how edits are trained are made with; it has no hard negatives.
 
 `--former N` trains N of the edits as the product did before (descent on the plain row and thinned
 copies of it, at 85 % of the depth), `--released N` as the paper's released code does (twelve rows,
@@ -36,7 +37,7 @@ from bench_router import unrelated
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from world import EVERYDAY, relations_of, world
+from world import EVERYDAY, own_world, relations_of, world
 
 from memoir_edge import tophash
 from memoir_edge.demo.models import path as model_path
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--told", type=int, default=0)
     parser.add_argument("--model")
+    parser.add_argument("--facts", choices=("counterfact", "own"), default="counterfact")
     parser.add_argument("--relations", choices=("present", "out"), default="present")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--former", type=int, default=0)
@@ -80,7 +82,12 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         rows = measured(given, changes, folder, stack)
     show(rows)
-    about = {"edits": given.edits, "told": given.told, "relations": given.relations}
+    about = {
+        "facts": given.facts,
+        "edits": given.edits,
+        "told": given.told,
+        "relations": given.relations,
+    }
     print(json.dumps(about | {"seed": given.seed, "changes": changes, **rows}))
 
 
@@ -90,7 +97,11 @@ def measured(
     """A row of each training, as far as they are wanted."""
     base = load(given.model or str(model_path("smollm2")), device="cpu")
     relations = relations_of(given.relations)
-    edits = world(relations, given.edits, given.seed, given.told)
+    edits = (
+        own_world(given.edits, given.seed)
+        if given.facts == "own"
+        else world(relations, given.edits, given.seed, given.told)
+    )
     far = [*unrelated(FAR), *EVERYDAY]
     settings = choose(base, coded=True)
     way = Way(base, replace(settings, **changes), Encoder(str(model_path("minilm"))), relations)

@@ -1,14 +1,17 @@
-"""What tools ask of an edited chat model: CounterFact's edits in ParaRel's patterns.
+"""What tools ask of an edited chat model: CounterFact's edits in ParaRel's patterns, or our own.
 
 Phrasings and hard negatives are those of tools/bench_router.py, here with the answers that
-CounterFact gives; everyday sentences are unrelated to all of them.
+CounterFact gives; everyday sentences are unrelated to all of them. Our own edits are those that
+choices are made with.
 """
 
 import random
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from bench_router import ask, counterfact, facts, left_out
+from bench_router import ask, counterfact, facts, left_out, own_facts
 
 from memoir_edge.edits import Edit, Unrelated, default_id
 from memoir_edge.relations import Relation, fill
@@ -51,6 +54,29 @@ def world(relations: Sequence[Relation], count: int, seed: int, told: int = 0) -
         for i, e in enumerate(made.edits)
     ]
     random.Random(seed).shuffle(edits)
+    return edits
+
+
+def own_world(count: int, seed: int) -> list[Edit]:
+    """`count` edits of our own in a random order: prompts in the package's statements.
+
+    Their rephrasings are wordings that the package does not hold.
+    """
+    path = Path(__file__).with_name("bench_answers_own.toml")
+    answers = tomllib.loads(path.read_text("utf-8"))["answers"]
+    relations, dice = {r.id: r for r in load_relations()}, random.Random(seed)
+    pairs = [(fact, s) for fact in own_facts() if fact.name in answers for s in fact.subjects]
+    edits = []
+    for fact, subject in dice.sample(pairs, min(count, len(pairs))):
+        prompt = fill(dice.choice(relations[fact.name].statements), subject)
+        target = dice.choice(answers[fact.name])
+        edits.append(
+            Edit(
+                prompt=prompt, target=target, subject=subject, tags={},
+                id=default_id(prompt, target),
+                rephrase=tuple(fill(t, subject) for t in fact.templates),
+            )
+        )  # fmt: skip
     return edits
 
 
