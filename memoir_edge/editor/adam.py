@@ -210,13 +210,14 @@ def directions(reads: Tensor, avoid: Tensor | None) -> Tensor:
     """Directions `[k, r]` of a change that reads `[n, k]` meet.
 
     With P the matrix `avoid`, they span P reads^T and are orthogonal by P^-1, so a step in one of
-    them does not repeat what another costs the other edits. Each is as long as its singular value,
-    the longest 1: orthonormal ones would spend most of a change on what hardly any row reads, and
-    other wordings meet that at random.
+    them does not repeat what another costs the other edits. One that is read less is shorter, by
+    the square root of its singular value: orthonormal ones would spend most of a change on what
+    hardly any row reads.
     """
     A = reads.double()
     turned = A if avoid is None else A @ avoid.double()
     values, vectors = torch.linalg.eigh(turned @ A.T)
     kept = values > NEGLIGIBLE * values[-1]
-    found: Tensor = turned.T @ (vectors[:, kept] / values[-1].sqrt())
+    length = (values[kept] / values[-1]) ** 0.25
+    found: Tensor = turned.T @ (vectors[:, kept] * (length / values[kept].sqrt()))
     return found.float().contiguous()
