@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
+    if given.facts == "own" and given.told:
+        parser.error("--told is of CounterFact's facts: our own have no further keys")
     quiet()
     torch.set_num_threads(1)
     changes = {name: json.loads(value) for name, value in (s.split("=") for s in given.set)}

@@ -88,7 +88,7 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
             for m in _misses(edit, reading, others, named.get(reading.kinds[0], ()), count)
             if m.text not in taken and (plain_name(m.subject), m.relation) not in asked
         )
-        made.append(Asked(reading, keys(edit, reading), tuple(guards), misses))
+        made.append(Asked(reading, keys(edit, reading), guards, misses))
     return made
 
 
