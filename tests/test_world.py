@@ -1,10 +1,14 @@
-"""tools/world.py: edits of CounterFact, and what is asked of each."""
+"""tools/world.py: edits of CounterFact or of our own, and what is asked of each."""
 
 import importlib
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from memoir_edge.relations import fill
+from memoir_edge.relations import load as load_relations
 
 
 def test_each_edit_has_its_answer_phrasings_and_near_misses(
@@ -27,3 +31,30 @@ def test_each_edit_has_its_answer_phrasings_and_near_misses(
     assert all(edit.locality for edit in world.with_unrelated(edits))
     assert [edit.id for edit in world.world((), 24, seed=0)] == [edit.id for edit in edits]
     assert [edit.id for edit in world.world((), 24, seed=1)] != [edit.id for edit in edits]
+
+
+def test_edits_of_our_own_are_asked_what_the_package_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
+    world = importlib.import_module("world")
+    edits = world.own_world(24, seed=0)
+    assert len({edit.id for edit in edits}) == 24
+    for edit in edits:
+        assert edit.subject.lower() in edit.prompt.lower()
+        held = {
+            fill(phrasing, edit.subject)
+            for relation in load_relations()
+            for phrasing in relation.phrasings
+        }
+        assert edit.prompt in held
+        assert edit.rephrase
+        assert not set(edit.rephrase) & held
+    assert [edit.id for edit in world.own_world(24, seed=0)] == [edit.id for edit in edits]
+    everything = world.own_world(1_000_000, seed=0)
+    answers = tomllib.loads(Path(world.__file__).with_name("bench_answers_own.toml").read_text())
+    assert {edit.target for edit in everything} <= {
+        target for targets in answers["answers"].values() for target in targets
+    }
+    ids = {relation.id for relation in load_relations()}
+    assert answers["answers"].keys() <= ids
