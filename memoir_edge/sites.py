@@ -104,7 +104,7 @@ CODED = replace(
     chats=3,
     thinned=4,
     thinned_forms=1,
-    columns_per_edit=15,
+    columns_per_edit=30,
 )
 
 

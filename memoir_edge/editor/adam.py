@@ -2,7 +2,8 @@
 
 At each site an edit's change is dWm = M B. M `[k, r]` spans what the edit's rows read there in the
 frozen model where their target tokens are predicted, turned away from what other edits read
-(editor/spare.py); B `[r, d]` is trained. So the rank is low by construction, and a change is stored
+(editor/spare.py), with those directions the longest that tell which token of the target is next;
+B `[r, d]` is trained. So the rank is low by construction, and a change is stored
 exactly as it was trained. What is read at a second site while training depends on the change of the
 first; that the directions do not keeps the rank where it is.
 """
@@ -12,7 +13,7 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from memoir_edge.editor.batch import Batch, Job, OnStep, check
 from memoir_edge.editor.layer import Delta
@@ -22,6 +23,8 @@ from memoir_edge.settings import Settings
 
 BETAS = (0.9, 0.999)
 NEGLIGIBLE = 1e-3  # share of the largest eigenvalue below which a direction counts as none
+RIDGE = 1.0  # in units of the mean square of what is read
+OTHERS = 0.3  # length of the other directions beside those that tell one token from another
 LIKELY = 32  # tokens that a step looks at for each place
 FRESH = 20  # steps for which those are taken to be the likely ones: a change makes others likely
 
@@ -51,10 +54,12 @@ class Adam:
         D = run.a.shape[1]
         self.parts: list[Part] = []  # one a site
         rates = []
+        nth = [batch.nth[batch.owner == i] for i in range(len(jobs))]
         for s, (a, scale) in enumerate(zip(run.seen, run.scale, strict=True)):
             columns = [job.columns + s * D for job in jobs]
             spanned = self._under(a, batch.at[0])
-            part = Part(Wm, columns, spanned, [job.avoid[s] if job.avoid else None for job in jobs])
+            avoid = [job.avoid[s] if job.avoid else None for job in jobs]
+            part = Part(Wm, columns, spanned, nth, avoid)
             size = part.met(spanned)[1].norm(dim=-1).mean().clamp(min=torch.finfo(Wm.dtype).tiny)
             self.parts.append(part)
             rates.append({"params": [part.B], "lr": settings.lr * scale / float(size)})
@@ -129,6 +134,7 @@ class Part:
         Wm: `[d, tiles * D]`, not changed.
         columns: Of it, those of each job at this site, `[k]`.
         spanned: What the rows of each job read here in the frozen model, `[n of the job, k]`.
+        nth: Which token of its row's target is predicted there, `[n of the job]`.
         avoid: Of each job, what turns its change away from others.
     """
 
@@ -137,9 +143,10 @@ class Part:
         Wm: Tensor,
         columns: Sequence[Tensor],
         spanned: Sequence[Tensor],
+        nth: Sequence[Tensor],
         avoid: Sequence[Tensor | None],
     ) -> None:
-        self.M = [directions(*one) for one in zip(spanned, avoid, strict=True)]
+        self.M = [directions(*one) for one in zip(spanned, nth, avoid, strict=True)]
         ends = [0, *accumulate(M.shape[1] for M in self.M)]
         self.own = [slice(*pair) for pair in pairwise(ends)]  # rows of B
         touched, place = torch.unique(torch.cat(list(columns)), return_inverse=True)
@@ -206,18 +213,45 @@ class Likely:
 
 
 @torch.no_grad()
-def directions(reads: Tensor, avoid: Tensor | None) -> Tensor:
-    """Directions `[k, r]` of a change that reads `[n, k]` meet.
+def directions(reads: Tensor, nth: Tensor, avoid: Tensor | None) -> Tensor:
+    """Directions `[k, r]` of a change that reads `[n, k]` meet, each of which costs others little.
 
-    With P the matrix `avoid`, they span P reads^T and are orthogonal by P^-1, so a step in one of
-    them does not repeat what another costs the other edits. One that is read less is shorter, by
-    the square root of its singular value: orthonormal ones would spend most of a change on what
-    hardly any row reads.
+    Those that tell one token of the target from another are the longest, so most of a change is
+    what that token adds in any wording; the rest is what single wordings need besides.
+
+    Args:
+        reads: What is read at the places of target tokens.
+        nth: Which token of the target is next there, from 0 on: `[n]`.
+        avoid: The matrix P `[k, k]` that turns a change away from others; None: the identity.
     """
     A = reads.double()
     turned = A if avoid is None else A @ avoid.double()
+    every, telling = spanning(A, turned), tells(A, turned, nth.to(A.device))
+    size, own = ((A @ M).norm(dim=1).mean() for M in (every, telling))
+    telling *= size / own.clamp(min=torch.finfo(A.dtype).tiny)
+    return torch.cat([telling, OTHERS * every], dim=1).float().contiguous()
+
+
+def spanning(A: Tensor, turned: Tensor) -> Tensor:
+    """Directions that span P A^T, `turned` transposed, and are orthogonal by P^-1.
+
+    So a step in one of them does not repeat what another costs the other edits. One that is read
+    less is shorter, by the square root of its singular value: orthonormal ones would spend most of
+    a change on what hardly any row reads.
+    """
     values, vectors = torch.linalg.eigh(turned @ A.T)
     kept = values > NEGLIGIBLE * values[-1]
     length = (values[kept] / values[-1]) ** 0.25
     found: Tensor = turned.T @ (vectors[:, kept] * (length / values[kept].sqrt()))
-    return found.float().contiguous()
+    return found
+
+
+def tells(A: Tensor, turned: Tensor, nth: Tensor) -> Tensor:
+    """For each token of the target the direction on which reads are 1 where it is next, else 0.
+
+    As far as ridge regression in the metric of P brings them there.
+    """
+    K, wanted = turned @ A.T, one_hot(nth).to(A.dtype)
+    ridge = RIDGE * K.diagonal().mean().clamp(min=torch.finfo(A.dtype).tiny)
+    found: Tensor = turned.T @ torch.linalg.solve(K + ridge * torch.eye(len(K)).to(K), wanted)
+    return found

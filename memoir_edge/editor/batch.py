@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     jobs: list[slice]  # of each job, its rows
     at: tuple[Tensor, Tensor]  # row and position of each target token
     wanted: Tensor  # its id
+    nth: Tensor  # which token of its row's target it is, from 0 on
     owner: Tensor  # its job
 
     def mean(self, nats: Tensor) -> Tensor:
@@ -58,8 +59,9 @@ def batch_of(jobs: Sequence[Job], settings: Settings) -> Batch:
     job_of = [i for i, each in enumerate(keep) for _ in each]
     row, position = places(rows)
     wanted = torch.tensor([token for each in rows for token in each.target])
+    nth = torch.tensor([j for each in rows for j in range(len(each.target))])
     return Batch(
-        given, source, keep, [slice(*pair) for pair in pairwise(ends)], (row, position), wanted,
+        given, source, keep, [slice(*pair) for pair in pairwise(ends)], (row, position), wanted, nth,
         torch.tensor(job_of)[row],
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch
 
 from memoir_edge.editor import BaseModel, Editor, Settings
 from memoir_edge.editor import adam as module
-from memoir_edge.editor.adam import LIKELY, Likely, directions
+from memoir_edge.editor.adam import LIKELY, OTHERS, RIDGE, Likely, directions, spanning, tells
 from memoir_edge.editor.batch import Job, thin, thinned
 from memoir_edge.editor.layer import all_changed, changed, inputs_of
 from memoir_edge.editor.readings import Readings
@@ -73,8 +73,12 @@ def test_the_change_is_adams_on_b(
             a = whole[0, len(row.prompt) - 1 : -1]
             reads[s][i].append((a * mask)[:, jobs[i].columns])
             own[s].append(sites[s](a))
+    nth = [
+        torch.tensor([n for i, row, _ in every if i == job for n in range(len(row.target))])
+        for job in range(len(jobs))
+    ]
     M = [
-        [directions(torch.cat(reads[s][i]), job.avoid[s] if job.avoid else None)
+        [directions(torch.cat(reads[s][i]), nth[i], job.avoid[s] if job.avoid else None)
          for i, job in enumerate(jobs)]
         for s in every_site
     ]  # fmt: skip
@@ -118,15 +122,30 @@ def test_the_change_is_adams_on_b(
 
 def test_directions_span_what_is_read_and_none_repeats_anothers_cost(jobs: list[Job]) -> None:
     A, P = torch.randn(5, 13, generator=torch.Generator().manual_seed(0)), jobs[1].avoid[0]
-    M = directions(A, P)
+    M = spanning(A, A @ P)
     assert M.shape == (13, 5)
     cost = M.T @ torch.linalg.inv(P) @ M
     S = torch.linalg.svdvals(A @ torch.linalg.cholesky(P)).flip(0)
     assert torch.allclose(cost, torch.diag(S / S[-1]), atol=1e-4)
     turned = P @ A.T
     assert torch.linalg.matrix_rank(torch.cat([M, turned], dim=1), rtol=1e-4) == 5
-    plain = directions(torch.cat([A, 2 * A]), None)  # what is read twice is one direction
-    assert plain.shape == (13, 5)
+    twice = torch.cat([A, 2 * A])
+    assert spanning(twice, twice).shape == (13, 5)  # what is read twice is one direction
+
+
+def test_a_token_is_told_from_the_others_by_ridge_regression(jobs: list[Job]) -> None:
+    """Against its normal equations: cost of the direction and squares of what is missing."""
+    A, P = torch.randn(7, 13, generator=torch.Generator().manual_seed(0)).double(), jobs[1].avoid[0]
+    P, nth = P.double(), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    ridge = RIDGE * (A @ P @ A.T).diagonal().mean()
+    wanted = (nth[:, None] == torch.arange(3)).double()
+    slow = torch.linalg.solve(A.T @ A + ridge * torch.linalg.inv(P), A.T @ wanted)
+    torch.testing.assert_close(tells(A, A @ P, nth), slow)
+    M = directions(A.float(), nth, P.float())
+    assert torch.allclose(M[:, 3:], OTHERS * spanning(A, A @ P).float(), atol=1e-5)
+    across = [(A.float() @ part).norm(dim=1).mean() for part in (M[:, :3], M[:, 3:] / OTHERS)]
+    torch.testing.assert_close(*across)
+    assert not directions(torch.zeros(2, 13), torch.tensor([0, 1]), None).any()  # nothing is read
 
 
 def test_an_edit_is_stored_as_it_was_trained(

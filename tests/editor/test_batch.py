@@ -26,6 +26,7 @@ def test_each_target_token_is_wanted_where_it_is_predicted(
         here = batch.at[0] == number
         row = given[source]
         assert batch.wanted[here].tolist() == row.target
+        assert batch.nth[here].tolist() == list(range(len(row.target)))
         assert batch.at[1][here].tolist() == list(
             range(len(row.prompt) - 1, len(row.prompt) - 1 + len(row.target))
         )
