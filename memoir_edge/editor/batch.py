@@ -61,8 +61,8 @@ def batch_of(jobs: Sequence[Job], settings: Settings) -> Batch:
     wanted = torch.tensor([token for each in rows for token in each.target])
     nth = torch.tensor([j for each in rows for j in range(len(each.target))])
     return Batch(
-        given, source, keep, [slice(*pair) for pair in pairwise(ends)], (row, position), wanted, nth,
-        torch.tensor(job_of)[row],
+        given, source, keep, [slice(*pair) for pair in pairwise(ends)], (row, position), wanted,
+        nth, torch.tensor(job_of)[row],
     )  # fmt: skip
 
 
