@@ -2,10 +2,10 @@
 
 At each site an edit's change is dWm = M B. M `[k, r]` spans what the edit's rows read there in the
 frozen model where their target tokens are predicted, turned away from what other edits read
-(editor/spare.py), with those directions the longest that tell which token of the target is next;
-B `[r, d]` is trained. So the rank is low by construction, and a change is stored
-exactly as it was trained. What is read at a second site while training depends on the change of the
-first; that the directions do not keeps the rank where it is.
+(editor/spare.py). Its longest directions tell which token of the target is next. B `[r, d]` is
+trained. So the rank is low by construction, and a change is stored exactly as it was trained. What
+is read at a second site while training depends on the change of the first; that the directions do
+not keeps the rank where it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,8 +23,8 @@ from memoir_edge.settings import Settings
 
 BETAS = (0.9, 0.999)
 NEGLIGIBLE = 1e-3  # share of the largest eigenvalue below which a direction counts as none
-RIDGE = 1.0  # in units of the mean square of what is read
-OTHERS = 0.3  # length of the other directions beside those that tell one token from another
+RIDGE = 1.0  # of the regression that tells tokens apart, in mean squares of what is read
+OTHERS = 0.3  # how long all other directions are beside those that tell tokens apart
 LIKELY = 32  # tokens that a step looks at for each place
 FRESH = 20  # steps for which those are taken to be the likely ones: a change makes others likely
 
@@ -226,18 +226,22 @@ def directions(reads: Tensor, nth: Tensor, avoid: Tensor | None) -> Tensor:
     """
     A = reads.double()
     turned = A if avoid is None else A @ avoid.double()
-    every, telling = spanning(A, turned), tells(A, turned, nth.to(A.device))
-    size, own = ((A @ M).norm(dim=1).mean() for M in (every, telling))
-    telling *= size / own.clamp(min=torch.finfo(A.dtype).tiny)
-    return torch.cat([telling, OTHERS * every], dim=1).float().contiguous()
+    every, apart = spanning(A, turned), telling(A, turned, nth.to(A.device))
+    size, own = ((A @ M).norm(dim=1).mean() for M in (every, apart))
+    apart *= size / own.clamp(min=torch.finfo(A.dtype).tiny)  # both are read as strongly
+    return torch.cat([apart, OTHERS * every], dim=1).float().contiguous()
 
 
 def spanning(A: Tensor, turned: Tensor) -> Tensor:
-    """Directions that span P A^T, `turned` transposed, and are orthogonal by P^-1.
+    """Directions `[k, rank]` that span P A^T and are orthogonal by P^-1.
 
     So a step in one of them does not repeat what another costs the other edits. One that is read
     less is shorter, by the square root of its singular value: orthonormal ones would spend most of
     a change on what hardly any row reads.
+
+    Args:
+        A: What is read, `[n, k]`.
+        turned: A P.
     """
     values, vectors = torch.linalg.eigh(turned @ A.T)
     kept = values > NEGLIGIBLE * values[-1]
@@ -246,10 +250,16 @@ def spanning(A: Tensor, turned: Tensor) -> Tensor:
     return found
 
 
-def tells(A: Tensor, turned: Tensor, nth: Tensor) -> Tensor:
+def telling(A: Tensor, turned: Tensor, nth: Tensor) -> Tensor:
     """For each token of the target the direction on which reads are 1 where it is next, else 0.
 
-    As far as ridge regression in the metric of P brings them there.
+    As far as ridge regression brings them there, with what a direction costs the other edits as its
+    penalty: `[k, tokens]`.
+
+    Args:
+        A: What is read, `[n, k]`.
+        turned: A P.
+        nth: Which token is next, from 0 on: `[n]`.
     """
     K, wanted = turned @ A.T, one_hot(nth).to(A.dtype)
     ridge = RIDGE * K.diagonal().mean().clamp(min=torch.finfo(A.dtype).tiny)

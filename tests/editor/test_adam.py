@@ -8,7 +8,7 @@ import torch
 
 from memoir_edge.editor import BaseModel, Editor, Settings
 from memoir_edge.editor import adam as module
-from memoir_edge.editor.adam import LIKELY, OTHERS, RIDGE, Likely, directions, spanning, tells
+from memoir_edge.editor.adam import LIKELY, OTHERS, RIDGE, Likely, directions, spanning, telling
 from memoir_edge.editor.batch import Job, thin, thinned
 from memoir_edge.editor.layer import all_changed, changed, inputs_of
 from memoir_edge.editor.readings import Readings
@@ -140,7 +140,7 @@ def test_a_token_is_told_from_the_others_by_ridge_regression(jobs: list[Job]) ->
     ridge = RIDGE * (A @ P @ A.T).diagonal().mean()
     wanted = (nth[:, None] == torch.arange(3)).double()
     slow = torch.linalg.solve(A.T @ A + ridge * torch.linalg.inv(P), A.T @ wanted)
-    torch.testing.assert_close(tells(A, A @ P, nth), slow)
+    torch.testing.assert_close(telling(A, A @ P, nth), slow)
     M = directions(A.float(), nth, P.float())
     assert torch.allclose(M[:, 3:], OTHERS * spanning(A, A @ P).float(), atol=1e-5)
     across = [(A.float() @ part).norm(dim=1).mean() for part in (M[:, :3], M[:, 3:] / OTHERS)]
