@@ -40,7 +40,7 @@ class Jobs:
     ) -> None:
         self.model, self.readings, self.questions = model, readings, questions
         self.settings, self.prefixes = settings, prefixes
-        self._reads: dict[int, Reads] | None = None  # of the edits in a tile; None: to be gathered
+        self._reads: dict[int, list[Reads]] = {}  # at each site, by the first tile of a mask
 
     def new(self, edit: Edit, columns: Tensor) -> Job:
         """Of an edit that the memory does not hold yet; `columns` of Wm are its mask's."""
@@ -67,46 +67,43 @@ class Jobs:
 
     def take_in(self, edit: Edit) -> None:
         """From now on others avoid what an edit reads that the memory has just taken in."""
-        if self._reads is not None:
-            self._add(self._reads, edit)
+        columns = self._live.columns_of(edit.id)
+        if (first := self._tile(columns)) in self._reads:
+            self._add(self._reads[first], edit, columns)
 
     def gather_anew(self) -> None:
         """Forget what edits read: one of them is gone."""
-        self._reads = None
+        self._reads = {}
 
     def _avoid(self, columns: Tensor, own: Sequence[Tensor]) -> list[Tensor]:
         """What turns a change away from others, at each site; `own` is of an edit that is held."""
         if not self.settings.spare:
             return []
-        tiles, features = self._of_tiles(self._gathered(), columns), columns % self._live.D
+        features = columns % self._live.D
         found = [
             reads.avoided(features, own[s] if own else None, self.settings.spare)
-            for s, reads in enumerate(tiles)
+            for s, reads in enumerate(self._gathered(self._tile(columns)))
         ]
         return [each for each in found if each is not None]
 
-    def _gathered(self) -> dict[int, Reads]:
-        if self._reads is None:
-            self._reads = {}
+    def _tile(self, columns: Tensor) -> int:
+        """The first tile that a mask reads."""
+        return int(columns[0]) // self._live.D
+
+    def _gathered(self, first: int) -> list[Reads]:
+        """What the edits of a tile read, at each site: edits of other tiles do not meet them."""
+        if first not in self._reads:
+            D, device = self._live.D, self._live.Wm.device
+            found = [Reads(torch.zeros(D, D, device=device)) for _ in range(self._live.sites)]
             for edit in stored(self._live.bank.records):
-                self._add(self._reads, edit)
-        return self._reads
+                if self._live.bank.tile.get(edit.id, 0) == first:
+                    self._add(found, edit, self._live.columns_of(edit.id))
+            self._reads[first] = found
+        return self._reads[first]
 
-    def _add(self, reads: dict[int, Reads], edit: Edit) -> None:
-        columns = self._live.columns_of(edit.id)
-        tiles = self._of_tiles(reads, columns)
-        for tile, x in zip(tiles, self._read(edit, columns), strict=True):
-            tile.add(x, columns % self._live.D)
-
-    def _of_tiles(self, reads: dict[int, Reads], columns: Tensor) -> list[Reads]:
-        """What is read in the tiles of a mask: edits in other tiles do not meet them."""
-        D = self._live.D
-        first = int(columns[0]) // D
-        tiles = range(first, first + self._live.sites)
-        for tile in tiles:
-            if tile not in reads:
-                reads[tile] = Reads(torch.zeros(D, D, device=columns.device))
-        return [reads[tile] for tile in tiles]
+    def _add(self, reads: Sequence[Reads], edit: Edit, columns: Tensor) -> None:
+        for site, x in zip(reads, self._read(edit, columns), strict=True):
+            site.add(x, columns % self._live.D)
 
     def _read(self, edit: Edit, columns: Tensor) -> list[Tensor]:
         """What each site reads where target tokens of the edit's rows are predicted: [n, k]."""

@@ -6,7 +6,7 @@ models, prompts or files. `memoir_edge.memory` is what it is written as.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -70,10 +70,10 @@ class Bank:
         """Ones of a key."""
         return self.router.weight if self.router else self.k
 
-    def recalled(self) -> dict[str, Bytes]:
+    def recalled(self) -> Mapping[str, Bytes]:
         """The mask `[ceil(D/8)]` that each edit is recalled with."""
         if self.router:
-            return dict(self.masks)
+            return self.masks
         return {edit: self.keys[row].mask for edit, row in self.rows().items()}
 
     def tiles_for(self, masks: Sequence[Bytes], room: float) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -30,6 +31,28 @@ def test_a_change_avoids_what_others_read(
     again.go_on_with(editor.journal)
     [gathered] = again.jobs.new(second, other).avoid
     assert torch.equal(gathered, avoid)  # as when it was taken in edit by edit
+
+
+def test_what_other_tiles_read_is_not_asked(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings, words: Any, monkeypatch: Any
+) -> None:
+    """One more edit costs as much as its tile has edits, not as the memory has."""
+    names = ("France", "Japan", "Spain")
+    edits = [replace(an_edit(f"The currency of {name} is", "yen"), id=name) for name in names]
+    wide = replace(settings, spare=10.0, columns_per_edit=22)  # of 44: two edits a tile
+    editor = Editor(tiny, wide, router=words)
+    for edit in edits:
+        editor.edit([edit])
+    assert editor.live.bank.tile == {"France": 0, "Japan": 0, "Spain": 1}
+    again = Editor(tiny, wide, router=words, journal=editor.journal)
+    read: list[str] = []
+    rows = again.jobs.rows
+    monkeypatch.setattr(again.jobs, "rows", lambda edit: read.append(edit.id) or rows(edit))
+    new = an_edit("The capital of Japan is", "Rome")
+    [avoid] = again.jobs.new(new, again.live.columns(again.masks([new.prompt])[0], 1)).avoid
+    assert read == [new.id, "Spain"]
+    [taken_in] = editor.jobs.new(new, editor.live.columns(editor.masks([new.prompt])[0], 1)).avoid
+    assert torch.equal(avoid, taken_in)
 
 
 def test_what_was_found_wrong_is_a_further_row(
