@@ -33,10 +33,10 @@ from typing import Any
 import numpy as np
 import torch
 from bench_editor import reference
-from bench_router import unrelated
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from router_worlds import unrelated
 from world import EVERYDAY, own_world, relations_of, world
 
 from memoir_edge import tophash

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_router import DATA
 from peers import METHODS, Made, Making
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from router_worlds import DATA
 from world import relations_of, with_unrelated
 
 from memoir_edge.answers import Answer, Forced, Model

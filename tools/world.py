@@ -1,6 +1,6 @@
 """What tools ask of an edited chat model: CounterFact's edits in ParaRel's patterns, or our own.
 
-Phrasings and hard negatives are those of tools/bench_router.py, here with the answers that
+Phrasings and hard negatives are those of tools/router_worlds.py, here with the answers that
 CounterFact gives; everyday sentences are unrelated to all of them. Our own edits are those that
 choices are made with.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench_router import ask, counterfact, facts, left_out, own_facts
+from router_worlds import ask, counterfact, facts, left_out, own_facts
 
 from memoir_edge.edits import Edit, Unrelated, default_id
 from memoir_edge.relations import Relation, fill

@@ -26,8 +26,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_router import show
 from compare_training import gives
+from router_looks import show
 from world import relations_of, world
 
 from memoir_edge import tophash

@@ -31,8 +31,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_router import show
 from compare_training import gives
+from router_looks import show
 from train_router import name
 
 from memoir_edge.demo.models import path as model_path

@@ -42,7 +42,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench_ops import route_alone, values
-from bench_router import show
+from router_looks import show
 
 from memoir_edge import memory as memory_file
 from memoir_edge import tophash

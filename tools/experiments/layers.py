@@ -38,7 +38,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_router import show
+from router_looks import show
 
 from memoir_edge.contents import sizes
 from memoir_edge.demo.edits import sample

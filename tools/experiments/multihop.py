@@ -38,10 +38,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_router import show
 from compare_editors import share
 from compare_training import to
 from peers import InContext, before, first
+from router_looks import show
 
 from memoir_edge.answers import Answer
 from memoir_edge.demo.facts import Fact, load_facts, model_dir, prompt

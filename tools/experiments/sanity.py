@@ -24,7 +24,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_router import left_out, show
+from router_looks import show
+from router_worlds import left_out
 from tau import zsre
 
 from memoir_edge.demo.edits import sample

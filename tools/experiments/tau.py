@@ -24,19 +24,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_router import (
-    DATA,
-    Found,
-    Look,
-    Remembering,
-    World,
-    ask,
-    every_view,
-    facts,
-    left_out,
-    look_up,
-    show,
-)
+from router_looks import Found, Look, Remembering, every_view, look_up, show
+from router_worlds import DATA, World, ask, facts, left_out
 
 from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
