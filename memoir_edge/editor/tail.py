@@ -18,7 +18,7 @@ from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.woven import weave
 
-LOGITS = 1 << 22  # held at once, where those of all tokens are wanted
+LOGITS = 1 << 20  # held at once, where those of all tokens are wanted
 TRIED = 5  # tokens of the sequence that an architecture is tried on
 CLOSE = 0.05  # largest difference that counts as rounding, in units of what was added
 ROWS = ([0, 1, 2, 3, 4], [0, 1, 5, 6])  # that weaving is tried on

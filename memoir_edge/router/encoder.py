@@ -24,6 +24,7 @@ from memoir_edge.router.codes import BITS, FORMULA, SEED, codes
 from memoir_edge.spelling import Spelling
 from memoir_edge.tophash import Bytes, Floats
 
+REMEMBERED = 1 << 16  # texts, about 20 MB with their codes
 _BATCH = 64
 
 
@@ -68,6 +69,7 @@ class Encoder:
         self.folder = locate(model)
         self.bits, self.weight = bits, bits // 2
         self.module = _load(self.folder)
+        self._known: dict[str, bytes] = {}  # codes by text
         self._weights = str(weights_digest(self.folder))
         path = adapters.shipped().get(self._weights) if adapter is None else adapter
         change = adapters.read(Path(path)) if path else None
@@ -116,10 +118,17 @@ class Encoder:
         return dict(zip(texts, map(len, read), strict=True))
 
     def codes(self, texts: Sequence[str]) -> Bytes:
-        """Packed codes, `[n, bits / 8]`."""
-        if not texts:
-            return np.zeros((0, self.bits // 8), np.uint8)
-        return codes(self.embeddings(texts), self.bits)
+        """Packed codes, `[n, bits / 8]`; a text that was read lately is not read again."""
+        known = {text: self._known[text] for text in texts if text in self._known}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            read = codes(self.embeddings(new), self.bits)
+            known |= zip(new, map(bytes, read), strict=True)
+            if len(self._known) + len(new) > REMEMBERED:
+                self._known.clear()
+            self._known |= {text: known[text] for text in new[:REMEMBERED]}
+        packed = b"".join(known[text] for text in texts)
+        return np.frombuffer(packed, np.uint8).reshape(-1, self.bits // 8)
 
 
 def _load(folder: Path) -> Any:

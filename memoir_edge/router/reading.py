@@ -90,13 +90,14 @@ class Index:
             for i, (name, of) in enumerate(zip(names, kinds, strict=True))
             for kind in (together[plain_name(name)] if name else of[:1])
         ]
-        others = [
-            self.router.codes(
-                [put(prompts[i], names[i] or "", typical(kind)[j]) for i, kind in asked]
-            )
-            for j in range(1, 1 + TYPICAL)
-        ]
-        codes = np.stack([masked[[i for i, _ in asked]], *others], axis=1)
+        others = self.router.codes(
+            [
+                put(prompts[i], names[i] or "", other)
+                for i, kind in asked
+                for other in typical(kind)[1:]
+            ]
+        ).reshape(len(asked), TYPICAL, masked.shape[1])
+        codes = np.concatenate([masked[[i for i, _ in asked], None], others], axis=1)
         for (i, kind), code in zip(asked, codes, strict=True):
             found[i] |= self._scores(kind, code)
         return [
@@ -122,9 +123,8 @@ class Index:
         """
         named = [name or "" for name in names]
         masked = [put(prompt, name, MASK) for prompt, name in zip(prompts, named, strict=True)]
-        codes = self.router.codes(masked)
-        templates = self._near(codes, self._asked[0])
-        subject = self._near(self.router.codes(named), self._names)
+        codes, own = np.split(self.router.codes([*masked, *named]), 2)
+        templates, subject = self._near(codes, self._asked[0]), self._near(own, self._names)
         kinds, best = [], np.zeros(len(prompts), np.float32)
         for i, name in enumerate(named):
             fits = _nearest(templates[i], self._kind, len(self.kinds), NEAREST)

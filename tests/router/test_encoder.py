@@ -54,6 +54,27 @@ def test_each_text_is_read_once_beside_others_of_its_length(
     assert run == [["a", "e"], ["a b c", "a c b"]]
 
 
+def test_what_was_read_lately_is_not_read_again(
+    encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of so many texts; then all are forgotten."""
+    encoder = Encoder(str(encoder_dir))
+    read: list[str] = []
+    embeddings = encoder.embeddings
+    monkeypatch.setattr(
+        encoder, "embeddings", lambda texts: read.extend(texts) or embeddings(texts)
+    )
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    first = encoder.codes(["a", "b", "a"])
+    again = encoder.codes(["b", "c", "a"])
+    assert read == ["a", "b", "c"]
+    assert (again[[2, 0]] == first[:2]).all()
+    assert (first[0] == first[2]).all()
+    encoder.codes(["d", "a"])
+    assert encoder.codes(["a"]).shape == (1, encoder.bits // 8)
+    assert read == ["a", "b", "c", "d", "a"]
+
+
 def test_of_a_long_text_the_last_part_is_read(encoder_dir: Path) -> None:
     encoder = Encoder(str(encoder_dir))
     assert encoder.tokens == 32
