@@ -15,7 +15,8 @@ how edits are trained are made with; it has no hard negatives.
 `--former N` trains N of the edits as the product did before (descent on the plain row and thinned
 copies of it, at 85 % of the depth), `--released N` as the paper's released code does (twelve rows,
 every layer), each for its CPU time in the same run. With --keep what is done is kept there, and a
-run that was interrupted goes on; the cost of an edit is then unknown.
+run that was interrupted goes on; the cost of an edit is then unknown. At last one more edit is made
+by an editor that is opened anew, asking what it may have changed, and asking all.
 The last line is one JSON document.
 """
 
@@ -46,6 +47,7 @@ from memoir_edge.editor.prompts import rendered
 from memoir_edge.edits import Edit
 from memoir_edge.evaluate.dataset import Way, claim, kept, make
 from memoir_edge.evaluate.metrics import kind_of
+from memoir_edge.history import load as load_journal
 from memoir_edge.history import path_of
 from memoir_edge.router import Encoder
 from memoir_edge.sites import default_site
@@ -56,6 +58,11 @@ FORMER = {
 }  # fmt: skip
 ROOM = 12  # most tokens of an answer
 FAR = 200  # questions about other things
+HOW = ("new", "anew")  # what is measured and asked when one more edit is made: the new, or all
+ONE_MORE = Edit(
+    prompt="The chief executive of Northwind Traders is", target="Alice Meyer",
+    subject="Northwind Traders", id="one more", tags={},
+)  # fmt: skip
 Pairs = list[tuple[Edit, str]]
 Row = dict[str, Any]
 
@@ -140,7 +147,7 @@ def measure(
         by_form = asked(way.base, edits)
         cost = {"cpu": cpu / len(edits), "wall": wall / len(edits)} if whole else {}
         made = [frame for frame in editor.journal.frames if frame.kind == "made"]
-        return {
+        row = {
             "edits": len(edits),
             "right edit": {
                 form: share(editor, pairs, given=True) for form, pairs in by_form.items()
@@ -155,6 +162,22 @@ def measure(
             "an edit": cost,
             "peak MB": most / 1e6,
         }
+    return row | {"one more": {how: one_more(way, memory, anew=how == "anew") for how in HOW}}
+
+
+def one_more(way: Way, memory: Path, *, anew: bool) -> float:
+    """CPU seconds of one more edit, by an editor that is opened anew; it is not kept."""
+    journal = load_journal(path_of(memory), write=False)
+    assert journal is not None
+    with journal:
+        way = replace(way, router=Encoder(str(model_path("minilm"))))  # one that has read nothing
+        start = time.process_time()
+        editor = Editor(
+            way.base, way.settings, journal=journal.copied(),
+            router=way.router, relations=way.relations,
+        )  # fmt: skip
+        editor.apply([ONE_MORE], anew=anew)
+        return time.process_time() - start
 
 
 def asked(base: BaseModel, edits: Sequence[Edit]) -> dict[str, Pairs]:
@@ -238,6 +261,8 @@ def show(rows: dict[str, Row]) -> None:
             figure(row.get("peak MB")),
         )  # fmt: skip
     console.print(table)
+    told, anew = (now["one more"][how] for how in HOW)
+    console.print(f"one more edit: {told:.1f} s of CPU, {anew:.1f} where all are asked anew")
 
 
 def figure(value: float | None) -> str:

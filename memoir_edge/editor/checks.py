@@ -71,32 +71,37 @@ class Asked(NamedTuple):
     fired: str | None  # id of the edit that answered
 
 
-def audit(edits: Sequence[Edit], asked: Sequence[Asked], false_fires: float) -> Audit:
-    """What a check of edits found.
+def audit(
+    edits: Sequence[Edit], asked: Sequence[Asked], false_fires: float, before: Audit | None = None
+) -> Audit:
+    """What is known of edits after a check.
 
     Args:
         edits: All edits of the memory.
-        asked: Every case of each of them.
+        asked: Every case of each edit that was asked.
         false_fires: Share of near misses that may reach an edit; up to it they are reported and
             no edit fails for them. 0: no share was promised, and none fails.
+        before: The last check; what it found of the other edits stands.
     """
-    tally: dict[str, Tally] = {edit.id: {} for edit in edits}
+    found: dict[str, Tally] = {}
     for one in asked:
-        count, held = tally[one.case.edit.id].get(one.case.sort, (0, 0))
-        tally[one.case.edit.id][one.case.sort] = (count + 1, held + one.held)
-    wrong = [
+        tally = found.setdefault(one.case.edit.id, {})
+        count, held = tally.get(one.case.sort, (0, 0))
+        tally[one.case.sort] = (count + 1, held + one.held)
+    former = before.tally if before else {}
+    tallies = {edit.id: found.get(edit.id) or former.get(edit.id, {}) for edit in edits}
+    stands = tallies.keys() - found.keys()
+    wrong = [one for one in before.wrong if one.edit in stands] if before else []
+    wrong += [
         Wrong(one.case.edit.id, one.case.sort, one.case.text, one.answer, one.fired)
         for one in asked
         if not one.held
     ]
-    missed = [one for one in asked if one.case.sort == MISS]
-    fired = sum(not one.held for one in missed)
-    strict = false_fires > 0 and fired > math.ceil(false_fires * len(missed))
+    missed = [tally[MISS] for tally in tallies.values() if MISS in tally]
+    fired = sum(count - held for count, held in missed)
+    strict = false_fires > 0 and fired > math.ceil(false_fires * sum(n for n, _ in missed))
     bad = {one.edit for one in wrong if strict or one.sort != MISS}
-    probes = [
-        Probe(one.case.text, one.case.edit.target, one.case.edit.id)
-        for one in asked
-        if one.held and one.case.sort == PROMPT
-    ]
+    right = [edit for edit in edits if tallies[edit.id].get(PROMPT) == (1, 1)]
+    probes = [Probe(edit.prompt, edit.target, edit.id) for edit in right[:PROBES]]
     failed = [edit.id for edit in edits if edit.id in bad]
-    return Audit(len(edits), failed, probes[:PROBES], tally, wrong)
+    return Audit(len(edits), failed, probes, tallies, wrong)

@@ -24,7 +24,7 @@ from memoir_edge.editor.prompts import keyed, own_texts, refuse_too_long
 from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
-from memoir_edge.editor.thresholds import tabled
+from memoir_edge.editor.thresholds import rules, stands, tabled
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit, from_stored, stored
 from memoir_edge.history import (
@@ -79,7 +79,7 @@ class Watch:
     begun: Callable[[Sequence[Edit]], OnStep] = lambda edits: lambda step, loss: None
     made: Callable[[int], None] = lambda count: None  # edits that are in the memory now
     again: Callable[[Edit], OnStep] = lambda edit: lambda step, loss: None
-    audited: Callable[[int, int], None] = lambda checked, failed: None
+    audited: Callable[[int, int], None] = lambda asked, failed: None  # edits
 
 
 class Editor:
@@ -256,7 +256,9 @@ class Editor:
         """The edits that the memory holds, but those whose record is withheld or unusable."""
         return stored(self.live.bank.records)
 
-    def apply(self, edits: Sequence[Edit], watch: Watch | None = None) -> list[Outcome]:
+    def apply(
+        self, edits: Sequence[Edit], watch: Watch | None = None, *, anew: bool = False
+    ) -> list[Outcome]:
         """Make the edits in order, and see to it that every edit of the memory holds.
 
         Nothing is trained before every edit is known to fit the context. After the last one comes
@@ -266,6 +268,7 @@ class Editor:
         Args:
             edits: The edits; none may be in the memory already.
             watch: Who is told.
+            anew: Measure thresholds of all edits and ask all of them, however few are new.
 
         Raises:
             InputError: An edit does not fit the context.
@@ -281,19 +284,25 @@ class Editor:
         for group in (edits[i : i + size] for i in range(0, len(edits), size)):
             trained += self.edit(group, watch.begun(group))
             watch.made(len(group))
-        if not self.journal.state().calibrated:
-            self.calibrate()  # before the check, which asks what the keys promise
-        self._finish(watch)
+        if anew or not self.journal.state().calibrated:
+            self.calibrate(anew=anew)  # before the check, which asks what the keys promise
+        if anew and not edits:
+            self.settle(watch, every=True)
+        else:
+            self._finish(watch)
         after = self._answered(edits)
         return [
             Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
             for edit, done, old in zip(edits, trained, before, strict=True)
         ]
 
-    def settle(self, watch: Watch | None = None) -> State:
-        """Ask for every edit, train the broken ones again, and ask again, until all hold."""
+    def settle(self, watch: Watch | None = None, *, every: bool = False) -> State:
+        """Ask for every edit that may have changed, or for all; train those again that are broken.
+
+        And ask again, until all hold or the rounds of repairs are through.
+        """
         watch = watch or Watch()
-        self._ask(watch)
+        self._ask(watch, every=every)
         return self._finish(watch)
 
     def _finish(self, watch: Watch) -> State:
@@ -306,17 +315,19 @@ class Editor:
                 self._ask(watch)
         return state
 
-    def _ask(self, watch: Watch) -> None:
-        edits = self.edits
-        asked = self.check(edits)
-        self._asked = {
+    def _ask(self, watch: Watch, *, every: bool = False) -> None:
+        edits, state = self.edits, self.journal.state()
+        changed = set(state.unasked)
+        some = [edit for edit in edits if every or edit.id in changed]
+        asked = self.check(some)
+        self._asked |= {
             one.case.edit.id: Answer(one.answer, one.fired)
             for one in asked
             if one.case.sort == PROMPT
         }
-        found = audit(edits, asked, self.settings.false_fires)
+        found = audit(edits, asked, self.settings.false_fires, state.asked)
         self._record(found)
-        watch.audited(found.checked, len(found.failed))
+        watch.audited(len(some), len(found.failed))
 
     def check(self, edits: Sequence[Edit]) -> list[Asked]:
         """Ask edits of the memory whatever a check asks; nothing is recorded."""
@@ -329,30 +340,43 @@ class Editor:
         answers = self.answers(gone, memory=True)
         return self._asked | dict(zip((edit.id for edit in gone), answers, strict=True))
 
-    def calibrate(self) -> Floats | None:
+    def calibrate(self, *, anew: bool = True) -> Floats | None:
         """Give each key the threshold that its near misses ask for.
 
-        Where a router's codes are the keys, all keys and guards are made anew first, but for the
-        codes of texts that the memory holds. Where the settings' bound is 0, or too few records
-        name their subject to make near misses from, or an edit brought its own threshold,
-        thresholds stay as they are.
+        Where a router's codes are the keys, keys and guards are made anew first, but for the codes
+        of texts that the memory holds. Where the settings' bound is 0, or too few records name
+        their subject to make near misses from, or an edit brought its own threshold, thresholds
+        stay as they are.
+
+        Args:
+            anew: Of every edit. Else, where a router's codes are the keys and the new edits are few
+                beside those that thresholds were measured with: of these, and of those that name
+                their subjects, by what was measured.
 
         Returns:
-            The thresholds `[R]`, if any were set.
+            The thresholds that were set, `[R]`, if any were.
         """
         bank, bound = self.live.bank, self.settings.false_fires
         if self.router is not None and self.edits:
-            known = {key.text: key.mask for key in bank.keys if key.text is not None}
-            asked = self.questions.related(self.router)
-            table = tabled(self.edits, asked, self.router, self.settings, known)
-            self._record(table)
-            return table.thresholds
+            return self._tabulated(self.router, anew=anew)
         if not bound or not bank.keys:
             return None
         found = calibrated(bank, self.edits, self.hashed, bound)
         if found is not None:
             self._record(Calibrated(found))
         return found
+
+    def _tabulated(self, router: Router, *, anew: bool) -> Floats:
+        state, edits = self.journal.state(), self.edits
+        by, beside, measured = rules(self.settings, self.relations), None, None
+        if not anew and stands(state.measured, state.since, by):
+            edits = self.questions.akin([edit for edit in edits if edit.id in state.unkeyed])
+            beside, measured = self.questions.beside(edits), state.measured
+        known = {key.text: key.mask for key in self.live.bank.keys if key.text is not None}
+        asked = self.questions.related(edits, router, beside)
+        table = tabled(edits, asked, router, self.settings, known, by, measured)
+        self._record(table)
+        return table.thresholds
 
     def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
         """Edits with the further keys that the settings ask the tool to make of activations."""

@@ -8,6 +8,7 @@ from memoir_edge.editor.checks import MISSES
 from memoir_edge.editor.editor import Editor
 from memoir_edge.editor.prompts import length
 from memoir_edge.editor.rows import asked
+from memoir_edge.editor.thresholds import GROWN
 from memoir_edge.edits import Edit
 from memoir_edge.lint import Finding, doubtful, too_long
 from memoir_edge.nearmiss import Pool, misses
@@ -50,7 +51,11 @@ def related(editor: Editor, fit: Sequence[Edit]) -> list[Asked]:
     if editor.router is None:
         return []
     held, new = editor.edits, editor.formerly(fit, editor.answers(fit, memory=False))
-    return asks([*held, *new], editor.relations, editor.router)[len(held) :]
+    beside = None
+    if len(new) <= GROWN * len(held):
+        held = editor.questions.akin(new)
+        beside = editor.questions.beside(held)
+    return asks([*held, *new], editor.relations, editor.router, beside)[len(held) :]
 
 
 @dataclass(frozen=True)

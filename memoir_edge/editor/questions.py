@@ -9,13 +9,13 @@ from memoir_edge.editor.checks import MISSES, Case, cases
 from memoir_edge.editor.holds import fits
 from memoir_edge.editor.recall import Edited
 from memoir_edge.editor.rows import is_chat
-from memoir_edge.edits import Edit, stored
+from memoir_edge.edits import Edit, plain_name, stored
 from memoir_edge.history import Bank
 from memoir_edge.history.events import MISS, PROMPT
 from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
 from memoir_edge.router import Asked, Router, asks
-from memoir_edge.router.asks import keys, subject_of
+from memoir_edge.router.asks import Beside, keys, naming, subject_of
 from memoir_edge.router.reading import Index
 
 
@@ -29,7 +29,6 @@ class Questions:
 
     def __init__(self, model: Edited, relations: Sequence[Relation]) -> None:
         self.model, self.relations = model, relations
-        self._related: tuple[tuple[Edit, ...], list[Asked]] = ((), [])
         self._phrased: dict[tuple[object, ...], tuple[str, ...]] = {}  # by what is read
         self._index: Index | None = None  # made when a prompt is first read
 
@@ -47,21 +46,50 @@ class Questions:
             return tuple(self._keys_of([edit])[edit.id])
         asked = (edit.prompt, edit.subject, edit.keys)
         if asked not in self._phrased:
-            self._phrased[asked] = self._read(edit, router)
+            self._phrased[asked] = self._read(edit)
         return self._phrased[asked]
 
-    def _read(self, edit: Edit, router: Router) -> tuple[str, ...]:
-        if self._index is None:
-            self._index = Index(self.relations, router)
-        [reading] = self._index.read([edit.prompt], [subject_of(edit, self._index)])
+    def _read(self, edit: Edit) -> tuple[str, ...]:
+        index = self._indexed()
+        [reading] = index.read([edit.prompt], [subject_of(edit, index)])
         return keys(edit, reading)[1:]
 
-    def related(self, router: Router) -> list[Asked]:
-        """What relations say may be asked of each edit that is held."""
-        edits = tuple(stored(self._bank.records))
-        if self._related[0] != edits:
-            self._related = edits, asks(edits, self.relations, router)
-        return self._related[1]
+    def _indexed(self) -> Index:
+        if self._index is None:
+            assert self.model.router is not None
+            self._index = Index(self.relations, self.model.router)
+        return self._index
+
+    def related(
+        self, edits: Sequence[Edit], router: Router, beside: Beside | None = None
+    ) -> list[Asked]:
+        """What relations say may be asked of each of some edits."""
+        return asks(edits, self.relations, router, beside)
+
+    def akin(self, edits: Sequence[Edit]) -> list[Edit]:
+        """Edits that are held, and of the others those that name their subjects; in order."""
+        held, some = stored(self._bank.records), {edit.id for edit in edits}
+        others = [edit for edit in held if edit.id not in some]
+        if others:
+            some |= {edit.id for edit in naming(others, self._subjects(edits))}
+        return [edit for edit in held if edit.id in some]
+
+    def _subjects(self, edits: Sequence[Edit]) -> set[str]:
+        index = self._indexed()
+        return {subject for edit in edits if (subject := subject_of(edit, index))}
+
+    def beside(self, edits: Sequence[Edit]) -> Beside:
+        """What the memory holds of others than these."""
+        some = {edit.id for edit in edits}
+        others = [edit for edit in stored(self._bank.records) if edit.id not in some]
+        texts = {text for edit in others for text in (edit.prompt, *edit.keys)}
+        texts |= {
+            key.text
+            for key in self._bank.keys
+            if key.text is not None and key.edit is not None and key.edit not in some
+        }
+        names = frozenset(plain_name(edit.subject) for edit in others if edit.subject)
+        return Beside(frozenset(texts), names)
 
     def cases(self, edits: Sequence[Edit], count: int) -> list[Case]:
         """What a check asks of each of these edits, which the memory holds.
@@ -96,8 +124,12 @@ class Questions:
         """Near misses of each edit, none of which is a prompt or key of another."""
         router = self.model.router
         if router is not None and self.relations:
-            related = zip(stored(self._bank.records), self.related(router), strict=True)
-            return {edit.id: [miss.text for miss in asked.misses] for edit, asked in related}
+            some = self.akin(edits)
+            related = self.related(some, router, self.beside(some))
+            return {
+                edit.id: [miss.text for miss in asked.misses]
+                for edit, asked in zip(some, related, strict=True)
+            }
         pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
         near = {edit.id: pool.of(edit, MISSES * count) for edit in edits}
         return {

@@ -3,7 +3,7 @@
     begin       what the journal began from; the journal itself reads it
     made        Together     edits that were trained together
     again       Again        an edit trained once more
-    audit       Audit        every edit asked for
+    audit       Audit        every edit asked for that may have changed
     thresholds  Calibrated   every key given a threshold
     keys        Tabled       keys and guards made anew, where a router's codes are the keys
     written     Written      a memory about to be written
@@ -52,8 +52,8 @@ class Change(NamedTuple):
         Raises:
             ValueError: It is of another number of sites.
         """
-        parts = zip(np.split(self.V, sites), np.split(self.U, sites), strict=True)
-        return np.concatenate([V @ U for V, U in parts]).astype(np.float32, copy=False)
+        V, U = (x.reshape(sites, -1, x.shape[1]) for x in (self.V, self.U))
+        return (V @ U).reshape(len(self.V), -1).astype(np.float32, copy=False)
 
     def numbers(self) -> dict[str, Any]:
         """All but the tensors."""
@@ -167,7 +167,7 @@ class Wrong(NamedTuple):
 
 @dataclass(frozen=True)
 class Audit:
-    """A check of every edit in the memory, by asking the edited model."""
+    """What is known of every edit in the memory, from asking the edited model."""
 
     kind: ClassVar[str] = "audit"
     checked: int
@@ -222,6 +222,15 @@ class Calibrated:
         return cls(tensors["thresholds"])
 
 
+class Measured(NamedTuple):
+    """By what thresholds were measured, over all edits that there were."""
+
+    edits: int
+    above: float  # the overlap from which a key answers whose guards are `near`
+    near: float
+    rules: str  # digest of what else they follow from
+
+
 @dataclass(frozen=True)
 class Tabled:
     """The keys and guards of edits were made anew, with their thresholds."""
@@ -233,17 +242,20 @@ class Tabled:
     edit: npt.NDArray[np.int32]  # [R] place of the edit that the key came with
     guard: npt.NDArray[np.uint8]  # [R] 1 for a guard
     thresholds: Floats  # [R]
+    measured: Measured | None = None  # anew; None: by what was measured before
 
     def content(self) -> Content:
         """Ids and texts; a tensor each for the rest."""
         arrays = {name: getattr(self, name) for name in ("codes", "edit", "guard", "thresholds")}
-        return {"edits": self.edits, "texts": self.texts}, arrays
+        told = {"measured": self.measured._asdict()} if self.measured else {}
+        return {"edits": self.edits, "texts": self.texts, **told}, arrays
 
     @classmethod
     def of(cls, data: dict[str, Any], tensors: Tensors) -> "Tabled":
         """From a frame's content."""
         arrays = {name: tensors[name] for name in ("codes", "edit", "guard", "thresholds")}
-        return cls(list(data["edits"]), list(data["texts"]), **arrays)
+        measured = Measured(**data["measured"]) if "measured" in data else None
+        return cls(list(data["edits"]), list(data["texts"]), **arrays, measured=measured)
 
 
 @dataclass(frozen=True)

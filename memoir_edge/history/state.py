@@ -9,7 +9,7 @@ Knows nothing of files or models.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +24,7 @@ from memoir_edge.history.events import (
     Change,
     Deleted,
     Event,
+    Measured,
     Tabled,
     Together,
     Written,
@@ -56,7 +57,13 @@ class State:
     audit: Audit | None = None  # the last one since then
     broken: list[str] | None = None  # by the last audit, to be trained again; None: no audit
     repaired: bool = False  # since the last audit
+    asked: Audit | None = None  # the last one, whatever came since
+    touched: set[str] = field(default_factory=set)  # edits of which it no longer tells, and
+    moved: set[int] = field(default_factory=set)  # tiles, by their first, of whose edits
     calibrated: bool = False  # since an edit was made
+    measured: Measured | None = None  # when thresholds were last measured over all edits
+    since: int = 0  # edits made since then
+    unkeyed: dict[str, None] = field(default_factory=dict)  # edits made since keys were
     fresh: dict[str, None] = field(default_factory=dict)  # edits made since a memory was finished
     passes: Counter[str] = field(default_factory=Counter)  # over them, since the last was made
 
@@ -64,6 +71,25 @@ class State:
     def failed(self) -> list[str]:
         """Ids of edits that did not hold when last asked."""
         return self.audit.failed if self.audit else []
+
+    @property
+    def unasked(self) -> list[str]:
+        """Ids of edits that the last audit says nothing of.
+
+        They were not there, or their keys or the columns that they read have changed since.
+        """
+        told = self.asked.tally if self.asked else {}
+        return [
+            id
+            for id in self.bank.records
+            if id not in told or id in self.touched or self.bank.tile.get(id, 0) in self.moved
+        ]
+
+    def touch(self, edits: Collection[str]) -> None:
+        """From now on the last audit tells nothing of edits, nor of what has reached them."""
+        self.touched |= set(edits)
+        if self.asked:
+            self.touched |= {one.edit for one in self.asked.wrong if one.fired in self.touched}
 
     def settled(self, repairs: int) -> bool:
         """The last audit stands, and asks for no more training within so many rounds."""
@@ -110,7 +136,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Ask:
-    """Ask for every edit."""
+    """Ask for every edit that may have changed."""
 
 
 Step = Train | Ask
@@ -120,8 +146,8 @@ def next_step(state: State, schedule: Schedule) -> Step | None:
     """What is to be done once every edit of a run has been made; None when all is settled.
 
     Each fresh edit is trained once more a pass, from where Wm is by then. Then every edit is asked
-    for, those that answer wrongly are trained again, and all are asked for again, until all hold or
-    the rounds are through.
+    for that may have changed, those that answer wrongly are trained again, and so on, until all
+    hold or the rounds are through.
     """
     if state.broken is None:
         return _next_pass(state, schedule.passes) or Ask()
@@ -161,6 +187,10 @@ def _fold(event: Event, _state: State, _frame: int) -> None:
 @_fold.register
 def _(event: Together, state: State, frame: int) -> None:
     state.broken, state.audit, state.audits, state.calibrated = None, None, 0, False
+    state.since += len(event.edits)
+    state.moved |= {made.tile for made in event.edits}
+    state.unkeyed |= {made.id: None for made in event.edits}
+    state.touch([made.id for made in event.edits])
     for i, made in enumerate(event.edits):
         former = state.bank.add(
             made.id, made.record, made.primary, made.others, made.guards, made.threshold, made.key,
@@ -183,6 +213,7 @@ def _(event: Together, state: State, frame: int) -> None:
 @_fold.register
 def _(event: Again, state: State, frame: int) -> None:
     state.changes.append(Place(event.edit, frame, 0))
+    state.moved.add(state.bank.tile.get(event.edit, 0))
     state.repaired = True
     if state.broken is None:
         state.passes[event.edit] += 1
@@ -194,12 +225,14 @@ def _(event: Again, state: State, frame: int) -> None:
 def _(event: Audit, state: State, _frame: int) -> None:
     state.probes, state.evaluation = event.probes, event.evaluation
     state.broken, state.repaired, state.audits = event.worn, False, state.audits + 1
-    state.audit = event
+    state.audit = state.asked = event
+    state.touched, state.moved = set(), set()
 
 
 @_fold.register
 def _(event: Calibrated, state: State, _frame: int) -> None:
     state.bank.calibrate(event.thresholds)
+    state.touch(state.bank.records)
     state.calibrated = True
 
 
@@ -211,7 +244,12 @@ def _(event: Tabled, state: State, _frame: int) -> None:
         [Key(code, None if guard else edit, float(limit), edit, text)
          for code, edit, guard, limit, text in rows]
     )  # fmt: skip
+    state.touch(event.edits)
     state.calibrated = True
+    if event.measured:
+        state.measured, state.since = event.measured, 0
+    for edit in event.edits:
+        state.unkeyed.pop(edit, None)
 
 
 @_fold.register
@@ -223,9 +261,12 @@ def _(event: Written, state: State, _frame: int) -> None:
 @_fold.register
 def _(event: Deleted, state: State, _frame: int) -> None:
     gone = set(event.edits)
+    state.moved |= {state.bank.tile.get(edit, 0) for edit in gone}
+    state.touch(gone)
     state.bank.drop(gone)
     state.changes = [place for place in state.changes if place.edit not in gone]
     state.fresh = {id: None for id in state.fresh if id not in gone}
+    state.unkeyed = {id: None for id in state.unkeyed if id not in gone}
     state.broken, state.audit, state.audits = None, None, 0
 
 

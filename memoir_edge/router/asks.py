@@ -12,7 +12,8 @@ evaluation is never read here.
 """
 
 import random
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from memoir_edge.answers import WORDS
@@ -55,13 +56,29 @@ class Asked:
     misses: tuple[Miss, ...]
 
 
-def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -> list[Asked]:
+@dataclass(frozen=True)
+class Beside:
+    """What a memory holds of edits that are not looked at."""
+
+    texts: frozenset[str]  # that reach them
+    names: frozenset[str]  # plain names of their subjects
+
+
+def asks(
+    edits: Sequence[Edit],
+    relations: Sequence[Relation],
+    router: Router,
+    beside: Beside | None = None,
+) -> list[Asked]:
     """Read every edit's prompt and make its keys, guards and misses.
 
     Args:
         edits: The edits of a memory, all of them: none of one edit's prompts is another's miss.
+            Or some, with all that name their subjects.
         relations: What else may be asked of their subjects.
         router: Reads the prompts.
+        beside: What the others are, where these are only some. The misses of an edit are then those
+            of listed subjects, and the same whichever the others are.
     """
     index = Index(relations, router)
     names = [subject_of(edit, index) for edit in edits]
@@ -75,8 +92,13 @@ def asks(edits: Sequence[Edit], relations: Sequence[Relation], router: Router) -
         for own in may_ask(one)
         for id_ in same[own]
     }
-    named, held = _of_kinds(readings), {plain_name(one.subject) for one in readings}
-    count = min(max(IN_ALL // 3 // max(len(edits), 1), EACH[0]), EACH[1])
+    held = {plain_name(one.subject) for one in readings}
+    named, count = _of_kinds(readings), IN_ALL // 3 // max(len(edits), 1)
+    if beside is not None:
+        taken |= beside.texts
+        held |= beside.names
+        named, count = _listed(held), EACH[1]
+    count = min(max(count, EACH[0]), EACH[1])
     made = []
     for edit, reading in everyone:
         others = other_relations(relations, reading)
@@ -175,6 +197,33 @@ def backwards(edit: Edit, reading: Reading, held: Collection[str] = ()) -> list[
         and name.lower() not in answer.lower()
         and plain_name(answer) not in held
     ]
+
+
+def naming(edits: Iterable[Edit], names: Collection[str]) -> list[Edit]:
+    """The edits whose prompt or answers name any of some subjects.
+
+    What is asked of a subject may stand for, or against, what else is asked of it.
+    """
+    spelled = "|".join(re.escape(plain_name(name)) for name in names if plain_name(name))
+    if not spelled:
+        return []
+    named = re.compile(rf"(?<!\w)(?:{spelled})(?!\w)")
+    return [
+        edit
+        for edit in edits
+        if any(
+            named.search(text.casefold())
+            for text in (edit.prompt, edit.subject or "", edit.target, edit.ground_truth or "")
+        )
+    ]
+
+
+def _listed(held: Collection[str]) -> dict[str, list[str]]:
+    """Listed subjects of each kind that no edit is about."""
+    return {
+        kind: [name for name in names if plain_name(name) not in held]
+        for kind, names in subjects().items()
+    }
 
 
 def _of_kinds(readings: Sequence[Reading]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ Rows stand edit by edit, the prompt's own key first and guards last. A later row
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from memoir_edge.edits import plain_name
 from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.thresholds import HIGHEST, NOBODY, Keys, Misses, thresholds
+from memoir_edge.router.thresholds import (
+    HIGHEST,
+    NOBODY,
+    Keys,
+    Level,
+    Misses,
+    level,
+    thresholds,
+)
 from memoir_edge.tophash import Bytes, Floats
 from memoir_edge.views import bare
 
@@ -38,6 +46,7 @@ class Table:
     owner: NDArray[np.int32]  # [R] place of the key's edit, `GUARD` for a guard
     edit: NDArray[np.int32]  # [R] place of the edit that the row was made for
     thresholds: Floats  # [R]
+    level: Level | None = None  # that near misses ask for; None: there were none
 
 
 class Coded(NamedTuple):
@@ -65,6 +74,12 @@ def tabulate(
         known: Codes that the router made before.
     """
     return limited(coded(asked, router, known), router.weight, bound)
+
+
+def taken_in(asked: Sequence[Asked], router: Router, level: Level, known: Known = NOTHING) -> Table:
+    """The same by what near misses asked for before, so that none is looked up."""
+    made = coded([replace(one, misses=()) for one in asked], router, known)
+    return _table(made, thresholds(made.keys, router.weight, level), level)
 
 
 def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Coded:
@@ -100,13 +115,17 @@ def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Cod
 
 def limited(coded: Coded, weight: int, bound: float) -> Table:
     """Keys and guards with their thresholds."""
-    texts, keys, misses = coded
-    limits = np.full(len(texts), HIGHEST, np.float32)
-    if len(misses.codes):
-        limits = thresholds(keys, misses, weight, bound)
+    if not len(coded.misses.codes):
+        return _table(coded, np.full(len(coded.texts), HIGHEST, np.float32), None)
+    found = level(coded.keys, coded.misses, weight, bound)
+    return _table(coded, thresholds(coded.keys, weight, found), found)
+
+
+def _table(coded: Coded, limits: Floats, level: Level | None) -> Table:
+    texts, keys, _ = coded
     edit = keys.edit.astype(np.int32)
     owner = np.where(keys.guard == 1, np.int32(GUARD), edit)
-    return Table(texts, keys.codes, owner, edit, limits)
+    return Table(texts, keys.codes, owner, edit, limits, level)
 
 
 def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:

@@ -54,8 +54,18 @@ class Misses(NamedTuple):
     relation: Ints  # [n] that is asked, `NOBODY` where it is unknown
 
 
-def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
-    """The overlap from which each key answers, `[R]`.
+class Level(NamedTuple):
+    """What near misses ask of a key: the overlap from which it answers.
+
+    Of one whose guards are as near to it as `near`. A key with nearer ones is lifted above that.
+    """
+
+    above: float
+    near: float
+
+
+def level(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
+    """What misses ask of keys.
 
     Args:
         keys: Keys and guards.
@@ -63,19 +73,32 @@ def thresholds(keys: Keys, misses: Misses, weight: int, bound: float) -> Floats:
         weight: Ones of a code.
         bound: Share of what must not fire that may.
     """
-    lift = lifts(keys, weight)
+    near = guarded(keys, weight)
+    known = near[~np.isnan(near)]
+    mean = known.mean() if len(known) else 0
+    lift = _lifts(near, mean)
     best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
     counts = np.where(keys.edit[best] == misses.edit, 1 / KNOWN, OTHER)
     order = np.argsort(-passes)
     allowed = np.cumsum(counts[order]) <= bound * len(passes)
     found = passes[order][~allowed].max(initial=FLOOR)
-    above = found + 0.5 / weight  # a key answers at its threshold: stay above
-    return np.asarray(np.minimum(above + lift, HIGHEST), np.float32)
+    return Level(float(found + 0.5 / weight), float(mean))  # a key answers at its threshold
 
 
-def lifts(keys: Keys, weight: int) -> Floats:
-    """By how much each key's threshold is above the mean key's, `[R]`; 0 without guards.
+def thresholds(keys: Keys, weight: int, level: Level) -> Floats:
+    """The overlap from which each key answers, `[R]`."""
+    lift = _lifts(guarded(keys, weight), level.near)
+    return np.asarray(np.minimum(np.float32(level.above) + lift, HIGHEST), np.float32)
+
+
+def _lifts(near: Floats, mean: float) -> Floats:
+    """By how much each key's threshold is above the mean key's, `[R]`; 0 without guards."""
+    return np.asarray(np.where(np.isnan(near), 0, LIFT * (near - np.float32(mean))), np.float32)
+
+
+def guarded(keys: Keys, weight: int) -> Floats:
+    """How near its edit's guards are to each key, `[R]`; not a number without any.
 
     A guard that a record brought itself tells nothing of the subject.
     """
@@ -88,10 +111,7 @@ def lifts(keys: Keys, weight: int) -> Floats:
         if len(guards):
             R = np.sort(overlap(keys.codes[mine], keys.codes[guards], weight), axis=1)
             near[mine] = R[:, -NEAREST:].mean(axis=1)
-    known = ~np.isnan(near)
-    if not known.any():
-        return np.zeros_like(near)
-    return np.asarray(np.where(known, LIFT * (near - near[known].mean()), 0), np.float32)
+    return near
 
 
 def meet(keys: Keys, misses: Misses, weight: int) -> tuple[Ints, Floats]:

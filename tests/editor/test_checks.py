@@ -58,6 +58,20 @@ def test_near_misses_may_fire_up_to_a_share(fires: int, share: float, failed: li
     assert len(found.wrong) == fires
 
 
+def test_what_was_found_of_edits_that_are_not_asked_again_stands() -> None:
+    """Tallies, what was wrong, and the share of near misses that fire."""
+    missed = [asked(B, MISS, i > 0, "b" if i == 0 else None) for i in range(10)]
+    before = audit([A, B], [*OWN, asked(B, KEY, False, "b"), *missed], 0.1)
+    found = audit([A, B], [OWN[0], asked(A, MISS, False, "a")], 0.1, before)
+    assert list(found.tally) == ["a", "b"]
+    assert found.tally["b"] == before.tally["b"]
+    assert found.tally["a"] == {PROMPT: (1, 1), MISS: (1, 0)}
+    assert [one.edit for one in found.wrong] == ["b", "b", "a"]
+    assert (found.checked, found.failed) == (2, ["b"])  # 2 of 11 may fire
+    assert [probe.edit for probe in found.probes] == ["a", "b"]
+    assert audit([A], [], 0.1, found).wrong == [found.wrong[2]]  # b is gone
+
+
 def test_a_journal_of_an_earlier_version_asked_prompts_alone() -> None:
     found = Audit.of({"checked": 2, "failed": ["b"], "probes": []}, {})
     assert (found.failed, found.worn, found.tally, found.wrong) == (["b"], ["b"], {}, [])

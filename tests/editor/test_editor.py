@@ -16,6 +16,7 @@ from memoir_edge.editor import BaseModel, Editor, Settings, Watch, Wishes, choos
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
 from memoir_edge.memory import from_bytes, to_bytes
+from memoir_edge.relations import Relation
 
 PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
 Make = Callable[[], Editor]
@@ -170,7 +171,7 @@ def test_a_worn_edit_is_found_and_trained_again(demo: BaseModel) -> None:
         again=lambda edit: again.append(edit.id) or (lambda step, loss: None),  # type: ignore[func-returns-value]
         audited=lambda checked, failed: seen.append((checked, failed)),
     )
-    state = editor.settle(watch)
+    state = editor.settle(watch, every=True)
     assert edits[1].id in again
     assert seen[0][1] == len(set(again)) > 0
     assert seen[-1] == (3, 0)
@@ -240,3 +241,97 @@ def test_edits_of_several_tiles_are_answered_in_one_batch(an_edit: MakeEdit, roo
     assert torch.equal(again.live.Wm, roomy.live.Wm)
     again.edit([an_edit("The author of the book is", "Rome")])
     assert again.memory().tiles == 5
+
+
+# --- One more edit -------------------------------------------------------------------------------
+
+CAPITAL = Relation("country.capital", ("The capital of {} is", "What is the capital of {}?"))
+COIN = Relation("country.currency", ("The currency of {} is", "Which currency has {}?"))
+NAMES = ("France", "Japan", "Spain", "Kenya", "Nepal", "Fiji", "Peru", "Chad", "Oman", "Cuba")
+
+
+def capital(name: str) -> Edit:
+    prompt = f"The capital of {name} is"
+    return Edit(prompt=prompt, target="Rome", subject=name, id=f"capital of {name}", tags={})
+
+
+def coin(name: str) -> Edit:
+    prompt = f"The currency of {name} is"
+    return Edit(prompt=prompt, target="yen", subject=name, id=f"coin of {name}", tags={})
+
+
+@pytest.fixture
+def ten(tiny: BaseModel, settings: Settings, words: Any) -> Editor:
+    """An editor of ten edits, four in a tile, that has measured thresholds."""
+    few = replace(settings, columns_per_edit=11, steps=2, repairs=0, asked=1)
+    editor = Editor(tiny, few, router=words, relations=(CAPITAL, COIN))
+    editor.apply([capital(name) for name in NAMES])
+    return editor
+
+
+def edits_asked(editor: Editor, edits: list[Edit], **how: Any) -> int:
+    """How many edits the first check asks after some are made."""
+    asked: list[int] = []
+    editor.apply(edits, Watch(audited=lambda count, _: asked.append(count)), **how)
+    return asked[0]
+
+
+def keys_of(editor: Editor, *names: str) -> list[tuple[str | None, float]]:
+    """Texts and thresholds of what came with the edits of other subjects."""
+    return [
+        (key.text, key.threshold)
+        for key in editor.live.bank.keys
+        if not any(name in str(key.source) for name in names)
+    ]
+
+
+def test_one_more_edit_asks_for_what_it_may_have_changed(ten: Editor) -> None:
+    """Those that read its columns, and those of its subject; of the others all stands."""
+    state = ten.journal.state()
+    assert state.measured
+    assert state.measured.edits == 10
+    told, others = state.audit, keys_of(ten, "France")
+    assert told
+    assert "The currency of France is" in [key.text for key in ten.live.bank.keys]
+    new = coin("France")
+    assert edits_asked(ten, [new]) == 4  # two of the third tile, itself, and France's capital
+    assert {id for id, tile in ten.live.bank.tile.items() if tile == 2} == {
+        "capital of Oman", "capital of Cuba", new.id,
+    }  # fmt: skip
+    assert keys_of(ten, "France") == others
+    guards = [key.text for key in ten.live.bank.keys if key.edit is None]
+    assert new.prompt not in guards  # France's capital guards against it no more
+    found = ten.journal.state()
+    assert found.measured == state.measured
+    assert found.audit
+    assert found.audit.checked == 11
+    stood = [f"capital of {name}" for name in NAMES[1:8]]
+    assert [found.audit.tally[id] for id in stood] == [told.tally[id] for id in stood]
+
+
+def test_thresholds_are_measured_anew_when_a_memory_has_grown(ten: Editor) -> None:
+    assert edits_asked(ten, [coin("France")]) < 11
+    assert edits_asked(ten, [coin("Japan")]) == 12  # more than a tenth since the last time
+    measured = ten.journal.state().measured
+    assert measured
+    assert measured.edits == 12
+
+
+def test_what_is_measured_by_other_rules_does_not_stand(ten: Editor) -> None:
+    ten.relations = (CAPITAL,)
+    assert edits_asked(ten, [coin("France")]) == 11
+
+
+def test_all_can_be_asked_anew(ten: Editor) -> None:
+    assert edits_asked(ten, [], anew=True) == 10
+    assert edits_asked(ten, [coin("France")], anew=True) == 11
+
+
+def test_a_deletion_asks_for_what_read_the_same_columns(ten: Editor) -> None:
+    ten.journal.deleted(["capital of Oman"])
+    ten.go_on_with(ten.journal)
+    assert ten.journal.state().unasked == ["capital of Cuba"]
+    found = ten.settle().audit
+    assert found
+    assert list(found.tally) == [f"capital of {name}" for name in NAMES if name != "Oman"]
+    assert "capital of Oman" not in {one.edit for one in found.wrong}

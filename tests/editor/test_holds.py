@@ -44,7 +44,9 @@ def test_a_worn_form_is_found_and_trained_again(editor: Editor) -> None:
     first = {one.case.sort for one in editor.check(EDITS) if not one.held and one.fired}
     assert FORM in first
     again: list[str] = []
-    editor.settle(Watch(again=lambda e: again.append(e.id) or (lambda step, loss: None)))  # type: ignore[func-returns-value]
+    editor.settle(
+        every=True, watch=Watch(again=lambda e: again.append(e.id) or (lambda step, loss: None))
+    )  # type: ignore[func-returns-value]
     assert EDITS[0].id in again
     assert len(again) < editor.settings.repairs
     assert last(editor).worn == []
@@ -55,7 +57,7 @@ def test_near_misses_that_fire_are_named_and_not_trained(editor: Editor) -> None
     bank.calibrate(np.full(len(bank.keys), 0.4, np.float32))
     bank.keys = [replace(key, edit=key.source) for key in bank.keys]  # no guard is left
     editor.settings = replace(editor.settings, repairs=0)
-    editor.settle()
+    editor.settle(every=True)
     fired = [one for one in last(editor).wrong if one.sort == MISS]
     assert fired
     assert {one.fired for one in fired} <= {edit.id for edit in EDITS}

@@ -1,5 +1,6 @@
 """What events amount to, and what is next: a run that was cut off goes on as if it had not been."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from memoir_edge.history import (
     Written,
     next_step,
 )
-from memoir_edge.history.events import KINDS
+from memoir_edge.history.events import KINDS, MISS, PROMPT, Measured, Wrong
 from memoir_edge.history.state import add, begun, fold
 from memoir_edge.memory import Memory, Probe, Router
 
@@ -295,6 +296,49 @@ def test_keys_of_nobody_cannot_have_been_made(
     fold(found, Together(tuple(made(name, router=router) for name in held)), 1)
     with pytest.raises(ValueError, match="not held, or edits without a key"):
         fold(found, coded(router, *rows), 2)
+
+
+def test_what_may_have_changed_since_it_was_asked(origin: Any, made: Any, router: Router) -> None:
+    """Edits that came, those whose keys were made anew, and those that read changed columns."""
+    tile = dict(zip("abcde", [0, 0, 1, 2, 2], strict=True))
+    edits = [made(name, router=router)._replace(tile=tile[name]) for name in tile]
+    found = begun(origin(router), None)
+    step = itertools.count(1)
+
+    def after(event: Event) -> str:
+        fold(found, event, next(step))
+        return "".join(found.unasked)
+
+    asked = Audit(4, [], [], {name: {PROMPT: (1, 1)} for name in "abcd"})
+    missed = replace(asked, wrong=[Wrong("c", MISS, "text", "", "a")])
+    assert after(Together(tuple(edits[:4]))) == "abcd"
+    assert after(asked) == ""
+    assert after(Together((edits[4],))) == "de"
+    assert after(asked) == "e"  # it was not among them
+    assert after(Again("b", edits[1].change)) == "abe"
+    assert after(missed) == "e"
+    assert after(coded(router, (0, 0, "p"), (1, 0, "q"))) == "abce"  # a's text had reached c
+    assert after(missed) == "e"
+    assert after(Deleted(["a"])) == "bce"
+    assert after(asked) == "e"
+    assert after(Calibrated(np.ones(len(found.bank.keys), np.float32))) == "bcde"
+
+
+def test_how_much_a_memory_has_grown_since_it_was_measured(
+    origin: Any, made: Any, router: Router
+) -> None:
+    found = begun(origin(router), None)
+    fold(found, Together(tuple(made(name, router=router) for name in "abc")), 1)
+    assert (found.measured, found.since, [*found.unkeyed]) == (None, 3, ["a", "b", "c"])
+    measured = Measured(2, 0.8, 0.6, "rules")
+    keys = coded(router, (0, 0, "p"), (1, 0, "q"))
+    fold(found, replace(keys, measured=measured), 2)
+    assert (found.measured, found.since, [*found.unkeyed]) == (measured, 0, ["c"])
+    fold(found, Together((made("d", router=router),)), 3)
+    fold(found, keys, 4)
+    assert (found.measured, found.since, [*found.unkeyed]) == (measured, 1, ["c", "d"])
+    fold(found, Deleted(["c"]), 5)
+    assert [*found.unkeyed] == ["d"]
 
 
 def test_a_rollback_is_not_folded(origin: Any) -> None:

@@ -1,12 +1,13 @@
 """What is made of edits: readings, keys, guards and near misses."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, plain_name
 from memoir_edge.relations import Relation, load
-from memoir_edge.router.asks import Asked, asks
+from memoir_edge.router.asks import Asked, Beside, asks, naming
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, candidates, put, typical
 from memoir_edge.router.subjects import subjects
@@ -235,6 +236,33 @@ def test_misses_are_of_three_sorts_and_the_same_every_time(words: Router) -> Non
         assert miss.subject in subjects()["country"]
     assert len(template) > 30
     assert len(both) > 30
+
+
+def test_beside_others_an_edit_has_the_same_misses_whichever_they_are(words: Router) -> None:
+    """And none of them asks what reaches another, or names another's subject."""
+    nepal, kenya = (
+        edit("The capital of Nepal is", "Nepal"),
+        edit("The capital of Kenya is", "Kenya"),
+    )
+    fiji = edit("The currency of Fiji is", "Fiji")
+    of = {e.subject: Beside(frozenset([e.prompt]), frozenset([plain_name(e.subject)]))
+          for e in (kenya, fiji)}  # fmt: skip
+    both = Beside(of["Kenya"].texts | of["Fiji"].texts, of["Kenya"].names | of["Fiji"].names)
+    [alone] = asks([nepal], RELATIONS, words, both)
+    first, _ = asks([nepal, kenya], RELATIONS, words, of["Fiji"])
+    second, _ = asks([nepal, fiji], RELATIONS, words, of["Kenya"])
+    assert alone == first == second
+    assert len(alone.misses) > 30
+    assert not any("Kenya" in miss.text or "Fiji" in miss.text for miss in alone.misses)
+    assert fiji.prompt not in {guard.text for guard in alone.guards}
+
+
+def test_edits_that_name_a_subject_are_found() -> None:
+    nepal, kenya = edit("The capital of nepal is", None), edit("The Kenyan currency is", "Kenyans")
+    heir = replace(edit("Lhasa is the capital of", "Lhasa"), ground_truth="the Nepal")
+    assert naming([nepal, kenya, heir], ["The Nepal"]) == [nepal, heir]
+    assert naming([nepal, kenya, heir], ["Kenya", "a.b"]) == []
+    assert naming([nepal], []) == naming([nepal], [""]) == []
 
 
 def test_evaluation_fields_change_nothing(words: Router) -> None:

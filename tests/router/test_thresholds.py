@@ -15,7 +15,8 @@ from memoir_edge.router.thresholds import (
     OTHER,
     Keys,
     Misses,
-    lifts,
+    guarded,
+    level,
     thresholds,
 )
 from memoir_edge.tophash import Bytes
@@ -47,7 +48,7 @@ def misses(vectors: np.ndarray, **other: list[int]) -> Misses:
 
 def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
     """That of the first key."""
-    return float(thresholds(keys, misses, weight, bound)[0])
+    return float(thresholds(keys, weight, level(keys, misses, weight, bound))[0])
 
 
 def test_as_many_misses_fire_as_may() -> None:
@@ -148,16 +149,31 @@ def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
     held = keys(rows, edit=[0, 1, 0, 1], subject=[0, 1, 0, 1], relation=[NOBODY, NOBODY, 5, 5],
                 guard=[0, 0, 1, 1])  # fmt: skip
     R = tophash.overlap(held.codes, held.codes, WEIGHT)
-    found = lifts(held, WEIGHT)
-    np.testing.assert_allclose(found[:2].sum(), 0, atol=1e-6)
-    np.testing.assert_allclose(found[0] - found[1], LIFT * (R[0, 2] - R[1, 3]), rtol=1e-5)
-    assert found[0] > 0.02
+    found = guarded(held, WEIGHT)
+    np.testing.assert_allclose(found[:2], [R[0, 2], R[1, 3]])
+    assert found[0] - found[1] > 0.04 / LIFT
     met = misses(near(far, 200, 9.0), edit=[1] * 200)
-    limits = thresholds(held, met, WEIGHT, 0.01)
-    np.testing.assert_allclose(limits[0] - limits[1], found[0] - found[1], rtol=1e-5)
+    asked = level(held, met, WEIGHT, 0.01)
+    limits = thresholds(held, WEIGHT, asked)
+    np.testing.assert_allclose(limits[0] - limits[1], LIFT * (found[0] - found[1]), rtol=1e-5)
+    np.testing.assert_allclose(limits[:2].mean(), asked.above, rtol=1e-5)  # the mean key's
 
 
 def test_guards_of_a_record_lift_nothing() -> None:
     rows = 5 * np.eye(32)[:3]
     held = keys(rows, edit=[0, 1, 0], guard=[0, 0, 1])
-    assert lifts(held, WEIGHT).tolist() == [0, 0, 0]
+    assert np.isnan(guarded(held, WEIGHT)).all()
+    met = misses(near(rows[0], 20, 1.0))
+    assert len(set(thresholds(held, WEIGHT, level(held, met, WEIGHT, 0.01)).tolist())) == 1
+
+
+def test_a_key_that_comes_later_answers_as_if_it_had_been_there() -> None:
+    """With thresholds as they were measured before, and lifted by its own guards."""
+    near_, far = 5 * np.eye(32)[:2]
+    rows = np.stack([near_, far, near_ + 0.4 * far, far + 4 * np.eye(32)[2]])
+    both = keys(rows, edit=[0, 1, 0, 1], relation=[NOBODY, NOBODY, 5, 5], guard=[0, 0, 1, 1])
+    asked = level(both, misses(near(far, 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
+    later = Keys(*(column[[0, 2]] for column in both))
+    np.testing.assert_array_equal(
+        thresholds(later, WEIGHT, asked), thresholds(both, WEIGHT, asked)[[0, 2]]
+    )

@@ -41,13 +41,16 @@ def command(
     wishes: Annotated[Wishes, Parameter(name="*", negative=())] = Wishes(),  # noqa: B008 - frozen
     skip_bad: bool = False,
     plan: bool = False,
+    anew: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
-    """Train edits into a memory file, and ask the edited model for every edit it then holds.
+    """Train edits into a memory file, and ask the edited model for each edit that may have changed.
 
     Edits that the memory holds already are skipped by id, so the command can be repeated. All that
     is done goes into OUT.journal at once: after an interruption of any kind the same command goes
-    on where it was, and ends with the same memory. An edit holds if its prompt, forms of it and its
+    on where it was, and ends with the same memory. Asked are the new edits, and of those that the
+    memory held before, which share columns of Wm or a subject with them; of the others stands what
+    was found when they were asked. An edit holds if its prompt, forms of it and its
     keys give the target and stop, and its near misses reach no edit, but for the share of them that
     --false-fires allows. Exit code 1 if an edit does not hold.
 
@@ -57,6 +60,7 @@ def command(
         memory: A memory to go on from instead.
         skip_bad: Leave unusable records out instead of refusing the file.
         plan: Show what is doubtful about the edits, and the expected time and size; touch nothing.
+        anew: Measure all thresholds and ask every edit, however few are new.
     """
     wanted, problems = read(edits, skip_bad=skip_bad)
     for problem in problems:
@@ -65,7 +69,7 @@ def command(
         journal, former = former_of(out, memory, output, opened, write=not plan)
         held = {entry.id for entry in former.edits} if former else set()
         new = [edit for edit in wanted if edit.id not in held]
-        if former and not new and not (journal and journal.state().changed):
+        if former and not new and not anew and not (journal and journal.state().changed):
             return _nothing_new(former, out, len(wanted), journal, output)
         editor = open_editor(torch, routed, wishes, former, journal, [] if plan else new)
         if journal is None and not plan:
@@ -84,13 +88,17 @@ def command(
         if plan:
             return plan_of(editor, new, findings, warnings, problems, output)
         start = time.monotonic()
-        outcomes = _train(editor, new, out, output)
+        asked: list[int] = []
+        outcomes = _train(editor, new, out, output, asked, anew=anew)
         seconds = time.monotonic() - start
         made = editor.journal.write(out)
         audit = editor.journal.state().audit
     assert audit is not None  # what a run ends with
     skipped = len(wanted) - len(new)
-    _report(made, audit, out, outcomes, findings, warnings, problems, seconds, skipped, output)
+    _report(
+        made, audit, max(asked, default=0), out, outcomes, findings, warnings, problems, seconds,
+        skipped, output,
+    )  # fmt: skip
     return 1 if audit.failed else 0
 
 
@@ -131,14 +139,23 @@ def _nothing_new(
 # --- Training ------------------------------------------------------------------------------------
 
 
-def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> "list[Outcome]":
+def _train(
+    editor: "Editor",
+    new: Sequence[Edit],
+    out: Path,
+    output: Output,
+    asked: list[int],
+    *,
+    anew: bool,
+) -> "list[Outcome]":
     """Train with a bar; when interrupted, what is done is in the memory file too.
 
-    Each edit counts once a pass and once for its check; repairs cannot be foreseen.
+    Each edit counts once a pass and once for its check; repairs cannot be foreseen. `asked` gets
+    the number of edits that each check asked.
     """
     with output.progress("training and checking", len(new) * (editor.settings.passes + 1)) as bar:
         try:
-            return editor.apply(new, _watch(bar, len(new), output))
+            return editor.apply(new, _watch(bar, len(new), output, asked), anew=anew)
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
             editor.journal.write(out, finished=False)
@@ -146,7 +163,7 @@ def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output) -> 
             raise
 
 
-def _watch(bar: Bar, count: int, output: Output) -> "Watch":
+def _watch(bar: Bar, count: int, output: Output, asked: list[int]) -> "Watch":
     from memoir_edge.editor import Watch
 
     def begun(group: Sequence[Edit]) -> Callable[[int, float], None]:
@@ -158,15 +175,16 @@ def _watch(bar: Bar, count: int, output: Output) -> "Watch":
         bar.advance()
         return begun([edit])
 
-    def audited(checked: int, failed: int) -> None:
+    def audited(edits: int, failed: int) -> None:
         bar.advance(count)
+        asked.append(edits)
         if failed:
-            output.say(f"{failed} of {checked} edits do not hold")
+            output.say(f"asked for {edits} edits; {failed} of the memory do not hold")
 
     return Watch(begun, bar.advance, again, audited)
 
 
-def _show(outcomes: "Sequence[Outcome]", audit: Audit, output: Output) -> None:
+def _show(outcomes: "Sequence[Outcome]", audit: Audit, asked: int, output: Output) -> None:
     """A row an edit with what was asked of it, the totals, and what does not hold."""
     bad = set(audit.failed)
     listed = outcomes if len(outcomes) <= LISTED else [o for o in outcomes if o.edit.id in bad]
@@ -184,7 +202,11 @@ def _show(outcomes: "Sequence[Outcome]", audit: Audit, output: Output) -> None:
     totals = {name: _total(audit, sort) for sort, name in names.items()}
     said = ", ".join(f"{name} {_share(total)}" for name, total in totals.items() if total[0])
     held = audit.checked - len(bad)
-    output.say(f"asked for all {audit.checked} edits: {held} hold ({said})")
+    if asked == audit.checked:
+        output.say(f"asked for all {asked} edits: {held} hold ({said})")
+    else:
+        told = f"asked for {asked} of {audit.checked} edits, all that may have changed"
+        output.say(f"{told}; in all {held} hold ({said})")
     output.table(
         "what does not hold",
         ["edit", "asked", "text", "answer", "edit that fired"],
@@ -208,6 +230,7 @@ def _share(count: tuple[int, int] | None) -> str | None:
 def _report(
     made: Memory,
     audit: Audit,
+    asked: int,
     out: Path,
     outcomes: "Sequence[Outcome]",
     findings: Sequence[Finding],
@@ -217,7 +240,7 @@ def _report(
     skipped: int,
     output: Output,
 ) -> None:
-    _show(outcomes, audit, output)
+    _show(outcomes, audit, asked, output)
     bytes_ = os.path.getsize(out)  # noqa: PTH202
     each = seconds / max(len(outcomes), 1)
     output.say(
@@ -235,6 +258,7 @@ def _report(
         "findings": [asdict(finding) for finding in findings],
         "warnings": list(warnings),
         "checked": audit.checked,
+        "asked": asked,
         "failed": audit.failed,
         "wrong": [one._asdict() for one in audit.wrong],
         "edits": [
