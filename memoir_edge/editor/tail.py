@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded, head_writes
+from memoir_edge.editor.layer import (
+    Stop,
+    blocks_of,
+    changed,
+    constant,
+    decoded,
+    head_writes,
+    width,
+)
 from memoir_edge.editor.model import BaseModel, collate
 from memoir_edge.editor.woven import weave
 
@@ -35,6 +43,7 @@ class Tail:
     rest: tuple[Any, ...] | None  # of the tuple in which a block's output comes first; None: alone
     behind: nn.Module | None = None  # a norm that the site's output passes before it is added
     weaves: bool = False  # whether rows may be read woven into one sequence (editor/woven.py)
+    norm: nn.Module | None = None  # all that stands between the blocks and the LM head, if one does
 
     @property
     def block(self) -> nn.Module:
@@ -84,22 +93,34 @@ class Tail:
             out: The outputs, of places that need not be of one text.
             ids: Tokens whose logits are wanted; default all.
         """
-        batch = collate(self.base, [[0]] * len(out), side="right")
-        only = nullcontext() if ids is None else head_writes(self.base.net, ids)
-        # Nor need an encoder run: no block reads what it gives.
-        read = {} if self.base.start is None else {"encoder_outputs": (out[:, None],)}
-        with self._giving(out[:, None]), only:
-            logits: Tensor = self.base.net(**batch, **read, use_cache=False).logits
+        with nullcontext() if ids is None else head_writes(self.base.net, ids):
+            if self.norm is not None:
+                logits: Tensor = self._head(self.norm(out[:, None]))
+            else:
+                logits = self._run_on(out[:, None])
         return logits[:, -1].float()
+
+    @property
+    def _head(self) -> nn.Module:
+        found: nn.Module = self.base.net.get_output_embeddings()  # type: ignore[operator] # its own
+        return found
+
+    def _run_on(self, out: Tensor) -> Tensor:
+        """All that the model does with outputs `[n, 1, d]` of its last block."""
+        batch = collate(self.base, [[0]] * len(out), side="right")
+        # Nor need an encoder run: no block reads what it gives.
+        read = {} if self.base.start is None else {"encoder_outputs": (out,)}
+        with self._giving(out):
+            logits: Tensor = self.base.net(**batch, **read, use_cache=False).logits
+        return logits
 
     def looks(self, out: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The logits of all tokens, some after others: the first one's id, and theirs `[n, .]`.
 
         All at once fill the memory where there are many places or tokens.
         """
-        head = self.base.net.get_output_embeddings()  # type: ignore[operator] # transformers' own
-        some = max(LOGITS // len(out), 1)
-        for first in range(0, len(head.weight), some):
+        vocabulary, some = len(self._head.weight), max(LOGITS // len(out), 1)  # type: ignore[arg-type]
+        for first in range(0, vocabulary, some):
             yield first, self.logits(out, slice(first, first + some))
 
     @contextmanager
@@ -128,7 +149,10 @@ def tail_of(base: BaseModel, path: str) -> Tail | None:
     tail.rest = _rest(tail)
     tail.behind = _behind(tail)
     tail.weaves = _weaves(tail)
-    return tail if _only_adds(tail) else None
+    if not _only_adds(tail):
+        return None
+    tail.norm = _norm(tail)
+    return tail
 
 
 @torch.no_grad()
@@ -156,6 +180,29 @@ def _behind(tail: Tail) -> nn.Module | None:
             stack.callback(module.register_forward_pre_hook(look).remove)
         tail.base.net(**collate(tail.base, [[0]], side="right"), use_cache=False)
     return found[0] if len(found) == 1 else None
+
+
+@torch.no_grad()
+def _norm(tail: Tail) -> nn.Module | None:
+    """The module that is given the last block's output, if the LM head then gives the logits."""
+    net, found = tail.base.net, list[nn.Module]()
+    out = torch.randn(1, 1, width(tail.site)[1], generator=torch.Generator().manual_seed(0))
+    out = out.to(next(tail.block.parameters()))
+
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if any(x is out for x in args):
+            found.append(module)
+
+    within = set(tail.block.modules())
+    with ExitStack() as stack:
+        for module in net.modules():
+            if module not in within:
+                stack.callback(module.register_forward_pre_hook(look).remove)
+        logits = tail._run_on(out)
+    if len(found) != 1:
+        return None
+    [norm] = found
+    return norm if torch.equal(tail._head(norm(out)), logits) else None
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The end of a model against whole runs of it; and where there is none."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,33 @@ def test_looks_are_the_logits_of_all_tokens(
     firsts, parts = zip(*tail.looks(out), strict=True)
     assert firsts == (0, 700, 1400)
     assert torch.allclose(torch.cat(parts, dim=1), tail.logits(out), atol=1e-5)
+
+
+@torch.no_grad()
+def test_where_only_a_norm_stands_before_the_head_no_more_is_run(
+    tiny: BaseModel, tail: Tail
+) -> None:
+    assert tail.norm is tiny.net.get_submodule("model.norm")
+    out = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(tail.logits(out), replace(tail, norm=None).logits(out))
+    ids = torch.tensor([3, 700, 41])
+    assert torch.equal(tail.logits(out, ids), replace(tail, norm=None).logits(out, ids))
+
+
+def test_what_else_is_done_to_logits_is_done(tiny: BaseModel, monkeypatch: Any) -> None:
+    """Some models scale them, or cap them."""
+    forward = type(tiny.net).forward
+
+    def capped(self: Any, **given: Any) -> Any:
+        result = forward(self, **given)
+        result.logits = result.logits.tanh()
+        return result
+
+    monkeypatch.setattr(type(tiny.net), "forward", capped)
+    found = tail_of(tiny, LAST)
+    assert found
+    assert found.norm is None
+    assert found.logits(torch.randn(3, 32)).abs().max() <= 1
 
 
 def test_the_model_is_as_it_was(tiny: BaseModel, tail: Tail) -> None:
