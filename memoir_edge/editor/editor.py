@@ -279,6 +279,7 @@ class Editor:
         edits = self.keyed(edits)
         before = self.answers(edits, memory=False)
         edits = self.formerly(edits, before)
+        self.questions.read(edits)
         trained: list[Change] = []
         size = self.settings.batch_edits
         for group in (edits[i : i + size] for i in range(0, len(edits), size)):

@@ -95,9 +95,11 @@ class Jobs:
         if first not in self._reads:
             D, device = self._live.D, self._live.Wm.device
             found = [Reads(torch.zeros(D, D, device=device)) for _ in range(self._live.sites)]
-            for edit in stored(self._live.bank.records):
-                if self._live.bank.tile.get(edit.id, 0) == first:
-                    self._add(found, edit, self._live.columns_of(edit.id))
+            tile = self._live.bank.tile
+            here = [e for e in stored(self._live.bank.records) if tile.get(e.id, 0) == first]
+            self.questions.read(here)
+            for edit in here:
+                self._add(found, edit, self._live.columns_of(edit.id))
             self._reads[first] = found
         return self._reads[first]
 

@@ -44,15 +44,24 @@ class Questions:
             return edit.keys
         if not self.relations:  # a deletion brings none: what the memory was given then
             return tuple(self._keys_of([edit])[edit.id])
-        asked = (edit.prompt, edit.subject, edit.keys)
-        if asked not in self._phrased:
-            self._phrased[asked] = self._read(edit)
-        return self._phrased[asked]
+        if _name(edit) not in self._phrased:
+            self.read([edit])
+        return self._phrased[_name(edit)]
 
-    def _read(self, edit: Edit) -> tuple[str, ...]:
-        index = self._indexed()
-        [reading] = index.read([edit.prompt], [subject_of(edit, index)])
-        return keys(edit, reading)[1:]
+    def read(self, edits: Sequence[Edit]) -> None:
+        """Read edits' prompts together: that is quicker, and tells more of those of one subject."""
+        new = [edit for edit in edits if _name(edit) not in self._phrased]
+        if self.model.router is None or not self.relations or not new:
+            return
+        index, subjects = self._indexed(), self._subjects(new)
+        ids = {edit.id for edit in new}
+        held = [edit for edit in stored(self._bank.records) if edit.id not in ids]
+        some = [*naming(held, subjects), *new]
+        names = [subject_of(edit, index) for edit in some]
+        readings = index.read([edit.prompt for edit in some], names)
+        for edit, reading in zip(some, readings, strict=True):
+            if edit.id in ids:
+                self._phrased[_name(edit)] = keys(edit, reading)[1:]
 
     def _indexed(self) -> Index:
         if self._index is None:
@@ -136,3 +145,8 @@ class Questions:
             edit: [text for text in (*some.template, *some.subject) if text not in taken]
             for edit, some in near.items()
         }
+
+
+def _name(edit: Edit) -> tuple[object, ...]:
+    """What an edit's phrasings follow from."""
+    return edit.prompt, edit.subject, edit.keys
