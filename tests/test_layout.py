@@ -86,3 +86,32 @@ def test_a_tool_imports_what_there_is(path: Path) -> None:
     for module, name in imported(path):
         found = importlib.import_module(module)
         assert hasattr(found, name) or importlib.import_module(f"{module}.{name}"), (module, name)
+
+
+TOOLS = {path.stem: path for path in (ROOT / "tools").rglob("*.py")}
+
+
+def defined(path: Path) -> set[str]:
+    """Names at the top of a module, imported ones aside: each is taken from where it lives."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        match node:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(TOOLS.values()), ids=lambda path: path.name)
+def test_a_tool_takes_from_another_what_it_defines(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in TOOLS:
+            missing = {alias.name for alias in node.names} - defined(TOOLS[node.module])
+            assert not missing, (node.module, missing)
