@@ -43,6 +43,7 @@ from world import EVERYDAY, own_world, relations_of, world
 from memoir_edge import tophash
 from memoir_edge.demo.models import path as model_path
 from memoir_edge.editor import BaseModel, Editor, Watch, Wishes, choose, load, quiet
+from memoir_edge.editor.model import greedy
 from memoir_edge.editor.prompts import rendered
 from memoir_edge.edits import Edit
 from memoir_edge.evaluate.dataset import Way, claim, kept, make
@@ -132,6 +133,7 @@ def measure(
     way: Way, edits: Sequence[Edit], far: Sequence[str], memory: Path, bar: Progress
 ) -> Row:
     """Shares of right answers by form, after the last edit, and what the edits cost."""
+    in_use(way)
     before, whole = peak(), not path_of(memory).exists()
     cpu, wall = time.process_time(), time.monotonic()
     with way.editor(memory) as editor:
@@ -227,6 +229,13 @@ def released(base: BaseModel, edits: Sequence[Edit]) -> Row:
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     cost = {"cpu": cpu / len(edits), "wall": wall / len(edits)}
     return {"edits": len(edits), "steps": float(np.mean(steps)), "an edit": cost}
+
+
+def in_use(way: Way) -> None:
+    """Run the model and the encoder once: weights come into memory when they are first read."""
+    greedy(way.base, [[0]], 1)
+    assert way.router
+    way.router.codes([""])
 
 
 def peak() -> int:

@@ -26,7 +26,7 @@ NEGLIGIBLE = 1e-3  # share of the largest eigenvalue below which a direction cou
 RIDGE = 1.0  # of the regression that tells tokens apart, in mean squares of what is read
 OTHERS = 0.3  # how long all other directions are beside those that tell tokens apart
 LIKELY = 32  # tokens that a step looks at for each place
-FRESH = 40  # steps for which those are taken to be the likely ones: a change makes others likely
+FRESH = 20  # steps for which those are taken to be the likely ones: a change makes others likely
 
 
 class Adam:

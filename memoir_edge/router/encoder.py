@@ -26,6 +26,7 @@ from memoir_edge.tophash import Bytes, Floats
 
 REMEMBERED = 1 << 16  # texts, about 20 MB with their codes
 _BATCH = 64
+_TOKENIZED = 512  # texts at a time
 
 
 class Router(Protocol):
@@ -114,8 +115,13 @@ class Encoder:
         return np.concatenate(parts).astype(np.float32)[[place[text] for text in texts]]
 
     def _lengths(self, texts: Sequence[str]) -> dict[str, int]:
-        read = self.module.tokenizer(texts, truncation=True, max_length=self.tokens)["input_ids"]
-        return dict(zip(texts, map(len, read), strict=True))
+        """Tokens of each text; a part at a time, since what a tokenizer says of one takes 5 kB."""
+        found: dict[str, int] = {}
+        for i in range(0, len(texts), _TOKENIZED):
+            part = texts[i : i + _TOKENIZED]
+            read = self.module.tokenizer(part, truncation=True, max_length=self.tokens)
+            found |= zip(part, map(len, read["input_ids"]), strict=True)
+        return found
 
     def codes(self, texts: Sequence[str]) -> Bytes:
         """Packed codes, `[n, bits / 8]`; a text that was read lately is not read again."""
