@@ -7,9 +7,10 @@ Parts: `facts` (CounterFact's subjects in ParaRel's patterns and in questions of
 companies and products, relations left out), `many` (1,000 edits), `alone` (one edit at a time),
 `zsre`, `counterfact`, `variants` (careless typing, chats), `languages` (German, Spanish, French),
 `follow` (follow-ups that name no subject), `own` (the development set of
-tools/bench_router_own.toml, relations present), `backwards` (facts asked of their answer),
-`own_alone` (the development set, one edit at a time: slow), `sites` (what a language model's own
-activations reach: slow). All but the last two by default.
+tools/bench_router_own.toml, relations present), `answers` (its relations of
+tools/bench_answers_own.toml, edits with answers and without), `backwards` (facts asked of their
+answer), `own_alone` (the development set, one edit at a time: slow), `sites` (what a language
+model's own activations reach: slow). All but the last two by default.
 
 A hard negative is the same template with another subject, the same subject asked another relation,
 or both. "at 1%" is recall while at most that share of hard negatives fires, all thresholds moved
@@ -39,6 +40,7 @@ from router_worlds import (
     VARIANTS,
     Fact,
     World,
+    answered_world,
     ask,
     backwards_world,
     before_subject,
@@ -122,12 +124,24 @@ def present(bench: Bench) -> list[Row]:
 def own(bench: Bench) -> list[Row]:
     """The package's relations in other phrasings than theirs, asked of other subjects."""
     world = ask(own_facts(), load(), bench.edits, bench.seed)
+    return [{"router": "our own phrasings", **recognised(world, bench)}]
+
+
+def recognised(world: World, bench: Bench) -> Row:
+    """What a world's phrasings reach, and whose edits' relations are known, and rightly."""
     asked, look = bench.table(world, bench.router)
     known = [one.reading.relation.id if one.reading.relation else None for one in asked]
     right = [name == fact.name for name, fact in zip(known, world.facts, strict=True)]
-    return [{"router": "our own phrasings", **measure(world, look),
-             "recognised": sum(map(bool, known)) / len(known),
-             "rightly": sum(right) / len(right)}]  # fmt: skip
+    return {**measure(world, look), "recognised": sum(map(bool, known)) / len(known),
+            "rightly": sum(right) / len(right)}  # fmt: skip
+
+
+def answers(bench: Bench) -> list[Row]:
+    """Whether what an edit answers tells what it asks: the same, of relations with answers."""
+    world = answered_world(bench.edits, bench.seed)
+    untold = replace(world, edits=[replace(edit, target="") for edit in world.edits])
+    return [{"the edits' answers": told, **recognised(some, bench)}
+            for told, some in (("left out", untold), ("read", world))]  # fmt: skip
 
 
 def backwards(bench: Bench) -> list[Row]:
@@ -282,6 +296,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "languages": languages,
     "follow": follow,
     "own": own,
+    "answers": answers,
     "backwards": backwards,
     "own_alone": own_alone,
     "sites": sites,

@@ -238,6 +238,22 @@ def own_facts() -> list[Fact]:
     ]  # fmt: skip
 
 
+@cache
+def own_answers() -> dict[str, list[str]]:
+    """Answers of some of the package's relations."""
+    path = Path(__file__).with_name("bench_answers_own.toml")
+    return dict(tomllib.loads(path.read_text("utf-8"))["answers"])
+
+
+def answered_world(count: int, seed: int) -> World:
+    """Those relations in phrasings that the package does not hold, each edit with an answer."""
+    world = ask([f for f in own_facts() if f.name in own_answers()], load(), count, seed)
+    dice = random.Random(seed)
+    told = [dice.choice(own_answers()[fact.name]) for fact in world.facts]
+    edits = [replace(e, target=target) for e, target in zip(world.edits, told, strict=True)]
+    return replace(world, edits=edits)
+
+
 def unrelated(count: int = 2000) -> list[str]:
     """Questions about other things: of ZsRE and of Natural Questions."""
     other, _ = read(DATA / "zsre/knowedit_zsre.json", skip_bad=True)

@@ -6,12 +6,10 @@ choices are made with.
 """
 
 import random
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from router_worlds import ask, counterfact, facts, left_out, own_facts
+from router_worlds import ask, counterfact, facts, left_out, own_answers, own_facts
 
 from memoir_edge.edits import Edit, Unrelated, default_id
 from memoir_edge.relations import Relation, fill
@@ -62,8 +60,7 @@ def own_world(count: int, seed: int) -> list[Edit]:
 
     Their rephrasings are wordings that the package does not hold.
     """
-    path = Path(__file__).with_name("bench_answers_own.toml")
-    answers = tomllib.loads(path.read_text("utf-8"))["answers"]
+    answers = own_answers()
     relations, dice = {r.id: r for r in load_relations()}, random.Random(seed)
     pairs = [(fact, s) for fact in own_facts() if fact.name in answers for s in fact.subjects]
     edits = []

@@ -58,7 +58,7 @@ class Questions:
         held = [edit for edit in stored(self._bank.records) if edit.id not in ids]
         some = [*naming(held, subjects), *new]
         names = [subject_of(edit, index) for edit in some]
-        readings = index.read([edit.prompt for edit in some], names)
+        readings = index.read([e.prompt for e in some], names, [e.target for e in some])
         for edit, reading in zip(some, readings, strict=True):
             if edit.id in ids:
                 self._phrased[_name(edit)] = keys(edit, reading)[1:]
@@ -149,4 +149,4 @@ class Questions:
 
 def _name(edit: Edit) -> tuple[object, ...]:
     """What an edit's phrasings follow from."""
-    return edit.prompt, edit.subject, edit.keys
+    return edit.prompt, edit.target, edit.subject, edit.keys

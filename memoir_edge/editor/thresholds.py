@@ -21,7 +21,7 @@ GROWN = 0.1  # share of new edits up to which what thresholds were measured by s
 
 def rules(settings: Settings, relations: Sequence[Relation]) -> str:
     """A digest of what thresholds follow from, beside the edits and the router."""
-    known = [(relation.id, relation.phrasings) for relation in relations]
+    known = [(relation.id, relation.phrasings, relation.answers) for relation in relations]
     told = json.dumps([__version__, settings.false_fires, settings.threshold, known])
     return hashlib.sha256(told.encode()).hexdigest()
 

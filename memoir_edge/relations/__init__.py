@@ -12,7 +12,7 @@ relations of its kind must not. Both are made from here:
 Knows nothing of models, encoders and edits.
 """
 
-from memoir_edge.relations.files import load
+from memoir_edge.relations.files import answers, load
 from memoir_edge.relations.relation import Relation, fill, of_kind, question_answer, without
 
-__all__ = ["Relation", "fill", "load", "of_kind", "question_answer", "without"]
+__all__ = ["Relation", "answers", "fill", "load", "of_kind", "question_answer", "without"]

@@ -3,6 +3,7 @@
 A file is read whole or not at all.
 """
 
+import functools
 import re
 import tomllib
 import unicodedata
@@ -15,8 +16,15 @@ from memoir_edge.relations.relation import FULL_STOPS, HOLE, QUESTION_MARKS, WIK
 FEWEST = 2  # statements, and questions or requests, that a relation has
 
 _NAME = re.compile(r"[\w-]+")
-_FIELDS = ("phrasings", "wikidata")
+_FIELDS = ("phrasings", "wikidata", "answers")
 _HINT = 'write [KIND.NAME], then phrasings = ["The NAME of {} is", ...]; nothing was read'
+
+
+@functools.cache
+def answers() -> dict[str, list[str]]:
+    """Some answers of each sort: data of the package, `answers.toml`."""
+    text = resources.files("memoir_edge.relations").joinpath("answers.toml").read_text("utf-8")
+    return dict(tomllib.loads(text))
 
 
 def load(path: Path | None = None) -> tuple[Relation, ...]:
@@ -85,6 +93,7 @@ def _relation(kind: str, name: str, entry: object) -> Relation:
         f"{kind}.{name}",
         phrasings=_strings("phrasings", entry.get("phrasings", [])),
         wikidata=_strings("wikidata", entry.get("wikidata", [])),
+        answers=_strings("answers", entry.get("answers", [])),
     )
     for i, phrasing in enumerate(relation.phrasings):
         _check_phrasing(f"phrasings[{i}] {phrasing!r}", phrasing)
@@ -92,6 +101,9 @@ def _relation(kind: str, name: str, entry: object) -> Relation:
     for wikidata in relation.wikidata:
         if not WIKIDATA.fullmatch(wikidata):
             raise ValueError(f"wikidata holds {wikidata!r}, expected a property such as 'P36'")
+    for sort in relation.answers:
+        if sort not in answers():
+            raise ValueError(f"answers hold {sort!r}, expected some of {', '.join(answers())}")
     return relation
 
 

@@ -28,6 +28,7 @@ class Relation:
     id: str  # kind of subject, a dot, name
     phrasings: tuple[str, ...]  # each with one hole
     wikidata: tuple[str, ...] = ()  # properties that correspond; read by `without` alone
+    answers: tuple[str, ...] = ()  # sorts of its answers (answers.toml), where they are known
 
     @property
     def kind(self) -> str:

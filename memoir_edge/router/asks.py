@@ -82,7 +82,7 @@ def asks(
     """
     index = Index(relations, router)
     names = [subject_of(edit, index) for edit in edits]
-    readings = index.read([edit.prompt for edit in edits], names)
+    readings = index.read([e.prompt for e in edits], names, [e.target for e in edits])
     everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
     same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}

@@ -5,10 +5,11 @@ with the phrasings masked in the same way; and the subject, with subjects of eac
 as well as its nearest phrasings and subjects do. Within the likeliest kind the prompt is compared
 with the phrasings once more, both asked of the same few subjects: what one name adds to an
 embedding, the others do not. Some phrasings are near to much that is asked, and count for less (as
-hubs do in nearest-neighbour search).
+hubs do in nearest-neighbour search). What the prompt is to be answered by tells, too: a date, a
+city, a person.
 
     index = Index(relations, router)
-    [reading] = index.read(["The capital of France is"], ["France"])
+    [reading] = index.read(["The capital of France is"], ["France"], ["Lyon"])
     reading.relation.id, reading.kinds[0]       # country.capital, country
 """
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from memoir_edge import cache
 from memoir_edge.edits import plain_name
-from memoir_edge.relations import Relation, fill
+from memoir_edge.relations import Relation, answers, fill
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.subjects import subjects
 from memoir_edge.tophash import Bytes, Floats, overlap
@@ -35,6 +36,8 @@ TYPICAL = 3  # subjects of a kind that phrasings are compared by, beside the mas
 CROWD = 5  # phrasings of other relations that tell how near to much a phrasing is
 CROWD_WEIGHT = 0.75
 CROWDED = 0.72  # how near they are, about: for kinds with fewer phrasings than tell it
+ALIKE = 2  # answers of a sort that tell how well one fits
+ANSWER_WEIGHT = 0.8  # of how much better an answer fits a relation than others of its kind
 RECOGNISED = 0.23  # score from which a phrasing's relation is the prompt's own
 UNSURE = 0.10  # score from which a relation may be the prompt's own
 LONGEST = 6  # words of a subject that is looked for
@@ -73,9 +76,17 @@ class Index:
         self._kind = np.array([self.kinds.index(r.kind) for r in self._relations], np.int64)
         self._kind_of_name = np.array([self.kinds.index(kind) for kind, _ in named])
         self._crowd = self._crowds()
+        told = [(sort, answer) for sort, some in answers().items() for answer in some]
+        self._answers = _remembered(router, [answer for _, answer in told])
+        self.sorts = tuple(answers())
+        self._sort = np.array([self.sorts.index(sort) for sort, _ in told])
 
-    def read(self, prompts: Sequence[str], names: Sequence[str | None]) -> list[Reading]:
+    def read(
+        self, prompts: Sequence[str], names: Sequence[str | None], targets: Sequence[str]
+    ) -> list[Reading]:
         """Read prompts whose subjects are given; one without a subject is read as a whole.
+
+        What each is to be answered by tells its relation; where that is nothing, the prompt alone.
 
         One subject may be a product in one prompt and a service in another. So a prompt's relation
         is looked for among those of each kind that a prompt of its subject is read as.
@@ -98,8 +109,9 @@ class Index:
             ]
         ).reshape(len(asked), TYPICAL, masked.shape[1])
         codes = np.concatenate([masked[[i for i, _ in asked], None], others], axis=1)
+        likeness = self._likeness(targets)
         for (i, kind), code in zip(asked, codes, strict=True):
-            found[i] |= self._scores(kind, code)
+            found[i] |= self._scores(kind, code, likeness[i])
         return [
             _reading(name, tuple(of), float(fit), scores)
             for name, of, fit, scores in zip(names, kinds, fits, found, strict=True)
@@ -138,12 +150,19 @@ class Index:
     def _near(self, codes: Bytes, known: Bytes) -> Floats:
         return overlap(codes, known, self.router.weight)
 
-    def _scores(self, kind: str, codes: Bytes) -> dict[Relation, float]:
+    def _likeness(self, targets: Sequence[str]) -> Floats:
+        """How well each answer fits each sort of answers, `[n, sorts]`; an empty one fits none."""
+        near = self._near(self.router.codes(targets), self._answers)
+        fits = np.array([_nearest(row, self._sort, len(self.sorts), ALIKE) for row in near])
+        return fits * np.array([[bool(target.strip())] for target in targets], np.float32)
+
+    def _scores(self, kind: str, codes: Bytes, likeness: Floats) -> dict[Relation, float]:
         """How near a prompt is to each relation of a kind.
 
         Args:
             kind: Of subject.
             codes: `[1 + TYPICAL, b]` of the prompt, asked of each of the kind's `typical`.
+            likeness: `[sorts]` how well its answer fits each sort.
         """
         mine = np.flatnonzero(self._kind == self.kinds.index(kind))
         near = [self._near(codes[i : i + 1], known[mine]) for i, known in enumerate(self._asked)]
@@ -152,6 +171,14 @@ class Index:
         for i, score in zip(mine, scores.tolist(), strict=True):
             relation = self._relations[i]
             best[relation] = max(score, best.get(relation, score))
+        fits = {
+            relation: max(float(likeness[self.sorts.index(sort)]) for sort in relation.answers)
+            for relation in best
+            if relation.answers
+        }
+        usual = sum(fits.values()) / max(len(fits), 1)
+        for relation, fit in fits.items():
+            best[relation] += ANSWER_WEIGHT * (fit - usual)
         return best
 
     def _crowds(self) -> Floats:

@@ -23,8 +23,9 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_own_relations_come_after_the_built_in_ones(tmp_path: Path) -> None:
-    own = load(write(tmp_path, f"[ship.mast]\nphrasings = {GOOD}"))
+    own = load(write(tmp_path, f'[ship.mast]\nanswers = ["material"]\nphrasings = {GOOD}'))
     assert own[:-1] == load()
+    assert own[-1].answers == ("material",)
     assert own[-1].id == "ship.mast"
     assert own[-1].kind == "ship"
     assert own[-1].wikidata == ()
@@ -72,6 +73,10 @@ BAD = {
     "property": (
         f'[a.b]\nwikidata = ["Q36"]\nphrasings = {GOOD}',
         "wikidata holds 'Q36', expected a property such as 'P36'",
+    ),
+    "answers": (
+        f'[a.b]\nanswers = ["harbour"]\nphrasings = {GOOD}',
+        "answers hold 'harbour', expected some of person, group, city",
     ),
     "within one": (
         '[a.b]\nphrasings = ["{} is", "{} is", "Is {}?", "Say {}."]',

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from memoir_edge.edits import Edit, plain_name
-from memoir_edge.relations import Relation, load
+from memoir_edge.relations import Relation, answers, load
 from memoir_edge.router.asks import Asked, Beside, asks, naming
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, candidates, put, typical
@@ -40,28 +40,31 @@ def one(router: Router, *edits: Edit) -> Asked:
 
 
 def test_relation_and_kind_are_read(words: Router) -> None:
-    [reading] = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"])
+    [reading] = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"], [""])
     assert reading.relation == CAPITAL
     assert reading.kinds[0] == "country"
 
 
 def test_nothing_is_read_in_no_prompts(words: Router) -> None:
-    assert Index(RELATIONS, words).read([], []) == []
+    assert Index(RELATIONS, words).read([], [], []) == []
     assert asks([], RELATIONS, words) == []
 
 
 def test_codes_of_the_relations_are_made_once(words: Router) -> None:
-    first = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"])
+    first = Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"], ["Lyon"])
     asked: list[str] = []
     codes = words.codes
     words.codes = lambda texts: (asked.extend(texts), codes(texts))[1]  # type: ignore[method-assign]
-    assert Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"]) == first
+    assert Index(RELATIONS, words).read(["The capital of Nepal is"], ["Nepal"], ["Lyon"]) == first
     assert asked[:2] == ["The capital of something is", "Nepal"]
-    assert asked[2:] == [f"The capital of {name} is" for name in typical("country")[1:]]
+    assert asked[2:-1] == [f"The capital of {name} is" for name in typical("country")[1:]]
+    assert asked[-1] == "Lyon"
 
 
 def test_a_relation_that_is_not_known_is_not_taken_for_another(words: Router) -> None:
-    [reading] = Index(RELATIONS, words).read(["Every summer Nepal hosts a regatta for"], ["Nepal"])
+    [reading] = Index(RELATIONS, words).read(
+        ["Every summer Nepal hosts a regatta for"], ["Nepal"], [""]
+    )
     assert reading.relation is None
     assert reading.kinds[0] == "country"  # by its name
 
@@ -79,12 +82,12 @@ def test_a_relation_may_be_of_any_kind_that_a_prompt_of_its_subject_is_read_as(
         "_fits",
         lambda prompts, names: ([[asked[p]] for p in prompts], *fits(prompts, names)[1:]),
     )
-    [alone] = index.read(["What does Velmara cost?"], ["Velmara"])
-    together = index.read(list(asked), ["Velmara", "velmara"])
+    [alone] = index.read(["What does Velmara cost?"], ["Velmara"], [""])
+    together = index.read(list(asked), ["Velmara", "velmara"], ["", ""])
     assert alone.relation is None
     assert [one.relation for one in together] == [price, price]
     assert together[1].kinds == ("service",)
-    apart = index.read(list(asked), ["Velmara", "Korvex"])
+    apart = index.read(list(asked), ["Velmara", "Korvex"], ["", ""])
     assert apart[1].relation is None
 
 
@@ -193,10 +196,34 @@ def test_what_an_edit_may_ask_no_edit_of_its_subject_guards_against(words: Route
     unlike = edit("The coins with which people in Nepal shop are", "Nepal")  # nearest: currency
     capital = edit("The capital of Nepal is", "Nepal")
     alone, beside = one(words, capital), one(words, capital, unlike)
-    [reading] = Index(RELATIONS, words).read([unlike.prompt], ["Nepal"])
+    [reading] = Index(RELATIONS, words).read([unlike.prompt], ["Nepal"], [""])
     assert (reading.relation, reading.alike) == (None, frozenset({CURRENCY.id}))
     assert CURRENCY.id in {guard.relation for guard in alone.guards}
     assert CURRENCY.id not in {guard.relation for guard in beside.guards}
+
+
+def test_an_answer_tells_what_is_asked(words: Router) -> None:
+    """Of a prompt that may ask either; nothing where there is none, or relations name no sort."""
+    sorts = {CAPITAL: "city", CURRENCY: "currency"}
+    sorted_ = tuple(replace(relation, answers=(sort,)) for relation, sort in sorts.items())
+
+    def alike(target: str, relations: tuple[Relation, ...]) -> frozenset[str]:
+        index = Index(relations, words)
+        [reading] = index.read(["Nepal has for its capital currency"], ["Nepal"], [target])
+        return reading.alike
+
+    assert alike("Munich", sorted_) == {CAPITAL.id}
+    assert CURRENCY.id in alike("the krone", sorted_)
+    untold = alike("", sorted_)
+    assert alike("Munich", tuple(sorts)) == alike("the krone", tuple(sorts)) == untold
+
+
+def test_every_relation_of_the_package_has_a_sort_of_answers() -> None:
+    used = {sort for relation in load() for sort in relation.answers}
+    assert all(relation.answers for relation in load())
+    assert used == answers().keys()
+    told = [answer for some in answers().values() for answer in some]
+    assert len(told) == len(set(told))
 
 
 def test_what_another_edit_answers_is_neither_guard_nor_miss(words: Router) -> None:

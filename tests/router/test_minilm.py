@@ -52,6 +52,6 @@ def test_subject_and_relation_are_read(minilm: Encoder) -> None:
     index = Index(load(), minilm)
     prompt = "What is the capital of France?"
     assert index.find_subject(prompt) == "France"
-    [reading] = index.read([prompt], ["France"])
+    [reading] = index.read([prompt], ["France"], [""])
     assert reading.relation is not None
     assert reading.relation.id == "country.capital"
