@@ -43,13 +43,16 @@ def plan_of(
 ) -> int:
     """Train a few edits into a memory that is thrown away, and say what all would take."""
     from memoir_edge.editor import fitting, related
+    from memoir_edge.editor.thresholds import GROWN
 
     fit = fitting(editor, new)
     asked = related(editor, fit)
     _show_asked(fit, asked, output)
     bytes_ = _memory_bytes(editor, fit, asked)
+    measured = len(new) > GROWN * len(editor.edits)
+    coding = _coding(editor, asked, measured=measured)  # before trying reads some of the texts
     took, rank = _tried(editor, spread(fit, TRIED + 1), output)
-    took = took._replace(keys=_coding(editor, asked) if asked else took.keys * len(new))
+    took = took._replace(keys=coding if asked else took.keys * len(new))
     seconds = took.of(len(new), editor.settings.passes)
     grows = len(new) * rank * (editor.settings.k + editor.live.Wm.shape[0]) * 4
     document = {
@@ -169,9 +172,11 @@ def _tried(editor: "Editor", edits: Sequence[Edit], output: Output) -> tuple[Too
     ), max(ranks)
 
 
-def _coding(editor: "Editor", asked: "Sequence[Asked]") -> float:
-    """Seconds until every key, guard and near miss has its code."""
-    texts = [miss.text for one in asked for miss in one.misses]
+def _coding(editor: "Editor", asked: "Sequence[Asked]", *, measured: bool) -> float:
+    """Seconds until every key, guard and, where thresholds are measured, near miss has its code."""
+    if not asked:
+        return 0.0
+    texts = [miss.text for one in asked for miss in one.misses] if measured else []
     more = sum(len(one.keys) + len(one.guards) for one in asked)
     some = texts[:: max(len(texts) // CODED, 1)] or [text for one in asked for text in one.keys]
     return _seconds(lambda: editor.keys(some)) / len(some) * (len(texts) + more)

@@ -44,7 +44,7 @@ from memoir_edge.history.events import MISS, PROMPT, Wrong
 from memoir_edge.keys import calibrated
 from memoir_edge.memory import Memory
 from memoir_edge.relations import Relation
-from memoir_edge.router import Router, check_router
+from memoir_edge.router import Router, asks, check_router
 from memoir_edge.router.masks import drawn
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import Bytes, Floats
@@ -287,7 +287,7 @@ class Editor:
             watch.made(len(group))
         if anew or not self.journal.state().calibrated:
             self.calibrate(anew=anew)  # before the check, which asks what the keys promise
-        if anew and not edits:
+        if anew and self.journal.state().broken is not None:  # nothing has changed
             self.settle(watch, every=True)
         else:
             self._finish(watch)
@@ -370,11 +370,11 @@ class Editor:
     def _tabulated(self, router: Router, *, anew: bool) -> Floats:
         state, edits = self.journal.state(), self.edits
         by, beside, measured = rules(self.settings, self.relations), None, None
-        if not anew and stands(state.measured, state.since, by):
+        if not anew and state.unkeyed and stands(state.measured, state.since, by):
             edits = self.questions.akin([edit for edit in edits if edit.id in state.unkeyed])
             beside, measured = self.questions.beside(edits), state.measured
         known = {key.text: key.mask for key in self.live.bank.keys if key.text is not None}
-        asked = self.questions.related(edits, router, beside)
+        asked = asks(edits, self.relations, router, beside)
         table = tabled(edits, asked, router, self.settings, known, by, measured)
         self._record(table)
         return table.thresholds

@@ -14,7 +14,7 @@ from memoir_edge.history import Bank
 from memoir_edge.history.events import MISS, PROMPT
 from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
-from memoir_edge.router import Asked, Router, asks
+from memoir_edge.router import asks
 from memoir_edge.router.asks import Beside, keys, naming, subject_of
 from memoir_edge.router.reading import Index
 
@@ -68,12 +68,6 @@ class Questions:
             assert self.model.router is not None
             self._index = Index(self.relations, self.model.router)
         return self._index
-
-    def related(
-        self, edits: Sequence[Edit], router: Router, beside: Beside | None = None
-    ) -> list[Asked]:
-        """What relations say may be asked of each of some edits."""
-        return asks(edits, self.relations, router, beside)
 
     def akin(self, edits: Sequence[Edit]) -> list[Edit]:
         """Edits that are held, and of the others those that name their subjects; in order."""
@@ -134,10 +128,10 @@ class Questions:
         router = self.model.router
         if router is not None and self.relations:
             some = self.akin(edits)
-            related = self.related(some, router, self.beside(some))
+            asked = asks(some, self.relations, router, self.beside(some))
             return {
-                edit.id: [miss.text for miss in asked.misses]
-                for edit, asked in zip(some, related, strict=True)
+                edit.id: [miss.text for miss in one.misses]
+                for edit, one in zip(some, asked, strict=True)
             }
         pool, taken = Pool(edits), {text for e in edits for text in (e.prompt, *e.keys)}
         near = {edit.id: pool.of(edit, MISSES * count) for edit in edits}

@@ -48,9 +48,9 @@ def command(
 
     Edits that the memory holds already are skipped by id, so the command can be repeated. All that
     is done goes into OUT.journal at once: after an interruption of any kind the same command goes
-    on where it was, and ends with the same memory. Asked are the new edits, and of those that the
-    memory held before, which share columns of Wm or a subject with them; of the others stands what
-    was found when they were asked. An edit holds if its prompt, forms of it and its
+    on where it was, and ends with the same memory. Asked are the new edits and, of those that the
+    memory held before, the ones that share columns of Wm or a subject with them. Of the others
+    stands what was found when they were asked. An edit holds if its prompt, forms of it and its
     keys give the target and stop, and its near misses reach no edit, but for the share of them that
     --false-fires allows. Exit code 1 if an edit does not hold.
 
