@@ -11,7 +11,7 @@ import pytest
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
-from memoir_edge.demo.edits import showcase
+from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.history import load, path_of
 from memoir_edge.memory import Codes
@@ -232,3 +232,27 @@ def test_relations_are_left_out_or_brought(edits: Path, tmp_path: Path, capsys: 
     assert main([*other, "--relations", str(own), *WORDS]) == 2
     assert "own.toml" in capsys.readouterr().err
     assert not path_of(tmp_path / "o").exists()
+
+
+def test_one_more_edit_asks_for_what_it_may_have_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Edits of its tile, that is, which holds four here; or for all."""
+    out, file = tmp_path / "m.safetensors", tmp_path / "edits.jsonl"
+    few = ("--steps", "2", "--passes", "1", "--repairs", "0", "--columns-per-edit", "192")
+    words = ["apply", str(file), "--out", str(out), "--encoder", ENCODER, *WORDS[:2], *few]
+    edits = [json.dumps(edit.full_record()) for edit in sample(13)]
+
+    def apply(count: int, *more: str) -> dict[str, Any]:
+        file.write_text("\n".join(edits[:count]))
+        main([*words, "--json", *more])
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    assert (first := apply(12))["asked"] == first["checked"] == 12
+    one_more = apply(13)
+    assert one_more["checked"] == 13
+    assert 1 <= one_more["asked"] < 6
+    assert (again := apply(13, "--anew"))["asked"] == again["checked"] == 13
+    main([*words, "--anew"])
+    assert "asked for all 13 edits" in capsys.readouterr().out
