@@ -326,7 +326,7 @@ class Editor:
             for one in asked
             if one.case.sort == PROMPT
         }
-        found = audit(edits, asked, self.settings.false_fires, state.asked)
+        found = audit(edits, asked, self.settings.false_fires, state.last_audit)
         self._record(found)
         watch.audited(len(some), len(found.failed))
 

@@ -57,9 +57,9 @@ class State:
     audit: Audit | None = None  # the last one since then
     broken: list[str] | None = None  # by the last audit, to be trained again; None: no audit
     repaired: bool = False  # since the last audit
-    asked: Audit | None = None  # the last one, whatever came since
-    touched: set[str] = field(default_factory=set)  # edits of which it no longer tells, and
-    moved: set[int] = field(default_factory=set)  # tiles, by their first, of whose edits
+    last_audit: Audit | None = None  # whatever came since
+    touched: set[str] = field(default_factory=set)  # edits that came or have other keys since it
+    moved: set[int] = field(default_factory=set)  # tiles of Wm that have changed since it
     calibrated: bool = False  # since an edit was made
     measured: Measured | None = None  # when thresholds were last measured over all edits
     since: int = 0  # edits made since then
@@ -78,7 +78,7 @@ class State:
 
         They were not there, or their keys or the columns that they read have changed since.
         """
-        told = self.asked.tally if self.asked else {}
+        told = self.last_audit.tally if self.last_audit else {}
         return [
             id
             for id in self.bank.records
@@ -88,8 +88,9 @@ class State:
     def touch(self, edits: Collection[str]) -> None:
         """From now on the last audit tells nothing of edits, nor of what has reached them."""
         self.touched |= set(edits)
-        if self.asked:
-            self.touched |= {one.edit for one in self.asked.wrong if one.fired in self.touched}
+        if self.last_audit:
+            wrong = self.last_audit.wrong
+            self.touched |= {one.edit for one in wrong if one.fired in self.touched}
 
     def settled(self, repairs: int) -> bool:
         """The last audit stands, and asks for no more training within so many rounds."""
@@ -225,7 +226,7 @@ def _(event: Again, state: State, frame: int) -> None:
 def _(event: Audit, state: State, _frame: int) -> None:
     state.probes, state.evaluation = event.probes, event.evaluation
     state.broken, state.repaired, state.audits = event.worn, False, state.audits + 1
-    state.audit = state.asked = event
+    state.audit = state.last_audit = event
     state.touched, state.moved = set(), set()
 
 

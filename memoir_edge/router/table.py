@@ -25,7 +25,7 @@ from memoir_edge.router.thresholds import (
     Keys,
     Level,
     Misses,
-    level,
+    level_of,
     thresholds,
 )
 from memoir_edge.tophash import Bytes, Floats
@@ -117,7 +117,7 @@ def limited(coded: Coded, weight: int, bound: float) -> Table:
     """Keys and guards with their thresholds."""
     if not len(coded.misses.codes):
         return _table(coded, np.full(len(coded.texts), HIGHEST, np.float32), None)
-    found = level(coded.keys, coded.misses, weight, bound)
+    found = level_of(coded.keys, coded.misses, weight, bound)
     return _table(coded, thresholds(coded.keys, weight, found), found)
 
 

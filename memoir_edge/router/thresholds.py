@@ -64,7 +64,7 @@ class Level(NamedTuple):
     near: float
 
 
-def level(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
+def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
     """What misses ask of keys.
 
     Args:

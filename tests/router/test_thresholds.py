@@ -16,7 +16,7 @@ from memoir_edge.router.thresholds import (
     Keys,
     Misses,
     guarded,
-    level,
+    level_of,
     thresholds,
 )
 from memoir_edge.tophash import Bytes
@@ -48,7 +48,7 @@ def misses(vectors: np.ndarray, **other: list[int]) -> Misses:
 
 def threshold(keys: Keys, misses: Misses, weight: int, bound: float) -> float:
     """That of the first key."""
-    return float(thresholds(keys, weight, level(keys, misses, weight, bound))[0])
+    return float(thresholds(keys, weight, level_of(keys, misses, weight, bound))[0])
 
 
 def test_as_many_misses_fire_as_may() -> None:
@@ -153,7 +153,7 @@ def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
     np.testing.assert_allclose(found[:2], [R[0, 2], R[1, 3]])
     assert found[0] - found[1] > 0.04 / LIFT
     met = misses(near(far, 200, 9.0), edit=[1] * 200)
-    asked = level(held, met, WEIGHT, 0.01)
+    asked = level_of(held, met, WEIGHT, 0.01)
     limits = thresholds(held, WEIGHT, asked)
     np.testing.assert_allclose(limits[0] - limits[1], LIFT * (found[0] - found[1]), rtol=1e-5)
     np.testing.assert_allclose(limits[:2].mean(), asked.above, rtol=1e-5)  # the mean key's
@@ -164,7 +164,7 @@ def test_guards_of_a_record_lift_nothing() -> None:
     held = keys(rows, edit=[0, 1, 0], guard=[0, 0, 1])
     assert np.isnan(guarded(held, WEIGHT)).all()
     met = misses(near(rows[0], 20, 1.0))
-    assert len(set(thresholds(held, WEIGHT, level(held, met, WEIGHT, 0.01)).tolist())) == 1
+    assert len(set(thresholds(held, WEIGHT, level_of(held, met, WEIGHT, 0.01)).tolist())) == 1
 
 
 def test_a_key_that_comes_later_answers_as_if_it_had_been_there() -> None:
@@ -172,7 +172,7 @@ def test_a_key_that_comes_later_answers_as_if_it_had_been_there() -> None:
     near_, far = 5 * np.eye(32)[:2]
     rows = np.stack([near_, far, near_ + 0.4 * far, far + 4 * np.eye(32)[2]])
     both = keys(rows, edit=[0, 1, 0, 1], relation=[NOBODY, NOBODY, 5, 5], guard=[0, 0, 1, 1])
-    asked = level(both, misses(near(far, 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
+    asked = level_of(both, misses(near(far, 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
     later = Keys(*(column[[0, 2]] for column in both))
     np.testing.assert_array_equal(
         thresholds(later, WEIGHT, asked), thresholds(both, WEIGHT, asked)[[0, 2]]

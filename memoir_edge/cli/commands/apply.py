@@ -88,15 +88,14 @@ def command(
         if plan:
             return plan_of(editor, new, findings, warnings, problems, output)
         start = time.monotonic()
-        asked: list[int] = []
-        outcomes = _train(editor, new, out, output, asked, anew=anew)
+        outcomes, asked = _train(editor, new, out, output, anew=anew)
         seconds = time.monotonic() - start
         made = editor.journal.write(out)
         audit = editor.journal.state().audit
     assert audit is not None  # what a run ends with
     skipped = len(wanted) - len(new)
     _report(
-        made, audit, max(asked, default=0), out, outcomes, findings, warnings, problems, seconds,
+        made, audit, asked, out, outcomes, findings, warnings, problems, seconds,
         skipped, output,
     )  # fmt: skip
     return 1 if audit.failed else 0
@@ -140,27 +139,25 @@ def _nothing_new(
 
 
 def _train(
-    editor: "Editor",
-    new: Sequence[Edit],
-    out: Path,
-    output: Output,
-    asked: list[int],
-    *,
-    anew: bool,
-) -> "list[Outcome]":
+    editor: "Editor", new: Sequence[Edit], out: Path, output: Output, *, anew: bool
+) -> "tuple[list[Outcome], int]":
     """Train with a bar; when interrupted, what is done is in the memory file too.
 
-    Each edit counts once a pass and once for its check; repairs cannot be foreseen. `asked` gets
-    the number of edits that each check asked.
+    Each edit counts once a pass and once for its check; repairs cannot be foreseen.
+
+    Returns:
+        What came of each edit, and how many edits of the memory were asked.
     """
+    asked = [0]  # by each check
     with output.progress("training and checking", len(new) * (editor.settings.passes + 1)) as bar:
         try:
-            return editor.apply(new, _watch(bar, len(new), output, asked), anew=anew)
+            outcomes = editor.apply(new, _watch(bar, len(new), output, asked), anew=anew)
         except KeyboardInterrupt:
             done = sum(edit.id in editor.live.bank.records for edit in new)
             editor.journal.write(out, finished=False)
             output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
             raise
+    return outcomes, max(asked)
 
 
 def _watch(bar: Bar, count: int, output: Output, asked: list[int]) -> "Watch":
