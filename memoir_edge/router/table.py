@@ -85,13 +85,13 @@ def taken_in(asked: Sequence[Asked], router: Router, level: Level, known: Known 
 def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Coded:
     """Keys, guards and near misses of edits as codes, their names as numbers."""
     read = [one.reading.relation for one in asked]
-    own = [relation.id if relation else None for relation in read]
+    own = [relation.name if relation else None for relation in read]
     rows = [
         (text, i, relation, guard)
         for i, one in enumerate(asked)
         for text, relation, guard in [
             *((key, own[i], 0) for key in one.keys),
-            *((guard.text, guard.relation, 1) for guard in one.guards),
+            *((guard.text, _name(guard.relation), 1) for guard in one.guards),
         ]
     ]
     subjects, relations = _Numbers(), _Numbers()
@@ -108,7 +108,7 @@ def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Cod
         _codes([miss.text for miss, _ in near], router, known),
         np.array([i for _, i in near]),
         np.array([subjects.of(miss.subject) for miss, _ in near]),
-        np.array([relations.of(miss.relation or own[i]) for miss, i in near]),
+        np.array([relations.of(_name(miss.relation) or own[i]) for miss, i in near]),
     )
     return Coded(texts, keys, misses)
 
@@ -133,6 +133,11 @@ def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
     new = [text for text in dict.fromkeys(texts) if text not in known]
     found = {**known, **dict(zip(new, router.codes([bare(text) for text in new]), strict=True))}
     return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
+
+
+def _name(relation: str | None) -> str | None:
+    """What a relation asks, of whatever kind of subject: one of its name asks the same."""
+    return relation and relation.partition(".")[2]
 
 
 class _Numbers:

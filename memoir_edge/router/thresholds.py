@@ -13,9 +13,10 @@ A key's threshold is one number, which a stated share of the misses exceeds, and
 lifted by: some subjects' names weigh so much in an embedding that whatever is asked of them is
 near, and then guards are near the key too. The misses are made of relations that the encoder's
 adapter was trained on and errs on less than on others, by a factor that was measured with relations
-kept out of training. So a miss that is nearest to the edit that it was made for counts `1 / KNOWN`
-times. One that is nearest to another edit, most often, takes one subject for another, to which
-training matters less: it counts `OTHER` times.
+kept out of training. So a miss that is nearest to the edit that it was made for counts `UNREAD`
+times, but `READ` times where the edit's own relation is recognised: then it is, likely, one that
+the adapter was trained on, too. One that is nearest to another edit, most often, takes one subject
+for another, to which training matters less: it counts `OTHER` times.
 """
 
 from typing import NamedTuple
@@ -27,8 +28,9 @@ from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 NOBODY = -1
 HIGHEST = 0.95  # a key's own prompt overlaps it fully, up to rounding between runtimes
 PARAPHRASE = 0.88
-KNOWN = 0.15  # how often an edit's own misses fire, in proportion to those of untrained relations
-OTHER = 3.0  # how often one that is nearest to another edit counts (docs/routing.md)
+# How often a miss counts (docs/routing.md): one that is nearest to its own edit, whose relation is
+# not recognised, or is, and one that is nearest to another edit.
+UNREAD, READ, OTHER = 1 / 0.15, 2.0, 3.0
 FLOOR = 0.76  # what a few edits' misses find below this is chance (docs/routing.md)
 LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
 NEAREST = 3  # guards that tell it
@@ -79,7 +81,8 @@ def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
     lift = _lifts(near, mean)
     best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
-    counts = np.where(keys.edit[best] == misses.edit, 1 / KNOWN, OTHER)
+    own = np.where(keys.relation[best] == NOBODY, UNREAD, READ)
+    counts = np.where(keys.edit[best] == misses.edit, own, OTHER)
     order = np.argsort(-passes)
     allowed = np.cumsum(counts[order]) <= bound * len(passes)
     found = passes[order][~allowed].max(initial=FLOOR)

@@ -7,9 +7,10 @@ import numpy as np
 from memoir_edge import tophash
 from memoir_edge.edits import Edit
 from memoir_edge.relations import Relation
-from memoir_edge.router.asks import asks
+from memoir_edge.router.asks import Asked, Guard, Miss, asks
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.table import GUARD, Table, tabulate
+from memoir_edge.router.reading import Reading
+from memoir_edge.router.table import GUARD, Table, coded, tabulate
 from memoir_edge.router.thresholds import HIGHEST
 from memoir_edge.tophash import Bytes
 
@@ -51,6 +52,20 @@ def test_without_any_near_miss_a_key_answers_next_to_itself_alone(words: Router)
     [one] = asks([Edit(prompt="...", target="x", id="x", tags={})], RELATIONS, words)
     assert one.misses == ()
     assert tabulate([one], words).thresholds.tolist() == [np.float32(HIGHEST)]
+
+
+def test_relations_of_one_name_ask_the_same_whatever_the_kind(words: Router) -> None:
+    """ "The Starter plan" may be read as a product in one edit and as a service in another."""
+
+    def one(id_: str) -> Asked:
+        reading = Reading("Nepal", Relation(id_, ()), frozenset(), ("country",), 1.0)
+        guards = (Guard("a", "city.founder"),)
+        return Asked(reading, ("a key",), guards, (Miss("a miss", "Nepal", "place.name"),))
+
+    found = coded([one("product.price"), one("service.price"), one("service.name")], words)
+    price, _, also, _, name, guard = found.keys.relation.tolist()
+    assert price == also != name != guard
+    assert found.misses.relation.tolist() == [name] * 3
 
 
 class Counting:

@@ -9,10 +9,11 @@ from memoir_edge.router.codes import codes
 from memoir_edge.router.thresholds import (
     FLOOR,
     HIGHEST,
-    KNOWN,
     LIFT,
     NOBODY,
     OTHER,
+    READ,
+    UNREAD,
     Keys,
     Misses,
     guarded,
@@ -57,7 +58,7 @@ def test_as_many_misses_fire_as_may() -> None:
     held = keys(centers)
     met = misses(wrong, edit=np.repeat(range(20), 100).tolist())
     for share in (0.1, 0.01):
-        found = threshold(held, met, WEIGHT, share / KNOWN)
+        found = threshold(held, met, WEIGHT, share * UNREAD)
         fires = (tophash.overlap(met.codes, held.codes, WEIGHT).max(axis=1) >= found).mean()
         assert 0.8 * share < fires <= share
 
@@ -123,18 +124,19 @@ def test_another_edit_of_the_subject_counts_where_it_is_known_to_ask_something_e
     assert found(3, 4) > left_out + 0.1
 
 
-def test_misses_of_another_edit_count_for_less() -> None:
-    """The adapter was trained to tell relations apart, not subjects."""
+@pytest.mark.parametrize(
+    ("edit", "relation", "count"),
+    [(0, NOBODY, UNREAD), (0, 3, READ), (1, NOBODY, OTHER), (1, 3, OTHER)],
+)
+def test_a_miss_counts_by_what_is_known_of_the_edit_that_it_meets(
+    edit: int, relation: int, count: float
+) -> None:
+    """The adapter was trained on relations that are recognised, and to tell relations apart."""
     centers = RANDOM.normal(size=(2, 32))
-    held, wrong = keys(centers), near(centers[0], 2000, 0.5)
+    held, wrong = keys(centers, relation=[relation, NOBODY]), near(centers[0], 2000, 0.5)
     R = tophash.overlap(made(wrong), held.codes, WEIGHT).max(axis=1)
-    fires = []
-    for edit in (0, 1):
-        found = threshold(held, misses(wrong, edit=[edit] * 2000), WEIGHT, 0.05)
-        fires.append(np.mean(found <= R))
-    own, another = fires
-    assert 0.5 * 0.05 * KNOWN < own <= 0.05 * KNOWN
-    assert 0.5 * 0.05 / OTHER < another <= 0.05 / OTHER
+    found = threshold(held, misses(wrong, edit=[edit] * 2000), WEIGHT, 0.05)
+    assert 0.5 * 0.05 / count < np.mean(found <= R) <= 0.05 / count
 
 
 def test_a_key_can_always_be_reached() -> None:
