@@ -1,5 +1,6 @@
 """The export from end to end."""
 
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -140,8 +141,8 @@ def export(
         require_tokenizer(folder, names=("tokenizer.json",))
         graph, found = _decoder(onnx_dir or folder, paths)
         if onnx_dir is None and builder == "optimum" and dtype in BITS:
+            found = find_sites(quantize(graph, BITS[dtype], folder).graph, paths)
             gather(graph, folder)
-            found = find_sites(quantize(graph, BITS[dtype]).graph, paths)
         settle_sizes(graph.graph, config)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
@@ -220,6 +221,7 @@ def _base(model: Path, folder: Path, dtype: str, builder: Builder) -> None:
         build(model, folder, dtype)
     else:
         base_graph(model, folder, "fp32" if dtype in BITS else dtype)
+        gc.collect()  # PyTorch's model holds itself, and the weights are read again
 
 
 def _weights(site: Site, dtype: str) -> str:

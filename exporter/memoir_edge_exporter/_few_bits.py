@@ -9,52 +9,106 @@ Rules:
 """
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import external_data_helper, helper, numpy_helper
 
 BLOCK = 32
 _INT8_PRODUCTS = 4  # MatMulNBits' accuracy_level: what is multiplied is rounded to 8 bits, too
 
 
-def quantize(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, bits: int, folder: Path | None = None) -> onnx.ModelProto:
     """Round the weights of a decoder in float32, in place.
 
     Args:
-        model: Its weights inside, no ports yet.
+        model: No ports yet.
         bits: Of a weight: 8 or 4.
+        folder: Where weights lie that are not in the model. One is read at a time; what stays as it
+            is stays there.
     """
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    heads = _tied(graph)
+    rewritten, rounded = onnx.GraphProto(), set[str]()
+    for node in graph.node:
+        name = node.input[1] if node.op_type in ("MatMul", "Gemm") else ""
+        table = heads.get(name, name)
+        if table in weights and len(weights[table].dims) == 2:
+            product = _rounded(model, node, weights[table], folder, bits)
+            rewritten.node.extend(product.node)
+            if name not in rounded:
+                rewritten.initializer.extend(product.initializer)
+            rounded.add(name)
+        elif node.op_type != "Transpose" or node.output[0] not in heads:
+            rewritten.node.append(node)
+    graph.ClearField("node")
+    graph.node.extend(rewritten.node)
+    read = {name for node in graph.node for name in node.input}
+    for name in rounded & weights.keys() - read:
+        graph.initializer.remove(weights[name])
+    graph.initializer.extend(rewritten.initializer)
+    if not any(opset.domain == "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for head, table in heads.items():
+        _share(graph, table, f"{head}_Q{bits}", bits)
+    return model
+
+
+def _tied(graph: onnx.GraphProto) -> dict[str, str]:
+    """Tables by the heads that are their transposes and nothing but products read."""
+    tables = {weight.name for weight in graph.initializer if len(weight.dims) == 2}
+    heads = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Transpose" and node.input[0] in tables
+    }
+    others = {
+        name
+        for node in graph.node
+        for i, name in enumerate(node.input)
+        if (node.op_type, i) != ("MatMul", 1)
+    }
+    return {head: table for head, table in heads.items() if head not in others}
+
+
+def _constant(weight: onnx.TensorProto, folder: Path | None, name: str) -> onnx.TensorProto:
+    """A weight with its values; a tied head's, which has a name of its own, transposed."""
+    if external_data_helper.uses_external_data(weight):
+        lies = weight
+        weight = onnx.TensorProto()
+        weight.CopyFrom(lies)
+        external_data_helper.load_external_data_for_tensor(weight, str(folder or ""))
+    if weight.name == name:
+        return weight
+    return numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(weight).T), name)
+
+
+def _rounded(
+    model: onnx.ModelProto, node: onnx.NodeProto, weight: onnx.TensorProto, folder: Path | None,
+    bits: int,
+) -> onnx.GraphProto:  # fmt: skip
+    """What takes the place of a product with a constant: nodes, and constants in few bits."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    ONNXModel(model).replace_gemm_with_matmul()
-    tables = _untie(model.graph)
+    alone = helper.make_model(
+        helper.make_graph(
+            [node], "product", [], [], [_constant(weight, folder, node.input[1])]
+        ),
+        opset_imports=model.opset_import, ir_version=model.ir_version,
+    )  # fmt: skip
+    ONNXModel(alone).replace_gemm_with_matmul()
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it tells of every node
     try:
         MatMulNBitsQuantizer(
-            model, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=_INT8_PRODUCTS
+            alone, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=_INT8_PRODUCTS
         ).process()
     finally:
         logging.disable(before)
-    for table, head in tables.items():
-        _share(model.graph, table, f"{head}_Q{bits}", bits)
-    return model
-
-
-def _untie(graph: onnx.GraphProto) -> dict[str, str]:
-    """Give each head that is a transposed table a weight of its own: names of heads by table."""
-    weights = {weight.name: weight for weight in graph.initializer}
-    tables: dict[str, str] = {}
-    for node in [node for node in graph.node if node.op_type == "Transpose"]:
-        table, head = node.input[0], node.output[0]
-        if table in weights and len(weights[table].dims) == 2:
-            W = numpy_helper.to_array(weights[table])
-            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(W.T), head))
-            graph.node.remove(node)
-            tables[table] = head
-    return tables
+    return alone.graph
 
 
 def _share(graph: onnx.GraphProto, table: str, head: str, bits: int) -> None:

@@ -15,6 +15,8 @@ from memoir_edge import cache
 from memoir_edge.editor.gguf_tokenizer import tokenizer
 from memoir_edge.errors import InputError, first_line
 
+_PART = "128MB"  # of the weights in a file: who loads them as another type holds one part twice
+
 
 def converted(file: Path) -> Path:
     """The transformers folder of a `.gguf` file, in float32; made at the first call.
@@ -51,7 +53,7 @@ def _convert(file: Path, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(net.config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     plain.load_state_dict(net.state_dict())
     plain.generation_config = net.generation_config
-    plain.save_pretrained(folder)
+    plain.save_pretrained(folder, max_shard_size=_PART)
     made.save_pretrained(folder)
 
 

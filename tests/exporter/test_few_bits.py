@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from memoir_edge_exporter import export
 from memoir_edge_exporter._few_bits import quantize
@@ -67,6 +67,37 @@ def test_an_embedding_whose_rows_do_not_fill_blocks_stays(open_graph) -> None:
     assert Counter(node.op_type for node in few.graph.node) == {"MatMulNBits": 2, "Gather": 1}
     plain, rounded = (open_graph(m).run(None, {"input_ids": IDS})[0] for m in (model, few))
     assert np.abs(rounded - plain).mean() < 0.3 * np.abs(plain).mean()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_beside_the_graph_become_the_same(tmp_path: Path, bits: int) -> None:
+    """They are read one at a time, and what stays as it is stays there."""
+    model = tied(width=40)
+    onnx.save(copied(model), tmp_path / "model.onnx", save_as_external_data=True, location="data",
+              size_threshold=0)  # fmt: skip
+    outside = quantize(onnx.load(tmp_path / "model.onnx", load_external_data=False), bits, tmp_path)
+    [embed] = [w for w in outside.graph.initializer if external_data_helper.uses_external_data(w)]
+    assert embed.name == "embed"
+    external_data_helper.load_external_data_for_model(outside, str(tmp_path))
+    inside = quantize(model, bits)
+    assert list(outside.graph.node) == list(inside.graph.node)
+    found, expected = (
+        {w.name: numpy_helper.to_array(w) for w in each.graph.initializer}
+        for each in (outside, inside)
+    )
+    np.testing.assert_equal(found, expected)
+
+
+def test_a_head_that_something_else_reads_stays(open_graph) -> None:
+    model = tied()
+    model.graph.node.append(helper.make_node("ReduceSum", ["head"], ["sum"], keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, []))
+    few = quantize(copied(model), 4)
+    assert Counter(node.op_type for node in few.graph.node) == {
+        "Gather": 1, "MatMulNBits": 1, "Transpose": 1, "MatMul": 1, "ReduceSum": 1,
+    }  # fmt: skip
+    plain, rounded = (open_graph(m).run(None, {"input_ids": IDS})[1] for m in (model, few))
+    np.testing.assert_array_equal(rounded, plain)
 
 
 def test_gpt2s_products_are_rounded_too(gpt2) -> None:
