@@ -71,6 +71,10 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the warnings of tracing: the tests check whether the graph is right."""
+    from transformers.utils import logging as progress
+
+    barred = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()  # type: ignore[no-untyped-call]
     before, handlers = logging.root.manager.disable, logging.root.handlers[:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,4 +83,6 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+            if barred:
+                progress.enable_progress_bar()  # type: ignore[no-untyped-call]
             logging.root.handlers[:] = handlers  # a library's module may have set its own up

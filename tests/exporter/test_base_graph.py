@@ -1,7 +1,11 @@
 """A transformers folder as a graph, where optimum-onnx is there."""
 
+import shutil
 import sys
 from pathlib import Path
+
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as progress
 
 from memoir_edge.errors import InputError, install
 from memoir_edge_exporter import export
@@ -25,3 +29,16 @@ def test_what_optimum_cannot_export_is_one_line(gpt2, tmp_path: Path, refused) -
     )
     assert "\n" not in str(error)
     assert "--onnx DIR" in str(error.hint)
+
+
+def test_a_model_in_parts_is_read_without_a_bar_of_its_own(llama, tmp_path: Path, capfd) -> None:
+    """Progress is the command's to show."""
+    parts = tmp_path / "parts"
+    shutil.copytree(llama.model, parts, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(llama.model).save_pretrained(parts, max_shard_size="20KB")
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    capfd.readouterr()
+    made = export(model=parts, out=tmp_path / "out")
+    assert capfd.readouterr().err == ""
+    assert made.sidecar.digest == llama.exported.sidecar.digest
+    assert progress.is_progress_bar_enabled()
