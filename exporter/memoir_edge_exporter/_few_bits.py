@@ -34,9 +34,9 @@ def quantize(model: onnx.ModelProto, bits: int, folder: Path | None = None) -> o
     rewritten, rounded = onnx.GraphProto(), set[str]()
     for node in graph.node:
         name = node.input[1] if node.op_type in ("MatMul", "Gemm") else ""
-        table = heads.get(name, name)
-        if table in weights and len(weights[table].dims) == 2:
-            product = _rounded(model, node, weights[table], folder, bits)
+        weight = weights.get(heads.get(name, name))
+        product = _rounded(model, node, weight, folder, bits) if weight is not None else None
+        if product is not None:
             rewritten.node.extend(product.node)
             if name not in rounded:
                 rewritten.initializer.extend(product.initializer)
@@ -88,8 +88,11 @@ def _constant(weight: onnx.TensorProto, folder: Path | None, name: str) -> onnx.
 def _rounded(
     model: onnx.ModelProto, node: onnx.NodeProto, weight: onnx.TensorProto, folder: Path | None,
     bits: int,
-) -> onnx.GraphProto:  # fmt: skip
-    """What takes the place of a product with a constant: nodes, and constants in few bits."""
+) -> onnx.GraphProto | None:  # fmt: skip
+    """What takes the place of a product with a constant: nodes, and constants in few bits.
+
+    None where the quantizer leaves it.
+    """
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
 
@@ -108,7 +111,8 @@ def _rounded(
         ).process()
     finally:
         logging.disable(before)
-    return alone.graph
+    few = any(each.op_type == "MatMulNBits" for each in alone.graph.node)
+    return alone.graph if few else None
 
 
 def _share(graph: onnx.GraphProto, table: str, head: str, bits: int) -> None:

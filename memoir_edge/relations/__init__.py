@@ -13,6 +13,22 @@ Knows nothing of models, encoders and edits.
 """
 
 from memoir_edge.relations.files import answers, load
-from memoir_edge.relations.relation import Relation, fill, of_kind, question_answer, without
+from memoir_edge.relations.relation import (
+    Relation,
+    fill,
+    name_of,
+    of_kind,
+    question_answer,
+    without,
+)
 
-__all__ = ["Relation", "answers", "fill", "load", "of_kind", "question_answer", "without"]
+__all__ = [
+    "Relation",
+    "answers",
+    "fill",
+    "load",
+    "name_of",
+    "of_kind",
+    "question_answer",
+    "without",
+]

@@ -38,7 +38,7 @@ class Relation:
     @property
     def name(self) -> str:
         """What is asked; relations of several kinds that ask the same have the same name."""
-        return self.id.partition(".")[2]
+        return name_of(self.id)
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -54,6 +54,15 @@ class Relation:
     def requests(self) -> tuple[str, ...]:
         """The phrasings that are whole sentences, as said in a chat ("Tell me ...")."""
         return tuple(p for p in self.phrasings if p.endswith(FULL_STOPS))
+
+
+def name_of(id: str) -> str:
+    """What a relation asks, of whatever kind of subject.
+
+    >>> name_of("service.price")
+    'price'
+    """
+    return id.partition(".")[2]
 
 
 def of_kind(relations: Iterable[Relation], kind: str) -> tuple[Relation, ...]:

@@ -8,7 +8,7 @@
 Rows stand edit by edit, the prompt's own key first and guards last. A later row wins among equals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memoir_edge.edits import plain_name
+from memoir_edge.relations import name_of
 from memoir_edge.router.asks import Asked
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.thresholds import (
@@ -85,16 +86,16 @@ def taken_in(asked: Sequence[Asked], router: Router, level: Level, known: Known 
 def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Coded:
     """Keys, guards and near misses of edits as codes, their names as numbers."""
     read = [one.reading.relation for one in asked]
-    own = [relation.name if relation else None for relation in read]
+    own = [relation.id if relation else None for relation in read]
     rows = [
         (text, i, relation, guard)
         for i, one in enumerate(asked)
         for text, relation, guard in [
             *((key, own[i], 0) for key in one.keys),
-            *((guard.text, _name(guard.relation), 1) for guard in one.guards),
+            *((guard.text, guard.relation, 1) for guard in one.guards),
         ]
     ]
-    subjects, relations = _Numbers(), _Numbers()
+    subjects, relations = _Numbers(plain_name), _Numbers(name_of)
     texts = tuple(text for text, *_ in rows)
     keys = Keys(
         _codes(texts, router, known),
@@ -108,7 +109,7 @@ def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Cod
         _codes([miss.text for miss, _ in near], router, known),
         np.array([i for _, i in near]),
         np.array([subjects.of(miss.subject) for miss, _ in near]),
-        np.array([relations.of(_name(miss.relation) or own[i]) for miss, i in near]),
+        np.array([relations.of(miss.relation or own[i]) for miss, i in near]),
     )
     return Coded(texts, keys, misses)
 
@@ -135,18 +136,13 @@ def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
     return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
 
 
-def _name(relation: str | None) -> str | None:
-    """What a relation asks, of whatever kind of subject: one of its name asks the same."""
-    return relation and relation.partition(".")[2]
-
-
 class _Numbers:
-    """Numbers in place of names."""
+    """Numbers in place of names; names that are `one` to a function have one number."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+    def __init__(self, one: Callable[[str], str]) -> None:
+        self._one, self._known = one, dict[str, int]()
 
     def of(self, name: str | None) -> int:
         if name is None:
             return NOBODY
-        return self._known.setdefault(plain_name(name), len(self._known))
+        return self._known.setdefault(self._one(name), len(self._known))

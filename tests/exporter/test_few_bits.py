@@ -100,6 +100,25 @@ def test_a_head_that_something_else_reads_stays(open_graph) -> None:
     np.testing.assert_array_equal(rounded, plain)
 
 
+def test_what_the_quantizer_leaves_stays_as_it_is(open_graph) -> None:
+    """Such as a product that is scaled."""
+    model = tied()
+    model.graph.node[1].CopyFrom(
+        helper.make_node("Gemm", ["flat", "layer"], ["product"], alpha=0.5, name="/layer/Gemm")
+    )
+    shapes = {"rows": [-1, D], "texts": [2, -1, D]}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), name))
+    model.graph.node.insert(1, helper.make_node("Reshape", ["x", "rows"], ["flat"]))
+    model.graph.node.insert(3, helper.make_node("Reshape", ["product", "texts"], ["y"]))
+    few = quantize(copied(model), 4)
+    names = [weight.name for weight in few.graph.initializer]
+    assert len(names) == len(set(names))
+    assert Counter(node.op_type for node in few.graph.node)["Gemm"] == 1
+    plain, rounded = (open_graph(m).run(None, {"input_ids": IDS})[0] for m in (model, few))
+    assert np.abs(rounded - plain).mean() < 0.3 * np.abs(plain).mean()
+
+
 def test_gpt2s_products_are_rounded_too(gpt2) -> None:
     few = quantize(onnx.load(gpt2.base / "model.onnx"), 4)
     operators = Counter(node.op_type for node in few.graph.node)

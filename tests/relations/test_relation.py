@@ -78,7 +78,7 @@ def test_a_property_leaves_a_fact_out_of_every_kind() -> None:
 
 def test_the_public_names() -> None:
     assert memoir_edge.relations.__all__ == [
-        "Relation", "answers", "fill", "load", "of_kind", "question_answer", "without",
+        "Relation", "answers", "fill", "load", "name_of", "of_kind", "question_answer", "without",
     ]  # fmt: skip
     for name in memoir_edge.relations.__all__:
         assert getattr(memoir_edge.relations, name).__doc__
