@@ -2,8 +2,10 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as progress
 
@@ -31,6 +33,17 @@ def test_what_optimum_cannot_export_is_one_line(gpt2, tmp_path: Path, refused) -
     assert "--onnx DIR" in str(error.hint)
 
 
+@pytest.fixture
+def bars() -> Iterator[None]:
+    """transformers shows them, whatever this process has told it before."""
+    shown = progress.is_progress_bar_enabled()
+    progress.enable_progress_bar()
+    yield
+    if not shown:
+        progress.disable_progress_bar()
+
+
+@pytest.mark.usefixtures("bars")
 def test_a_model_in_parts_is_read_without_a_bar_of_its_own(llama, tmp_path: Path, capfd) -> None:
     """Progress is the command's to show."""
     parts = tmp_path / "parts"
