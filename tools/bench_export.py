@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def located(model: str) -> Path:
-    """Its folder, in a process of its own: a new process counts as its what its parent once had."""
+    """Its folder, made by another process: a parent's peak counts as its children's, too."""
     code = "import sys; from memoir_edge.base import locate; print(locate(sys.argv[1]))"
     found = subprocess.run([sys.executable, "-c", code, model], check=True, stdout=subprocess.PIPE)
     return Path(found.stdout.decode().splitlines()[-1])

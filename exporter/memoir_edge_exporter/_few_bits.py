@@ -2,7 +2,8 @@
 
 Rules:
 1. Products with a constant weight become `MatMulNBits`: blocks of 32 weights share a scale, and the
-   other side is rounded row by row, so a row does not depend on its batch mates.
+   other side is rounded row by row, so a row does not depend on its batch mates. They are made one
+   at a time: a message with all weights in it frees none of them until it is gone.
 2. A head that is tied to the embedding becomes a weight of its own first, because the quantizer
    takes constants alone. The embedding then reads its rows from the head's few bits.
 3. Other embeddings, and biases and norms, stay as they are.
@@ -76,9 +77,8 @@ def _tied(graph: onnx.GraphProto) -> dict[str, str]:
 def _constant(weight: onnx.TensorProto, folder: Path | None, name: str) -> onnx.TensorProto:
     """A weight with its values; a tied head's, which has a name of its own, transposed."""
     if external_data_helper.uses_external_data(weight):
-        lies = weight
-        weight = onnx.TensorProto()
-        weight.CopyFrom(lies)
+        beside, weight = weight, onnx.TensorProto()
+        weight.CopyFrom(beside)
         external_data_helper.load_external_data_for_tensor(weight, str(folder or ""))
     if weight.name == name:
         return weight

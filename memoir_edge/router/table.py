@@ -137,12 +137,12 @@ def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
 
 
 class _Numbers:
-    """Numbers in place of names; names that are `one` to a function have one number."""
+    """Numbers in place of names; those that mean the same, as `plain` spells them, share one."""
 
-    def __init__(self, one: Callable[[str], str]) -> None:
-        self._one, self._known = one, dict[str, int]()
+    def __init__(self, plain: Callable[[str], str]) -> None:
+        self._plain, self._known = plain, dict[str, int]()
 
     def of(self, name: str | None) -> int:
         if name is None:
             return NOBODY
-        return self._known.setdefault(self._one(name), len(self._known))
+        return self._known.setdefault(self._plain(name), len(self._known))
