@@ -1,6 +1,6 @@
 """Which texts of a prompt a router reads, and which of them decides.
 
-    texts, of = views(prompts, router.respell)         at least one text a prompt
+    texts, of = views(prompts, router.respelling(keys))    at least one text a prompt
     routes = tophash.route(router.codes(texts), ...)
     routes = decisive(routes, of)                      one decision a prompt
 

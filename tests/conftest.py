@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from memoir_edge import cache
 from memoir_edge.demo import models
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.router.codes import codes
+from memoir_edge.spelling import Spelling
 from memoir_edge.tophash import Bytes
 
 # Two threads on two busy cores wait for each other; these models are too small to gain from them.
@@ -328,8 +329,8 @@ class WordRouter:
         rows = [sum((_vector(w) for w in _words(text)), np.zeros(64)) for text in texts]
         return codes(np.array(rows, np.float32).reshape(len(texts), 64), self.bits)
 
-    def respell(self, text: str) -> str:
-        return text
+    def respelling(self, texts: Iterable[str]) -> Callable[[str], str]:
+        return Spelling({}).knowing(texts)
 
 
 def _words(text: str) -> list[str]:

@@ -53,6 +53,7 @@ from router_worlds import (
     left_out,
     misses_of,
     own_facts,
+    renamed,
     typed,
     unrelated,
     written,
@@ -82,7 +83,8 @@ class Bench:
     def table(self, world: World, router: Remembering) -> tuple[list[Asked], Look]:
         """The same, with what is asked of each edit."""
         asked = asks(world.edits, world.relations, router)
-        return asked, every_view(look_up(tabulate(asked, router), router), router.respell)
+        table = tabulate(asked, router)
+        return asked, every_view(look_up(table, router), router.respelling(table.texts))
 
 
 def facts_(bench: Bench) -> list[Row]:
@@ -196,7 +198,7 @@ def by_itself(i: int, world: World, facts: Sequence[Fact], bench: Bench) -> Row:
     """An edit that has a memory of its own."""
     one = world.edits[i]
     table = tabulate(asks([one], world.relations, bench.router), bench.router)
-    look = every_view(look_up(table, bench.router), bench.router.respell)
+    look = every_view(look_up(table, bench.router), bench.router.respelling(table.texts))
     near = misses_of(i, world, facts, bench.seed)
     texts = [text for place, text in world.asked if place == i]
     return {"edit": one.prompt, "near misses": len(near), "fire": int(look(near).fires().sum()),
@@ -231,8 +233,9 @@ def rephrased(bench: Bench, records: Sequence[dict[str, str]]) -> dict[str, Row]
     prompts = [e.prompt for e in world.edits]
     plain = bare(prompts, range(len(prompts)), bench.plain.embeddings, cosine)
     look = bench.product(world)
+    respell = bench.plain.respelling(prompts)
     return {
-        "encoder: cosine": measure(world, every_view(plain, bench.plain.respell), own=False),
+        "encoder: cosine": measure(world, every_view(plain, respell), own=False),
         "the product": measure(world, look),
     }
 
@@ -249,11 +252,17 @@ def variants(bench: Bench) -> list[Row]:
     for label, world in worlds.items():
         table = tabulate(asks(world.edits, world.relations, bench.router), bench.router)
         near = look_up(table, bench.router)
-        ways = {name: (form, bench.router.respell) for name, form in VARIANTS.items()}
-        ways |= {"one typo, none put right": (VARIANTS["one typo"], None)}
-        for name, (form, respell) in ways.items():
-            row = measure(typed(world, form, bench.seed), every_view(near, respell))
+        ways = {name: (form, table.texts) for name, form in VARIANTS.items()}
+        ways |= {"one typo, put right by the encoder's words": (VARIANTS["one typo"], ())}
+        for name, (form, known) in ways.items():
+            look = every_view(near, bench.router.respelling(known))
+            row = measure(typed(world, form, bench.seed), look)
             rows.append({"edits": label, "typed": name, **row})
+        others = renamed(world, bench.router.encoder.module.tokenizer.get_vocab(), bench.seed)
+        for name, known in (("all words", table.texts), ("the encoder's words", ())):
+            fires = every_view(near, bench.router.respelling(known))(others).fires().mean()
+            rows.append({"edits": label, "typed": f"a name that differs in a letter, by {name}",
+                         "fires": float(fires)})  # fmt: skip
     return rows
 
 

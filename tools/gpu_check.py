@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -431,9 +431,9 @@ class Itself:
         rows = [drawn(text, self.bits, self.weight) for text in texts]
         return np.array(rows, np.uint8).reshape(-1, self.bits // 8)
 
-    def respell(self, text: str) -> str:
-        """As it is."""
-        return text
+    def respelling(self, _texts: Iterable[str]) -> Callable[[str], str]:
+        """Texts are read as they are."""
+        return str
 
 
 def routed(device: str) -> tuple[Figures, np.ndarray]:

@@ -237,8 +237,8 @@ class InContext:
 
     def reached(self, prompts: Sequence[str]) -> list[Edit | None]:
         """The edit that each prompt asks for."""
-        texts, of = views(prompts, self.router.respell)
         table = self.table
+        texts, of = views(prompts, self.router.respelling(table.texts))
         routes = tophash.route(
             self.router.codes(texts), np.zeros(1, np.int64), table.codes, table.owner,
             table.thresholds, self.router.weight,

@@ -38,7 +38,7 @@ class Remembering:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.bits, self.weight, self.digest = encoder.bits, encoder.weight, encoder.digest
-        self.respell = encoder.respell
+        self.respelling = encoder.respelling
         self._known: dict[str, Floats] = {}
 
     def embeddings(self, texts: Sequence[str]) -> Floats:

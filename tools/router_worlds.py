@@ -10,8 +10,9 @@ import json
 import os
 import random
 import re
+import string
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -314,6 +315,8 @@ VARIANTS: dict[str, Callable[[str, random.Random], str]] = {
     "capitals": lambda text, dice: text.upper(),
     "marks left out": lambda text, dice: text.rstrip("?."),
     "one typo": lambda text, dice: typo(text, dice),
+    "one letter too few, too many or wrong": lambda text, dice: slip(text, dice),
+    "one space too few or too many": lambda text, dice: space(text, dice),
     "Question: Answer:": lambda text, dice: f"Question: {text} Answer:",
     "polite": lambda text, dice: f"Hi! Could you please help me? {text} Thanks!",
     "behind a system line": lambda text, dice: f"You are a helpful assistant. {text}",
@@ -328,6 +331,37 @@ def typo(text: str, dice: random.Random) -> str:
     """Two neighbouring letters swapped."""
     i = dice.randrange(1, len(text) - 2)
     return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+
+
+def slip(text: str, dice: random.Random) -> str:
+    """A letter left out, typed twice, or exchanged for another."""
+    i = dice.choice([i for i in range(1, len(text) - 1) if text[i].isalpha()])
+    return text[:i] + dice.choice(["", text[i] * 2, _letter(dice)]) + text[i + 1 :]
+
+
+def space(text: str, dice: random.Random) -> str:
+    """A space left out, or put in anywhere."""
+    i = dice.choice([i for i in range(1, len(text) - 1) if text[i] == " "])
+    j = dice.randrange(1, len(text) - 1)
+    return dice.choice([text[:i] + text[i + 1 :], text[:j] + " " + text[j:]])
+
+
+def renamed(world: World, known: Container[str], seed: int) -> list[str]:
+    """Edits' own prompts about somebody else: a letter of a strange word of the name exchanged."""
+    dice, made = random.Random(seed), []
+    for i, edit in enumerate(world.edits):
+        words = [
+            w for w in re.findall(r"[A-Za-z]{4,}", subject(world, i)) if w.lower() not in known
+        ]
+        for word in words[:1]:
+            at = dice.randrange(1, len(word))
+            other = word[:at] + _letter(dice) + word[at + 1 :]
+            made += [edit.prompt.replace(word, other)] if other != word else []
+    return made
+
+
+def _letter(dice: random.Random) -> str:
+    return dice.choice(string.ascii_lowercase)
 
 
 def typed(world: World, form: Callable[[str, random.Random], str], seed: int) -> World:

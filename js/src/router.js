@@ -3,17 +3,19 @@ import { spelling } from "./spelling.js";
 import { decisive, views } from "./views.js";
 
 export class Router {
+  #respelling = new WeakMap(); // by memory: what puts typos right, by the words of its keys too
+
   /**
    * @param ort         onnxruntime-node or onnxruntime-web
    * @param encoder     a session of router/router.onnx
    * @param route       a session of router/route.onnx, with required ports
    * @param tokenize    text -> ids, special tokens included
    * @param made        what memoir_edge.json says of the router
-   * @param vocabulary  token -> id of the tokenizer: typos are put right by it; without it they stay
+   * @param vocabulary  token -> id of the tokenizer: typos are put right by it and by a memory's texts; without it they stay
    */
   constructor({ ort, encoder, route, tokenize, made, vocabulary = null }) {
     Object.assign(this, { ort, encoder, route, tokenize, made });
-    this.respell = vocabulary && spelling(vocabulary);
+    this.spelling = vocabulary && spelling(vocabulary);
     const bare = tokenize(""), some = tokenize("a");
     this.lead = bare.findIndex((id, i) => id !== some[i]); // special tokens before a text
     if (this.lead < 0) this.lead = bare.length;
@@ -28,13 +30,19 @@ export class Router {
   /** For each text {route, overlap, candidate}: the row of the edit's mask + 1 or -1, and the nearest key. */
   async decide(texts, memory) {
     if (memory.keys.owner.data.length === 0) return texts.map(() => ({ route: -1n, overlap: 0, candidate: 0 }));
-    const found = [];
+    const found = [], respell = this.#respell(memory);
     for (const text of texts) {
       const read = [];
-      for (const view of views(text, this.respell)) read.push(await this.#nearest(view, memory));
+      for (const view of views(text, respell)) read.push(await this.#nearest(view, memory));
       found.push(decisive(read));
     }
     return found;
+  }
+
+  #respell(memory) {
+    if (!this.spelling) return null;
+    if (!this.#respelling.has(memory)) this.#respelling.set(memory, this.spelling(memory.document.texts ?? []));
+    return this.#respelling.get(memory);
   }
 
   async #nearest(text, memory) {

@@ -1,9 +1,10 @@
-// Words with a typo, put right as far as a vocabulary knows them, as in memoir_edge/spelling.py.
+// Words with a typo, put right as far as they are known, as in memoir_edge/spelling.py.
 const SHORTEST = 4, MOST = 4, LONGEST = 2000; // letters of a word; words and characters of a text
-const WORD = /\p{L}+/gu, PLAIN = /^[a-z]+$/i;
+const WORD = /(\p{L}+)/u, PLAIN = /^[a-z]+$/i;
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
+const ALONE = new Set(["a", "i", "s"]); // letters that are words, the last behind an apostrophe
 
-/** A function that puts a text's words right by a tokenizer's vocabulary, token -> id. */
+/** By a tokenizer's vocabulary, token -> id: a function from texts that may be asked to what puts a text's words right. */
 export function spelling(vocabulary) {
   const entries = Object.entries(vocabulary), ranks = new Map();
   const marked = entries.some(([token]) => token.startsWith("##"));
@@ -13,33 +14,54 @@ export function spelling(vocabulary) {
     const known = word.toLowerCase();
     ranks.set(known, Math.min(rank, ranks.get(known) ?? rank));
   }
-  const commonest = (words) => {
-    const known = words.filter((word) => word.length >= SHORTEST && ranks.has(word));
-    return known.reduce((best, word) => (best && ranks.get(best) <= ranks.get(word) ? best : word), null);
+  return (texts) => respelling(ranks, texts);
+}
+
+function respelling(ranks, texts) {
+  const words = [...new Set(texts.join("\n").match(/\p{L}+/gu) ?? [])].filter((word) => PLAIN.test(word));
+  const named = new Map(words.sort().reverse().map((word) => [word.toLowerCase(), word]));
+  const known = (typed) => (typed.length > 1 ? named.has(typed) || ranks.has(typed) : ALONE.has(typed));
+  const knows = (word) => known(word.toLowerCase());
+  const order = (word) => (named.has(word) ? -1 : ranks.get(word));
+  const before = (a, b) => order(a) - order(b) || (a < b ? -1 : 1);
+  const likeliest = (typed) => typed.filter((word) => word.length >= SHORTEST && known(word)).sort(before)[0];
+
+  const slips = (word) => {
+    const inside = places(word).slice(0, -1);
+    const fewer = inside.map((i) => word.slice(0, i) + word.slice(i + 1));
+    const other = inside.flatMap((i) => LETTERS.map((letter) => word.slice(0, i) + letter + word.slice(i + 1)));
+    const more = places(word).flatMap((i) => LETTERS.map((letter) => word.slice(0, i) + letter + word.slice(i)));
+    return [...fewer, ...other.filter((each) => ranks.has(each)), ...more];
   };
-  const strange = (word) => word.length >= SHORTEST && PLAIN.test(word) && !ranks.has(word.toLowerCase());
+  /** Two neighbouring words with the space where it was meant, if anywhere. */
+  const spaced = (a, b) => {
+    if (knows(a) && knows(b)) return [a, " ", b];
+    for (const [front, behind] of [[a + b[0], b.slice(1)], [a.slice(0, -1), a.at(-1) + b]])
+      if (knows(front) && knows(behind)) return [front, " ", behind];
+    return a.length + b.length >= SHORTEST && knows(a + b) ? ["", "", a + b] : [a, " ", b];
+  };
   const right = (word) => {
     const typed = word.toLowerCase();
-    const meant = commonest(swaps(typed)) ?? commonest(slips(typed));
-    if (meant === null) return word;
-    return word[0] === typed[0] ? meant : meant[0].toUpperCase() + meant.slice(1);
+    if (typed.length < SHORTEST || !PLAIN.test(word) || knows(word)) return word;
+    const meant = likeliest(swaps(typed)) ?? likeliest(slips(typed));
+    if (meant !== undefined) {
+      const name = named.get(meant) ?? meant;
+      return word[0] === typed[0] ? meant : name[0].toUpperCase() + name.slice(1);
+    }
+    const split = places(word).slice(1, -1).find((i) => knows(word.slice(0, i)) && knows(word.slice(i)));
+    return split === undefined ? word : `${word.slice(0, split)} ${word.slice(split)}`;
   };
+
   return (text) => {
     if ([...text].length > LONGEST) return text;
-    const found = new Set((text.match(WORD) ?? []).filter(strange));
-    if (found.size === 0 || found.size > MOST) return text;
-    const meant = new Map([...found].map((word) => [word, right(word)]));
-    return text.replace(WORD, (word) => meant.get(word) ?? word);
+    const parts = text.split(WORD); // words at odd places
+    const strange = new Set(parts.filter((part, i) => i % 2 && PLAIN.test(part) && !knows(part)));
+    if (strange.size === 0 || strange.size > MOST) return text;
+    for (let i = 1; i < parts.length - 2; i += 2)
+      if (parts[i + 1] === " ") parts.splice(i, 3, ...spaced(parts[i], parts[i + 2]));
+    return parts.map((part, i) => (i % 2 ? right(part) : part)).join("");
   };
 }
 
 const places = (word) => [...Array(word.length + 1).keys()];
 const swaps = (word) => places(word).slice(0, -2).map((i) => word.slice(0, i) + word[i + 1] + word[i] + word.slice(i + 2));
-
-function slips(word) {
-  const inside = places(word).slice(0, -1);
-  const fewer = inside.map((i) => word.slice(0, i) + word.slice(i + 1));
-  const other = inside.flatMap((i) => LETTERS.map((letter) => word.slice(0, i) + letter + word.slice(i + 1)));
-  const more = places(word).flatMap((i) => LETTERS.map((letter) => word.slice(0, i) + letter + word.slice(i)));
-  return [...fewer, ...other, ...more];
-}

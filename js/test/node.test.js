@@ -6,11 +6,12 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { env, pipeline } from "@huggingface/transformers";
 import ort from "onnxruntime-node";
 import { attach, edit, emptyPorts, readMemory, Router } from "memoir-edge";
+import { spelling } from "../src/spelling.js";
 import { at, json, TOKENS } from "./cases.js";
 
 env.allowRemoteModels = false;
 env.localModelPath = "/";
-const { prompts, memories, routed } = json("cases.json");
+const { prompts, memories, routed, spelled } = json("cases.json");
 const made = json("web", "memoir_edge.json");
 const PLAIN = { ...TOKENS, return_full_text: false, add_special_tokens: true };
 const ones = json("cases.json").k;
@@ -170,6 +171,11 @@ test("a memory of another model is refused and nothing changes", async () => {
   assert.equal(strict.memory, null);
   await assert.rejects(edited.swap(file(routed.memory)), /give its router/);
   assert.equal(edited.memory, before);
+});
+
+test("typos are put right as in Python", () => {
+  const { vocabulary, keys, typed, meant } = spelled;
+  assert.deepEqual(typed.map(spelling(vocabulary)(keys)), meant);
 });
 
 test("a router decides as in Python, long texts, last sentences and typos included", async () => {

@@ -52,7 +52,8 @@ class Edited:
         assert self.live is not None
         if self.router is None:
             return self.live.bank.route(self.keys(prompts))
-        texts, of = views(prompts, self.router.respell)
+        held = (key.text for key in self.live.bank.keys if key.text)
+        texts, of = views(prompts, self.router.respelling(held))
         return decisive(self.live.bank.route(self.keys(texts)), of)
 
     def keys(self, texts: Sequence[str]) -> Bytes:

@@ -11,7 +11,7 @@ projection of `memoir_edge.router.codes`.
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,8 +45,8 @@ class Router(Protocol):
         """Packed codes, `[n, ceil(bits / 8)]`."""
         ...
 
-    def respell(self, text: str) -> str:
-        """The text with its typos put right, as far as the router knows the words."""
+    def respelling(self, texts: Iterable[str]) -> Callable[[str], str]:
+        """What puts typos right: by the router's words, and those of texts that may be asked."""
         ...
 
 
@@ -78,9 +78,9 @@ class Encoder:
         if change:
             adapters.merge(change, self.module[0].auto_model, self._weights)
 
-    def respell(self, text: str) -> str:
-        """The text with its typos put right, by the words of the encoder's tokenizer."""
-        return self._spelling(text)
+    def respelling(self, texts: Iterable[str]) -> Spelling:
+        """What puts typos right: by the tokenizer's words, and those of texts that may be asked."""
+        return self._spelling.knowing(texts)
 
     @functools.cached_property
     def _spelling(self) -> Spelling:

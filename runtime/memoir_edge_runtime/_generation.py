@@ -30,7 +30,7 @@ class Generation:
     feeds: Mapping[str, OrtValue] = field(default_factory=dict, repr=False)
     ids: Mapping[int, str] = field(default_factory=dict, repr=False)  # edit by primary bank row
     router: Router | None = field(default=None, repr=False)  # of a memory whose keys are codes
-    keys: Keys = field(default_factory=dict, repr=False)  # as the router takes them
+    keys: Keys | None = field(default=None, repr=False)  # as the router takes them
 
     @property
     def routes(self) -> bool:
@@ -43,7 +43,7 @@ class Generation:
         Args:
             texts: What is asked, one text a prompt.
         """
-        if self.router is None or not self.routes:
+        if self.router is None or self.keys is None or not self.routes:
             return None
         return self.router.decide(texts, self.keys)
 

@@ -29,11 +29,17 @@ from memoir_edge_runtime import _ops, _provider
 from memoir_edge_runtime._provider import OrtValue, value
 
 Floats = npt.NDArray[np.float32]
-Keys = Mapping[str, OrtValue]  # the ports of `route.onnx`
 
 FOLDER = "router"
 _BLOCK = 16  # tokens: texts that differ by fewer are read together
 _KEPT = 1024  # texts whose codes are kept: asked of several memories, or again, they are read once
+
+
+class Keys(NamedTuple):
+    """A memory's keys, placed."""
+
+    ports: Mapping[str, OrtValue]  # of `route.onnx`
+    respell: Spelling  # puts typos right, by the words of the keys too
 
 
 class Read(NamedTuple):
@@ -75,23 +81,23 @@ class Router:
         padding = self._tokenizer.padding or {}
         self._padding = int(padding.get("pad_id", 0))
         self._tokenizer.no_padding()
-        self._respell = Spelling(self._tokenizer.get_vocab())
+        self._spelling = Spelling(self._tokenizer.get_vocab())
         self._encoder = _open(folder / "router.onnx", threads, lambda device: None)
         self._route = _open(folder / "route.onnx", threads, library)
         self._recent = OrderedDict[str, Read]()
         self._lock = threading.Lock()
 
     def place(self, codes: Codes) -> Keys:
-        """A memory's keys as the Route op takes them; a large bank gets its index."""
+        """A memory's keys as the Route op takes them, and their words; a large bank is indexed."""
         tensors: dict[str, npt.NDArray[Any]] = {
             "memory.bank": codes.keys, "memory.owner": codes.owner,
             "memory.thresholds": codes.thresholds,
         }  # fmt: skip
         # Copies: on the CPU a value is a view, and the caller may change what it was made of.
-        keys = {name: value(array.copy()) for name, array in tensors.items()}
+        placed = {name: value(array.copy()) for name, array in tensors.items()}
         if self._native:
-            _ops.index(keys["memory.bank"])
-        return keys
+            _ops.index(placed["memory.bank"])
+        return Keys(placed, self._spelling.knowing(codes.texts))
 
     def decide(self, texts: Sequence[str], keys: Keys) -> Decided:
         """The nearest key of each text, or of another of its views, and where that sends it.
@@ -100,10 +106,10 @@ class Router:
             texts: B texts.
             keys: At least one, as `place` gives them.
         """
-        parts, of = views(texts, self._respell)
+        parts, of = views(texts, keys.respell)
         read = self.read(parts)
         code = value(np.stack([each.f for each in read]))
-        outputs = self._route.run_with_ort_values([*ports.OUTPUTS], {"code": code, **keys})
+        outputs = self._route.run_with_ort_values([*ports.OUTPUTS], {"code": code, **keys.ports})
         routes = tophash.Routes._make(output.numpy().copy() for output in outputs)
         whole = np.searchsorted(of, np.arange(len(texts)))
         return Decided(decisive(routes, of), tuple(read[i].cut for i in whole))

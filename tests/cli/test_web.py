@@ -7,6 +7,7 @@ kept in the cache folder. What they expect is what `Session` answers.
 import base64
 import json
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from memoir_edge.demo.edits import showcase
 from memoir_edge.memory import Codes, Entry, Memory
 from memoir_edge.memory import Router as Bound
 from memoir_edge.router.encoder import Encoder
+from memoir_edge.spelling import Spelling
 from memoir_edge_exporter import export_router, package_web
 from memoir_edge_runtime import Options, Prompt, Session
 
@@ -61,6 +63,22 @@ def node(project: Path, test: str, cases: Path, **environment: str) -> None:
 
 
 # --- What the tests of js/ are given -------------------------------------------------------------
+
+
+def spelled() -> dict[str, Any]:
+    """Mistyped texts, and what is read of them."""
+    vocabulary = {word: i for i, word in enumerate(["the", "of", "is", "capital", "cote", "##s"])}
+    keys = ["The capital of Lyonesse is", "Who insures the TerraScale?", "the terrascale, Cotte"]
+    respell, dice = Spelling(vocabulary).knowing(keys), random.Random(0)
+    typed = keys.copy()
+    for _ in range(200):
+        text = dice.choice([*keys, *typed])
+        i = dice.randrange(1, len(text) - 1)
+        before, behind = text[:i], text[i + 1 :]
+        slips = ["", text[i] * 2, "x", "é", " ", text[i] + " "]
+        typed += [before + dice.choice(slips) + behind, before + behind[0] + text[i] + behind[1:]]
+    meant = [respell(text) for text in typed]
+    return {"vocabulary": vocabulary, "keys": keys, "typed": typed, "meant": meant}
 
 
 def value_types(memory: Memory) -> Iterator[tuple[str, Memory]]:
@@ -166,6 +184,7 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
     assert {prompt: answered(session, prompt) for prompt in prompts} == said
     texts = [*prompts, "It rained all day. " + EDITS[0].prompt, "well " * 40 + EDITS[1].prompt]
     texts += [text.replace("capital", "captial") for text in prompts]
+    texts += [text.replace("of ", "o f") for text in prompts]
     texts += [f"Question: {EDITS[1].prompt}\nAnswer:", "User: " + EDITS[0].prompt]
     texts += [f"<|im_start|>user\nHi! {EDITS[1].prompt}<|im_end|>\n<|im_start|>assistant\n"]
     decided = session.router.decide(texts, session.generation.keys).routes
@@ -181,6 +200,7 @@ def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory
             for name, made in written.items()
         ],
         "chat": {"chat": messages} | chat,
+        "spelled": spelled(),
         "routed": {
             "memory": "tiled.safetensors",
             "texts": texts,

@@ -70,6 +70,18 @@ def test_a_router_reads_the_last_sentence_of_a_prompt_too(
     ]
 
 
+def test_a_router_puts_typos_right_by_the_words_of_the_keys(
+    tiny: BaseModel, settings: Settings, words: Router
+) -> None:
+    editor = Editor(tiny, settings, router=words)
+    prompt, bank = "The capital of Nepal is", editor.live.bank
+    bank.add("nepal", None, editor.masks([prompt])[0], [], [], 0.9, words.codes([prompt])[0])
+    asked = ["The captial of Neapl is", prompt]
+    assert editor.model.routes(asked).route.tolist() == [-1, 1]
+    bank.keys = [replace(key, text=prompt) for key in bank.keys]
+    assert editor.model.routes(asked).route.tolist() == [1, 1]
+
+
 def test_an_empty_memory_is_the_base_model_bit_for_bit(make_editor: Make) -> None:
     """And so is a route of -1 with a full one (invariant 1)."""
     editor = make_editor()

@@ -76,7 +76,7 @@ class Counting:
     def __init__(self, router: Router) -> None:
         self.router, self.read = router, list[str]()
         self.bits, self.weight, self.digest = router.bits, router.weight, router.digest
-        self.respell = router.respell
+        self.respelling = router.respelling
 
     def codes(self, texts: Sequence[str]) -> Bytes:
         """As the router makes them."""

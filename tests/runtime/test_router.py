@@ -104,6 +104,16 @@ def test_a_typo_does_not_hide_an_edit(routed, coded) -> None:
     assert (as_typed.f != meant.f).any()
 
 
+def test_a_typo_in_a_name_is_put_right_by_the_memory_that_knows_it(routed, coded) -> None:
+    asked = ["the capital of Lyonesse is"]
+    typed = ["the capital of Lyonsese is", "thecapital o fLyonesse is"]
+    routed.swap(coded(asked))
+    assert [r.edit for r in routed.route(typed)] == ["edit-0"] * 2
+    for other in (coded(), coded(asked, texts=False)):
+        routed.swap(other)
+        assert [r.edit for r in routed.route(typed)] == [None] * 2
+
+
 def test_routing_says_what_decided(routed, coded) -> None:
     generation = routed.swap(coded())
     reached, guarded, near = routed.route([ASKED[1], GUARDS[0], OTHER])

@@ -28,7 +28,7 @@ import re
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,9 +156,9 @@ class Given:
         """`[n, 32]`."""
         return np.stack([drawn(self.asks.get(t, t), self.bits, self.weight) for t in texts])
 
-    def respell(self, text: str) -> str:
-        """As it is."""
-        return text
+    def respelling(self, _texts: Iterable[str]) -> Callable[[str], str]:
+        """Texts are read as they are."""
+        return str
 
 
 # --- What they hold ------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def ways(name: str, world: World) -> dict[str, Look]:
     freed = replace(table, thresholds=np.zeros_like(table.thresholds))
     return {
         **{f"activations, {f}": by_masks(base, f, world) for f in ("last", "mean")},
-        "encoder": every_view(look_up(freed, router), router.respell),
+        "encoder": every_view(look_up(freed, router), router.respelling(freed.texts)),
     }
 
 
