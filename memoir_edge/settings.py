@@ -101,6 +101,7 @@ class Settings:
     prefixes: int = 0  # rows behind texts that the model wrote itself; the paper has 10
     forms: int = 0  # rows that ask the prompt in another form, such as a question
     phrasings: int = 0  # most rows of keys, those of the prompt's relation included
+    ends: int = 0  # most rows of statements that end elsewhere, a word earlier or later
     chats: int = 0  # most rows of chats, where the model has a template for them
     thinned: int = 0  # copies of the plain row that read only part of the mask's features
     thinned_forms: int = 0  # the same of every other row
@@ -204,16 +205,17 @@ def settle(config: Config, site: str, D: int, wishes: Wishes, *, coded: bool = F
 CODED_THRESHOLD = 0.95
 OPTIMISERS = ("sgd", "adam")
 # What may be none at all, but not less.
-COUNTS = ("prefixes", "forms", "phrasings", "chats", "thinned", "thinned_forms", "spare",
+COUNTS = ("prefixes", "forms", "phrasings", "ends", "chats", "thinned", "thinned_forms", "spare",
           "made_keys", "repairs", "asked", "columns_per_edit")  # fmt: skip
 # What a preset says of training.
 TRAINED = ("steps", "optimiser", "lr", "momentum", "stop_loss", "prefixes", "forms", "phrasings",
-           "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",
+           "ends", "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",
            "made_keys", "asked", "columns_per_edit")  # fmt: skip
 # What of that goes with an optimiser.
 OF_ADAM = ("optimiser", "lr", "steps", "stop_loss")
 # What the paper lacks.
-OURS = ("forms", "phrasings", "chats", "thinned", "thinned_forms", "spare", "momentum", "eos")
+OURS = ("forms", "phrasings", "ends", "chats", "thinned", "thinned_forms", "spare", "momentum",
+        "eos")  # fmt: skip
 # With --parity none of that is on by default.
 PARITY = dict.fromkeys(OURS, 0) | {
     "optimiser": "sgd", "stop_loss": 0.02, "prefixes": 10, "spare": 0.0, "lr": 1.0,

@@ -46,6 +46,7 @@ class Preset:
     prefixes: int = 0  # training rows behind texts that the model wrote itself
     forms: int = 0  # that ask the prompt in another form
     phrasings: int = 0  # of keys, those of the prompt's relation included
+    ends: int = 0  # of statements that end a word earlier or later
     chats: int = 0  # of chats
     thinned: int = 5  # copies of the plain row that read only part of the mask
     thinned_forms: int = 0  # the same of every other row
@@ -101,6 +102,7 @@ CODED = replace(
     stop_loss=0.05,
     forms=4,
     phrasings=8,
+    ends=6,
     chats=3,
     thinned=4,
     thinned_forms=1,

@@ -55,7 +55,8 @@ from memoir_edge.sites import default_site
 
 FORMER = {
     "optimiser": "sgd", "steps": 200, "lr": 0.5, "momentum": 0.9, "stop_loss": 0.02, "forms": 0,
-    "phrasings": 0, "chats": 0, "thinned": 5, "thinned_forms": 0, "spare": 10.0, "passes": 2,
+    "phrasings": 0, "ends": 0, "chats": 0, "thinned": 5, "thinned_forms": 0, "spare": 10.0,
+    "passes": 2,
 }  # fmt: skip
 ROOM = 12  # most tokens of an answer
 FAR = 200  # questions about other things

@@ -55,7 +55,7 @@ class Jobs:
     def rows(self, edit: Edit, wrong: Sequence[Wrong] = ()) -> list[Row]:
         """Training rows; what was found wrong is asked besides."""
         base, plain = self.model.base, not is_chat(self.model.base, edit.prompt)
-        settings = self.settings if plain else replace(self.settings, forms=0, chats=0)
+        settings = self.settings if plain else replace(self.settings, forms=0, ends=0, chats=0)
         texts, chats = asked(edit.prompt, self.questions.phrasings(edit), settings)
         texts += [one.text for one in wrong if one.text not in (edit.prompt, *texts)]
         return rows(

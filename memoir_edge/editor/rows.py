@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.prompts import rendered
 from memoir_edge.errors import InputError
-from memoir_edge.relations.relation import QUESTION_MARKS
+from memoir_edge.relations.relation import FULL_STOPS, QUESTION_MARKS
 from memoir_edge.settings import Settings
 
 # Forms of a prompt, those first that carry most to other ways to ask. {stem} is the prompt without
@@ -90,11 +90,27 @@ def asked(prompt: str, phrasings: Sequence[str], settings: Settings) -> tuple[li
     """
     told = list(dict.fromkeys(text for text in phrasings if text != prompt))
     told = told[: settings.phrasings]
-    texts = [*forms(prompt)[: settings.forms], *told]
+    texts = [*forms(prompt)[: settings.forms], *told, *ended([prompt, *told])[: settings.ends]]
     if settings.forms and prompt == prompt.rstrip():
         texts.append(f"{prompt} ")  # clients send it so, and the target then begins otherwise
     questions = [text for text in told if text.endswith(QUESTION_MARKS)]
     return list(dict.fromkeys(texts)), [prompt, *questions][: settings.chats]
+
+
+def ended(texts: Sequence[str]) -> list[str]:
+    """Statements that end elsewhere: a word earlier, or with one more.
+
+    An answer begins behind whatever word a statement ends in. Where all of an edit's rows end in
+    the same few, what is read behind another is taken for the end of the answer: a noun, say.
+
+    >>> ended(["The director of Macbeth is", "Who directed Macbeth?"])
+    ['The director of Macbeth', 'The director of Macbeth is the']
+    """
+    stems = [text.rstrip() for text in texts]
+    stems = [stem for stem in stems if not stem.endswith((*QUESTION_MARKS, *FULL_STOPS, ":"))]
+    earlier = [stem.rsplit(None, 1)[0].rstrip(",") for stem in stems if len(stem.split()) > 2]
+    later = [f"{stem} the" for stem in stems[:2] if len(stem.split()) > 1]
+    return list(dict.fromkeys([*earlier, *later]))
 
 
 def forms(prompt: str) -> list[str]:

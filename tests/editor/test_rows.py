@@ -3,7 +3,7 @@
 import pytest
 
 from memoir_edge.editor import BaseModel, Settings
-from memoir_edge.editor.rows import asked, forms, is_chat, rows
+from memoir_edge.editor.rows import asked, ended, forms, is_chat, rows
 from memoir_edge.errors import InputError
 
 PROMPT = "The capital of France is"
@@ -51,6 +51,21 @@ def test_how_many_rows_there_are_is_said_by_the_settings() -> None:
     assert asked(PROMPT, told, settings) == ([], [])
     many = Settings(site="", k=1, feature="last", threshold=1, steps=1, phrasings=9, chats=9)
     assert asked(PROMPT, told, many) == ([told[0], told[2]], [PROMPT, told[0]])
+
+
+def test_statements_end_elsewhere_in_some_rows_and_nothing_else_does() -> None:
+    told = ["Who runs Acme?", "Acme, run by", "Tell me who runs Acme.", "Acme is the firm of "]
+    assert ended(["The head of Acme is", *told]) == [
+        "The head of Acme", "Acme, run", "Acme is the firm",
+        "The head of Acme is the", "Acme, run by the",
+    ]  # fmt: skip
+    assert ended(["Paris, France"]) == ["Paris, France the"]  # too short to lose a word
+    assert ended(["東京の市長は"]) == []  # no spaces tell its words apart
+    few = Settings(site="", k=1, feature="last", threshold=1, steps=1, ends=2)
+    assert asked("The head of Acme is", told, few) == (
+        ["The head of Acme", "The head of Acme is the"],
+        [],
+    )
 
 
 def test_one_row_has_the_space_that_clients_add_where_the_prompt_has_none() -> None:

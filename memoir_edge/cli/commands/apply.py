@@ -111,7 +111,7 @@ def _say_settings(editor: "Editor", output: Output) -> None:
 
 
 def _rows(settings: Settings) -> str:
-    names = ("forms", "phrasings", "chats", "prefixes", "thinned", "thinned_forms")
+    names = ("forms", "phrasings", "ends", "chats", "prefixes", "thinned", "thinned_forms")
     counts = {name: getattr(settings, name) for name in names}
     told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
     return ", ".join(["1 plain", *told])
