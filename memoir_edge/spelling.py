@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 SHORTEST = 4  # letters of a word that is put right: shorter ones are near to too many
+LARGEST = 40  # and of one that may be: more take long, and are no word
 MOST = 4  # words of a text that are: more are no typos, but names or another language
 LONGEST = 2_000  # characters of such a text: what is longer is not read as a whole, either
 _WORD = re.compile(r"([^\W\d_]+)")
@@ -86,7 +87,7 @@ class Spelling:
 
     def _meant(self, word: str) -> str:
         typed = word.lower()
-        if len(typed) < SHORTEST or not word.isascii() or self._knows(word):
+        if not SHORTEST <= len(typed) <= LARGEST or not word.isascii() or self._knows(word):
             return word
         meant = self._likeliest(_swaps(typed)) or self._likeliest(self._slips(typed))
         if meant:

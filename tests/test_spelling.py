@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoir_edge.spelling import LONGEST, Spelling
+from memoir_edge.spelling import LARGEST, LONGEST, Spelling
 
 WORDPIECE = {
     w: i for i, w in enumerate(["the", "capital", "france", "hotel", "##s", "hostel", "of"])
@@ -81,6 +81,13 @@ def test_the_words_of_some_texts_are_not_known_to_others() -> None:
 def test_how_a_name_is_written_does_not_depend_on_the_order_of_the_texts() -> None:
     for texts in (["an abaco", "Abaco"], ["Abaco", "an abaco"]):
         assert respell.knowing(texts)("Abcao abcao") == "Abaco abaco"
+
+
+def test_long_words_stay_as_they_are() -> None:
+    long = "capital" * (LARGEST // 7)
+    spelling = Spelling({long: 0, f"{long}{long}": 1, "##s": 2})
+    assert spelling(long[1:]) == long
+    assert spelling(f"{long}{long[1:]}") == f"{long}{long[1:]}"
 
 
 def test_long_texts_stay_as_they_are() -> None:
