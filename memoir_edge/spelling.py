@@ -55,7 +55,7 @@ class Spelling:
     def __call__(self, text: str) -> str:
         """The text with its mistyped words put right; most often the text itself.
 
-        >>> Spelling({"capital": 9, "of": 1, "##s": 2})("The Captial o fYs")
+        >>> Spelling({"capital": 9, "of": 1, "ys": 5, "##s": 2})("The Captial o fYs")
         'The Capital of Ys'
         """
         if len(text) > LONGEST:
