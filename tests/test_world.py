@@ -1,6 +1,7 @@
-"""tools/world.py: edits of CounterFact or of our own, and what is asked of each."""
+"""tools/world.py and router_worlds.py: edits, and what is asked of each, and how it is typed."""
 
 import importlib
+import random
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,3 +59,34 @@ def test_edits_of_our_own_are_asked_what_the_package_does_not_hold(
     }
     ids = {relation.id for relation in load_relations()}
     assert answers["answers"].keys() <= ids
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_text_is_mistyped_by_one_letter_or_space(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
+    worlds = importlib.import_module("router_worlds")
+    text, dice = "The auditor of Ironleaf is", random.Random(seed)
+    assert sorted(worlds.typo(text, dice)) == sorted(text)
+    assert abs(len(worlds.slip(text, dice)) - len(text)) <= 1
+    spaced = worlds.space(text, dice)
+    assert spaced.replace(" ", "") == text.replace(" ", "")
+    assert abs(len(spaced) - len(text)) == 1
+
+
+def test_somebody_else_is_asked_about_by_one_letter_of_a_strange_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
+    worlds = importlib.import_module("router_worlds")
+    named = {"Kestrel Aerospace": "Kestrel", "Ironleaf": "Ironleaf", "Nepal": None}
+    edits = [worlds.edit(f"The auditor of {name} is", name) for name in named]
+    facts = [worlds.Fact("auditor", "firm", (), (name,), edited=True) for name in named]
+    world = worlds.World(edits, [], {}, (), facts=facts)
+    made = worlds.renamed(world, {"nepal", "aerospace"}, seed=0)
+    strange = [name for name, word in named.items() if word]
+    assert len(made) == len(strange)
+    for text, name in zip(made, strange, strict=True):
+        before = f"The auditor of {name} is"
+        assert sum(a != b for a, b in zip(text, before, strict=True)) == 1
