@@ -19,9 +19,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 SHORTEST = 4  # letters of a word that is put right: shorter ones are near to too many
-LARGEST = 40  # and of one that may be: more take long, and are no word
+LONGEST = 40  # and of one that may be: more take long, and are no word
 MOST = 4  # words of a text that are: more are no typos, but names or another language
-LONGEST = 2_000  # characters of such a text: what is longer is not read as a whole, either
+WHOLE = 2_000  # characters of such a text: what is longer is not read as a whole, either
 _WORD = re.compile(r"([^\W\d_]+)")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ALONE = {"a", "i", "s"}  # letters that are words, the last behind an apostrophe
@@ -58,7 +58,7 @@ class Spelling:
         >>> Spelling({"capital": 9, "of": 1, "ys": 5, "##s": 2})("The Captial o fYs")
         'The Capital of Ys'
         """
-        if len(text) > LONGEST:
+        if len(text) > WHOLE:
             return text
         parts = _WORD.split(text)  # words at odd places
         strange = {word for word in parts[1::2] if word.isascii() and not self._knows(word)}
@@ -87,7 +87,7 @@ class Spelling:
 
     def _meant(self, word: str) -> str:
         typed = word.lower()
-        if not SHORTEST <= len(typed) <= LARGEST or not word.isascii() or self._knows(word):
+        if not SHORTEST <= len(typed) <= LONGEST or not word.isascii() or self._knows(word):
             return word
         meant = self._likeliest(_swaps(typed)) or self._likeliest(self._slips(typed))
         if meant:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoir_edge.spelling import LARGEST, LONGEST, Spelling
+from memoir_edge.spelling import LONGEST, WHOLE, Spelling
 
 WORDPIECE = {
     w: i for i, w in enumerate(["the", "capital", "france", "hotel", "##s", "hostel", "of"])
@@ -84,14 +84,14 @@ def test_how_a_name_is_written_does_not_depend_on_the_order_of_the_texts() -> No
 
 
 def test_long_words_stay_as_they_are() -> None:
-    long = "capital" * (LARGEST // 7)
+    long = "capital" * (LONGEST // 7)
     spelling = Spelling({long: 0, f"{long}{long}": 1, "##s": 2})
     assert spelling(long[1:]) == long
     assert spelling(f"{long}{long[1:]}") == f"{long}{long[1:]}"
 
 
 def test_long_texts_stay_as_they_are() -> None:
-    text = "captial " * (LONGEST // 8)
+    text = "captial " * (WHOLE // 8)
     assert "captial" not in respell(text)
     assert respell(text + "x") == text + "x"
 
@@ -100,6 +100,11 @@ def test_long_texts_stay_as_they_are() -> None:
 def test_what_is_known_stays_as_it_is(words: list[str]) -> None:
     text = " ".join(word for word in words if word != "##s")
     assert knowing(text) == text
+
+
+@given(st.text())
+def test_what_is_put_right_stays_so(text: str) -> None:
+    assert respell(respell(text)) == respell(text)
 
 
 @given(st.text())

@@ -1,5 +1,5 @@
 // Words with a typo, put right as far as they are known, as in memoir_edge/spelling.py.
-const SHORTEST = 4, LARGEST = 40, MOST = 4, LONGEST = 2000; // letters of a word; words and characters of a text
+const SHORTEST = 4, LONGEST = 40, MOST = 4, WHOLE = 2000; // letters of a word; words and characters of a text
 const WORD = /(\p{L}+)/u, PLAIN = /^[a-z]+$/i;
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 const ALONE = new Set(["a", "i", "s"]); // letters that are words, the last behind an apostrophe
@@ -42,7 +42,7 @@ function respelling(ranks, texts) {
   };
   const right = (word) => {
     const typed = word.toLowerCase();
-    if (typed.length < SHORTEST || typed.length > LARGEST || !PLAIN.test(word) || knows(word)) return word;
+    if (typed.length < SHORTEST || typed.length > LONGEST || !PLAIN.test(word) || knows(word)) return word;
     const meant = likeliest(swaps(typed)) ?? likeliest(slips(typed));
     if (meant !== undefined) {
       const name = named.get(meant) ?? meant;
@@ -53,7 +53,7 @@ function respelling(ranks, texts) {
   };
 
   return (text) => {
-    if ([...text].length > LONGEST) return text;
+    if ([...text].length > WHOLE) return text;
     const parts = text.split(WORD); // words at odd places
     const strange = new Set(parts.filter((part, i) => i % 2 && PLAIN.test(part) && !knows(part)));
     if (strange.size === 0 || strange.size > MOST) return text;
