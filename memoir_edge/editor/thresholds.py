@@ -13,7 +13,7 @@ from memoir_edge.relations import Relation
 from memoir_edge.router import Asked, Router, tabulate
 from memoir_edge.router.table import BOUND, Known, taken_in
 from memoir_edge.router.table import GUARD as NO_EDIT
-from memoir_edge.router.thresholds import Level
+from memoir_edge.router.thresholds import FORMULA, Level
 from memoir_edge.settings import Settings
 
 GROWN = 0.1  # share of new edits up to which what thresholds were measured by stands
@@ -22,7 +22,7 @@ GROWN = 0.1  # share of new edits up to which what thresholds were measured by s
 def rules(settings: Settings, relations: Sequence[Relation]) -> str:
     """A digest of what thresholds follow from, beside the edits and the router."""
     known = [(relation.id, relation.phrasings, relation.answers) for relation in relations]
-    told = json.dumps([__version__, settings.false_fires, settings.threshold, known])
+    told = json.dumps([__version__, FORMULA, settings.false_fires, settings.threshold, known])
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -63,9 +63,9 @@ def tabled(
     if measured is None:
         table = tabulate(asked, router, settings.false_fires or BOUND, known)
         level = table.level
-        now = Measured(len(edits), level.above, level.near, rules) if level else None
+        now = Measured(len(edits), **level._asdict(), rules=rules) if level else None
     else:
-        table = taken_in(asked, router, Level(measured.above, measured.near), known)
+        table = taken_in(asked, router, Level(measured.above, measured.near, measured.name), known)
         now = None
     guard = (table.owner == NO_EDIT).astype(np.uint8)
     limits = table.thresholds.copy()

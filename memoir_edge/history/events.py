@@ -226,9 +226,10 @@ class Measured(NamedTuple):
     """By what thresholds were measured, over all edits that there were."""
 
     edits: int
-    above: float  # the overlap from which a key answers whose guards are `near`
+    above: float  # the overlap from which a key answers whose guards are `near`, its name `name`
     near: float
     rules: str  # digest of what else they follow from
+    name: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -97,12 +97,14 @@ def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Cod
     ]
     subjects, relations = _Numbers(plain_name), _Numbers(name_of)
     texts = tuple(text for text, *_ in rows)
+    held = _codes(texts, router, known)
     keys = Keys(
-        _codes(texts, router, known),
+        held,
         np.array([i for _, i, *_ in rows]),
         np.array([subjects.of(asked[i].reading.subject) for _, i, *_ in rows]),
         np.array([relations.of(relation) for *_, relation, _ in rows]),
         np.array([guard for *_, guard in rows]),
+        _named(held, [asked[i].reading.subject for _, i, *_ in rows], router),
     )
     near = [(miss, i) for i, one in enumerate(asked) for miss in one.misses]
     misses = Misses(
@@ -134,6 +136,17 @@ def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
     new = [text for text in dict.fromkeys(texts) if text not in known]
     found = {**known, **dict(zip(new, router.codes([bare(text) for text in new]), strict=True))}
     return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
+
+
+def _named(codes: Bytes, subjects: Sequence[str | None], router: Router) -> Floats:
+    """Overlap `[R]` of each text with its subject's name; not a number where that is unknown."""
+    names = list(dict.fromkeys(filter(None, subjects)))
+    place = {name: i for i, name in enumerate(names)}
+    rows = [i for i, subject in enumerate(subjects) if subject]
+    of_names = router.codes(names)[[place[subjects[i] or ""] for i in rows]] if rows else codes[:0]
+    found = np.full(len(codes), np.nan, np.float32)
+    found[rows] = np.bitwise_count(codes[rows] & of_names).sum(axis=1) / router.weight
+    return found
 
 
 class _Numbers:

@@ -11,12 +11,13 @@ not fire. What it meets is the nearest of the keys and guards, as at a request, 
 
 A key's threshold is one number, which a stated share of the misses exceeds, and what the key is
 lifted by: some subjects' names weigh so much in an embedding that whatever is asked of them is
-near, and then guards are near the key too. The misses are made of relations that the encoder's
-adapter was trained on and errs on less than on others, by a factor that was measured with relations
-kept out of training. So a miss that is nearest to the edit that it was made for counts `UNREAD`
-times, but `READ` times where the edit's own relation is recognised: then it is, likely, one that
-the adapter was trained on, too. One that is nearest to another edit, most often, takes one subject
-for another, to which training matters less: it counts `OTHER` times.
+near. Then the name by itself is near to the key, and guards are, too. The misses are made of
+relations that the encoder's adapter was trained on and errs on less than on others, by a factor
+that was measured with relations kept out of training. So a miss that is nearest to the edit that it
+was made for counts `UNREAD` times, unless that edit's own relation is recognised: then it is,
+likely, one that the adapter was trained on, too. That one counts `READ` times, and so does one that
+is nearest to another edit: most often it takes one subject for another, to which training matters
+less.
 """
 
 from typing import NamedTuple
@@ -25,14 +26,17 @@ import numpy as np
 
 from memoir_edge.tophash import Bytes, Floats, Ints, overlap
 
+FORMULA = "lifted by names and guards"  # another formula must have another name
 NOBODY = -1
 HIGHEST = 0.95  # a key's own prompt overlaps it fully, up to rounding between runtimes
 PARAPHRASE = 0.88
 # How often a miss counts (docs/routing.md): one that is nearest to its own edit, whose relation is
-# not recognised, or is, and one that is nearest to another edit.
-UNREAD, READ, OTHER = 1 / 0.15, 2.0, 3.0
+# not recognised, and any other.
+UNREAD, READ = 1 / 0.15, 2.0
 FLOOR = 0.76  # what a few edits' misses find below this is chance (docs/routing.md)
-LIFT = 0.5  # of what guards are nearer to a key than to others, by which its threshold is higher
+# By how much a key is lifted (docs/routing.md): of what its subject's name is nearer to it than to
+# other keys theirs, and of what guards are.
+NAME_LIFT, GUARD_LIFT = 0.25, 0.2
 NEAREST = 3  # guards that tell it
 _PAIRS = 1 << 20  # of a miss and a key that are compared at a time: 4 MiB of overlaps
 
@@ -45,6 +49,7 @@ class Keys(NamedTuple):
     subject: Ints  # [R] number of its subject, `NOBODY` where it is unknown
     relation: Ints  # [R] number of the relation that is asked, `NOBODY` where it is unknown
     guard: Ints  # [R] 1 for a guard
+    name: Floats  # [R] overlap with the subject's name; not a number where that is unknown
 
 
 class Misses(NamedTuple):
@@ -59,11 +64,13 @@ class Misses(NamedTuple):
 class Level(NamedTuple):
     """What near misses ask of a key: the overlap from which it answers.
 
-    Of one whose guards are as near to it as `near`. A key with nearer ones is lifted above that.
+    Of one whose subject's name is as near to it as `name`, and whose guards as `near`. A key with
+    nearer ones is lifted above that.
     """
 
     above: float
     near: float
+    name: float
 
 
 def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
@@ -76,28 +83,33 @@ def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
         bound: Share of what must not fire that may.
     """
     near = guarded(keys, weight)
-    known = near[~np.isnan(near)]
-    mean = known.mean() if len(known) else 0
-    lift = _lifts(near, mean)
+    mean = Level(0, _mean(near), _mean(keys.name[keys.guard == 0]))
+    lift = _lifts(near, keys.name, mean)
     best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
-    own = np.where(keys.relation[best] == NOBODY, UNREAD, READ)
-    counts = np.where(keys.edit[best] == misses.edit, own, OTHER)
+    unread = (keys.edit[best] == misses.edit) & (keys.relation[best] == NOBODY)
+    counts = np.where(unread, UNREAD, READ)
     order = np.argsort(-passes)
     allowed = np.cumsum(counts[order]) <= bound * len(passes)
     found = passes[order][~allowed].max(initial=FLOOR)
-    return Level(float(found + 0.5 / weight), float(mean))  # a key answers at its threshold
+    return mean._replace(above=float(found + 0.5 / weight))  # a key answers at its threshold
 
 
 def thresholds(keys: Keys, weight: int, level: Level) -> Floats:
     """The overlap from which each key answers, `[R]`."""
-    lift = _lifts(guarded(keys, weight), level.near)
+    lift = _lifts(guarded(keys, weight), keys.name, level)
     return np.asarray(np.minimum(np.float32(level.above) + lift, HIGHEST), np.float32)
 
 
-def _lifts(near: Floats, mean: float) -> Floats:
-    """By how much each key's threshold is above the mean key's, `[R]`; 0 without guards."""
-    return np.asarray(np.where(np.isnan(near), 0, LIFT * (near - np.float32(mean))), np.float32)
+def _lifts(near: Floats, name: Floats, mean: Level) -> Floats:
+    """By how much each key's threshold is above the mean key's, `[R]`; what is unknown adds 0."""
+    lifts = GUARD_LIFT * (near - mean.near), NAME_LIFT * (name - mean.name)
+    return np.asarray(sum(map(np.nan_to_num, lifts)), np.float32)
+
+
+def _mean(near: Floats) -> float:
+    known = near[~np.isnan(near)]
+    return float(known.mean()) if len(known) else 0.0
 
 
 def guarded(keys: Keys, weight: int) -> Floats:

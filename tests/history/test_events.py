@@ -130,7 +130,7 @@ def test_keys_made_anew() -> None:
         np.array([0, 0, 1], np.int32), np.array([0, 1, 0], np.uint8),
         np.array([0.5, 0.75, 1], np.float32),
     )  # fmt: skip
-    for told in (event, replace(event, measured=Measured(2, 0.75, 0.5, "rules"))):
+    for told in (event, replace(event, measured=Measured(2, 0.75, 0.5, "rules", 0.7))):
         found = read(told)
         assert isinstance(found, Tabled)
         assert plain(list(vars(found).values())) == plain(list(vars(told).values()))

@@ -54,6 +54,20 @@ def test_without_any_near_miss_a_key_answers_next_to_itself_alone(words: Router)
     assert tabulate([one], words).thresholds.tolist() == [np.float32(HIGHEST)]
 
 
+def test_rows_know_how_near_they_are_to_their_subject(words: Router) -> None:
+    unnamed = Edit(prompt="...", target="x", id="x", tags={})
+    asked = asks([*edits(), unnamed], RELATIONS, words)
+    found = coded(asked, words)
+    for text, edit, near in zip(found.texts, found.keys.edit, found.keys.name, strict=True):
+        name = asked[edit].reading.subject
+        if name is None:
+            assert np.isnan(near)
+        else:
+            [expected] = tophash.overlap(words.codes([text]), words.codes([name]), words.weight)[0]
+            assert near == expected
+    assert np.isnan(found.keys.name[-1])
+
+
 def test_relations_of_one_name_ask_the_same_whatever_the_kind(words: Router) -> None:
     """ "The Starter plan" may be read as a product in one edit and as a service in another."""
 

@@ -8,10 +8,10 @@ from memoir_edge.router import thresholds as module
 from memoir_edge.router.codes import codes
 from memoir_edge.router.thresholds import (
     FLOOR,
+    GUARD_LIFT,
     HIGHEST,
-    LIFT,
+    NAME_LIFT,
     NOBODY,
-    OTHER,
     READ,
     UNREAD,
     Keys,
@@ -34,10 +34,10 @@ def made(vectors: np.ndarray) -> Bytes:
     return codes(vectors.astype(np.float32))
 
 
-def keys(vectors: np.ndarray, **other: list[int]) -> Keys:
+def keys(vectors: np.ndarray, **other: list[int] | list[float]) -> Keys:
     n = len(vectors)
     given = {"edit": list(range(n)), "subject": list(range(n)), "relation": [NOBODY] * n,
-             "guard": [0] * n} | other  # fmt: skip
+             "guard": [0] * n, "name": [np.nan] * n} | other  # fmt: skip
     return Keys(made(vectors), *(np.array(given[f]) for f in Keys._fields[1:]))
 
 
@@ -126,7 +126,7 @@ def test_another_edit_of_the_subject_counts_where_it_is_known_to_ask_something_e
 
 @pytest.mark.parametrize(
     ("edit", "relation", "count"),
-    [(0, NOBODY, UNREAD), (0, 3, READ), (1, NOBODY, OTHER), (1, 3, OTHER)],
+    [(0, NOBODY, UNREAD), (0, 3, READ), (1, NOBODY, READ), (1, 3, READ)],
 )
 def test_a_miss_counts_by_what_is_known_of_the_edit_that_it_meets(
     edit: int, relation: int, count: float
@@ -153,12 +153,23 @@ def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
     R = tophash.overlap(held.codes, held.codes, WEIGHT)
     found = guarded(held, WEIGHT)
     np.testing.assert_allclose(found[:2], [R[0, 2], R[1, 3]])
-    assert found[0] - found[1] > 0.04 / LIFT
+    assert found[0] - found[1] > 0.08
     met = misses(near(far, 200, 9.0), edit=[1] * 200)
     asked = level_of(held, met, WEIGHT, 0.01)
     limits = thresholds(held, WEIGHT, asked)
-    np.testing.assert_allclose(limits[0] - limits[1], LIFT * (found[0] - found[1]), rtol=1e-5)
+    lifted = GUARD_LIFT * (found[0] - found[1])
+    np.testing.assert_allclose(limits[0] - limits[1], lifted, rtol=1e-5)
     np.testing.assert_allclose(limits[:2].mean(), asked.above, rtol=1e-5)  # the mean key's
+
+
+def test_a_key_whose_name_is_near_answers_less_readily() -> None:
+    """By what is known: a guard's own name tells nothing, nor does an edit without a subject."""
+    rows = 5 * np.eye(32)[:4]
+    held = keys(rows, edit=[0, 1, 2, 0], guard=[0, 0, 0, 1], name=[0.8, 0.7, np.nan, 0.1])
+    asked = level_of(held, misses(near(rows[1], 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
+    assert asked.name == pytest.approx(0.75)
+    limits = thresholds(held, WEIGHT, asked)[:3] - np.float32(asked.above)
+    np.testing.assert_allclose(limits, NAME_LIFT * np.array([0.05, -0.05, 0]), atol=1e-6)
 
 
 def test_guards_of_a_record_lift_nothing() -> None:
