@@ -65,7 +65,8 @@ def tabled(
         level = table.level
         now = Measured(len(edits), **level._asdict(), rules=rules) if level else None
     else:
-        table = taken_in(asked, router, Level(measured.above, measured.near, measured.name), known)
+        level = Level(measured.above, measured.near, measured.near_name)
+        table = taken_in(asked, router, level, known)
         now = None
     guard = (table.owner == NO_EDIT).astype(np.uint8)
     limits = table.thresholds.copy()

@@ -226,10 +226,10 @@ class Measured(NamedTuple):
     """By what thresholds were measured, over all edits that there were."""
 
     edits: int
-    above: float  # the overlap from which a key answers whose guards are `near`, its name `name`
+    above: float  # the overlap from which a key answers whose guards and name are as near as these
     near: float
     rules: str  # digest of what else they follow from
-    name: float = 0.0
+    near_name: float = 0.0  # a journal that does not say it has other rules
 
 
 @dataclass(frozen=True)

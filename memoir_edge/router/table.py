@@ -104,7 +104,7 @@ def coded(asked: Sequence[Asked], router: Router, known: Known = NOTHING) -> Cod
         np.array([subjects.of(asked[i].reading.subject) for _, i, *_ in rows]),
         np.array([relations.of(relation) for *_, relation, _ in rows]),
         np.array([guard for *_, guard in rows]),
-        _named(held, [asked[i].reading.subject for _, i, *_ in rows], router),
+        _near_names(held, [asked[i].reading.subject for _, i, *_ in rows], router),
     )
     near = [(miss, i) for i, one in enumerate(asked) for miss in one.misses]
     misses = Misses(
@@ -138,14 +138,14 @@ def _codes(texts: Sequence[str], router: Router, known: Known) -> Bytes:
     return np.array([found[text] for text in texts], np.uint8).reshape(-1, router.bits // 8)
 
 
-def _named(codes: Bytes, subjects: Sequence[str | None], router: Router) -> Floats:
+def _near_names(codes: Bytes, subjects: Sequence[str | None], router: Router) -> Floats:
     """Overlap `[R]` of each text with its subject's name; not a number where that is unknown."""
-    names = list(dict.fromkeys(filter(None, subjects)))
-    place = {name: i for i, name in enumerate(names)}
-    rows = [i for i, subject in enumerate(subjects) if subject]
-    of_names = router.codes(names)[[place[subjects[i] or ""] for i in rows]] if rows else codes[:0]
     found = np.full(len(codes), np.nan, np.float32)
-    found[rows] = np.bitwise_count(codes[rows] & of_names).sum(axis=1) / router.weight
+    named = [(i, subject) for i, subject in enumerate(subjects) if subject]
+    if named:
+        rows = [i for i, _ in named]
+        shared = codes[rows] & router.codes([subject for _, subject in named])
+        found[rows] = np.bitwise_count(shared).sum(axis=1) / router.weight
     return found
 
 

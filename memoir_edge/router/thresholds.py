@@ -49,7 +49,7 @@ class Keys(NamedTuple):
     subject: Ints  # [R] number of its subject, `NOBODY` where it is unknown
     relation: Ints  # [R] number of the relation that is asked, `NOBODY` where it is unknown
     guard: Ints  # [R] 1 for a guard
-    name: Floats  # [R] overlap with the subject's name; not a number where that is unknown
+    near_name: Floats  # [R] overlap with the subject's name; not a number where that is unknown
 
 
 class Misses(NamedTuple):
@@ -64,13 +64,13 @@ class Misses(NamedTuple):
 class Level(NamedTuple):
     """What near misses ask of a key: the overlap from which it answers.
 
-    Of one whose subject's name is as near to it as `name`, and whose guards as `near`. A key with
-    nearer ones is lifted above that.
+    Of one whose subject's name is as near to it as `near_name`, and whose guards as `near`. A key
+    with nearer ones is lifted above that.
     """
 
     above: float
     near: float
-    name: float
+    near_name: float
 
 
 def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
@@ -83,8 +83,8 @@ def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
         bound: Share of what must not fire that may.
     """
     near = guarded(keys, weight)
-    mean = Level(0, _mean(near), _mean(keys.name[keys.guard == 0]))
-    lift = _lifts(near, keys.name, mean)
+    mean = Level(0, _mean(near), _mean(keys.near_name[keys.guard == 0]))
+    lift = _lifts(near, keys.near_name, mean)
     best, R = meet(keys, misses, weight)
     passes = np.where(keys.guard[best] == 1, -1, R - lift[best])
     unread = (keys.edit[best] == misses.edit) & (keys.relation[best] == NOBODY)
@@ -97,13 +97,13 @@ def level_of(keys: Keys, misses: Misses, weight: int, bound: float) -> Level:
 
 def thresholds(keys: Keys, weight: int, level: Level) -> Floats:
     """The overlap from which each key answers, `[R]`."""
-    lift = _lifts(guarded(keys, weight), keys.name, level)
+    lift = _lifts(guarded(keys, weight), keys.near_name, level)
     return np.asarray(np.minimum(np.float32(level.above) + lift, HIGHEST), np.float32)
 
 
-def _lifts(near: Floats, name: Floats, mean: Level) -> Floats:
+def _lifts(near: Floats, near_name: Floats, mean: Level) -> Floats:
     """By how much each key's threshold is above the mean key's, `[R]`; what is unknown adds 0."""
-    lifts = GUARD_LIFT * (near - mean.near), NAME_LIFT * (name - mean.name)
+    lifts = GUARD_LIFT * (near - mean.near), NAME_LIFT * (near_name - mean.near_name)
     return np.asarray(sum(map(np.nan_to_num, lifts)), np.float32)
 
 

@@ -58,14 +58,14 @@ def test_rows_know_how_near_they_are_to_their_subject(words: Router) -> None:
     unnamed = Edit(prompt="...", target="x", id="x", tags={})
     asked = asks([*edits(), unnamed], RELATIONS, words)
     found = coded(asked, words)
-    for text, edit, near in zip(found.texts, found.keys.edit, found.keys.name, strict=True):
+    for text, edit, near in zip(found.texts, found.keys.edit, found.keys.near_name, strict=True):
         name = asked[edit].reading.subject
         if name is None:
             assert np.isnan(near)
         else:
             [expected] = tophash.overlap(words.codes([text]), words.codes([name]), words.weight)[0]
             assert near == expected
-    assert np.isnan(found.keys.name[-1])
+    assert np.isnan(found.keys.near_name[-1])
 
 
 def test_relations_of_one_name_ask_the_same_whatever_the_kind(words: Router) -> None:

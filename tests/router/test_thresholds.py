@@ -37,7 +37,7 @@ def made(vectors: np.ndarray) -> Bytes:
 def keys(vectors: np.ndarray, **other: list[int] | list[float]) -> Keys:
     n = len(vectors)
     given = {"edit": list(range(n)), "subject": list(range(n)), "relation": [NOBODY] * n,
-             "guard": [0] * n, "name": [np.nan] * n} | other  # fmt: skip
+             "guard": [0] * n, "near_name": [np.nan] * n} | other  # fmt: skip
     return Keys(made(vectors), *(np.array(given[f]) for f in Keys._fields[1:]))
 
 
@@ -165,9 +165,9 @@ def test_a_key_whose_guards_are_near_answers_less_readily() -> None:
 def test_a_key_whose_name_is_near_answers_less_readily() -> None:
     """By what is known: a guard's own name tells nothing, nor does an edit without a subject."""
     rows = 5 * np.eye(32)[:4]
-    held = keys(rows, edit=[0, 1, 2, 0], guard=[0, 0, 0, 1], name=[0.8, 0.7, np.nan, 0.1])
+    held = keys(rows, edit=[0, 1, 2, 0], guard=[0, 0, 0, 1], near_name=[0.8, 0.7, np.nan, 0.1])
     asked = level_of(held, misses(near(rows[1], 200, 9.0), edit=[1] * 200), WEIGHT, 0.01)
-    assert asked.name == pytest.approx(0.75)
+    assert asked.near_name == pytest.approx(0.75)
     limits = thresholds(held, WEIGHT, asked)[:3] - np.float32(asked.above)
     np.testing.assert_allclose(limits, NAME_LIFT * np.array([0.05, -0.05, 0]), atol=1e-6)
 
