@@ -42,7 +42,8 @@ class Cached:
         """With room for `size` tokens, the first T copied."""
         old, axis = past.numpy(), self.axis
         out = np.zeros((*old.shape[:axis], size, *old.shape[axis + 1 :]), self.dtype)
-        np.moveaxis(out, axis, 0)[:T] = np.moveaxis(old, axis, 0)[:T]
+        kept = (slice(None),) * axis + (slice(T),)
+        out[kept] = old[kept]
         return value(out, device)
 
 

@@ -17,9 +17,11 @@ Rows of a batch are padded on the left, or on the right for a graph whose attent
 length from the sum of its mask (GroupQueryAttention).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +37,13 @@ from memoir_edge_runtime._tokens import Row
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Fed = TypeVar("Fed")
 
 _STATE = "_state"
 # Exports of earlier versions lack these: the span is always fed, and Wm is one tile.
 _LATER = {"memory.feature", "memory.tile"}
 _FED = {"input_ids", "attention_mask", "position_ids"}
-_PER_RUN = _FED | ports.RUN.keys()
+_TOLD = ("logits", *ports.OUTPUTS)
 
 # Where the n tokens of a row of width T stand, by the side of the padding.
 _PLACES: dict[str, Callable[[int, int], slice]] = {
@@ -100,7 +103,7 @@ class Decoder:
         # The route is fed with every run, so what a graph would carry of it may stay undecided.
         self._states = [i for i in past if i.name.endswith(_STATE)]
         self._required = _required(graph)
-        self._outputs = ["logits", *ports.OUTPUTS, *(c.present for c in self._cached)]
+        self._outputs = [*_TOLD, *(c.present for c in self._cached)]
         self._outputs += [o.name for o in graph.get_outputs() if o.name == ports.SITE_INPUT]
 
     def prefill(
@@ -168,7 +171,7 @@ class Decoder:
         routes = given
         if routes is None:
             routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
-        state = self._state(outputs, attention, routes, generation, source=source)
+        state = self._state(outputs, attention, routes, generation, source)
         return state, outputs["logits"].numpy()
 
     def _source(self, rows: Sequence[Row]) -> Source | None:
@@ -191,17 +194,32 @@ class Decoder:
         """
         ids = np.array(tokens, np.int64)[:, None]
         attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
-        cache, room = state.cache, state.room
+        run = {"memory.route": state.routes.route}
         if self._shares:
-            T = state.attention.shape[1]
-            cache, room = roomy(cache, T, room, self._cached, self.device)
-        feeds = dict(cache) | (state.source.feeds if state.source else {})
+            return self._step_in_place(state, ids, attention, run)
+        outputs = self._run(self._lasting(state), ids, attention, run)
+        new = self._state(outputs, attention, state.routes, state.generation, state.source)
+        return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
+
+    def _step_in_place(
+        self, state: State, ids: Ints, attention: Ints, run: Mapping[str, Array]
+    ) -> tuple[State, Floats]:
+        """A step of a graph that writes into its cache."""
+        T = state.attention.shape[1]
+        cache, room = roomy(state.cache, T, state.room, self._cached, self.device)
+        new = replace(state, cache=cache, attention=attention, room=room)
+        lasting = partial(self._lasting, new)
+        fed = self._fed(ids, attention, run)
+        with _worded(ids):
+            logits, *_ = room.run(self._graph, lasting, fed, self._cached, _TOLD)
+        return new, logits.numpy()[:, -1].astype(np.float32, copy=False)
+
+    def _lasting(self, state: State) -> dict[str, OrtValue]:
+        """What a state is fed with that is the same at every step, and its cache."""
+        feeds = {**self._required, **state.cache, **(state.source.feeds if state.source else {})}
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
-        run = {"memory.route": state.routes.route}
-        outputs = self._run(feeds, ids, attention, run, room)
-        new = self._state(outputs, attention, state.routes, state.generation, room, state.source)
-        return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
+        return self._taken(feeds)
 
     def extend(self, state: State, row: Row, *, decide: bool = False) -> tuple[State, Floats]:
         """Read more of one prompt behind what was read of it.
@@ -338,44 +356,37 @@ class Decoder:
         attention: Ints,
         routes: tophash.Routes,
         generation: Generation,
-        room: Room | None = None,
         source: Source | None = None,
     ) -> State:
         cache = {c.past: outputs[c.present] for c in self._cached}
-        return State(cache, attention, routes, generation, room, source)
+        return State(cache, attention, routes, generation, source=source)
 
     def _run(
         self,
-        feeds: dict[str, OrtValue],
+        feeds: Mapping[str, OrtValue],
         ids: Ints,
         attention: Ints,
         run: Mapping[str, Array],
-        room: Room | None = None,
     ) -> dict[str, OrtValue]:
-        positions = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
-        fed: dict[str, Array] = {
-            "input_ids": ids, "attention_mask": attention, "position_ids": positions, **run
-        }  # fmt: skip
-        for name, array in fed.items():
-            if name in self._types or name in ports.RUN:
-                dtype = DTYPES[self._types.get(name, "tensor(int64)")]
-                feeds[name] = value(array.astype(dtype, copy=False))
-        for state in self._states:
-            shape = [len(ids), *state.shape[1:]]
-            feeds[state.name] = value(np.zeros(shape, DTYPES[state.type]), self.device)
-        feeds = self._required | {name: fed for name, fed in feeds.items() if name in self._takes}
-        try:
-            if room is not None:
-                wanted = ("logits", *ports.OUTPUTS)
-                return room.run(self._graph, feeds, self._cached, wanted, _PER_RUN)
+        fed = {name: value(array) for name, array in self._fed(ids, attention, run).items()}
+        feeds = self._taken({**self._required, **feeds, **fed})
+        with _worded(ids):
             values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
-        except Exception as error:  # onnxruntime's errors share no base class
-            raise GraphError(
-                f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: "
-                f"{first_line(error)}",
-                hint="export the model again; if that does not help, try another --dtype",
-            ) from error
         return dict(zip(self._outputs, values, strict=True))
+
+    def _fed(self, ids: Ints, attention: Ints, run: Mapping[str, Array]) -> dict[str, Array]:
+        """What differs from run to run, as far as the graph takes it."""
+        fed: dict[str, Array] = {"input_ids": ids, "attention_mask": attention, **run}
+        if "position_ids" in self._takes:
+            fed["position_ids"] = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
+        for state in self._states:
+            fed[state.name] = np.zeros([len(ids), *state.shape[1:]], np.int64)
+        dtypes = {name: DTYPES[self._types.get(name, "tensor(int64)")] for name in fed}
+        return {n: a.astype(dtypes[n], copy=False) for n, a in self._taken(fed).items()}
+
+    def _taken(self, feeds: Mapping[str, Fed]) -> dict[str, Fed]:
+        """What the graph takes of them."""
+        return {name: fed for name, fed in feeds.items() if name in self._takes}
 
     def _run_fed(self, feeds: Mapping[str, OrtValue]) -> list[OrtValue]:
         return list(self._graph.run_with_ort_values(self._outputs, feeds))
@@ -415,6 +426,19 @@ class Decoder:
                 f"{sorted(absent) or 'nothing'} and has {len(past)} {PAST}* and {sorted(strange)}",
                 hint="export it with the task text-generation-with-past",
             )
+
+
+@contextmanager
+def _worded(ids: Ints) -> Iterator[None]:
+    """Word what ONNX Runtime says of a run that fails; its errors share no base class."""
+    try:
+        yield
+    except Exception as error:
+        raise GraphError(
+            f"the graph failed on a batch of {ids.shape[0]} by {ids.shape[1]} tokens: "
+            f"{first_line(error)}",
+            hint="export the model again; if that does not help, try another --dtype",
+        ) from error
 
 
 def _required(graph: Any) -> dict[str, OrtValue]:

@@ -4,14 +4,14 @@ A step writes behind the tokens that are there, and nothing is copied. Of all st
 a cache, only the one that was written last may go on in it. Knows nothing of what a graph computes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from memoir_edge_runtime._cache import Cached
-from memoir_edge_runtime._provider import OrtValue
+from memoir_edge_runtime._provider import Array, OrtValue, value
 
-_STEP = 64  # tokens by which a cache grows
+_STEP = 64  # a cache has room for a multiple of so many tokens
 
 
 @dataclass
@@ -25,34 +25,43 @@ class Room:
     def run(
         self,
         graph: Any,
-        feeds: Mapping[str, OrtValue],
+        lasting: Callable[[], Mapping[str, OrtValue]],
+        changing: Mapping[str, Array],
         cached: Sequence[Cached],
         outputs: Sequence[str],
-        changing: Collection[str],
-    ) -> dict[str, OrtValue]:
+    ) -> list[OrtValue]:
         """A step whose cache is input and output.
 
         Args:
             graph: The InferenceSession.
-            feeds: All inputs, the cache among them.
+            lasting: Gives inputs that are the same at every step, the cache among them; asked once.
+            changing: Inputs that differ from step to step.
             cached: The tensors of the cache.
             outputs: What else is wanted, on the host.
-            changing: Inputs that differ from step to step.
+
+        Returns:
+            What was wanted, in that order.
         """
-        first = self.binding is None
-        binding = self.binding = graph.io_binding() if first else self.binding
-        for name, fed in feeds.items():
-            if first or name in changing:
-                binding.bind_ortvalue_input(name, fed)
-        if first:
-            for name in outputs:
-                binding.bind_output(name, "cpu")
-            for each in cached:
-                binding.bind_ortvalue_output(each.present, feeds[each.past])
-        graph.run_with_iobinding(binding)
-        values = binding.get_outputs_as_ortvaluevector()
-        found = {name: values[i] for i, name in enumerate(outputs)}
-        return found | {each.present: feeds[each.past] for each in cached}
+        if self.binding is None:
+            self.binding = _bound(graph, lasting(), cached, outputs)
+        for name, array in changing.items():
+            self.binding.bind_ortvalue_input(name, value(array))
+        graph.run_with_iobinding(self.binding)
+        values = self.binding.get_outputs_as_ortvaluevector()
+        return [values[i] for i in range(len(outputs))]
+
+
+def _bound(
+    graph: Any, feeds: Mapping[str, OrtValue], cached: Sequence[Cached], outputs: Sequence[str]
+) -> Any:
+    binding = graph.io_binding()
+    for name, fed in feeds.items():
+        binding.bind_ortvalue_input(name, fed)
+    for name in outputs:
+        binding.bind_output(name, "cpu")
+    for each in cached:
+        binding.bind_ortvalue_output(each.present, feeds[each.past])
+    return binding
 
 
 def roomy(
@@ -64,7 +73,8 @@ def roomy(
 ) -> tuple[Mapping[str, OrtValue], Room]:
     """A cache of T tokens with room for another: itself, or a longer copy."""
     if room is None or room.written != T or room.size == T:
-        room = Room((T // _STEP + 1) * _STEP, T)
+        # A quarter more than is needed: what is copied stays in proportion to what is written.
+        room = Room(((T + T // 4) // _STEP + 1) * _STEP, T)
         cache = {c.past: c.longer(cache[c.past], T, room.size, device) for c in cached}
     room.written = T + 1
     return cache, room
