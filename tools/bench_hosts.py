@@ -1,7 +1,7 @@
 """What a token costs on a graph of genai's builder: here, in genai's loop, beside llama.cpp.
 
-    python tools/bench_hosts.py [--streams 1] [--rounds 3] [--tokens 128] [--genai PYTHON]
-                                [--llama FOLDER] [--folder DIR] [WAY ...]
+    python tools/bench_hosts.py [--streams 1] [--rounds 3] [--tokens 128] [--answers N]
+                                [--genai PYTHON] [--llama FOLDER] [--folder DIR] [WAY ...]
 
 SmolLM2-135M in four bits, one thread. Each round runs every way in a process of its own:
 
@@ -14,8 +14,11 @@ SmolLM2-135M in four bits, one thread. Each round runs every way in a process of
     llama.cpp         node-llama-cpp on the model's Q4_1 file, a sequence for each prompt
     optimum           ORTModelForCausalLM on the graph without ports
 
-With more than one stream, each way but the server writes the answers to that many prompts of
-several lengths as one batch. Medians of tokens a second, CPU time a token and resident memory, and
+The prompts of the streams have several lengths, and all answers --tokens tokens. With --answers,
+each stream writes N answers, from a quarter to seven quarters as long, as answers do that end where
+the model ends them. A server and llama.cpp begin a stream's next answer when its last one has
+ended; a batch of the others ends with its longest answer, and only what was wanted of it counts.
+Medians of tokens a second, CPU time a token and resident memory, and
 of each round's ratio to the first way. The memory is random: this measures cost, not answers.
 --genai is the Python of an environment with onnxruntime-genai, --llama a folder where `npm install
 node-llama-cpp` was run; without one, llama.cpp is left out, which is said. The last line is one
@@ -26,6 +29,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -44,7 +48,7 @@ PROMPT = "Once upon a time in a small village by the sea there lived an old fish
 NAME = "memory"
 FIGURES = ("tokens a second", "CPU ms a token", "resident MB")
 Figures = dict[str, float]
-Write = Callable[[int], None]  # write answers of so many tokens
+Write = Callable[[list[int]], None]  # write answers of so many tokens each
 
 
 def main() -> None:
@@ -53,7 +57,8 @@ def main() -> None:
     parser.add_argument("ways", nargs="*", metavar="WAY")
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=128, help="of an answer, on average")
+    parser.add_argument("--answers", type=int, default=0, help="a stream, of several lengths")
     parser.add_argument("--genai", type=Path, default=ROOT / ".venv-transformers5/bin/python")
     parser.add_argument("--llama", type=Path, default=ROOT / "js")
     parser.add_argument("--folder", type=Path, help="where what is made is kept, and found again")
@@ -72,13 +77,27 @@ def main() -> None:
         make(given.folder, given.genai)
         rounds = [{way: _apart(way, given) for way in ways} for _ in range(given.rounds)]
     show(rounds)
-    print(json.dumps({"streams": given.streams, "rounds": rounds}))
+    print(json.dumps({"streams": given.streams, "answers": given.answers, "rounds": rounds}))
 
 
 def prompts(streams: int) -> list[str]:
     """Prompts of five lengths from 5 to 17 words."""
     words = PROMPT.split()
     return [" ".join(words[: len(words) - 3 * (i % 5)]) for i in range(streams)]
+
+
+def lengths(given: argparse.Namespace) -> list[int]:
+    """Tokens of each answer that is wanted; the same for every way."""
+    if not given.answers:
+        return [given.tokens] * given.streams
+    drawn = random.Random(0)
+    shortest, longest = given.tokens // 4, 7 * given.tokens // 4
+    return [drawn.randint(shortest, longest) for _ in range(given.answers * given.streams)]
+
+
+def longest_of_batches(wanted: list[int], streams: int) -> list[int]:
+    """How long a batch of answers takes that goes on until the last has ended."""
+    return [max(wanted[first : first + streams]) for first in range(0, len(wanted), streams)]
 
 
 def make(folder: Path, genai: Path) -> None:
@@ -129,12 +148,13 @@ def _apart(way: str, given: argparse.Namespace) -> Figures:
     if way == LLAMA_CPP:
         from memoir_edge.demo import models
 
-        asked = json.dumps({"model": str(models.path("smollm2")), "tokens": given.tokens,
+        asked = json.dumps({"model": str(models.path("smollm2")), "lengths": lengths(given),
                             "prompts": prompts(given.streams)})  # fmt: skip
         return _figures(_run(Path("node"), str(LLAMA), str(_llama_cpp(given.llama)), asked))
     python = given.genai if way.startswith("genai") else Path(sys.executable)
     words = ["--worker", way, "--folder", given.folder, "--tokens", given.tokens]
-    return _figures(_run(python, __file__, *map(str, words), "--streams", str(given.streams)))
+    words += ["--streams", given.streams, "--answers", given.answers]
+    return _figures(_run(python, __file__, *map(str, words)))
 
 
 def _figures(printed: str) -> Figures:
@@ -158,13 +178,13 @@ def _run(python: Path, *words: str) -> str:
 def worker(given: argparse.Namespace) -> Figures:
     """The figures of one way, after a short run to warm up."""
     with WAYS[given.worker](given.folder, prompts(given.streams)) as (write, pid):
-        write(8)
+        write([8] * given.streams)
         wall, cpu = time.perf_counter(), _cpu(pid)
-        write(given.tokens)
+        write(lengths(given))
         wall, cpu = time.perf_counter() - wall, _cpu(pid) - cpu
         status = Path(f"/proc/{pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
-    written = given.tokens * given.streams
+    written = sum(lengths(given))
     return dict(zip(FIGURES, (written / wall, 1000 * cpu / written, resident / 1024), strict=True))
 
 
@@ -187,10 +207,11 @@ def _session(folder: Path, asked: list[str], *, memory: bool) -> Way:
     held = folder / f"{NAME}.safetensors" if memory else None
     session = Session(folder / "onnx", memory=held, threads=1, max_batch=len(asked))
 
-    def write(count: int) -> None:
-        for result in session.generate(asked, Options(count, ignore_eos=True)):
-            assert len(result.ids) == count
-            assert (result.fired is not None) == memory
+    def write(wanted: list[int]) -> None:
+        for count in longest_of_batches(wanted, len(asked)):
+            for result in session.generate(asked, Options(count, ignore_eos=True)):
+                assert len(result.ids) == count
+                assert (result.fired is not None) == memory
 
     yield write, os.getpid()
 
@@ -203,15 +224,17 @@ def _serve(folder: Path, asked: list[str]) -> Way:
     words += ["--memory", folder / f"{NAME}.safetensors", "--max-new-tokens", 4096]
     with listening(words, folder) as served:
 
-        async def one(prompt: str, count: int) -> None:
-            wanted = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True}
-            async for _ in streamed(served.url, wanted):
-                pass
+        async def stream(prompt: str, left: Iterator[int]) -> None:
+            for count in left:
+                one = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True}
+                async for _ in streamed(served.url, one):
+                    pass
 
-        async def every(count: int) -> None:
-            await asyncio.gather(*(one(prompt, count) for prompt in asked))
+        async def every(wanted: list[int]) -> None:
+            left = iter(wanted)  # each stream takes the next when its last has ended
+            await asyncio.gather(*(stream(prompt, left) for prompt in asked))
 
-        yield lambda count: asyncio.run(every(count)), served.pid
+        yield lambda wanted: asyncio.run(every(wanted)), served.pid
 
 
 @contextmanager
@@ -227,7 +250,11 @@ def _genai(folder: Path, asked: list[str], *, ports: bool = False, memory: bool 
     if memory:
         adapters.load(str(place / f"{NAME}.onnx_adapter"), NAME)
 
-    def write(count: int) -> None:
+    def write(wanted: list[int]) -> None:
+        for count in longest_of_batches(wanted, len(asked)):
+            batch(count)
+
+    def batch(count: int) -> None:
         ids, params = tokenizer.encode_batch(asked), og.GeneratorParams(model)
         length = ids.shape()[1] + count
         params.set_search_options(
@@ -257,9 +284,10 @@ def _optimum(folder: Path, asked: list[str]) -> Way:
         tokenizer_file=file, padding_side="left", pad_token="<|im_end|>"
     )
 
-    def write(count: int) -> None:
-        batch = tokenizer(asked, return_tensors="pt", padding=True, return_token_type_ids=False)
-        model.generate(**batch, do_sample=False, min_new_tokens=count, max_new_tokens=count)
+    def write(wanted: list[int]) -> None:
+        for count in longest_of_batches(wanted, len(asked)):
+            batch = tokenizer(asked, return_tensors="pt", padding=True, return_token_type_ids=False)
+            model.generate(**batch, do_sample=False, min_new_tokens=count, max_new_tokens=count)
 
     yield write, os.getpid()
 
