@@ -100,7 +100,9 @@ async def _answer(
             server.session.language.tokenizer, capped, server.session.language.silent,
             echoed, frozenset(row.row for row in rows if row.begins or row.row in echoed),
         )  # fmt: skip
-        events = written(server, rows, loaded, asked.deadline, bare=room == 0)
+        events = written(
+            server, rows, loaded, asked.deadline, bare=room == 0, stream=bool(asked.stream)
+        )
         if not asked.stream:
             tokens = await unless_gone(request, collect(events, account))
             document = reply.whole(tokens, account.results)

@@ -26,6 +26,7 @@ from memoir_edge_runtime.serve.server import Server
 
 T = TypeVar("T")
 GONE = 499  # in logs and metrics: the client did not wait
+_ALIVE = 15.0  # seconds without an event until a stream is told so
 
 
 def account_of(request: Request, *, answers: bool = True) -> Account:
@@ -43,10 +44,12 @@ async def written(
     seconds: float | None,
     *,
     bare: bool = False,
+    stream: bool = False,
 ) -> AsyncGenerator[Sequence[Token | Result]]:
     """The scheduler's events as they come; leaving early cancels the request.
 
-    A bare request asks for no token; what is written to decide its route is left out.
+    A bare request asks for no token; what is written to decide its route is left out. A stream that
+    has begun gets an empty sequence whenever nothing has come for a while.
     """
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Sequence[Event]]()
 
@@ -59,11 +62,17 @@ async def written(
         deliver,
         seconds=min(seconds or server.settings.deadline, server.settings.deadline),
     )
-    left = len(rows)
+    left, patience = len(rows), None
     try:
         while left:
             events: list[Token | Result] = []
-            for event in await arrived.get():
+            try:
+                async with asyncio.timeout(patience):
+                    some = await arrived.get()
+            except TimeoutError:
+                yield events
+                continue
+            for event in some:
                 if isinstance(event, Failed) and isinstance(event.error, MemoirEdgeError):
                     raise event.error
                 if isinstance(event, Failed):
@@ -73,7 +82,9 @@ async def written(
                 if not (bare and isinstance(event, Token)):
                     events.append(event)
             left -= sum(isinstance(event, Result) for event in events)
-            yield events
+            if events:
+                patience = _ALIVE if stream else None
+                yield events
     finally:
         ticket.cancel()
 

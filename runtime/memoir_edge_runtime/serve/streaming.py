@@ -3,10 +3,9 @@
 Knows nothing of what is asked: a reply's documents come in, bytes go out.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -18,8 +17,6 @@ from memoir_edge_runtime.serve.exchange import GONE
 from memoir_edge_runtime.serve.replies import Reply
 
 T = TypeVar("T")
-_END = object()
-_ALIVE = 15.0  # seconds without a token until a stream says that it is there
 
 
 class Stream(StreamingResponse):
@@ -55,12 +52,12 @@ async def parts(
     *,
     usage: bool,
 ) -> AsyncIterator[bytes]:
-    """A stream's body: server-sent events."""
+    """A stream's body: server-sent events; a comment where `events` says that nothing has come."""
     try:
         for document in reply.opening(rows):
             yield _sse(document)
-        async for some in alive(_after(first, events), _ALIVE):
-            if some is None:
+        async for some in _after(first, events):
+            if not some:  # proxies close what is silent
                 yield b": still there\n\n"
                 continue
             account.see(some)
@@ -80,22 +77,6 @@ async def _after(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
     yield first
     async for each in rest:
         yield each
-
-
-async def alive(items: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
-    """The items, and None whenever none has come for so long: proxies close what is silent."""
-    while True:
-        following = asyncio.ensure_future(anext(items, _END))
-        try:
-            while not (await asyncio.wait({following}, timeout=seconds))[0]:
-                yield None
-            item = following.result()
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-        if item is _END:
-            return
-        yield cast(T, item)
 
 
 def _sse(document: Mapping[str, Any]) -> bytes:

@@ -1,17 +1,22 @@
 """Streams: what they begin with, what keeps them open, and how they end."""
 
 import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from memoir_edge_runtime.serve import streaming
-from memoir_edge_runtime.serve.streaming import alive
+from memoir_edge_runtime import Result, Routing, Token
+from memoir_edge_runtime.serve import exchange
+from memoir_edge_runtime.serve.errors import ModelError
+from memoir_edge_runtime.serve.scheduler import Failed, Ticket
+from memoir_edge_runtime.serve.settings import Settings
 
 ASK = {"prompt": "a", "max_tokens": 2, "temperature": 0}
 
 
 def test_a_stream_passes_proxies(make_server, session, endless, slow_steps, monkeypatch):
-    monkeypatch.setattr(streaming, "_ALIVE", 0.002)
+    monkeypatch.setattr(exchange, "_ALIVE", 0.002)
     slow_steps(session, monkeypatch)
     body = ASK | {"stream": True, "max_tokens": 10}
     with make_server().client() as client:
@@ -26,28 +31,59 @@ def test_a_stream_passes_proxies(make_server, session, endless, slow_steps, monk
     assert parts[-1].choices[0].finish_reason == "length"  # comments are nothing to a client
 
 
-def test_items_come_in_order_with_none_between_late_ones():
-    async def late():
-        try:
-            for i in range(3):
-                if i == 1:
-                    await asyncio.sleep(0.05)
-                yield i
-            raise ZeroDivisionError
-        finally:
-            ended.append(True)
+class Slow:
+    """A scheduler that delivers what it is given, each event a while after the last."""
 
-    async def collect(most):
-        found, items = [], alive(late(), 0.01)
-        async for item in items:
-            found.append(item)
+    def __init__(self, *events):
+        self.events, self.tickets = events, []
+
+    def submit(self, rows, generation, deliver, *, seconds):
+        async def tell():
+            for event in self.events:
+                await asyncio.sleep(0.05)
+                deliver([event])
+
+        self.task = asyncio.ensure_future(tell())
+        self.tickets.append(Ticket(rows, generation, deliver))
+        return self.tickets[-1]
+
+
+def told(scheduler, most=None, **how):
+    """What `written` gives of one row, up to so many."""
+
+    async def collect():
+        server = SimpleNamespace(scheduler=scheduler, settings=Settings())
+        loaded, found = SimpleNamespace(generation=None), []
+        events = exchange.written(server, [None], loaded, None, **how)
+        async for some in events:
+            found.append(list(some))
             if len(found) == most:
-                await items.aclose()
                 break
+        await events.aclose()
         return found
 
-    ended = []
-    assert asyncio.run(collect(1)) == [0]
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(collect(None))
-    assert len(ended) == 2
+    return asyncio.run(collect())
+
+
+def test_events_come_in_order_with_none_between_late_ones(monkeypatch):
+    monkeypatch.setattr(exchange, "_ALIVE", 0.01)
+    tokens = [Token(0, 5, "a"), Token(0, 6, "b")]
+    end = Result(0, "", "ab", (5, 6), "length", 1, Routing())
+    found = told(Slow(*tokens, end), stream=True)
+    assert [event for some in found for event in some] == [*tokens, end]
+    assert found[0] == tokens[:1]  # nothing before the first
+    assert [] in found[1:]
+    assert found[-1] == [end]
+    assert told(Slow(*tokens, end)) == [[event] for event in (*tokens, end)]  # no stream
+    assert told(Slow(*tokens, end), bare=True) == [[replace(end, text="", ids=())]]
+
+
+def test_a_failure_ends_what_is_told_and_leaving_cancels(monkeypatch):
+    monkeypatch.setattr(exchange, "_ALIVE", 0.01)
+    scheduler = Slow(Token(0, 5, "a"), Failed(ZeroDivisionError("of the model")))
+    with pytest.raises(ModelError) as failed:
+        told(scheduler, stream=True)
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
+    scheduler = Slow(Token(0, 5, "a"), Token(0, 6, "b"))
+    assert told(scheduler, 2, stream=True) == [[Token(0, 5, "a")], []]
+    assert [ticket.cancelled for ticket in scheduler.tickets] == [True]
