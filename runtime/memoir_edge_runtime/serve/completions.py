@@ -5,8 +5,10 @@ documents of a reply.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -24,6 +26,7 @@ from memoir_edge_runtime.serve.headers import headers
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.replies import CHAT, COMPLETION, Echo, Reply, Style
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
+from memoir_edge_runtime.serve.scheduler import DeadlineError
 from memoir_edge_runtime.serve.server import Server
 from memoir_edge_runtime.serve.streaming import Stream, parts
 
@@ -93,16 +96,18 @@ async def _answer(
         options = options_of(server, asked, logprobs)
         capped = most if room is not None and room > most else None
         rows = await asyncio.to_thread(rows_of, server, style.asked, prompts, n, options)
-        echoed = await asyncio.to_thread(_echoed, server, rows, loaded, n, logprobs) if echo else {}
+        deadline = server.deadline(asked.deadline)
+        echoed: dict[int, Echo] = {}
+        if echo:
+            work = _echoed(server, rows, loaded, n, logprobs, deadline)
+            echoed = await unless_gone(request, work)
         account.begin(loaded, rows, n)
         reply = Reply(
             account.id, loaded.model, n, logprobs is not None, style,
             server.session.language.tokenizer, capped, server.session.language.silent,
             echoed, frozenset(row.row for row in rows if row.begins or row.row in echoed),
         )  # fmt: skip
-        events = written(
-            server, rows, loaded, asked.deadline, bare=room == 0, stream=bool(asked.stream)
-        )
+        events = written(server, rows, loaded, deadline, bare=room == 0, stream=bool(asked.stream))
         if not asked.stream:
             tokens = await unless_gone(request, collect(events, account))
             document = reply.whole(tokens, account.results)
@@ -128,18 +133,34 @@ async def _answer(
         )
 
 
-def _echoed(
-    server: Server, rows: Sequence[Completion], loaded: Loaded, n: int, logprobs: int | None
+async def _echoed(
+    server: Server,
+    rows: Sequence[Completion],
+    loaded: Loaded,
+    n: int,
+    logprobs: int | None,
+    deadline: float,
 ) -> dict[int, Echo]:
     """What each answer begins with; its tokens too, where their probabilities are asked for."""
     prompts = [row.prompt for row in rows[::n]]
     read: list[list[Token]] = [[] for _ in prompts]
     if logprobs is not None:
-        read = server.session.read_prompts(prompts, logprobs, memory=loaded.generation)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                read = [await _read(server, prompt, loaded, logprobs) for prompt in prompts]
+        except TimeoutError as error:
+            raise DeadlineError from error
     return {
         row.row: Echo(row.prompt.text, [replace(t, row=row.row) for t in read[i // n]])
         for i, row in enumerate(rows)
     }
+
+
+async def _read(server: Server, prompt: Prompt, loaded: Loaded, logprobs: int) -> list[Token]:
+    """A prompt's tokens, read in its turn; given up before that, it is not read."""
+    read = partial(server.session.read_prompts, [prompt], logprobs, memory=loaded.generation)
+    [tokens] = await asyncio.get_running_loop().run_in_executor(server.aside, read)
+    return tokens
 
 
 def _first(results: Sequence[Result]) -> Result:

@@ -5,6 +5,7 @@ however it ends. Knows nothing of how an answer is worded.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -18,7 +19,7 @@ from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime.serve import errors
 from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError
-from memoir_edge_runtime.serve.http import request_id
+from memoir_edge_runtime.serve.http import account_for, request_id
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.routes import server_of
 from memoir_edge_runtime.serve.scheduler import Event, Failed
@@ -32,6 +33,7 @@ _ALIVE = 15.0  # seconds without an event until a stream is told so
 def account_of(request: Request, *, answers: bool = True) -> Account:
     """The account of a request that begins."""
     server, id = server_of(request), request_id(request)
+    account_for(request)
     told, path = server.settings.log_prompts, request.url.path
     trace = None if server.traces is None else server.traces.request(path, request.headers)
     return Account(server.metrics, id, path, told, answers, trace)
@@ -41,7 +43,7 @@ async def written(
     server: Server,
     rows: Sequence[Completion],
     loaded: Loaded,
-    seconds: float | None,
+    deadline: float,
     *,
     bare: bool = False,
     stream: bool = False,
@@ -56,12 +58,8 @@ async def written(
     def deliver(events: Sequence[Event]) -> None:
         loop.call_soon_threadsafe(arrived.put_nowait, events)
 
-    ticket = server.scheduler.submit(
-        rows,
-        loaded.generation,
-        deliver,
-        seconds=min(seconds or server.settings.deadline, server.settings.deadline),
-    )
+    seconds = deadline - time.monotonic()
+    ticket = server.scheduler.submit(rows, loaded.generation, deliver, seconds=seconds)
     left, patience = len(rows), None
     try:
         while left:

@@ -3,10 +3,13 @@
 Knows nothing of requests.
 """
 
+import asyncio
 import logging
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -55,15 +58,16 @@ def run(
     try:
         watched = None if settings.watch is None else source(settings.watch)
         seen = None if watched is None else signature(watched.file)
-        server.awaited = None if watched is None else watched.name
         later = {watched} if seen is None and settings.watch not in memories else set()
         for i, each in enumerate(found):
             if each not in later:
                 verify, active = settings.verify, i == 0
                 server.memories.load(each.file, name=each.name, activate=active, verify=verify)
         if watched is not None:
+            server.awaited = None if watched.name in server.memories.table.loaded else watched.name
             _follow(server, watched, stop, seen, activate=not memories)
-        listen(create_app(server), host, port, grace=int(settings.drain) + 5)
+        grace = int(settings.drain) + 5
+        listen(create_app(server), host, port, grace=grace, drain=server.close)
     finally:
         stop.set()
         server.close()
@@ -74,27 +78,39 @@ def _follow(
 ) -> None:
     def load(path: Path) -> object:
         verify = server.settings.verify
-        return server.memories.load(path, name=watched.name, activate=activate, verify=verify)
+        loaded = server.memories.load(path, name=watched.name, activate=activate, verify=verify)
+        server.awaited = None
+        return loaded
 
     threading.Thread(
         target=follow, args=(watched.file, load, stop, seen), name="watch", daemon=True
     ).start()
 
 
-def listen(app: ASGIApp, host: str, port: int, *, grace: int) -> None:
+def _nothing() -> None:
+    pass
+
+
+def listen(
+    app: ASGIApp, host: str, port: int, *, grace: int, drain: Callable[[], None] = _nothing
+) -> None:
     """Serve an application until SIGTERM or SIGINT.
 
     Args:
         app: The application.
         host: Address to listen on.
         port: 0 is a free one; the log says which.
-        grace: Seconds that running requests get at the end.
+        grace: Seconds that open connections get at the end.
+        drain: Called at the end while requests still run; it waits for them, or lets them fail.
 
     Raises:
         InputError: The address cannot be used.
     """
     config = uvicorn.Config(
         app,
+        # h11 reads the body of a request that would rather upgrade (h2c, as Java's client), as HTTP
+        # asks; httptools loses it.
+        http="h11",
         host=host,
         port=port,
         log_config=None,
@@ -103,13 +119,27 @@ def listen(app: ASGIApp, host: str, port: int, *, grace: int) -> None:
         timeout_graceful_shutdown=grace,
     )
     try:
-        socket = config.bind_socket()
+        bound = config.bind_socket()
     except SystemExit as error:  # what uvicorn raises if it cannot
         raise InputError(f"cannot listen on {host} port {port}") from error
     # uvicorn raises the signal once more when it is done; an orderly end is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    socket.listen(config.backlog)  # before the log says that clients can connect
-    where = socket.getsockname()
+    bound.listen(config.backlog)  # before the log says that clients can connect
+    where = bound.getsockname()
     log(logging.INFO, "listening", host=where[0], port=where[1], version=__version__)
-    with socket:
-        uvicorn.Server(config).run(sockets=[socket])
+    with bound:
+        _Listener(config, drain).run(sockets=[bound])
+
+
+class _Listener(uvicorn.Server):
+    """Drains before uvicorn waits for its connections: they wait for what is being written."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and end those that there are."""
+        drained = asyncio.create_task(asyncio.to_thread(self._drain))
+        await super().shutdown(sockets)
+        await drained

@@ -77,13 +77,13 @@ async def _route(
     server: Server, rows: Sequence[Completion], loaded: Loaded, account: Account
 ) -> None:
     """Decide rows, so many at a time that answers can go on between them."""
-    together = min(_TOGETHER, server.settings.max_queue)
+    together, deadline = min(_TOGETHER, server.settings.max_queue), server.deadline(None)
     for i in range(0, len(rows), together):
         part = rows[i : i + together]
         begin = time.time_ns()
         decided = await asyncio.to_thread(_decided, part, loaded.generation)
         if decided is None:  # only the graph can tell
-            await collect(written(server, part, loaded, None, bare=True), account)
+            await collect(written(server, part, loaded, deadline, bare=True), account)
         else:
             now = time.time_ns()
             for row, result in zip(part, decided, strict=True):

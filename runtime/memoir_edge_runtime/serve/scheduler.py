@@ -50,6 +50,9 @@ class ClosedError(MemoirEdgeError):
 class DeadlineError(MemoirEdgeError):
     """The request was not finished in time."""
 
+    def __init__(self) -> None:
+        super().__init__("the request was not finished in its time")
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -208,7 +211,8 @@ class Scheduler:
             seconds: How long that may take; what is left then fails with `ClosedError`.
         """
         with self._changed:
-            self._closed, self._give_up = True, time.monotonic() + seconds
+            self._closed = True
+            self._give_up = min(self._give_up, time.monotonic() + seconds)
             self._changed.notify()
         self._thread.join()
 
@@ -244,7 +248,7 @@ class Scheduler:
             if now > self._give_up:
                 self._fail(ticket, ClosedError("the server has stopped"))
             elif now > ticket.deadline:
-                self._fail(ticket, DeadlineError("the request was not finished in its time"))
+                self._fail(ticket, DeadlineError())
             elif ticket.cancelled:
                 self._forget(ticket)
         self._tidy()

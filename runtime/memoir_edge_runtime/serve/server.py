@@ -5,7 +5,9 @@ Knows nothing of HTTP.
 
 import asyncio
 import logging
+import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from memoir_edge_runtime._reading import Reader
 from memoir_edge_runtime._session import Session
@@ -58,9 +60,10 @@ class Server:
             observe=self._changed,
         )
         self.metrics.watch(self.scheduler, self.memories)
-        self.awaited: str | None = None  # the memory of a followed file, which may come later
+        self.awaited: str | None = None  # the memory of a followed file that has not come yet
         self.stopping = False
         self.unready: str | None = None  # why requests should go elsewhere, while they should
+        self.aside = ThreadPoolExecutor(1, "aside")  # reads what the scheduler does not: by turns
         self.administering = asyncio.Lock()  # loads wait here, not in threads that answers need
 
     @property
@@ -71,8 +74,11 @@ class Server:
     @property
     def waiting_for(self) -> str | None:
         """The model whose file is followed and has not been there yet."""
-        awaited = self.awaited
-        return None if awaited in (None, *self.memories.table.loaded) else f"{BASE}@{awaited}"
+        return None if self.awaited is None else f"{BASE}@{self.awaited}"
+
+    def deadline(self, seconds: float | None) -> float:
+        """Of time.monotonic, for a request that begins and may take so long; never beyond ours."""
+        return time.monotonic() + min(seconds or math.inf, self.settings.deadline)
 
     def _changed(self, what: str, seconds: float, error: Exception | None) -> None:
         self.metrics.changed(what, seconds, error)
@@ -94,6 +100,7 @@ class Server:
     def close(self) -> None:
         """Finish what was taken, and end."""
         self.stopping = True
+        self.aside.shutdown(wait=False, cancel_futures=True)
         self.scheduler.close(seconds=self.settings.drain)
         if self.traces is not None:
             self.traces.close()

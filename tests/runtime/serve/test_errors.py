@@ -73,3 +73,29 @@ def test_an_error_inside_is_not_told(make_server, session, endless, monkeypatch)
     assert found.status_code == 500
     assert "secret" not in found.text
     assert found.json()["error"]["type"] == "server_error"
+
+
+def test_an_echo_keeps_to_its_deadline_and_delays_nobody(make_server, session, monkeypatch):
+    running, read, hold = make_server(), session.decoder.read, threading.Event()
+    begun = []
+    monkeypatch.setattr(
+        session.decoder, "read", lambda *a: (begun.append(1) and None) or hold.wait(0.2) or read(*a)
+    )
+    wanted = {"prompt": ["a"] * 20, "max_tokens": 0, "echo": True, "logprobs": 1, "deadline": 0.5}
+    late = []
+
+    def ask():
+        with running.client() as client:
+            late.append(client.post("/v1/completions", json=wanted))
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]  # more than a pool has threads
+    for thread in threads:
+        thread.start()
+    while not begun:
+        pass
+    with running.client() as client:
+        assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1}).is_success
+    for thread in threads:
+        thread.join()
+    assert {each.json()["error"]["code"] for each in late} == {"deadline_exceeded"}
+    assert len(begun) < 10  # of 800: what is late, or nobody waits for, is not begun

@@ -165,6 +165,9 @@ def test_a_followed_file_whose_folder_comes_later(start, pair, tmp_path):
     pair[0].rename(file)
     server.until(lambda: "waiting_for" not in server.ready())
     assert (server.ready()["model"], server.ready()["digest"]) == ("base@facts", _digest(file))
+    server.client.post("/admin/memories/base/activate").raise_for_status()
+    server.client.delete("/admin/memories/facts").raise_for_status()
+    assert "waiting_for" not in server.ready()  # it has been there
 
 
 def test_kill_9_under_load_leaves_files_that_the_next_start_takes(start, pair, prompts):
@@ -242,3 +245,45 @@ def test_serving_imports_nothing_heavy():
     )
     found = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert found.strip() == "[]"
+
+
+def test_what_is_not_written_when_draining_ends_is_told_so(start, prompts):
+    server = start("--drain", 0.3)
+    asked = {"prompt": [prompts[0]] * 16, "max_tokens": 1000, "ignore_eos": True, "temperature": 1}
+    whole = []
+
+    def ask():
+        with httpx.Client(base_url=server.client.base_url, timeout=60) as client:
+            whole.append(client.post("/v1/completions", json=asked))
+
+    thread = threading.Thread(target=ask)
+    with server.client.stream("POST", "/v1/completions", json=asked | {"stream": True}) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        thread.start()
+        server.until(lambda: "memoir_running 32.0" in server.client.get("/metrics").text)
+        server.process.send_signal(signal.SIGTERM)
+        last = [line for line in lines if line][-1]
+    thread.join()
+    assert server.end() == 0
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+    assert (whole[0].status_code, whole[0].json()["error"]["code"]) == (503, "stopping")
+    asked = [line["status"] for line in server.lines("request")]
+    assert asked == [503, 503]
+    assert "Traceback" not in server.log.read_text(encoding="utf-8")
+
+
+def test_a_request_that_would_rather_upgrade_is_answered(start, prompts):
+    server = start()
+    body = json.dumps({"prompt": prompts[0], "max_tokens": 2}).encode()
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__"
+        b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+    for parts in ([head + body], [head, body], [head[:90], head[90:] + body[:9], body[9:]]):
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            for part in parts:
+                raw.sendall(part)
+                time.sleep(0.02)
+            assert raw.recv(1000).startswith(b"HTTP/1.1 200 ")

@@ -1,6 +1,7 @@
 """Streams: what they begin with, what keeps them open, and how they end."""
 
 import asyncio
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -54,7 +55,7 @@ def told(scheduler, most=None, **how):
     async def collect():
         server = SimpleNamespace(scheduler=scheduler, settings=Settings())
         loaded, found = SimpleNamespace(generation=None), []
-        events = exchange.written(server, [None], loaded, None, **how)
+        events = exchange.written(server, [None], loaded, math.inf, **how)
         async for some in events:
             found.append(list(some))
             if len(found) == most:
