@@ -156,7 +156,8 @@ class Tokenizer:
 
     def _encoding(self, text: str, *, special: bool = True) -> Any:
         try:
-            return self.core.encode(text, add_special_tokens=special)
+            # A batch of one: alone, a long text would keep the interpreter from all other threads.
+            return self.core.encode_batch([text], add_special_tokens=special)[0]
         except TypeError as error:  # the library's way to say so
             raise InputError(
                 "the text holds half of a surrogate pair, which is no character",

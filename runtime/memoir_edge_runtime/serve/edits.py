@@ -5,7 +5,9 @@ changed, so without an API key nobody is told.
 """
 
 import asyncio
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -123,7 +125,7 @@ def _history(loaded: Loaded, entry: Entry) -> dict[str, Any]:
 
 def _past(loaded: Loaded, entry: Entry) -> list[dict[str, Any]]:
     file, digest = loaded.file, loaded.generation.digest
-    journal = load(path_of(file), write=False) if file else None
+    journal = load(path_of(file), write=False) if file and _beside(file) else None
     if file is None or journal is None or digest is None:
         raise InputError("no journal lies beside the memory")
     with journal:
@@ -132,3 +134,9 @@ def _past(loaded: Loaded, entry: Entry) -> list[dict[str, Any]]:
     return [
         step if entry.record else {n: v for n, v in step.items() if n != "wrong"} for step in found
     ]
+
+
+def _beside(file: Path) -> bool:
+    """Whether its journal lies where it does, and is no link that leads elsewhere."""
+    memory, journal = (Path(os.path.realpath(each)) for each in (file, path_of(file)))
+    return memory.parent == journal.parent

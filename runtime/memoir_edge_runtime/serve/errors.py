@@ -66,6 +66,7 @@ _CODES = {
     "ConflictError": "conflict",
     "ContextError": "context_length_exceeded",
 }
+_CODES_OF_HTTP = {408: "request_timeout", 413: "body_too_large"}
 
 
 def refusal(error: Exception) -> Refusal:
@@ -106,6 +107,7 @@ def said(
     """An error that has no exception of its own."""
     # A message may quote what came in; no text of it may break the reply's encoding.
     message = message.encode("utf-8", "replace").decode()
+    code = code or _CODES_OF_HTTP.get(status)
     document = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return Refusal(status, document, headers or {})
 
@@ -117,7 +119,7 @@ def invalid(problems: Sequence[Mapping[str, Any]], body: object) -> Refusal:
         problems: As pydantic lists them.
         body: What was sent; bytes where it was not declared to be JSON.
     """
-    first = problems[0]
+    first, problems = problems[0], problems[:_MOST]
     if body in (None, b"") and tuple(first["loc"]) == ("body",):
         return said(400, "the body is empty, expected a JSON object")
     if first.get("type") == "json_invalid":
@@ -131,6 +133,7 @@ def invalid(problems: Sequence[Mapping[str, Any]], body: object) -> Refusal:
 
 
 Path = tuple[str | int, ...]
+_MOST = 256  # problems that are looked at, of bodies that hold thousands
 _TOO_LONG = ("too_long", "string_too_long")  # pydantic looks no further into such a value
 
 
@@ -140,17 +143,22 @@ def _meant(
     """The problem to tell of, and what it is.
 
     Where a field may have several forms, each has problems of its own. The form that was meant is
-    right as far as possible: its problem is size alone, or lies deepest, and it has the fewest.
+    right as far as possible: its problem is size alone, or lies deepest or farthest into a list,
+    and it has the fewest.
     """
     forms = [(tuple(p for p in problem["loc"] if p not in path)) for path, problem in problems]
     times = Counter(forms)
     rank = [
-        (problem["type"] in _TOO_LONG, len(path), -times[form])
+        (problem["type"] in _TOO_LONG, len(path), _places(path), -times[form])
         for (path, problem), form in zip(problems, forms, strict=True)
     ]
     first = rank.index(max(rank))
     like = [own for own, place in zip(problems, rank, strict=True) if place == rank[first]]
     return problems[first][0], [p for path, p in like if path == problems[first][0]]
+
+
+def _places(path: Path) -> list[int]:
+    return [part for part in path if isinstance(part, int)]
 
 
 def _path(problem: Mapping[str, Any], body: Any) -> Path:

@@ -20,16 +20,13 @@ Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Stops = Annotated[
-    Stop | Annotated[list[Stop], Field(max_length=16)] | None,
+    Stop | Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None,
     BeforeValidator(lambda given: _without_empty(given)),
 ]
-Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
-Prompts = (
-    Text
-    | Annotated[list[Text], Field(min_length=1, max_length=4096)]
-    | Ids
-    | Annotated[list[Ids], Field(min_length=1, max_length=4096)]
-)
+# Lists stop at their first fault: a body may hold half a million items that are wrong.
+_Several = Field(min_length=1, max_length=4096, fail_fast=True)
+Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1, fail_fast=True)]
+Prompts = Text | Annotated[list[Text], _Several] | Ids | Annotated[list[Ids], _Several]
 
 
 _DEFAULT_COMPLETION = 16  # tokens
@@ -44,6 +41,9 @@ _DONE: dict[str, Any] = {
     "repeat_penalty": 1, "tfs_z": 1, "typical_p": 1,
     "reasoning_effort": "none", "verbosity": "medium", "thinking": {"type": "disabled"},
 }  # fmt: skip
+# Of these, false asks for something else.
+_ON = frozenset({"add_generation_prompt", "add_special_tokens", "detokenize"})
+_DEEP = 32  # levels in which nothing is looked for
 
 
 def _without_empty(given: Any) -> Any:
@@ -68,18 +68,19 @@ class _Sent(_Strict):
         return {
             name: value
             for name, value in sent.items()
-            if name in cls.model_fields or not (_holds_nothing(value) or _is_done(name, value))
+            if name in cls.model_fields or not _asks_nothing(name, value)
         }
 
 
-def _holds_nothing(value: Any) -> bool:
+def _asks_nothing(name: str, value: Any) -> bool:
+    done = name in _DONE and bool(value == _DONE[name])
+    return done or (_holds_nothing(value) and not (value is False and name in _ON))
+
+
+def _holds_nothing(value: Any, depth: int = _DEEP) -> bool:
     if isinstance(value, dict):
-        return all(map(_holds_nothing, value.values()))
+        return depth > 0 and all(_holds_nothing(each, depth - 1) for each in value.values())
     return value in (None, "", []) or value is False
-
-
-def _is_done(name: str, value: Any) -> bool:
-    return name in _DONE and bool(value == _DONE[name])
 
 
 class StreamOptions(_Sent):
@@ -183,16 +184,16 @@ class Message(_Sent):
     """One turn of a conversation."""
 
     role: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    content: Text | list[Part] | None = None
+    content: Text | Annotated[list[Part], Field(max_length=4096, fail_fast=True)] | None = None
     name: Name | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=1024, fail_fast=True)] | None = None
     tool_call_id: Text | None = None
     reasoning_content: Text | None = Field(None, description="for a chat template that reads it")
     refusal: Text | None = Field(None, description="what was said, where there is no content")
     id: Text | None = None  # clients count their messages by it
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
+Messages = Annotated[list[Message], _Several]
 
 
 class ResponseFormat(_Sent):
@@ -215,7 +216,7 @@ class ChatRequest(_Generation):
     max_completion_tokens: int | None = Field(None, ge=-1, description="as max_tokens")
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: Annotated[list[Tool], Field(max_length=1024)] | None = Field(
+    tools: Annotated[list[Tool], Field(max_length=1024, fail_fast=True)] | None = Field(
         None, description="for a chat template that takes them"
     )
     tool_choice: Literal["none", "auto"] | None = Field(
@@ -239,9 +240,7 @@ class RouteRequest(_Asked):
 
     prompt: Prompts | None = None
     messages: Messages | None = Field(None, description="a conversation")
-    conversations: Annotated[list[Messages], Field(min_length=1, max_length=4096)] | None = Field(
-        None, description="several"
-    )
+    conversations: Annotated[list[Messages], _Several] | None = Field(None, description="several")
 
 
 class LoadRequest(_Strict):

@@ -151,6 +151,26 @@ def test_where_no_journal_tells_it_that_is_said(running, two, tmp_path):
     assert "is no journal" in _detail(running, "told", id)["history_unknown"]
 
 
+def test_a_journal_that_leads_elsewhere_is_not_followed(running, two, tmp_path):
+    id = two[0].edits[0].id
+    _journaled(tmp_path / "told")
+    running.server.memories.load(tmp_path / "told", verify=False)
+    assert _detail(running, "told", id)["history"]
+    (tmp_path / "elsewhere").mkdir()
+    journal = path_of(tmp_path / "told")
+    moved = journal.rename(tmp_path / "elsewhere" / "journal")
+    journal.symlink_to(moved)
+    assert _detail(running, "told", id)["history_unknown"] == "no journal lies beside the memory"
+    (tmp_path / "linked").mkdir()  # both may be links to where both lie
+    for name, target in (("told", tmp_path / "told"), (journal.name, moved)):
+        (tmp_path / "linked" / name).symlink_to(target)
+    target = moved.rename(tmp_path / "beside")
+    (tmp_path / "linked" / journal.name).unlink()
+    (tmp_path / "linked" / journal.name).symlink_to(target)
+    running.server.memories.load(tmp_path / "linked" / "told", verify=False)
+    assert _detail(running, "told", id)["history"]
+
+
 def test_what_was_replayed_is_told(running, files):
     loaded = running.server.memories.load(files[0])
     probe = loaded.generation.memory.probes[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memoir_edge_runtime.serve import schema
+from memoir_edge_runtime.serve import errors, schema
 
 
 @pytest.fixture
@@ -37,6 +37,9 @@ def test_replies_are_what_the_openapi_page_says(running, prompts):
         ({"prompt": "a" * 200}, "context"),
         ({"prompt": [[1, "a"]]}, "prompt.0.1"),
         ({"prompt": [[1], []]}, "prompt.1"),
+        ({"prompt": [1, 2, "a"]}, "prompt.2: Input should be a valid integer"),
+        ({"prompt": ["a", "b", 1]}, "prompt.2: Input should be a valid string"),
+        ({"prompt": [[1, 2], [3, -1]]}, "prompt.1.1"),
         ({"prompt": [10**6]}, "token id 1000000"),
         ({"max_tokens": -2}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
@@ -46,6 +49,9 @@ def test_replies_are_what_the_openapi_page_says(running, prompts):
         ({"logit_bias": {"1": 2}}, "logit_bias"),
         ({"tools": [{}]}, "tools"),
         ({"deadline": 0}, "deadline"),
+        ({"add_generation_prompt": False}, "add_generation_prompt"),
+        ({"add_special_tokens": False}, "add_special_tokens"),
+        ({"detokenize": False}, "detokenize"),
         ({"model": "gpt-4"}, "no model 'gpt-4'"),
     ],
 )
@@ -76,3 +82,40 @@ def test_bodies_that_are_no_requests(running, body):
         )
     assert found.status_code == 400
     assert found.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "said"),
+    [
+        ("completions", {"prompt": [[]] * 200_000}, "prompt"),
+        ("completions", {"prompt": [-1] * 200_000}, "prompt.0"),
+        ("completions", {"prompt": "a"} | {str(i): 1 for i in range(50_000)}, "0: this server"),
+        ("chat/completions", {"messages": [{"role": "user", "content": [5] * 200_000}]}, "content"),
+        ("chat/completions", {"messages": [5] * 200_000}, "messages"),
+        ("route", {"conversations": [["5"] * 50] * 4000}, "conversations.0.0"),
+    ],
+)
+def test_thousands_of_faults_are_told_as_the_first(running, monkeypatch, path, sent, said):
+    looked, meant = [], errors._meant
+    monkeypatch.setattr(errors, "_meant", lambda p: looked.append(len(p)) or meant(p))
+    with running.client() as client:
+        found = client.post(f"/v1/{path}", json=sent)
+    assert found.status_code == 400
+    assert said in found.json()["error"]["message"]
+    assert looked[0] <= 256
+
+
+@pytest.mark.parametrize("depth", [2, 40, 900])
+@pytest.mark.parametrize("inside", [{}, {"stream_options": {}}])
+def test_what_is_unknown_may_be_deep(running, depth, inside):
+    nothing = None
+    for _ in range(depth):
+        nothing = {"a": nothing}
+    name, *_ = inside or ("x",)
+    body = {"prompt": "a", "max_tokens": 1, name: {"x": nothing} if inside else nothing}
+    with running.client() as client:
+        found = client.post("/v1/completions", json=body)
+    if depth == 2:
+        assert found.status_code == 200
+    else:
+        assert (found.status_code, "x" in found.json()["error"]["param"]) == (400, True)
