@@ -19,6 +19,12 @@ from memoir_edge_runtime.serve.settings import Settings
 
 OPEN = frozenset({"/health", "/ready"})
 _SLACK = 60.0  # seconds beyond the deadline for reading a request and sending its answer
+_LATE = said(
+    408,
+    "the request did not arrive in time",
+    "timeout_error",
+    headers={"connection": "close"},
+)
 
 
 def response(refusal: Refusal) -> JSONResponse:
@@ -48,11 +54,19 @@ class Access:
         if refused is not None:
             await response(refused)(scope, receive, send)
             return
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
             async with asyncio.timeout(self._settings.deadline + _SLACK):
-                await self._app(scope, self._limited(receive), send)
+                await self._app(scope, self._limited(receive), sent)
         except TimeoutError:  # a client that neither sends nor reads; its connection is closed
-            return
+            if not begun:
+                await response(_LATE)(scope, receive, send)
 
     def _refused(self, path: str, headers: dict[str, bytes]) -> Refusal | None:
         settings = self._settings
@@ -72,7 +86,7 @@ class Access:
             )
         length = headers.get("content-length", b"0")
         if not length.isdigit() or int(length[:20]) > settings.max_body:
-            return _too_large(settings.max_body)
+            return said(413, _too_large(settings.max_body))
         return None
 
     def _limited(self, receive: Receive) -> Receive:
@@ -84,7 +98,7 @@ class Access:
             message: dict[str, Any] = dict(await receive())
             read += len(message.get("body", b""))
             if read > self._settings.max_body:
-                raise HTTPException(413, f"the body is larger than {self._settings.max_body} bytes")
+                raise HTTPException(413, _too_large(self._settings.max_body))
             return message
 
         return limited
@@ -101,5 +115,5 @@ def _holds(headers: dict[str, bytes], key: str) -> bool:
     return same and scheme.lower() == b"bearer"
 
 
-def _too_large(limit: int) -> Refusal:
-    return said(413, f"the body is larger than {limit} bytes", code="body_too_large")
+def _too_large(limit: int) -> str:
+    return f"the body is larger than {limit} bytes"

@@ -16,6 +16,15 @@ from memoir_edge_runtime.serve.metrics import Metrics
 from memoir_edge_runtime.serve.scheduler import Event
 from memoir_edge_runtime.serve.tracing import Trace
 
+ANSWERING = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/route"})
+
+
+def refused(metrics: Metrics, id: str, path: str, status: int, seconds: float) -> None:
+    """Record a request that failed before it had an account."""
+    metrics.responses.labels(path if path in ANSWERING else "other", str(status)).inc()
+    level = logging.WARNING if status >= 500 else logging.INFO
+    log(level, "request", id=id, path=path[:200], status=status, seconds=round(seconds, 4))
+
 
 @dataclass
 class Account:

@@ -15,8 +15,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError
-from memoir_edge_runtime.serve import admin, completions, edits, errors, pages, routing, status
-from memoir_edge_runtime.serve.access import Access, response
+from memoir_edge_runtime.serve import (
+    account,
+    admin,
+    completions,
+    edits,
+    errors,
+    pages,
+    routing,
+    status,
+)
+from memoir_edge_runtime.serve.access import OPEN, Access, response
 from memoir_edge_runtime.serve.headers import LIMIT, MEMORY
 from memoir_edge_runtime.serve.http import REQUEST_ID, Http, Inflate
 from memoir_edge_runtime.serve.server import Server
@@ -31,6 +40,10 @@ def create_app(server: Server) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(server.close)
+
+    def refused(id: str, path: str, status: int, seconds: float) -> None:
+        if path not in OPEN:  # probes fail on purpose
+            account.refused(server.metrics, id, path, status, seconds)
 
     app = FastAPI(
         title="memoir-edge",
@@ -51,7 +64,6 @@ def create_app(server: Server) -> FastAPI:
     # The last one stands before the others: what they refuse has an id, and says who may read it.
     app.add_middleware(Inflate, settings=server.settings)
     app.add_middleware(Access, settings=server.settings)
-    app.add_middleware(Http)
     if server.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -61,6 +73,7 @@ def create_app(server: Server) -> FastAPI:
             expose_headers=["*", REQUEST_ID, LIMIT, *MEMORY],
             max_age=_CACHED,
         )
+    app.add_middleware(Http, refused=refused)
     tell_errors(app)
     return app
 

@@ -5,6 +5,7 @@ Knows nothing of what the routes do.
 
 import re
 import secrets
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from memoir_edge_runtime.serve.errors import said
 from memoir_edge_runtime.serve.settings import Settings
 
 REQUEST_ID = "x-request-id"
+_ACCOUNTED, _STATUS = "memoir-edge accounted", "memoir-edge status"  # in a request's state
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's name for how each is wrapped
 
@@ -27,22 +29,40 @@ def request_id(request: Request) -> str:
     return str(request.scope["state"][REQUEST_ID])
 
 
-class Http:
-    """ASGI middleware: gives each request its id, and answers HEAD as GET without its body."""
+def account_for(request: Request) -> None:
+    """Say that a request's end is recorded by whoever answers it."""
+    request.scope["state"][_ACCOUNTED] = True
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+
+class Http:
+    """ASGI middleware: gives each request its id, and answers HEAD as GET without its body.
+
+    Args:
+        app: What is behind it.
+        refused: Told of requests that failed before anybody accounted for them: id, path, status,
+            and how many seconds they took.
+    """
+
+    def __init__(self, app: ASGIApp, refused: Callable[[str, str, int, float], None]) -> None:
+        self._app, self._refused = app, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on."""
-        if scope["type"] == "http":
-            given = _header(scope, REQUEST_ID)
-            id = given if _ID.fullmatch(given) else secrets.token_hex(12)
-            scope = {**scope, "state": {**scope.get("state", {}), REQUEST_ID: id}}
-            send = _identified(send, id)
-            if scope["method"] == "HEAD":
-                scope, send = {**scope, "method": "GET"}, _bare(send)
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given, began = _header(scope, REQUEST_ID), time.monotonic()
+        id = given if _ID.fullmatch(given) else secrets.token_hex(12)
+        state = {**scope.get("state", {}), REQUEST_ID: id}
+        scope, send = {**scope, "state": state}, _identified(send, state)
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _bare(send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            status = state.get(_STATUS, 500)
+            if status >= 400 and _ACCOUNTED not in state:
+                self._refused(id, scope["path"], status, time.monotonic() - began)
 
 
 class Inflate:
@@ -79,9 +99,13 @@ def _header(scope: Scope, name: str) -> str:
     return str(found.get(name.encode(), b"").decode("latin-1"))
 
 
-def _identified(send: Send, id: str) -> Send:
+def _identified(send: Send, state: dict[str, Any]) -> Send:
+    """Sends the request's id, and notes the status."""
+    id = state[REQUEST_ID]
+
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
+            state[_STATUS] = message["status"]
             headers = [*message.get("headers", [])]
             if REQUEST_ID.encode() not in dict(headers):
                 headers.append((REQUEST_ID.encode(), id.encode()))

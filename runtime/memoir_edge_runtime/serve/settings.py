@@ -9,7 +9,10 @@ from pathlib import Path
 
 from memoir_edge.errors import InputError
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+# As browsers send it: in small letters, without a default port. "*" within one would match nothing.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?"
+)
 ADMIN_KEY, API_KEY = "MEMOIR_EDGE_ADMIN_KEY", "MEMOIR_EDGE_API_KEY"  # in the environment
 
 
@@ -54,7 +57,9 @@ class Settings:
         for origin in self.origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise InputError(
-                    f"{origin!r} is no origin", hint="give one as https://host or http://host:port"
+                    f"{origin!r} is no origin as browsers send it",
+                    hint="give each as https://host or http://host:port, in small letters and "
+                    "without a default port",
                 )
         for name in ("admin_key", "api_key"):
             key = getattr(self, name)

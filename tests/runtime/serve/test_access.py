@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
+from memoir_edge_runtime.serve import access
+
 ADMIN, API = "the-admin-key", "the-api-key-of-all"
 ANSWERS = {"/v1/completions", "/v1/chat/completions", "/v1/route"}  # POST, but they change nothing
 
@@ -82,7 +84,8 @@ def test_large_bodies(running):
             for _ in range(100):
                 yield large[:100_000]
 
-        assert client.post("/v1/completions", content=chunks()).status_code == 413
+        said = client.post("/v1/completions", content=chunks())
+        assert (said.status_code, said.json()["error"]["code"]) == (413, "body_too_large")
         assert client.post("/v1/completions", json={"prompt": "a"}).status_code == 200
 
 
@@ -154,3 +157,40 @@ def test_keys_are_asked_for_below_a_prefix_too(make_server):
     api = {"authorization": "Bearer the-api-key"}
     assert client.get("/facts/v1/models", headers=api).status_code == 200
     assert client.get("/facts/admin/memories", headers=api).status_code in (401, 403)
+
+
+def test_a_body_that_never_comes_is_told_so(make_server, monkeypatch):
+    monkeypatch.setattr(access, "_SLACK", 0.05)
+    running = make_server(deadline=0.1)
+    host, port = running.socket.getsockname()[:2]
+    with socket.create_connection((host, port), timeout=30) as raw:
+        raw.sendall(_post(b"x" * 1000)[:-999])
+        got = b""
+        while more := raw.recv(1000):  # the connection is closed
+            got += more
+    assert got.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in got
+    assert b"x-request-id" in got
+
+
+def test_what_is_refused_is_logged_and_counted(running, caplog):
+    caplog.set_level("INFO", "memoir_edge.serve")
+    asked = [
+        ("POST", "/v1/completions", API, 400), ("POST", "/v1/completions", None, 401),
+        ("GET", "/v1/none", API, 404), ("POST", "/admin/memories", ADMIN, 400),
+        ("GET", "/v1/models", API, 200),
+    ]  # fmt: skip
+    with running.client() as client:
+        for i, (method, path, key, status) in enumerate(asked):
+            headers = {"x-request-id": f"r{i}"} | (
+                {"authorization": f"Bearer {key}"} if key else {}
+            )
+            assert client.request(method, path, headers=headers, json={}).status_code == status
+        client.get("/ready")
+        metrics = client.get("/metrics", headers={"authorization": f"Bearer {API}"}).text
+    told = [r.fields for r in caplog.records if r.message == "request"]
+    assert [(f["id"], f["path"], f["status"]) for f in told] == [
+        (f"r{i}", path, status) for i, (_, path, _, status) in enumerate(asked) if status >= 400
+    ]
+    for path, status in (("/v1/completions", 400), ("/v1/completions", 401), ("other", 404)):
+        assert f'memoir_responses_total{{path="{path}",status="{status}"}} 1.0' in metrics
