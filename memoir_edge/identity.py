@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from memoir_edge.base import language, read_json, weights_digest
 from memoir_edge.errors import InputError, install
+from memoir_edge.rope import renamed
 
 # What a loader looks for, in its order; an index names the file of each tensor.
 _FILES = (
@@ -128,8 +129,8 @@ def _shaping(config: Mapping[str, Any]) -> list[Any]:
 
     Only what every version writes, or what has one meaning where it is absent.
     """
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = config.get("rope_theta", rope.pop("rope_theta", 10000.0))
+    config = renamed(config)
+    rope, theta = dict(config.get("rope_scaling") or {}), config.get("rope_theta", 10000.0)
     rope["rope_type"] = rope.get("rope_type", rope.pop("type", "default"))
     rope.pop("type", None)
     heads = next((config[name] for name in _HEADS if name in config), None)

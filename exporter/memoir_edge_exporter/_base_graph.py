@@ -13,6 +13,7 @@ from pathlib import Path
 
 from memoir_edge.base import read_config, start_of_answer
 from memoir_edge.errors import InputError, first_line, install
+from memoir_edge.rope import as_installed
 from memoir_edge_exporter._write import GRAPH
 
 OPSET = 18
@@ -46,9 +47,9 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
 
             from memoir_edge_exporter._trace import put_weights, weightless
 
-            with weightless() as weights:
+            with weightless() as weights, as_installed(model) as read:
                 main_export(
-                    str(model),
+                    str(read),
                     output=out,
                     task="text-generation-with-past",
                     opset=OPSET,
@@ -62,6 +63,8 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
         raise InputError(
             f"exporting a transformers model needs optimum-onnx ({error})", hint=EXTRA
         ) from error
+    except InputError:
+        raise
     except Exception as error:  # optimum, torch and ONNX Runtime raise what they like
         raise InputError(
             f"optimum-onnx cannot export {model} as {dtype}: {first_line(error)}", hint=ELSEWHERE

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -33,6 +34,7 @@ from memoir_edge.base import (
 from memoir_edge.editor.vision import TRIED, language_model, load_whole, own_config
 from memoir_edge.errors import InputError, first_line, install
 from memoir_edge.identity import former_digests, model_digest
+from memoir_edge.rope import as_installed
 from memoir_edge.text import routed, split_target
 from memoir_edge.tophash import Ints
 
@@ -181,8 +183,11 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         if seeing:
             net = load_whole(folder, wanted)
         else:
+            with as_installed(folder) as read:
+                known = AutoConfig.from_pretrained(read, local_files_only=True)
             net = kind.from_pretrained(
                 folder,
+                config=known,
                 dtype=wanted,
                 local_files_only=True,
                 device_map="auto" if device == "auto" else None,

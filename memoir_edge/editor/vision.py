@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from memoir_edge.errors import InputError, first_line
+from memoir_edge.rope import as_installed
 
 TRIED = "The capital of France is"  # a text that both must answer alike
 _HINT = "LLaVA-like models can be edited: a decoder that also reads what a projector gives"
@@ -31,9 +32,10 @@ def load_whole(folder: Path, dtype: Any) -> Any:
     Raises:
         ValueError: transformers knows none of this type.
     """
-    whole: Any = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
-    )
+    with as_installed(folder) as read:
+        whole: Any = AutoModelForImageTextToText.from_pretrained(
+            read, dtype=dtype, local_files_only=True
+        )
     return whole.eval()
 
 

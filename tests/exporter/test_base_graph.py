@@ -1,5 +1,6 @@
 """A transformers folder as a graph, where optimum-onnx is there."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as progress
 
+from memoir_edge.base import read_config
 from memoir_edge.errors import InputError, install
 from memoir_edge_exporter import export
+from memoir_edge_exporter._base_graph import base_graph
 
 
 def test_optimum_is_not_installed(llama, tmp_path: Path, monkeypatch, refused) -> None:
@@ -55,3 +58,18 @@ def test_a_model_in_parts_is_read_without_a_bar_of_its_own(llama, tmp_path: Path
     assert capfd.readouterr().err == ""
     assert made.sidecar.digest == llama.exported.sidecar.digest
     assert progress.is_progress_bar_enabled()
+
+
+def test_positions_are_those_of_the_model_whichever_transformers_saved_it(
+    llama, tmp_path: Path
+) -> None:
+    old = {"rope_theta": 100.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    new = {"rope_theta": 100.0, "rope_type": "linear", "factor": 2.0}
+    rest = {name: said for name, said in read_config(llama.model).items() if "rope" not in name}
+    graphs = [(llama.base / "model.onnx").read_bytes()]
+    for name, said in (("old", old), ("new", {"rope_parameters": new})):
+        model = Path(shutil.copytree(llama.model, tmp_path / name))
+        (model / "config.json").write_text(json.dumps(rest | said), encoding="utf-8")
+        base_graph(model, tmp_path / f"{name}-graph", "fp32")
+        graphs.append((tmp_path / f"{name}-graph/model.onnx").read_bytes())
+    assert graphs[0] != graphs[1] == graphs[2]

@@ -1,0 +1,121 @@
+"""Rotary positions in a `config.json`: what transformers 5 writes, by the names of versions before.
+
+transformers 5 writes all of them under `rope_parameters`. Versions before do not know that key, and
+load the model with the angles of its type's defaults, without a word. Needs neither torch nor
+transformers.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memoir_edge.base import language, read_config
+from memoir_edge.errors import InputError
+
+# Types that take three keys of a scaling and `type`, and refuse all others.
+_STRICT = frozenset({"chameleon", "olmo", "olmo2", "phi3", "phi4_multimodal"})
+_FACTORS = ("factor", "short_factor", "long_factor")
+
+
+class _Names(NamedTuple):
+    """Where a theta stands in versions before: of all layers, and of those whose attention slides.
+
+    With one name both are the same number.
+    """
+
+    theta: str
+    sliding: str
+
+
+_PLAIN = _Names("rope_theta", "rope_theta")
+_BY_LAYER = {
+    "gemma3_text": _Names("rope_theta", "rope_local_base_freq"),
+    "gemma3n_text": _Names("rope_theta", "rope_local_base_freq"),
+    "modernbert-decoder": _Names("global_rope_theta", "local_rope_theta"),
+    "olmo3": _PLAIN,
+}
+
+
+def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A language model's configuration without `rope_parameters`: by the names of versions before.
+
+    >>> renamed({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}})
+    {'rope_theta': 500000.0, 'rope_scaling': {'rope_type': 'linear', 'factor': 2.0}}
+    >>> renamed({"rope_theta": 5e5})
+    {'rope_theta': 500000.0}
+    """
+    found = {name: value for name, value in config.items() if name != "rope_parameters"}
+    given = config.get("rope_parameters") or {}
+    if not given:
+        return found
+    rope, sliding = dict(given.get("full_attention") or given), given.get("sliding_attention") or {}
+    type = str(config.get("model_type"))
+    names = _BY_LAYER.get(type, _PLAIN)
+    thetas = {names.sliding: sliding.get("rope_theta"), names.theta: rope.pop("rope_theta", None)}
+    part = rope.pop("partial_rotary_factor", None)
+    said = {**thetas, "partial_rotary_factor": part}
+    if type.startswith("gpt_neox"):
+        said |= {"rotary_pct": part, "rotary_emb_base": thetas["rope_theta"]}
+    found |= {name: value for name, value in said.items() if value is not None}
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    strict = type in _STRICT
+    if strict:
+        rope = {name: rope[name] for name in _FACTORS if name in rope}
+    plain = kind == "default" and not rope
+    scaling = {"type" if strict else "rope_type": kind} | rope
+    return found | {"rope_scaling": None if plain else scaling}
+
+
+@contextmanager
+def as_installed(folder: Path) -> Iterator[Path]:
+    """While open, a model folder that the installed transformers reads as it was saved.
+
+    The folder itself, unless transformers 5 saved it and an earlier one is installed: then one of
+    links to its files, with a configuration by the earlier names.
+
+    Raises:
+        InputError: Its layers have angles of their own, in a way that the installed transformers
+            has no names for.
+    """
+    config = read_config(folder)
+    said = language(config)
+    if not said.get("rope_parameters") or int(version("transformers").partition(".")[0]) >= 5:
+        yield folder
+        return
+    _check_names(folder, said)
+    named = renamed(said)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        for file in folder.iterdir():
+            if file.name != "config.json":
+                (place / file.name).symlink_to(file.resolve())
+        whole = named if said is config else {**config, "text_config": named}
+        (place / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+        yield place
+
+
+def _check_names(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise InputError where `renamed` would leave out what the layers' angles are."""
+    given = config["rope_parameters"].items()
+    layers = {name: rope for name, rope in given if isinstance(rope, dict)}
+    if not layers:
+        return
+    full, sliding = layers.pop("full_attention", {}), layers.pop("sliding_attention", {})
+    names = _BY_LAYER.get(str(config.get("model_type")))
+    theta = sliding.get("rope_theta")
+    if (
+        not full
+        or layers
+        or names is None
+        or sliding.get("rope_type", "default") != "default"
+        or (names == _PLAIN and theta != full.get("rope_theta"))
+    ):
+        raise InputError(
+            f"{folder} has rope_parameters by the kind of layer, which transformers "
+            f"{version('transformers')} cannot read of type {config.get('model_type')!r}",
+            hint="use transformers>=5, or save the model with the installed version",
+        )
