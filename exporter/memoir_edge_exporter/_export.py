@@ -174,7 +174,7 @@ def export(
         sidecar.write(folder, made)
         said = _readme.text(made, two=two, part=seeing, embeds=inputs_embeds)
         (folder / _readme.NAME).write_text(said, encoding="utf-8")
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     weights = _weights(found[0], made.dtype)
     return Exported(out, made, weights, len(graph.graph.node), size, time.monotonic() - start)
 

@@ -33,6 +33,8 @@ from memoir_edge_exporter._write import (
     directory,
     load,
     of_a_decoder_alone,
+    require_apart,
+    require_names,
     save,
 )
 
@@ -63,19 +65,20 @@ def package_genai(
 
     Raises:
         GraphError: `folder` is no export directory, or its ports are of another kind.
-        InputError: Two memories of one name, or a file that cannot be read or written.
+        InputError: Two memories of one name, `out` holds `folder`, or a file cannot be read or
+            written.
         MemoryFormatError: A memory is none.
         MismatchError: A memory belongs to another model, or wants another router.
     """
+    require_apart(out, folder)
     made = of_a_decoder_alone(folder)
     if made.kind not in ("optional", "recurrent"):
         raise GraphError(
             f"{folder} has ports of kind {made.kind}, which onnxruntime-genai does not feed",
             hint="export the model with --ports optional, or --ports state --state recurrent",
         )
+    require_names([path.stem for path in memory])
     held = {path.stem: memories.read(path) for path in memory}
-    if len(held) < len(memory):
-        raise InputError("two memories have one name", hint="rename one of the files")
     for each in held.values():
         sidecar.check_fit(each, made)
     with directory(out) as place:

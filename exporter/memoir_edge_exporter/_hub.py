@@ -38,6 +38,8 @@ from memoir_edge_exporter._write import (
     load,
     of_a_decoder_alone,
     rename_weights,
+    require_apart,
+    require_names,
     save,
     weight_files,
 )
@@ -58,10 +60,13 @@ def package_web(
 
     Raises:
         GraphError: A folder is no export directory, or its ports are not optional.
-        InputError: Two exports of one precision, or something in the way.
+        InputError: Two exports of one precision, two memories of one name, or something in the way,
+            an export that is read among it.
         MemoryFormatError: A memory is none.
         MismatchError: A memory or an export belongs to another model.
     """
+    require_apart(out, *folders)
+    require_names([memory.name for memory in held])
     made = [_read(folder) for folder in folders]
     for memory in held:
         sidecar.check_fit(memories.read(memory), made[0])
@@ -93,10 +98,11 @@ def package_optimum(folder: Path, out: Path, memory: Path) -> sidecar.Sidecar:
 
     Raises:
         GraphError: `folder` is no export directory, or its ports are not optional.
-        InputError: A memory whose keys are codes, or something in the way.
+        InputError: A memory whose keys are codes, or something in the way, `folder` among it.
         MemoryFormatError: The memory is none.
         MismatchError: The memory belongs to another model.
     """
+    require_apart(out, folder)
     made = replace(_read(folder), kind="cache", router=None)
     held = memories.read(memory)
     if held.codes is not None:

@@ -25,7 +25,14 @@ from memoir_edge import sidecar
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import hold
-from memoir_edge_exporter._write import copy_weights, directory, load, of_a_decoder_alone, save
+from memoir_edge_exporter._write import (
+    copy_weights,
+    directory,
+    load,
+    of_a_decoder_alone,
+    require_apart,
+    save,
+)
 
 CONFIG, OPS, MEMORY = "config.pbtxt", "ops", "memory.safetensors"
 _TYPES = {1: "FP32", 2: "UINT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 16: "BF16"}
@@ -65,8 +72,8 @@ def package_triton(
 
     Raises:
         GraphError: `folder` is no export directory, or its ports are required.
-        InputError: A name that Triton would not take, a memory whose keys are codes, or a file that
-            cannot be read or written.
+        InputError: A name that Triton would not take, a memory whose keys are codes, `folder` where
+            the model would be, or a file that cannot be read or written.
         MemoryFormatError: The memory is none.
         MismatchError: The memory belongs to another model.
     """
@@ -74,6 +81,8 @@ def package_triton(
     name = name or folder.resolve().name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{name!r} is no name of a model", hint="give one: --name NAME")
+    model = repository.expanduser().resolve() / name
+    require_apart(model, folder)
     if made.kind == "required":
         raise GraphError(
             f"{folder} has required ports, which hold no memory",
@@ -91,7 +100,6 @@ def package_triton(
                 hint="package a memory made without --encoder, or serve: memoir-edge serve",
             )
         hold(graph, held)
-    model = repository.expanduser().resolve() / name
     version = max((int(p.name) for p in model.glob("[1-9]*") if p.name.isdigit()), default=0) + 1
     seen = None
     if library is not None:

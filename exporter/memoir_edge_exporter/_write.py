@@ -2,7 +2,8 @@
 
 Rules:
 1. Everything is made in a hidden folder beside the target, which is renamed at the end.
-2. A folder in the way is replaced only if it is empty or an earlier export.
+2. A folder in the way is replaced only if it is empty or an earlier export. What a user has put
+   beside an export, memories and their journals above all, stays.
 3. Weights that already lie beside the graph stay there and are never loaded. The others are written
    to `model.onnx.data` if together they exceed a limit. The ports' own initializers stay in the
    graph, because ONNX Runtime cannot replace external ones.
@@ -12,8 +13,8 @@ Rules:
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -37,6 +38,12 @@ COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
 )
+# What else of an earlier export goes with it.
+_PARTS = frozenset({
+    sidecar.NAME, "README.md", "router", "onnx", "merges.txt", "preprocessor_config.json",
+    *COMPANIONS, *TOKENIZERS,
+})  # fmt: skip
+_ENDS = (".onnx", ".onnx.data", ".onnx_data", ".onnx_adapter", "memoir_edge_ops.so")
 
 
 # --- Rules 1 and 2 -------------------------------------------------------------------------------
@@ -60,6 +67,8 @@ def directory(out: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         yield made
         made.chmod(0o755)
+        if out.exists():
+            _keep(out, made)
         _exchange(made, out)
     except OSError as error:
         raise InputError(
@@ -75,6 +84,20 @@ def _replaceable(out: Path) -> bool:
     return out.is_dir() and ((out / sidecar.NAME).exists() or not any(out.iterdir()))
 
 
+def _keep(earlier: Path, made: Path) -> None:
+    """Copy what lies in an earlier export and is no part of one, unless it is made anew."""
+    parts = set(_PARTS)
+    with suppress(InputError):  # without a graph there are no weights of its own
+        parts |= {PurePosixPath(name).parts[0] for name in weight_files(load(earlier))}
+    for each in earlier.iterdir():
+        if each.name in parts or each.name.endswith(_ENDS) or (made / each.name).exists():
+            continue
+        if each.is_dir():
+            shutil.copytree(each, made / each.name, symlinks=True)
+        else:
+            shutil.copy2(each, made / each.name, follow_symlinks=False)
+
+
 def _exchange(made: Path, out: Path) -> None:
     """`made` becomes `out`; if that fails, the earlier `out` is back."""
     old = made.with_name(f"{made.name}.old")
@@ -88,6 +111,30 @@ def _exchange(made: Path, out: Path) -> None:
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def require_apart(out: Path, *sources: Path) -> None:
+    """Check that a folder to be made is none that is read, and none around it.
+
+    Raises:
+        InputError: It is.
+    """
+    place = out.expanduser().resolve()
+    for source in sources:
+        if source.resolve().is_relative_to(place):
+            raise InputError(
+                f"{out} holds {source}, which is to be read", hint="give a folder of its own: --out"
+            )
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Check that memories that go along have names of their own.
+
+    Raises:
+        InputError: Two have one.
+    """
+    if len(set(names)) < len(names):
+        raise InputError("two memories have one name", hint="rename one of the files")
 
 
 # --- Rules 3 and 4 -------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ def test_what_does_not_go_together_is_refused(
         (GraphError, "another model", lambda: package_web([llama.out, gpt2.out], out)),
         (InputError, r"second export as model\.onnx", lambda: package_web([llama.out] * 2, out)),
         (MismatchError, "the memory's site", lambda: package_web([gpt2.out], out, held=[facts])),
+        (InputError, "two memories", lambda: package_web([llama.out], out, held=[facts, facts])),
         (MismatchError, "the memory's site", lambda: package_optimum(gpt2.out, out, facts)),
     ):
         with pytest.raises(error, match=said) as caught:

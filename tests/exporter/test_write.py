@@ -1,5 +1,6 @@
 """The export directory: whole or not at all, and weights where they belong."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 
 from memoir_edge import ports, sidecar
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_exporter import add_ports, export, find_site
+from memoir_edge_exporter import (
+    add_ports,
+    export,
+    find_site,
+    package_genai,
+    package_optimum,
+    package_triton,
+    package_web,
+)
 from memoir_edge_exporter._write import companions, copy_weights, directory, load, save
 
 Build = Callable[..., onnx.ModelProto]
@@ -85,6 +94,56 @@ def test_a_failing_exchange_puts_the_old_one_back(tmp_path: Path, monkeypatch) -
         replace()
     assert (out / sidecar.NAME).read_text() == "old"
     assert names(tmp_path) == {"out"}
+
+
+def test_what_a_user_has_put_beside_an_export_stays(
+    tmp_path: Path, three_nodes: Build, given: Given
+) -> None:
+    source = given(
+        three_nodes(), save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    out = export(onnx_dir=source, out=tmp_path / "out").out
+    parts = names(out)
+    own = {"facts.safetensors", "facts.safetensors.journal", "notes.txt", "tests/a.jsonl"}
+    for name in own:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(name)
+    (out / "link").symlink_to("facts.safetensors")
+    for name in ("router/encoder.onnx", "a.onnx_adapter", "model.onnx.data"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("of an earlier export")
+    with directory(out) as folder:
+        fill(folder, "new")
+        (folder / "notes.txt").write_text("made anew")
+    assert "weights.bin" in parts
+    assert names(out) == {sidecar.NAME, "link"} | {name.partition("/")[0] for name in own}
+    own.remove("notes.txt")
+    assert {name: (out / name).read_text() for name in own} == {name: name for name in own}
+    assert (out / "notes.txt").read_text() == "made anew"
+    assert (out / "link").is_symlink()
+
+
+PACKAGES: dict[str, Callable[[Path, Path], object]] = {
+    "web": lambda folder, out: package_web([folder], out),
+    "optimum": lambda folder, out: package_optimum(folder, out, folder / "facts.safetensors"),
+    "genai": lambda folder, out: package_genai(folder, out),
+    "triton": lambda folder, out: package_triton(folder, out.parent, name=out.name),
+}
+
+
+@pytest.mark.parametrize("host", PACKAGES)
+@pytest.mark.parametrize("out", ["a/export", "a", "link"])
+def test_a_package_does_not_replace_what_it_reads(
+    tmp_path: Path, llama, host: str, out: str
+) -> None:
+    folder = tmp_path / "a/export"
+    shutil.copytree(llama.out, folder)
+    fill(tmp_path / "a", "an export around the other")
+    (tmp_path / "link").symlink_to(folder)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(InputError, match="which is to be read"):
+        PACKAGES[host](folder, tmp_path / out)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize("kind", ["a file", "another folder"])

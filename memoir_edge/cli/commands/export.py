@@ -32,7 +32,7 @@ def command(
     it is made whole or not at all.
 
     Args:
-        out: The directory to make; an earlier export there is replaced.
+        out: The directory to make; an earlier export there is replaced, your own files stay.
         model: A transformers folder or hub id; of a vision-language model, its language model is
             exported.
         onnx: A folder with a decoder graph exported earlier, to be given ports.
