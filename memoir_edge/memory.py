@@ -608,7 +608,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes]:
     header = data[_PREFIX : _PREFIX + length]
     try:
         stored = dict(deserialize(data))  # type: ignore[no-untyped-call, unused-ignore]
-        metadata = json.loads(header, object_pairs_hook=_object).get("__metadata__", {})
+        metadata = json.loads(header, object_pairs_hook=_object).get("__metadata__") or {}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise NotSafetensorsError(f"no safetensors file: {error}", hint=_REMAKE) from error
     return stored, metadata, header

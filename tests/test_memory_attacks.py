@@ -250,7 +250,8 @@ ONE = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
         raw("{"),
         raw(b'{"__metadata__":{"\xff":"1"}}'),
         raw('{"__metadata__":{"a":"\\ud800"}}'),
-        raw('{"__metadata__":{"a":1}}'),
+        *(raw(f'{{"__metadata__":{what}}}') for what in ("[]", "[[]]", "1", "true", '"a"')),
+        *(raw(f'{{"__metadata__":{{"a":{what}}}}}') for what in ("1", "null", "[]", "{}")),
         raw('{"__metadata__":{"a":"1","a":"2"}}'),
         raw('{"__metadata__":{},"__metadata__":{}}'),
         raw('{"__metadata__":' + '{"a":' * 50_000 + "1" + "}" * 50_001),
@@ -273,7 +274,16 @@ def test_no_safetensors_file(data: bytes) -> None:
         from_bytes(data)
 
 
-@pytest.mark.parametrize("head", ["{}", f'{{"a":{ONE}}}', '{"__metadata__":{"format":"pt"}}'])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "{}",
+        f'{{"a":{ONE}}}',
+        '{"__metadata__":{"format":"pt"}}',
+        '{"__metadata__":null}',
+        f'{{"__metadata__":null,"a":{ONE}}}',
+    ],
+)
 def test_another_safetensors_file(head: str) -> None:
     with pytest.raises(module.NotAMemoryError) as caught:
         from_bytes(raw(head, b"x" if "a" in head and "shape" in head else b""))
