@@ -34,9 +34,9 @@ def _every_token(attention: Ints) -> Ints:
 
 def _last_token(attention: Ints) -> Ints:
     # Position of the last 1 of each row, whichever side the padding is on.
-    T = attention.shape[1]
-    last = T - 1 - np.argmax(attention[:, ::-1], axis=1)
-    marked: Ints = np.eye(T, dtype=np.int64)[last] * attention
+    rows, last = np.arange(len(attention)), -1 - np.argmax(attention[:, ::-1], axis=1)
+    marked = np.zeros_like(attention)
+    marked[rows, last] = attention[rows, last]
     return marked
 
 

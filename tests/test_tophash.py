@@ -1,5 +1,6 @@
 """TopHash and routing against brute force: Python sets and loops, one row at a time."""
 
+import tracemalloc
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +139,19 @@ def test_span_of_padded_rows(attention: list[int], last: list[int]) -> None:
         assert tophash.span("mean", rows).tolist() == rows.tolist()
         assert tophash.span("last", rows).tolist() == [last, [0, 0, 0, 1]]
         assert tophash.span("last", rows).dtype == np.int64
+
+
+@pytest.mark.parametrize("name", tophash.FEATURES)
+def test_a_span_of_a_long_prompt_takes_no_square_of_it(name: str) -> None:
+    attention = np.ones((1, T := 1 << 14), np.int64)
+    tracemalloc.start()
+    try:
+        span = tophash.span(name, attention)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert span[0, -1] == 1
+    assert peak < 100 * T
 
 
 @given(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memoir_edge import ports, sidecar, tophash
+from memoir_edge import base, ports, sidecar, tophash
 from memoir_edge.memory import Memory
 from memoir_edge.tophash import Bytes
 from memoir_edge_runtime import _tokens
@@ -41,13 +41,19 @@ class Masks:
         sidecar.check_fit(memory, made)
         self._memory = memory
         self._tokenizer = _tokens.load(model_dir)
+        self._context = base.context(base.read_config(model_dir))
         graph = open_graph(model_dir / "model.onnx", None, threads, shown=ports.SITE_INPUT)
         encoder = encoder_of(model_dir, threads=threads)
         self._decoder = Decoder(graph, encoder, padding_side=made.padding_side)
 
     def of(self, text: str) -> Bytes:
-        """The packed mask of a prompt, `[ceil(D/8)]`."""
+        """The packed mask of a prompt, `[ceil(D/8)]`.
+
+        Raises:
+            InputError: The model's context has no room for it.
+        """
         held, row = self._memory, self._tokenizer.prompt(text)
+        _tokens.check_length("the prompt", len(row.prompt), self._context)
         counted = np.zeros((1, len(row.ids)), np.int64)
         counted[0, row.counted] = 1
         span = tophash.span(held.feature, counted)

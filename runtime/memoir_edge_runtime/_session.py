@@ -33,15 +33,11 @@ from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._router import FOLDER, Decided, Router
 from memoir_edge_runtime._sampling import Options, fresh_seed, likeliest
 from memoir_edge_runtime._source import encoder_of
-from memoir_edge_runtime._tokens import Prompt
+from memoir_edge_runtime._tokens import Prompt, check_length
 
 GREEDY = Options()
 T = TypeVar("T")
 Prompts = str | Prompt | Sequence[str | Prompt]
-
-
-class ContextError(InputError):
-    """A prompt that the model's context has no room for."""
 
 
 class Session:
@@ -248,23 +244,13 @@ class Session:
         if not prompt.row.prompt:
             raise InputError("the prompt is empty, and the tokenizer adds no token to begin with")
         self._check_asked(prompt.asked)
-        self._check_length("the prompt", len(prompt.row.prompt), reserve=1)
+        check_length("the prompt", len(prompt.row.prompt), self.language.context, reserve=1)
         return prompt
 
     def _check_asked(self, text: str) -> None:
         if self.router is not None and not text.strip():
             raise InputError(
                 "the prompt is empty: nothing says which edit it asks for", hint="give it some text"
-            )
-
-    def _check_length(self, what: str, length: int, reserve: int) -> None:
-        room = self.language.context - reserve
-        if length > room:
-            raise ContextError(
-                # Clients know this error by these words.
-                f"{what} is {length} tokens long; this model's maximum context length is "
-                f"{self.language.context}, which leaves room for {room}",
-                hint="shorten it",
             )
 
     # --- Answers ---------------------------------------------------------------------------------
@@ -426,7 +412,8 @@ class Session:
         self._check_asked(prompt)
         if not target or not read or not follow:
             raise InputError(f"prompt {prompt!r} and target {target!r} need at least a token each")
-        self._check_length("the prompt with its target", len(read) + len(follow), reserve=0)
+        length = len(read) + len(follow)
+        check_length("the prompt with its target", length, self.language.context)
         return read, follow
 
 

@@ -29,6 +29,22 @@ def _letters() -> dict[str, int]:
 _LETTERS = _letters()
 
 
+class ContextError(InputError):
+    """A prompt that the model's context has no room for."""
+
+
+def check_length(what: str, length: int, context: int, *, reserve: int = 0) -> None:
+    """Raise ContextError unless so many tokens fit a context, with room for some more."""
+    room = context - reserve
+    if length > room:
+        raise ContextError(
+            # Clients know this error by these words.
+            f"{what} is {length} tokens long; this model's maximum context length is "
+            f"{context}, which leaves room for {room}",
+            hint="shorten it",
+        )
+
+
 class Row(NamedTuple):
     """Token ids of one sequence, and which of them count for routing; by default all.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memoir_edge import tophash
-from memoir_edge.errors import MismatchError
+from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.memory import Base
 from memoir_edge_runtime import Masks, Session
 
@@ -52,3 +52,14 @@ def test_a_memory_of_another_model_is_refused(export_dir: Path, make_memory, pro
     other = replace(make_memory(prompts[:2]), base=Base("other", "0" * 64))
     with pytest.raises(MismatchError):
         Masks(export_dir, other)
+
+
+def test_a_prompt_beyond_the_context_is_refused_in_words(
+    export_dir: Path, session: Session, make_memory, prompts
+) -> None:
+    masks, most = Masks(export_dir, make_memory(prompts[:2])), session.language.context
+    text = " ".join([prompts[0]] * most)
+    length = len(session.language.tokenizer.prompt(text).ids)
+    said = f"the prompt is {length} tokens long; this model's maximum context length is {most}"
+    with pytest.raises(InputError, match=said):
+        masks.of(text)
