@@ -25,3 +25,4 @@ def test_its_readme_says_which_hosts_take_it(llama, kind: ports.Kind) -> None:
     assert ("the required inputs" in text) == (kind == "required")
     assert ("The graph itself carries" in text) == (kind in ("recurrent", "cache"))
     assert ("node answers as the base model **without saying so**" in text) == (kind == "optional")
+    assert ("`memoir-edge package genai DIR`" in text) == (kind != "cache")
