@@ -3,10 +3,11 @@
     memoir-edge apply edits.jsonl --model DIR --out facts.safetensors
 
 Exit codes: 0 done; 1 a check that did not hold; 2 wrong use or bad input; 3 an artifact that does
-not fit; 130 interrupted; 141 the reader of the output has closed it.
+not fit; 130 interrupted; 141 the reader of the output has closed it; 143 ended by SIGTERM.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ COMMANDS = (
     "apply", "export", "generate", "chat", "serve", "studio", "verify", "eval", "report", "inspect",
     "calibrate", "diff", "delete", "rollback", "adapter", "package", "demo",
 )  # fmt: skip
-INTERRUPTED, UNREAD = 130, 141
+INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 app = App(
     name="memoir-edge",
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the installed program."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what is half made is removed
     try:
         code = main()
         sys.stdout.flush()

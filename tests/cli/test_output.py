@@ -1,6 +1,7 @@
 """Progress for people who read a log, and output that nobody reads to its end."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,35 @@ def test_output_that_is_cut_short_ends_quietly(tmp_path: Path) -> None:
     )  # fmt: skip
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+MAKING = """
+import time
+from pathlib import Path
+from memoir_edge import cli
+from memoir_edge_exporter._write import directory
+
+def main():
+    with directory(Path("out")) as folder:
+        (folder / "half").touch()
+        print("made", flush=True)
+        time.sleep(60)
+
+cli.main = main
+cli.run()
+"""
+
+
+def test_a_program_that_is_told_to_end_leaves_nothing_half_made(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAKING], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "made\n"
+        assert list(tmp_path.iterdir())
+        running.send_signal(signal.SIGTERM)
+    assert running.returncode == 143
+    assert not list(tmp_path.iterdir())
 
 
 def _memory() -> memories.Memory:
