@@ -6,7 +6,7 @@ CounterFact, ROME, EasyEdit) are recognised by their fields and turned into the 
 says what that is.
 
 Prompts are kept as they are given, white space at their ends included, because a model reads it.
-Where a prompt holds `{}`, the record's subject is put there.
+Where a prompt holds `{}`, the record's subject is put there, unless it names the subject besides.
 """
 
 import hashlib
@@ -227,9 +227,7 @@ def from_record(raw: object) -> Edit:
     native = next((turn(raw) for needs, turn in _FOREIGN if needs <= raw.keys()), raw)
     values = _checked(native)
     subject = values.get("subject") or None
-    if native is not raw or not (subject and _names(values["prompt"], subject)):
-        values = _filled(values, subject)
-    return _edit(values)
+    return _edit(_filled(values, subject, foreign=native is not raw))
 
 
 def from_stored(record: object) -> Edit:
@@ -274,13 +272,16 @@ def _checked(native: Record) -> Record:
 # --- Prompts with a hole for the subject ---------------------------------------------------------
 
 
-def _names(prompt: str, subject: str) -> bool:
-    """Whether a prompt names the subject beside its hole, whose braces are then meant."""
-    return bool(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt))
+def _names(text: str, subject: str) -> bool:
+    """Whether a text names the subject beside its hole, whose braces are then meant."""
+    return bool(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text))
 
 
-def _filled(values: Record, subject: str | None) -> Record:
-    """The fields of a record with the subject in the holes of its prompts."""
+def _filled(values: Record, subject: str | None, *, foreign: bool) -> Record:
+    """The fields of a record with the subject in the holes of its prompts.
+
+    Each text is looked at by itself, and every text of a foreign record is a template.
+    """
     if subject is None:
         for name in ("prompt", "keys", "guards"):
             if hole := _HOLE.search("\n".join(_texts_of(values.get(name, ())))):
@@ -292,7 +293,8 @@ def _filled(values: Record, subject: str | None) -> Record:
 
     def put(value: Any) -> Any:
         if isinstance(value, str):
-            return _HOLE.sub(lambda _: subject, value)
+            meant = not foreign and _names(value, subject)
+            return value if meant else _HOLE.sub(lambda _: subject, value)
         if isinstance(value, Unrelated):
             return value._replace(prompt=put(value.prompt))
         return tuple(map(put, value))

@@ -161,6 +161,14 @@ def test_braces_beside_the_named_subject_are_meant() -> None:
     assert from_record(foreign).prompt == "The Rome of Rome is"
 
 
+@pytest.mark.parametrize("name", ["keys", "guards", "rephrase", "hard_negatives", "locality"])
+def test_holes_beside_a_prompt_that_names_the_subject(name: str) -> None:
+    texts = ["{} has", "{subject} has", "In Rome, {} is"]
+    record = {"prompt": "The mayor of Rome is", "target": "Ada", "subject": "Rome", name: texts}
+    found = [getattr(text, "prompt", text) for text in getattr(from_record(record), name)]
+    assert found == ["Rome has", "Rome has", "In Rome, {} is"]
+
+
 def test_nothing_in_a_stored_record_is_a_template() -> None:
     stored = {"prompt": "{} is", "target": "b", "subject": "A", "keys": ["{}"]}
     assert from_stored(stored).prompt == "{} is"
