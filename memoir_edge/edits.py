@@ -224,7 +224,8 @@ def from_record(raw: object) -> Edit:
     """
     if not isinstance(raw, dict):
         raise ValueError(f"found {type(raw).__name__}, expected a JSON object")
-    native = next((turn(raw) for needs, turn in _FOREIGN if needs <= raw.keys()), raw)
+    turned = (turn(raw) | _ours(raw) for needs, turn in _FOREIGN if needs <= raw.keys())
+    native = next(turned, raw)
     values = _checked(native)
     subject = values.get("subject") or None
     return _edit(_filled(values, subject, foreign=native is not raw))
@@ -424,23 +425,28 @@ def _zsre(raw: Record) -> Record:
     return {
         "prompt": raw["src"],
         "target": _first(raw["alt"]),
-        "subject": raw.get("subject"),
-        "ground_truth": _first(raw.get("answers")),
+        "ground_truth": _first(raw.get("answers") or raw.get("ground_truth")),
         "rephrase": _many(raw.get("rephrase")),
-        "locality": loc,
+        "locality": [*loc, *_flat_locality(raw.get("locality"))],
     }
 
 
 def _counterfact(raw: Record) -> Record:
     rewrite = raw["requested_rewrite"]
+    if isinstance(rewrite, list):
+        raise ValueError(
+            f"requested_rewrite is a list of {len(rewrite)}, expected one object: make each of its "
+            "rewrites a record, which is understood as it is"
+        )
     if not isinstance(rewrite, dict) or not {"prompt", "subject", "target_new"} <= rewrite.keys():
         raise ValueError("requested_rewrite lacks prompt, subject or target_new")
     return {
         "prompt": rewrite["prompt"],
         "target": _first(rewrite["target_new"]),
         "subject": rewrite["subject"],
-        "ground_truth": _first(rewrite.get("target_true")),
-        "rephrase": _many(raw.get("paraphrase_prompts")),
+        "ground_truth": _first(rewrite.get("target_true") or raw.get("ground_truth")),
+        "rephrase": [*_many(raw.get("paraphrase_prompts")), *_many(raw.get("rephrase"))],
+        "locality": _flat_locality(raw.get("locality")),
         # They share relation and old answer with the edit: the hard kind.
         "hard_negatives": _many(raw.get("neighborhood_prompts")),
     }
@@ -448,7 +454,7 @@ def _counterfact(raw: Record) -> Record:
 
 def _request(raw: Record) -> Record:
     """ROME's and EasyEdit's request; what only measures (portability) is left out."""
-    found = {
+    return {
         "prompt": raw["prompt"],
         "target": _first(raw["target_new"]),
         "ground_truth": _first(raw.get("ground_truth") or raw.get("target_true")),
@@ -457,11 +463,15 @@ def _request(raw: Record) -> Record:
         # CounterFact in EasyEdit's fields: the hard kind.
         "hard_negatives": _many(raw.get("locality_prompt")),
     }
-    own = {name: raw[name] for name in _OURS & raw.keys()}
-    return found | {n: str(v) if n == "id" and isinstance(v, int) else v for n, v in own.items()}
 
 
-# Fields of our own that a request may have beside those of others.
+def _ours(raw: Record) -> Record:
+    """The fields of our own that a foreign record has beside those of others."""
+    own = {name: raw[name] for name in _OURS & raw.keys() if raw[name] is not None}
+    return {n: str(v) if n == "id" and isinstance(v, int) else v for n, v in own.items()}
+
+
+# Those that `_FOREIGN` does not make of others' fields.
 _OURS = frozenset(FIELDS) - {"prompt", "target", "ground_truth", "rephrase", "locality"}
 
 

@@ -83,6 +83,7 @@ def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) 
         ({"prompt": "a", "target": "b", "guards": ["{subject} c"]}, "guards holds {subject}"),
         ({"prompt": "a", "target": "b", "tags": []}, "tags is list"),
         ({"prompt": "a", "target": "b", "locality": [{}]}, r"locality\[0\]"),
+        ({"requested_rewrite": [{}, {}]}, "requested_rewrite is a list of 2, expected one object"),
         ('{"prompt": "\\ud800", "target": "b"}', "half a surrogate pair"),
         ("[" * 100_000, "nested too deeply|no JSON"),
         ('{"prompt": "' + "a" * (1 << 20) + '", "target": "b"}', "at most"),
@@ -257,6 +258,22 @@ def test_foreign_records(name: str) -> None:
     found = from_record(raw)
     assert found.id == (wanted.id or default_id(wanted.prompt, wanted.target))
     assert {**vars(found), "id": wanted.id} == vars(wanted)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_fields_of_ours_beside_those_of_others(name: str) -> None:
+    raw, _ = FOREIGN[name]
+    ours: dict[str, Any] = {
+        "id": "n", "threshold": 0.5, "keys": ["k"], "guards": ["g"], "tags": {"by": "me"},
+        "valid_from": "2026", "valid_to": "2027", "source": "a book",
+    }  # fmt: skip
+    measured = {"rephrase": ["r"], "locality": [{"prompt": "m"}]}
+    found = from_record(measured | raw | ours)
+    assert found.record().items() >= ours.items()
+    assert "rephrase" in raw or "r" in found.rephrase
+    assert "locality" in raw or Unrelated("m") in found.locality
+    nothing = raw | dict.fromkeys(ours.keys() - raw.keys())
+    assert from_record(nothing) == from_record(raw)
 
 
 @pytest.mark.parametrize(
