@@ -16,7 +16,7 @@ from typing import NamedTuple
 from memoir_edge.calibrate import NOBODY
 from memoir_edge.edits import Edit, plain_name
 
-HOLE = "\0"  # where a template's subject stands; no prompt holds it
+HOLE = "\0"  # where a template's subject stands; a text that holds it makes none
 
 
 FEW = 3  # where there are fewer likely near misses, unlikely ones are made too
@@ -99,7 +99,7 @@ def template(text: str, subject: str | None) -> str | None:
     >>> str(template("The capital of France is", "France")).replace(HOLE, "{}")
     'The capital of {} is'
     """
-    if not subject:
+    if not subject or HOLE in text:
         return None
     found = subject if subject in text else _capital(subject)
     return text.replace(found, HOLE) if found in text else None

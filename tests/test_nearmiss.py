@@ -28,6 +28,7 @@ COUNTRIES = [
         ("Who was it?", "France", None),
         ("Who was it?", None, None),
         ("Who was it?", "", None),
+        ("The capital of\0France is", "France", None),
     ],
 )
 def test_template(text: str, subject: str | None, found: str | None) -> None:
