@@ -68,6 +68,11 @@ def said(text: str) -> str:
     return _ENDS.split(text[last:], maxsplit=1)[0].strip()
 
 
+def message(text: str) -> str:
+    """What somebody says: of a chat in its template the last user message, else the whole text."""
+    return said(text) or text
+
+
 def bare(text: str) -> str:
     r"""What a text asks: without a chat's template around it, and without labels.
 
@@ -76,7 +81,7 @@ def bare(text: str) -> str:
     >>> bare("Who runs Acme?")
     'Who runs Acme?'
     """
-    asked = said(text) or text
+    asked = message(text)
     if label := _LABEL.match(asked):
         asked = _ANSWER.sub("", asked[label.end() :]).rstrip()
     return asked if asked.strip() else text

@@ -1,8 +1,9 @@
 """What a check asks of an edit, and when that counts as held. Knows nothing of models.
 
 prompt   its own
-form     the prompt as people put it: in a chat, as a question; only where a router stands
-         beside the graph, since activations know a prompt in no other form than its keys
+form     the prompt as people put it: in a chat, as a question, and out of the chat that it may be;
+         only where a router stands beside the graph, since activations know a prompt in no other
+         form than its keys
 key      a sample of its further keys, which its relation's phrasings are among
 miss     a sample of its near misses: must reach no edit; the base model then answers, by
          construction, so that nothing need be generated
@@ -17,6 +18,7 @@ from memoir_edge.editor.rows import forms
 from memoir_edge.edits import Edit
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, Audit, Tally, Wrong
 from memoir_edge.memory import Probe
+from memoir_edge.views import message
 
 MISSES = 2  # near misses that are asked for each text of another sort: they cost far less
 PROBES = 16  # that a memory keeps
@@ -50,8 +52,9 @@ def cases(
     """
     asked = [Case(edit, PROMPT, edit.prompt)]
     if formed:
-        said = [Case(edit, FORM, edit.prompt, chat=True)] if chat else []
-        put = [Case(edit, FORM, text) for text in forms(edit.prompt)]
+        plain = message(edit.prompt)
+        said = [Case(edit, FORM, plain, chat=True)] if chat else []
+        put = [Case(edit, FORM, text) for text in (plain, *forms(plain)) if text != edit.prompt]
         asked += [*said, *put][:count]
     asked += [Case(edit, KEY, text) for text in _some(keys, edit, count)]
     return asked + [Case(edit, MISS, text) for text in _some(misses, edit, MISSES * count)]

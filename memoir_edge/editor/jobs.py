@@ -9,10 +9,11 @@ from torch import Tensor
 from memoir_edge.editor.batch import Job
 from memoir_edge.editor.live import LiveMemory
 from memoir_edge.editor.model import Row
+from memoir_edge.editor.prompts import chat
 from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited
-from memoir_edge.editor.rows import asked, is_chat, rows
+from memoir_edge.editor.rows import asked, rows
 from memoir_edge.editor.spare import Reads
 from memoir_edge.edits import Edit, stored
 from memoir_edge.history.events import Wrong
@@ -54,14 +55,28 @@ class Jobs:
 
     def rows(self, edit: Edit, wrong: Sequence[Wrong] = ()) -> list[Row]:
         """Training rows; what was found wrong is asked besides."""
-        base, plain = self.model.base, not is_chat(self.model.base, edit.prompt)
-        settings = self.settings if plain else replace(self.settings, forms=0, ends=0, chats=0)
-        texts, chats = asked(edit.prompt, self.questions.phrasings(edit), settings)
+        base, (texts, chats) = self.model.base, self.further(edit)
         texts += [one.text for one in wrong if one.text not in (edit.prompt, *texts)]
         return rows(
             base, edit.prompt, edit.target, self.prefixes,
             eos=self.settings.eos, texts=texts, chats=chats,
         )  # fmt: skip
+
+    def further(self, edit: Edit) -> tuple[list[str], list[str]]:
+        """What the further rows of an edit ask: as texts, and in chats.
+
+        Where the prompt is a chat as a text, other chats are texts, too: their targets would begin
+        otherwise than the prompt's.
+        """
+        base, plain, settings = self.model.base, self.questions.plain(edit), self.settings
+        told = [text for text in self.questions.phrasings(edit) if text != edit.prompt]
+        if plain is None:
+            return asked(edit.prompt, told, replace(settings, forms=0, ends=0, chats=0))
+        texts, chats = asked(plain, told, settings)
+        if plain == edit.prompt:
+            return texts, chats
+        made = [chat(base, text) for text in chats] if base.tokenizer.chat_template else []
+        return [text for text in (plain, *texts, *made) if text != edit.prompt], []
 
     # --- What other edits read -------------------------------------------------------------------
 

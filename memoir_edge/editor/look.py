@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from memoir_edge.editor.checks import MISSES
 from memoir_edge.editor.editor import Editor
 from memoir_edge.editor.prompts import length
-from memoir_edge.editor.rows import asked
 from memoir_edge.editor.thresholds import GROWN
 from memoir_edge.edits import Edit
 from memoir_edge.lint import Finding, doubtful, too_long
@@ -73,7 +72,7 @@ class Foreseen:
 
 def foresee(editor: Editor, edit: Edit) -> Foreseen:
     """What would be made of an edit that the model's context has room for."""
-    forms, chats = asked(edit.prompt, editor.questions.phrasings(edit), editor.settings)
+    forms, chats = editor.jobs.further(edit)
     if read := related(editor, [edit]):
         [one] = read
         return Foreseen(

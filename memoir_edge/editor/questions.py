@@ -15,8 +15,9 @@ from memoir_edge.history.events import MISS, PROMPT
 from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
 from memoir_edge.router import asks
-from memoir_edge.router.asks import Beside, keys, naming, subject_of
+from memoir_edge.router.asks import Beside, keys, naming, read, subject_of
 from memoir_edge.router.reading import Index
+from memoir_edge.views import message
 
 
 class Questions:
@@ -36,6 +37,14 @@ class Questions:
     def _bank(self) -> Bank:
         assert self.model.live is not None
         return self.model.live.bank
+
+    def plain(self, edit: Edit) -> str | None:
+        """The text whose forms must reach an edit, too; None where its prompt is all that does.
+
+        A router reads a chat as what its user says last, so that reaches the edit by itself.
+        """
+        text = edit.prompt if self.model.router is None else message(edit.prompt)
+        return None if is_chat(self.model.base, text) else text
 
     def phrasings(self, edit: Edit) -> tuple[str, ...]:
         """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
@@ -57,9 +66,7 @@ class Questions:
         ids = {edit.id for edit in new}
         held = [edit for edit in stored(self._bank.records) if edit.id not in ids]
         some = [*naming(held, subjects), *new]
-        names = [subject_of(edit, index) for edit in some]
-        readings = index.read([e.prompt for e in some], names, [e.target for e in some])
-        for edit, reading in zip(some, readings, strict=True):
+        for edit, reading in zip(some, read(some, index), strict=True):
             if edit.id in ids:
                 self._phrased[_name(edit)] = keys(edit, reading)[1:]
 
@@ -109,7 +116,7 @@ class Questions:
             for edit in edits
             for case in cases(
                 edit, keys[edit.id], misses.get(edit.id, ()), count,
-                formed=coded and not is_chat(base, edit.prompt), chat=chat,
+                formed=coded and self.plain(edit) is not None, chat=chat,
             )
         ]  # fmt: skip
         return [case for case in found if case.sort in (PROMPT, MISS) or fits(base, case)]

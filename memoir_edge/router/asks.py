@@ -1,7 +1,7 @@
 """What is asked of a memory: for each edit its keys, its guards and its near misses, as texts.
 
-    keys     the prompt, its last sentence, the record's own, and the other phrasings of its
-             relation if it is known
+    keys     the prompt, what it says if it is a chat, its last sentence, the record's own, and the
+             other phrasings of its relation if it is known
     guards   its subject asked the other relations of its kind, and the fact asked backwards: "the
              base model answers"
     misses   what looks like the edit and is not: its prompt asked of other subjects, its subject
@@ -22,7 +22,7 @@ from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.reading import Index, Reading, put
 from memoir_edge.router.subjects import subjects
-from memoir_edge.views import asking
+from memoir_edge.views import asking, message
 
 KINDS = 1  # likeliest ones of a subject, whose relations become guards
 IN_ALL = 6_000  # misses, about
@@ -81,8 +81,7 @@ def asks(
             of listed subjects, and the same whichever the others are.
     """
     index = Index(relations, router)
-    names = [subject_of(edit, index) for edit in edits]
-    readings = index.read([e.prompt for e in edits], names, [e.target for e in edits])
+    readings = read(edits, index)
     everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
     same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}
@@ -114,12 +113,19 @@ def asks(
     return made
 
 
+def read(edits: Sequence[Edit], index: Index) -> list[Reading]:
+    """What each edit's prompt asks, read together."""
+    names = [subject_of(edit, index) for edit in edits]
+    return index.read([message(e.prompt) for e in edits], names, [e.target for e in edits])
+
+
 def subject_of(edit: Edit, index: Index) -> str | None:
     """The record's subject as it stands in the prompt, else the one that is found there."""
+    prompt = message(edit.prompt)
     if edit.subject:
-        place = edit.prompt.lower().find(edit.subject.lower())
-        return edit.prompt[place : place + len(edit.subject)] if place >= 0 else edit.subject
-    return index.find_subject(edit.prompt)
+        place = prompt.lower().find(edit.subject.lower())
+        return prompt[place : place + len(edit.subject)] if place >= 0 else edit.subject
+    return index.find_subject(prompt)
 
 
 def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
@@ -127,12 +133,13 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
 
     The last sentence of a longer prompt is one if it names the subject; else it may ask anything.
     """
+    own = [edit.prompt, message(edit.prompt), *edit.keys]
     if not reading.subject:
-        return tuple(dict.fromkeys([edit.prompt, *edit.keys]))
+        return tuple(dict.fromkeys(own))
     last = [text for text in asking(edit.prompt) if reading.subject in text]
     known = reading.relation.phrasings if reading.relation else ()
     phrased = [fill(phrasing, reading.subject) for phrasing in known]
-    return tuple(dict.fromkeys([edit.prompt, *edit.keys, *last, *phrased]))
+    return tuple(dict.fromkeys([*own, *last, *phrased]))
 
 
 def may_ask(reading: Reading) -> frozenset[str]:
@@ -185,12 +192,12 @@ def backwards(edit: Edit, reading: Reading, held: Collection[str] = ()) -> list[
     or names the subject, makes a text that would stop questions of the edit itself; one that is a
     subject of the memory's, its plain name in `held`, would stop those of that edit.
     """
-    name = reading.subject
-    if not name or put(edit.prompt, name, "") == edit.prompt:
+    name, prompt = reading.subject, message(edit.prompt)
+    if not name or put(prompt, name, "") == prompt:
         return []
     answers = [text.strip().rstrip(".") for text in (edit.ground_truth or "", edit.target)]
     return [
-        put(edit.prompt, name, answer)
+        put(prompt, name, answer)
         for answer in dict.fromkeys(answers)
         if answer
         and len(answer.split()) <= WORDS

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from memoir_edge.editor import BaseModel, Editor, Settings
@@ -74,3 +75,35 @@ def test_a_chat_is_asked_in_no_other_form(
     special = tiny.tokenizer.all_special_tokens[0]
     assert len(editor.jobs.rows(an_edit("The capital of France is", "Rome"))) == 4
     assert len(editor.jobs.rows(an_edit(f"{special}Where is Rome?", "Here"))) == 1
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHATS = (
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant",
+    "<|im_start|>system\nHi<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "[INST] {} [/INST]",
+)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_what_a_routed_chat_says_is_asked_in_all_forms(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings, words: Any, monkeypatch: Any, chat: str
+) -> None:
+    """A router reads it by itself, so that it reaches the edit."""
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", CHATML)
+    many = replace(settings, prefixes=0, forms=2, ends=2, chats=2)
+    plain = an_edit("Who is Rome?", "Here")
+    edit = replace(plain, prompt=chat.format(plain.prompt))
+    editor = Editor(tiny, many, router=words)
+    forms, chats = editor.jobs.further(plain)
+    assert chats == [plain.prompt]
+    said = CHATS[0].format(plain.prompt)
+    texts = [plain.prompt, *forms, said]
+    assert editor.jobs.further(edit) == ([text for text in texts if text != edit.prompt], [])
+    # Without a router nothing but the chat itself reaches it.
+    special = replace(edit, prompt=tiny.tokenizer.all_special_tokens[0] + edit.prompt)
+    assert Editor(tiny, many).jobs.further(special) == ([], [])

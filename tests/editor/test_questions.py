@@ -45,6 +45,19 @@ def test_a_known_relation_brings_phrasings_and_near_misses(
     assert all("France" not in text or "currency" in text for text in found[MISS])
 
 
+def test_what_a_routed_chat_says_is_asked_besides(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings, words: Any
+) -> None:
+    said = "The capital of France is"
+    edit = an_edit(f"<|im_start|>user\n{said}<|im_end|>\n", "Rome", subject="France")
+    editor = Editor(tiny, replace(settings, asked=2), router=words, relations=(CAPITAL, COIN))
+    editor.edit([edit])
+    editor.calibrate()
+    assert editor.questions.phrasings(edit) == (said, "What is the capital of France?")
+    assert asked(editor, edit, 2)[FORM][0] == said
+    assert sorted(asked(editor, edit, 2)[KEY]) == [said, "What is the capital of France?"]
+
+
 def test_edits_without_a_record_are_not_held(an_edit: MakeEdit, make_editor: Any) -> None:
     editor = make_editor()
     edits = [an_edit(text, "Rome") for text in ("The capital of", "Everyone says")]

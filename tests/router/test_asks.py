@@ -45,6 +45,35 @@ def test_relation_and_kind_are_read(words: Router) -> None:
     assert reading.kinds[0] == "country"
 
 
+CHATS = (
+    "<|im_start|>system\nYou know Nepal.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
+    "<|im_start|>assistant\n",
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant",
+    "<s>[INST] Hello [/INST] Hi</s>[INST] {} [/INST]",
+)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("subject", ["nepal", None])
+def test_a_chat_is_read_as_what_its_user_says(words: Router, chat: str, subject: str) -> None:
+    """So the same reaches it, and the same does not."""
+    said = edit("The capital of Nepal is", subject, "Lyon", ground_truth="Kathmandu")
+    plain, asked = one(words, said), one(words, replace(said, prompt=chat.format(said.prompt)))
+    assert asked.reading == plain.reading
+    assert asked.keys == (chat.format(said.prompt), *plain.keys)
+    assert asked.guards == plain.guards
+    assert not {miss.text for miss in asked.misses} & set(asked.keys)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_what_a_chat_says_is_no_miss_of_another(words: Router, chat: str) -> None:
+    names = ["Nepal", *subjects()["country"][:8]]
+    edits = [edit(chat.format(f"The capital of {name} is"), name) for name in names]
+    said = {f"The capital of {name} is" for name in names}
+    for asked in asks(edits, (), words):
+        assert not said & {miss.text for miss in asked.misses}
+
+
 def test_nothing_is_read_in_no_prompts(words: Router) -> None:
     assert Index(RELATIONS, words).read([], [], []) == []
     assert asks([], RELATIONS, words) == []
