@@ -83,7 +83,7 @@ def former_digests(folder: Path) -> tuple[str, ...]:
 
     They took the names and bytes of all weight files.
     """
-    found = weights_digest(folder), weights_digest(folder, _files(folder))
+    found = weights_digest(folder), weights_digest(folder, weight_files(folder))
     return tuple(dict.fromkeys(digest for digest in found if digest))
 
 
@@ -141,7 +141,8 @@ def _shaping(config: Mapping[str, Any]) -> list[Any]:
 # --- Where the tensors are -----------------------------------------------------------------------
 
 
-def _files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a folder whose weights a loader takes; none where they have other names."""
     return sorted({folder / file for file in _places(folder).values()})
 
 
@@ -160,7 +161,7 @@ def _places(folder: Path) -> Mapping[str, str]:
 
 def _tensors(folder: Path) -> Iterator[_Tensor]:
     places = _places(folder)
-    for file in _files(folder):
+    for file in weight_files(folder):
         if not file.is_file():
             raise InputError(
                 f"{folder} lacks {file.name}, which its index names", hint="copy the model whole"

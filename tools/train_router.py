@@ -29,7 +29,6 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from memoir_edge.base import weights_digest
 from memoir_edge.nearmiss import unrelated_prompts
 from memoir_edge.relations import Relation, fill, load, of_kind, question_answer, without
 from memoir_edge.router.adapter import write
@@ -74,7 +73,7 @@ def main() -> None:
             name: (A.detach().cpu().numpy(), (KEPT * B.detach()).cpu().numpy())
             for name, (A, B) in layers.items()
         },
-        str(weights_digest(encoder.folder)),
+        encoder.weights,
     )
     print(json.dumps({"relations": len(left), "loss": loss, "cpu_s": time.process_time() - began,
                       "bytes": given.out.stat().st_size}))  # fmt: skip

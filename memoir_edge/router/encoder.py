@@ -19,6 +19,7 @@ import numpy as np
 
 from memoir_edge.base import locate, weights_digest
 from memoir_edge.errors import InputError, first_line
+from memoir_edge.identity import weight_files
 from memoir_edge.router import adapter as adapters
 from memoir_edge.router.codes import BITS, FORMULA, SEED, codes
 from memoir_edge.spelling import Spelling
@@ -71,12 +72,13 @@ class Encoder:
         self.bits, self.weight = bits, bits // 2
         self.module = _load(self.folder)
         self._known: dict[str, bytes] = {}  # codes by text
-        self._weights = str(weights_digest(self.folder))
-        path = adapters.shipped().get(self._weights) if adapter is None else adapter
+        # A memory may lie in the folder, too.
+        self.weights = str(weights_digest(self.folder, weight_files(self.folder) or None))
+        path = adapters.shipped().get(self.weights) if adapter is None else adapter
         change = adapters.read(Path(path)) if path else None
         self._change = change.digest if change else ""
         if change:
-            adapters.merge(change, self.module[0].auto_model, self._weights)
+            adapters.merge(change, self.module[0].auto_model, self.weights)
 
     def respelling(self, texts: Iterable[str]) -> Spelling:
         """What puts typos right: by the tokenizer's words, and those of texts that may be asked."""
@@ -90,7 +92,7 @@ class Encoder:
     def digest(self) -> str:
         """SHA-256 over all that codes follow from: weights, adapter, tokenizer, pooling, bits."""
         files = ("tokenizer.json", "vocab.txt", "modules.json", "1_Pooling/config.json")
-        parts = [self._weights, self._change]
+        parts = [self.weights, self._change]
         parts += [_sha256(self.folder / name) for name in files]
         parts += [str(self.tokens), str(self.bits), str(SEED), FORMULA]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from memoir_edge import tophash
 from memoir_edge.base import weights_digest
 from memoir_edge.errors import InputError, MismatchError
+from memoir_edge.identity import weight_files
 from memoir_edge.router import adapter
 from memoir_edge.router import encoder as module
 from memoir_edge.router.encoder import Encoder
@@ -113,6 +114,26 @@ def test_a_copy_is_the_same_router(encoder_dir: Path, tmp_path: Path) -> None:
     assert Encoder(str(copy)).digest == Encoder(str(encoder_dir)).digest
     (copy / "vocab.txt").write_text((copy / "vocab.txt").read_text() + "\nz")
     assert Encoder(str(copy)).digest != Encoder(str(encoder_dir)).digest
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "z.safetensors", "a.bin"])
+def test_what_lies_beside_the_weights_makes_no_other_router(
+    encoder_dir: Path, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(encoder_dir, copy)
+    shutil.copy(copy / "model.safetensors", copy / name)
+    assert Encoder(str(copy)).digest == Encoder(str(encoder_dir)).digest
+
+
+@pytest.mark.parametrize(
+    "names", [["model.safetensors"], ["pytorch_model.bin"], ["adapter_model.safetensors"]]
+)
+def test_weights_by_themselves_are_named_as_ever(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"weights")
+    found = weights_digest(tmp_path, weight_files(tmp_path) or None)
+    assert found == weights_digest(tmp_path)
 
 
 # --- Bad input -----------------------------------------------------------------------------------
