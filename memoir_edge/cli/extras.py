@@ -93,7 +93,15 @@ class Routed:
             return None
         with needs("sentence-transformers", "router"):
             from memoir_edge.router import Encoder
-        return Encoder(str(name))
+        try:
+            return Encoder(str(name))
+        except InputError as error:
+            if self.encoder is not None:
+                raise
+            raise InputError(
+                f"the encoder that the journal names: {error}",
+                hint="say where it is now with --encoder",
+            ) from error
 
     def known(self) -> tuple[Relation, ...]:
         """The relations that keys and guards are made of.

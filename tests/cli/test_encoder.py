@@ -13,6 +13,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.demo.facts import model_dir
+from memoir_edge.errors import InputError
 from memoir_edge.history import load, path_of
 from memoir_edge.memory import Codes
 
@@ -182,13 +183,61 @@ def test_it_is_measured_beside_the_activations(
     assert "an encoder needs neither" in capsys.readouterr().err
 
 
-def test_it_is_measured_in_pytorch(edits: Path, whole: Path, run_json: Any, capsys: Any) -> None:
+def test_it_is_measured_in_pytorch(
+    edits: Path, whole: Path, tmp_path: Path, run_json: Any, capsys: Any
+) -> None:
     words = ("eval", "--memory", whole, "--edits", edits, "--model", model_dir())
-    code, document = run_json(*words, "--encoder", ENCODER)
-    assert code == 0
-    assert document["free"]["reliability"] == 1
+    for named in (("--encoder", ENCODER), ()):  # by default what the journal names
+        code, document = run_json(*words, *named)
+        assert code == 0
+        assert document["free"]["reliability"] == 1
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(whole.read_bytes())
+    words = ("eval", "--memory", alone, *words[3:])
+    assert run_json(*words, "--encoder", ENCODER)[0] == 0
     assert main([*map(str, words)]) == 3
     assert "--encoder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def moved(monkeypatch: pytest.MonkeyPatch, word_router: type[Any]) -> str:
+    """The encoder is not where the journal says any more, but under this name."""
+
+    def made(name: str) -> Any:
+        if name != "moved":
+            raise InputError(f"no model folder at {name}", hint="give a folder")
+        return word_router(ENCODER)
+
+    monkeypatch.setattr("memoir_edge.router.Encoder", made)
+    return "moved"
+
+
+@pytest.mark.parametrize("more", [(), ("--no-replay",)])
+def test_an_edit_is_taken_back_where_the_encoder_has_moved(
+    kept: Path, run_json: Any, capsys: Any, moved: str, more: tuple[str, ...]
+) -> None:
+    before = kept.read_bytes(), path_of(kept).read_bytes()
+    words = ("delete", kept, CURRENCY.id)
+    assert main([*map(str, words)]) == 2
+    assert "--encoder, or pass --no-replay" in capsys.readouterr().err
+    assert (kept.read_bytes(), path_of(kept).read_bytes()) == before
+    code, document = run_json(*words, *(more or ("--encoder", moved)))
+    assert (code, document["remaining"]["edits"]) == (0, 1)
+
+
+def test_an_encoder_that_has_moved_is_asked_for(
+    edits: Path, kept: Path, capsys: Any, moved: str
+) -> None:
+    model, to = ("--model", str(model_dir())), ("--out", str(kept))
+    for words in (
+        ["apply", str(edits), "--anew", *to, *model],
+        ["eval", "--memory", str(kept), "--edits", str(edits), *model],
+        ["calibrate", "--memory", str(kept), *model],
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "the encoder that the journal names: no model folder at" in said
+        assert "with --encoder" in said
 
 
 def test_a_plan_says_how_each_edit_is_read(edits: Path, tmp_path: Path, run_json: Any) -> None:

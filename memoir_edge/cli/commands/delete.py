@@ -1,7 +1,8 @@
 """`memoir-edge delete`: take edits out of a memory, exactly, and show that they are gone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ def command(
     *ids: str,
     model: str | None = None,
     device: str | None = None,
+    encoder: str | None = None,
     repairs: int | None = None,
     no_replay: bool = False,
     receipt: Path | None = None,
@@ -43,6 +45,8 @@ def command(
         ids: The edits to take out.
         model: A transformers folder or hub id; default the one that the journal names.
         device: cpu, cuda, cuda:1 ...; default CUDA where there is one.
+        encoder: A sentence encoder that routes, folder or hub id; default the one that the journal
+            names.
         repairs: Rounds in which edits that no longer hold are trained again.
         no_replay: Ask no model; nothing is checked.
         receipt: Where to write the receipt; default beside the memory file.
@@ -55,7 +59,8 @@ def command(
         named = model or str(journal.frames[0].data.get("model", ""))
         asked = None
         if not no_replay:
-            router = Routed().load(journal)
+            with _asking("--encoder"):
+                router = Routed(encoder=encoder).load(journal)
             asked = _Asked(Torch(model=named, device=device), router, gone, before)
         journal.deleted(ids)
         journal.write(file)
@@ -90,6 +95,18 @@ def _records(journal: Journal, ids: Sequence[str]) -> list[Edit]:
     return [from_stored(state.bank.records[id]) for id in dict.fromkeys(ids)]
 
 
+@contextmanager
+def _asking(option: str) -> Iterator[None]:
+    """While open, what cannot be loaded is to be given with an option, or nothing to be asked."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"cannot ask the model before and after: {error}",
+            hint=f"give it with {option}, or pass --no-replay to delete unchecked",
+        ) from error
+
+
 class Replay(NamedTuple):
     """What the model says after a deletion."""
 
@@ -104,13 +121,8 @@ class _Asked:
     def __init__(
         self, torch: Torch, router: "Router | None", gone: Sequence[Edit], before: Memory
     ) -> None:
-        try:
+        with _asking("--model"):
             self.base = torch.load()
-        except InputError as error:
-            raise InputError(
-                f"cannot ask the model before and after: {error}",
-                hint="give it with --model, or pass --no-replay to delete unchecked",
-            ) from error
         from memoir_edge.editor import Editor, choose
 
         self.gone, self.before, self.router = gone, before, router

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
@@ -16,11 +17,9 @@ from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import Report, evaluate, prompt_count
+from memoir_edge.history import load, path_of
 from memoir_edge.report import page_of, suffix_of, write
 from memoir_edge.settings import Wishes
-
-if TYPE_CHECKING:
-    from memoir_edge.router import Router
 
 
 @Parameter(name="*")
@@ -106,7 +105,7 @@ def command(
     if directory is not None:
         target = OnnxModel(open_session(directory, memory))
     else:
-        target = _torch_model(Torch(model=str(model), device=device), memory, routed.load())
+        target = _torch_model(Torch(model=str(model), device=device), memory, routed)
     with output.progress("asking", prompt_count(edits)) as bar:
         report = evaluate(
             target, edits, max_new_tokens=asked.max_new_tokens, on_progress=bar.advance
@@ -118,8 +117,12 @@ def command(
     return 0
 
 
-def _torch_model(torch: Torch, path: Path, router: "Router | None") -> Model:
+def _torch_model(torch: Torch, path: Path, routed: Routed) -> Model:
     memory = memory_file.read(path)
+    wanted = memory.codes is not None and routed.encoder is None
+    journal = load(path_of(path), write=False) if wanted else None
+    with journal or nullcontext():
+        router = routed.load(journal)
     base = torch.load()
     from memoir_edge.editor import edited
 
