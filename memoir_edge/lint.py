@@ -3,7 +3,7 @@
 Knows nothing of models: prompts come with their keys or their lengths in tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,13 @@ from memoir_edge import tophash
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
 from memoir_edge.tophash import Bytes
+from memoir_edge.views import bare
 
 DUPLICATE = "duplicate"  # the same prompt and target under another id
 CONTRADICTION = "contradiction"  # the same prompt with another target: the later edit wins
 SAME_FACT = "same fact?"  # another prompt whose key overlaps above the threshold
 TOO_LONG = "too long"  # for the model's context
+CUT = "cut"  # for the encoder that routes
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ def too_long(edits: Sequence[Edit], lengths: Sequence[int], context: int) -> lis
         Finding(TOO_LONG, edit.id, None, None, f"{length} tokens, the context is {context}")
         for edit, length in zip(edits, lengths, strict=True)
         if length > context
+    ]
+
+
+def cut(edits: Sequence[Edit], reads_all: Callable[[str], bool]) -> list[Finding]:
+    """Edits with a prompt, key or guard that is routed by its last part alone."""
+    return [
+        Finding(CUT, edit.id, None, None, f"the encoder reads only the last part of {text[:40]!r}")
+        for edit in edits
+        for text in (edit.prompt, *edit.keys, *edit.guards)
+        if not reads_all(bare(text))
     ]
 
 

@@ -329,6 +329,9 @@ class WordRouter:
         rows = [sum((_vector(w) for w in _words(text)), np.zeros(64)) for text in texts]
         return codes(np.array(rows, np.float32).reshape(len(texts), 64), self.bits)
 
+    def reads_all(self, text: str) -> bool:
+        return len(text.split()) <= 24
+
     def respelling(self, texts: Iterable[str]) -> Callable[[str], str]:
         return Spelling({}).knowing(texts)
 

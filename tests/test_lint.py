@@ -5,7 +5,16 @@ import numpy as np
 from memoir_edge import tophash
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
-from memoir_edge.lint import CONTRADICTION, DUPLICATE, SAME_FACT, TOO_LONG, doubtful, too_long
+from memoir_edge.lint import (
+    CONTRADICTION,
+    CUT,
+    DUPLICATE,
+    SAME_FACT,
+    TOO_LONG,
+    cut,
+    doubtful,
+    too_long,
+)
 
 D, K = 16, 4
 
@@ -53,6 +62,13 @@ def test_beside_a_memory() -> None:
     assert kinds((edit("b", "p", "y"), A), held=held) == [(CONTRADICTION, "b", "old", 1.0)]
     new = (edit("c", "r", "x"), mask(8, 9, 10, 12))
     assert kinds(new, held=held) == [(SAME_FACT, "c", "withheld", 0.75)]
+
+
+def test_cut() -> None:
+    edits = [edit("a", "long enough", "x"), edit("b", "Question: short\nAnswer:", "x")]
+    [found] = cut(edits, lambda text: len(text) < 6)
+    assert (found.kind, found.edit) == (CUT, "a")
+    assert "'long enough'" in found.note
 
 
 def test_too_long() -> None:

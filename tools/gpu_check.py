@@ -431,6 +431,10 @@ class Itself:
         rows = [drawn(text, self.bits, self.weight) for text in texts]
         return np.array(rows, np.uint8).reshape(-1, self.bits // 8)
 
+    def reads_all(self, _text: str) -> bool:
+        """No text is cut."""
+        return True
+
     def respelling(self, _texts: Iterable[str]) -> Callable[[str], str]:
         """Texts are read as they are."""
         return str

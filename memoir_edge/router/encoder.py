@@ -46,6 +46,10 @@ class Router(Protocol):
         """Packed codes, `[n, ceil(bits / 8)]`."""
         ...
 
+    def reads_all(self, text: str) -> bool:
+        """Whether a code is made of the whole text, not of its last part alone."""
+        ...
+
     def respelling(self, texts: Iterable[str]) -> Callable[[str], str]:
         """What puts typos right: by the router's words, and those of texts that may be asked."""
         ...
@@ -101,6 +105,10 @@ class Encoder:
     def tokens(self) -> int:
         """Most tokens that it reads; of a longer text it reads the last."""
         return int(self.module.max_seq_length)
+
+    def reads_all(self, text: str) -> bool:
+        """Whether a code is made of the whole text, not of its last part alone."""
+        return len(self.module.tokenizer(text)["input_ids"]) <= self.tokens
 
     def embeddings(self, texts: Sequence[str]) -> Floats:
         """`[n, w]` float32, as the encoder gives them.

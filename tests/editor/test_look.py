@@ -11,7 +11,7 @@ from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.editor import BaseModel, Editor, Wishes, choose, foresee, look_at, unmeasured
 from memoir_edge.editor.checks import KEY, MISS
 from memoir_edge.edits import Edit
-from memoir_edge.lint import CONTRADICTION, TOO_LONG
+from memoir_edge.lint import CONTRADICTION, CUT, TOO_LONG
 from memoir_edge.relations import load as load_relations
 
 
@@ -44,6 +44,28 @@ def test_what_meets_another_edit_or_does_not_fit_is_doubtful(
         (CONTRADICTION, "other"),
         (TOO_LONG, long.id),
     }
+
+
+CHAT = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\nWhere is Rome?<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rest", "told"),
+    [
+        ("Where is Rome?", {}, False),
+        ("so " * 25 + "Where is Rome?", {}, True),
+        ("Where is Rome?", {"keys": ("so " * 25,)}, True),
+        ("Where is Rome?", {"guards": ("so " * 25,)}, True),
+        (CHAT.format("so " * 25), {}, False),  # what its user says is read alone
+    ],
+)
+def test_what_an_encoder_reads_in_part_is_told(
+    tiny: BaseModel, an_edit: Any, settings: Any, words: Any, prompt: str, rest: Any, told: bool
+) -> None:
+    edit = an_edit(prompt, "Here", **rest)
+    found = look_at(Editor(tiny, settings, router=words), [edit])
+    assert (CUT in {one.kind for one in found}) == told
+    assert CUT not in {one.kind for one in look_at(Editor(tiny, settings), [edit])}
 
 
 def formerly(answer: Any, text: str) -> Any:

@@ -83,6 +83,8 @@ def test_of_a_long_text_the_last_part_is_read(encoder_dir: Path) -> None:
     long, other, last = encoder.embeddings(["a " * 90 + end, "c " * 50 + end, end])
     assert np.allclose(long, last, atol=1e-5)
     assert np.allclose(other, last, atol=1e-5)
+    assert encoder.reads_all(end)
+    assert not encoder.reads_all("a " + end)
 
 
 def test_an_adapter_changes_codes_and_digest(encoder_dir: Path, change: Path) -> None:

@@ -156,6 +156,10 @@ class Given:
         """`[n, 32]`."""
         return np.stack([drawn(self.asks.get(t, t), self.bits, self.weight) for t in texts])
 
+    def reads_all(self, _text: str) -> bool:
+        """No text is cut."""
+        return True
+
     def respelling(self, _texts: Iterable[str]) -> Callable[[str], str]:
         """Texts are read as they are."""
         return str
