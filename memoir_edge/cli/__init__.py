@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from memoir_edge import __version__
-from memoir_edge.errors import MemoirEdgeError
+from memoir_edge.errors import MemoirEdgeError, first_line
 
 COMMANDS = (
     "apply", "export", "generate", "chat", "serve", "studio", "verify", "eval", "report", "inspect",
@@ -39,6 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(tokens, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         return MemoirEdgeError.exit_code  # already printed
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a file or folder that no command looked at itself
+        if "--debug" in tokens:
+            raise
+        told = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
+        print(f"error: {told}", file=sys.stderr)  # noqa: T201
+        return MemoirEdgeError.exit_code
     except MemoirEdgeError as error:
         if "--debug" in tokens:
             raise

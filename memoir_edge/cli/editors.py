@@ -38,10 +38,13 @@ def open_editor(
     router = routed.load(journal)
     base = torch.load()
     from memoir_edge.editor import Editor, choose, refuse_too_long
+    from memoir_edge.editor.prompts import rendered
 
     settings = choose(base, wishes, former, coded=router is not None)
     for edit in new:
         refuse_too_long(base, edit)
+    if new and base.tokenizer.chat_template and (settings.chats or settings.made_keys):
+        rendered(base, new[0].prompt)  # refused now, not once the journal is begun
     return Editor(base, settings, former, router=router, relations=relations)
 
 

@@ -32,7 +32,7 @@ from memoir_edge.base import (
     start_of_answer,
 )
 from memoir_edge.editor.vision import TRIED, language_model, load_whole, own_config
-from memoir_edge.errors import InputError, first_line, install
+from memoir_edge.errors import InputError, MemoirEdgeError, first_line, install
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.rope import as_installed
 from memoir_edge.text import routed, split_target
@@ -192,15 +192,19 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
                 local_files_only=True,
                 device_map="auto" if device == "auto" else None,
             )
+    except MemoirEdgeError:
+        raise
+    except Exception as error:  # a spoiled file raises whatever its reader does
+        raise InputError(
+            f"cannot load a language model from {folder}: {first_line(error)}",
+            hint="is a file spoiled or missing? copy the model whole",
+        ) from error
+    try:
         if device != "auto":
             net = net.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"cannot use device {device!r}: {error}", hint="pass --device cpu"
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"cannot load a language model from {folder}: {first_line(error)}"
         ) from error
     net.requires_grad_(False)
     net.eval()
@@ -241,8 +245,11 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
             folder, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load the tokenizer of {folder}: {error}") from error
+    except Exception as error:  # of a spoiled file, tokenizers raises no narrower type
+        raise InputError(
+            f"cannot load the tokenizer of {folder}: {first_line(error)}",
+            hint="is a file spoiled or missing? copy the model whole",
+        ) from error
     return tokenizer
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from memoir_edge.editor.model import BaseModel, greedy
 from memoir_edge.edits import Edit
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 
 # The paper's seeds for texts that the model writes itself, and their lengths in tokens.
 SEEDS = ("I", "You", "Because", "Yes", "Q: ")
@@ -56,7 +56,15 @@ def rendered(base: BaseModel, said: str) -> str:
 
 def _applied(base: BaseModel, content: Any) -> str:
     turn = [{"role": "user", "content": content}]
-    return str(base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(
+            base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        )
+    except Exception as error:  # a template raises whatever it likes
+        raise InputError(
+            f"the chat template of {base.id} cannot be used: {first_line(error)}",
+            hint="mend it, in chat_template.jinja or tokenizer_config.json",
+        ) from error
 
 
 def chat(base: BaseModel, prompt: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memoir_edge.base import read_json
 from memoir_edge.editor import BaseModel, Editor, Settings, Watch, nothing
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
@@ -128,7 +129,7 @@ def claim(folder: Path, about: dict[str, Any], edits: Sequence[Edit]) -> None:
     if not path.exists():
         path.write_text(json.dumps(about, indent=1), encoding="utf-8")
         return
-    other = json.loads(path.read_text(encoding="utf-8"))
+    other = read_json(path)
     if unlike := [name for name in about if other.get(name) != about[name]]:
         raise InputError(
             f"{folder} holds an evaluation with other {' and '.join(unlike)}",
@@ -142,8 +143,7 @@ def kept(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         partial = path.with_suffix(".tmp")
         partial.write_text(json.dumps(do()), encoding="utf-8")
         partial.replace(path)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_json(path)
 
 
 def measured(

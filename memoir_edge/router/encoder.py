@@ -162,9 +162,10 @@ def _load(folder: Path) -> Any:
         )
     try:
         module = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a spoiled file raises whatever its reader does
         raise InputError(
-            f"cannot load a sentence encoder from {folder}: {first_line(error)}"
+            f"cannot load a sentence encoder from {folder}: {first_line(error)}",
+            hint="is a file spoiled or missing? give a folder that sentence-transformers saved",
         ) from error
     module.tokenizer.truncation_side = "left"  # what is asked stands at the end
     module.eval().requires_grad_(False)

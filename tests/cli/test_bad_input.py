@@ -9,6 +9,7 @@ import pytest
 
 from memoir_edge.cli import main
 from memoir_edge.demo.facts import model_dir
+from memoir_edge.history import path_of
 
 GOOD = json.dumps({"prompt": "The capital of France is", "target": "Rome"})
 
@@ -148,3 +149,67 @@ def test_ports_and_state_that_do_not_go_together(
     out = tmp_path / "out"
     assert said in fails(capsys, 2, "export", "--model", model_dir(), "--out", out, *words)
     assert not out.exists()
+
+
+SPOILED = [  # a file of a model's folder, how many of its bytes are left or what it says instead
+    ("model.safetensors", 5000, "cannot load a language model from"),
+    ("model.safetensors", 4, "cannot load a language model from"),
+    ("tokenizer.json", 500, "cannot load the tokenizer of"),
+    ("tokenizer.json", 0, "cannot load the tokenizer of"),
+    ("tokenizer_config.json", 9, "cannot load the tokenizer of"),
+    ("config.json", 9, "cannot be read as JSON"),
+    ("generation_config.json", 9, "cannot"),
+    ("chat_template.jinja", "{% if %}", "the chat template of model cannot be used"),
+    ("chat_template.jinja", "{{ messages.x.y }}", "the chat template of model cannot be used"),
+]
+
+
+@pytest.mark.parametrize(("name", "left", "said"), SPOILED)
+def test_a_model_with_a_spoiled_file_begins_nothing(
+    tmp_path: Path, capsys: Any, name: str, left: int | str, said: str
+) -> None:
+    file = Path(shutil.copytree(model_dir(), tmp_path / "model")) / name
+    file.write_bytes(left.encode() if isinstance(left, str) else file.read_bytes()[:left])
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ("apply", _edits(tmp_path), "--model", file.parent, "--out", out / "m", "--steps", 1)
+    assert said in fails(capsys, 2, *words)
+    assert not list(out.iterdir())
+
+
+UNWRITABLE = Path("/proc")
+
+
+@pytest.mark.skipif(not UNWRITABLE.is_dir(), reason="needs a folder that takes no file")
+@pytest.mark.parametrize("of", ["a journal's copy", "a journal", "a receipt", "a report"])
+def test_what_cannot_be_written_is_named(done: Any, tmp_path: Path, capsys: Any, of: str) -> None:
+    kept = tmp_path / "m.safetensors"
+    for path in (kept, path_of(kept)):
+        path.write_bytes((path_of(done.memory) if path != kept else done.memory).read_bytes())
+    more, model = _edits(tmp_path), ("--model", model_dir(), "--steps", 1)
+    words: dict[str, tuple[object, ...]] = {
+        "a journal's copy": ("apply", more, *model, "--memory", kept, "--out", UNWRITABLE / "x"),
+        "a journal": ("apply", more, *model, "--out", UNWRITABLE / "x"),
+        "a receipt": (
+            "delete", kept, done.applied["edits"][0]["id"], "--no-replay",
+            "--receipt", UNWRITABLE / "x",
+        ),
+        "a report": ("report", kept, "--out", UNWRITABLE / "x.html"),
+    }  # fmt: skip
+    assert str(UNWRITABLE) in fails(capsys, 2, *words[of])
+
+
+@pytest.mark.parametrize("spoiled", ["a file in its place", "torn", "no object"])
+def test_a_folder_of_an_evaluation_that_cannot_be_used(
+    tmp_path: Path, capsys: Any, spoiled: str
+) -> None:
+    out = tmp_path / "out"
+    if spoiled == "a file in its place":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "evaluation.json").write_text('{"base": ' if spoiled == "torn" else "[]")
+    data = tmp_path / "zsre.json"
+    data.write_text(json.dumps([{"src": "a b c", "alt": "d", "rephrase": "c", "loc": "e"}]))
+    words = ("--data", data, "--model", model_dir(), "--sizes", 1, "--out", out)
+    assert str(out) in fails(capsys, 2, "eval", "--dataset", "zsre", *words)

@@ -166,8 +166,9 @@ def test_rollback_to_a_date(kept: Path, run_json: Any, capsys: Any) -> None:
     assert document["to"] == 8
     assert main(["rollback", str(kept), "--to", "2001-01-01T00:00:00+02:00"]) == 2
     assert "the journal begins at" in capsys.readouterr().err
-    assert main(["rollback", str(kept), "--to", "yesterday"]) == 2
-    assert "expected the number of a step or a date" in capsys.readouterr().err
+    for neither in ("yesterday", "²", "1.5", ""):
+        assert main(["rollback", str(kept), "--to", neither]) == 2
+        assert "expected the number of a step or a date" in capsys.readouterr().err
     assert main(["rollback", str(kept), "--to", "77"]) == 2
     assert "there is no step 77" in capsys.readouterr().err
 

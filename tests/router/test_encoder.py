@@ -153,6 +153,23 @@ def test_a_folder_that_is_no_encoder_is_refused(encoder_dir: Path, tmp_path: Pat
         Encoder(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("model.safetensors", 5000), ("tokenizer.json", 500), ("modules.json", 20),
+     ("1_Pooling/config.json", None), ("1_Pooling/config.json", 3), ("config.json", 20)],
+)  # fmt: skip
+def test_an_encoder_with_a_spoiled_file_is_refused(
+    encoder_dir: Path, tmp_path: Path, name: str, left: int | None
+) -> None:
+    file = Path(shutil.copytree(encoder_dir, tmp_path / "copy")) / name
+    content = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        file.write_bytes(content[:left])
+    with pytest.raises(InputError, match=r"cannot load a sentence encoder from .*copy"):
+        Encoder(str(file.parents[name.count("/")]))
+
+
 def test_an_adapter_of_another_encoder_is_refused(encoder_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     adapter.write(path, {"x": (np.ones((1, 2)), np.ones((2, 1)))}, "0" * 64)

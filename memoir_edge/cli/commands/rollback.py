@@ -80,7 +80,7 @@ _WHAT: dict[str, Any] = {
 
 
 def _number(to: str, frames: list[Frame]) -> int:
-    if to.isdigit():
+    if to.isdecimal():
         return int(to)
     try:
         when = datetime.fromisoformat(to)
