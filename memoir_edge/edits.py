@@ -252,7 +252,8 @@ def stored(records: Mapping[str, Record | None]) -> list[Edit]:
 
 
 def _edit(values: Record) -> Edit:
-    given: Record = {"tags": {}, "id": default_id(values["prompt"], values["target"])} | values
+    id = values.get("id") or default_id(values["prompt"], values["target"])  # a blank one is none
+    given: Record = {"tags": {}} | values | {"id": id}
     return Edit(**given)
 
 

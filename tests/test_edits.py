@@ -53,6 +53,19 @@ def test_the_default_id_is_the_digest_of_prompt_and_target() -> None:
     assert edit.id == default_id("a", "b") == "b429dd5f2dc9b6ea"
 
 
+@pytest.mark.parametrize("blank", ["", " \n", None])
+def test_a_blank_id_is_none(blank: str | None) -> None:
+    for record in ({"prompt": "a", "target": "b"}, {"prompt": "a", "target_new": "b"}):
+        assert from_record({**record, "id": blank}).id == default_id("a", "b")
+
+
+@pytest.mark.parametrize("bad", [3.5, [], {}, "\ud800"])
+def test_an_id_that_no_memory_could_hold_is_refused(tmp_path: Path, bad: object) -> None:
+    file = lines(tmp_path, {"prompt": "a", "target": "b", "id": bad})
+    with pytest.raises(EditsError, match="line 1: id "):
+        read(file)
+
+
 @given(st.text(UNICODE), st.text(UNICODE))
 def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) -> None:
     try:

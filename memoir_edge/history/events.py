@@ -87,6 +87,14 @@ class Together:
     kind: ClassVar[str] = "made"
     edits: tuple[Made, ...]
 
+    def check(self) -> None:
+        """Raise InputError unless each edit has an id, without which no memory can be written."""
+        for made in self.edits:
+            if not made.id:
+                raise InputError(
+                    f"the edit of {made.record.get('prompt')!r} has no id", hint="give it one"
+                )
+
     def content(self) -> Content:
         """Of each edit its keys, the primary one first, and its change."""
         tensors: dict[str, np.ndarray[Any, Any]] = {}

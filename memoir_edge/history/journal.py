@@ -82,6 +82,8 @@ class Journal:
         Raises:
             InputError: The file cannot be written, and is as it was; or the event cannot happen.
         """
+        if isinstance(event, Together):
+            event.check()
         if isinstance(event, Deleted):
             event.check(self.state().bank.records, self.state().fixed)
         if isinstance(event, RolledBack):

@@ -105,6 +105,14 @@ def test_only_own_edits_are_deleted(fresh: Any, tmp_path: Path, made: Any) -> No
         assert {entry.id for entry in journal.compile().edits} == {"a", "b"}
 
 
+def test_an_edit_without_an_id_never_reaches_the_journal(fresh: Any, made: Any) -> None:
+    """No memory could be compiled from it, and a journal forgets nothing."""
+    with fresh() as journal:
+        with pytest.raises(InputError, match="the edit of 'The a is' has no id"):
+            journal.made([made("b"), made("a")._replace(id="")])
+        assert len(journal.frames) == 1
+
+
 def test_a_later_edit_of_a_prompt_inherits_what_was_done_for_it(fresh: Any, made: Any) -> None:
     """Its deletion takes both changes out, and a rollback brings the former back."""
     first = made("a", keys=1, guards=1)
