@@ -251,6 +251,29 @@ def stored(records: Mapping[str, Record | None]) -> list[Edit]:
     return found
 
 
+def differs(edit: Edit, held: Edit) -> bool:
+    """Whether an edit asks for something else than it does as a memory holds it.
+
+    A held record has what the tool has added to it: the former answer, and further keys made of the
+    prompt, which all hold that.
+
+    >>> held = from_stored({"prompt": "A is", "target": "b", "keys": ["Why? A is"]})
+    >>> differs(replace(held, keys=()), held), differs(replace(held, target="c"), held)
+    (False, True)
+    """
+    asked = ("prompt", "target", "subject", "threshold")
+    if any(getattr(edit, name) != getattr(held, name) for name in asked):
+        return True
+    made = {key for key in held.keys if _plain(held.prompt) in key.casefold()}
+    keys, known = set(edit.keys), set(held.keys)
+    return not known - made <= keys <= known or set(edit.guards) != set(held.guards)
+
+
+def _plain(prompt: str) -> str:
+    """The part of a prompt that stands in every key that is made of it."""
+    return prompt.rstrip("?:.! ").strip().casefold()
+
+
 def _edit(values: Record) -> Edit:
     id = values.get("id") or default_id(values["prompt"], values["target"])  # a blank one is none
     given: Record = {"tags": {}} | values | {"id": id}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from memoir_edge.edits import (
     Edit,
     Unrelated,
     default_id,
+    differs,
     from_record,
     from_stored,
     read,
@@ -130,6 +132,24 @@ def test_files_that_hold_nothing_or_cannot_be_read(tmp_path: Path) -> None:
         read(tmp_path / "absent")
     with pytest.raises(InputError, match="cannot read"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": "Bern"}, {"prompt": "It is"}, {"subject": "Bern"}, {"subject": None},
+        {"threshold": 0.9}, {"threshold": None}, {"keys": ("one",)}, {"keys": ("two", "one", "x")},
+        {"guards": ()}, {"guards": ("stop", "here")},
+    ],
+)  # fmt: skip
+def test_a_record_differs_by_whatever_an_edit_is_made_of(change: dict[str, Any]) -> None:
+    edit = from_record(FULL | {"keys": ["one", "two"], "guards": ["stop"]})
+    made = (edit.prompt.lower(), f"<user> {edit.prompt} <end>")
+    held = from_stored(replace(edit, keys=(*edit.keys, *made)).record())
+    assert not differs(edit, held)
+    assert not differs(replace(edit, keys=("two", "one", made[1])), held)
+    assert not differs(replace(edit, ground_truth="?", tags={}, source=None, rephrase=()), held)
+    assert differs(replace(edit, **change), held)
 
 
 WHITE = st.text(" \n\t\u00a0", max_size=3)

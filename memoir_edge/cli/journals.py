@@ -65,10 +65,10 @@ def former_of(
             hint=f"leave --memory out to go on from {out}, or give another --out",
         )
     if memory and other and (source := load(path_of(memory), write=False)):
-        with source:
-            source.check_kin(memory)
-            if not write:
-                return None, source.compile()
+        stack.enter_context(source)
+        source.check_kin(memory)
+        if not write:
+            return source, source.compile()
         _copy(source.path, path)
     journal = load(path, write=write)
     if journal:

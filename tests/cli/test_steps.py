@@ -4,7 +4,8 @@ Frames are read here by their specification alone (docs/journal.md).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,14 @@ def random_model(tiny_dir: Path) -> Path:
 @pytest.fixture
 def apply(random_model: Path, tmp_path: Path) -> Apply:
     def run(
-        out: Path, *edits: Edit, model: Path = random_model, steps: int = 1, bound: float = 0.01
-    ) -> int:
+        out: Path, *edits: Edit, model: Path = random_model, steps: int = 1, bound: float = 0.01,
+        quiet: bool = True, words: Sequence[str] = (),
+    ) -> int:  # fmt: skip
         file = tmp_path / "edits.jsonl"
         file.write_text("\n".join(json.dumps(edit.full_record()) for edit in edits))
-        return main(["apply", str(file), "--model", str(model), "--out", str(out), "--quiet",
+        return main(["apply", str(file), "--model", str(model), "--out", str(out),
                      "--steps", str(steps), "--thinned", "1", "--repairs", "2",
-                     "--false-fires", str(bound)])  # fmt: skip
+                     "--false-fires", str(bound), *["--quiet"] * quiet, *words])  # fmt: skip
 
     return run
 
@@ -93,6 +95,110 @@ def test_nothing_new_is_nothing_done(apply: Apply, tmp_path: Path) -> None:
     before = frames(out)
     assert apply(out, SECOND) == 1  # it did not hold
     assert frames(out) == before
+
+
+def test_of_several_records_of_a_prompt_the_last_counts(
+    apply: Apply, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So repeating the command finds nothing to do, in whatever order they were made before."""
+    out = tmp_path / "m.safetensors"
+    twin, other = replace(FIRST, id="twin"), replace(FIRST, id="other", target="Bern")
+    apply(out, FIRST, twin, SECOND, other, quiet=False)
+    said = capsys.readouterr().out
+    assert "left out twin: other has its prompt too" in said
+    assert [entry.id for entry in memory_file.read(out).edits] == [SECOND.id, "other"]
+    before = frames(out)
+    apply(out, FIRST, twin, SECOND, other, quiet=False)
+    assert frames(out) == before
+    assert "holds all 2 edits already" in capsys.readouterr().out
+    apply(out, other, FIRST)  # now another is the last
+    assert {entry.id for entry in memory_file.read(out).edits} == {SECOND.id, FIRST.id}
+
+
+def test_an_edit_whose_record_has_changed_is_made_anew_whole_or_cut(
+    apply: Apply, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was done for it before is gone, and a run that is cut ends with the same memory."""
+    out = tmp_path / "m.safetensors"
+    apply(out, FIRST, SECOND)
+    begun = len(frames(out))  # whatever comes behind the edits is the same as in any run
+    other = replace(FIRST, target="Bern")
+    apply(out, other, SECOND, THIRD, quiet=False)
+    assert f"records have changed: {FIRST.id}" in capsys.readouterr().out
+    ends = kinds(out)
+    assert ends[begun : begun + 3] == ["deleted", MADE, MADE]
+    whole, parts = out.read_bytes(), [data for _, data in frames(out)]
+    for count in range(begun, begun + 4):
+        out.unlink()
+        out.with_name(out.name + ".journal").write_bytes(b"".join(parts[:count]))
+        apply(out, other, SECOND, THIRD)
+        assert kinds(out) == ends
+        assert out.read_bytes() == whole
+    apply(out, other, SECOND, THIRD)
+    assert kinds(out) == ends
+    main(["delete", str(out), FIRST.id, SECOND.id, THIRD.id, "--no-replay", "--quiet"])
+    assert not len(memory_file.read(out).columns)
+
+
+def test_keys_and_guards_of_a_record_that_has_changed_go_with_it(
+    apply: Apply, tmp_path: Path
+) -> None:
+    """The memory is the one that its new record makes; what says who said it changes nothing."""
+    out, other = tmp_path / "m.safetensors", tmp_path / "other.safetensors"
+    edit = replace(FIRST, keys=("one", "two"), guards=("stop",))
+    apply(out, edit)
+    before = kinds(out)
+    apply(out, replace(edit, tags={"by": "me"}, ground_truth="?", source="a book"))
+    assert kinds(out) == before
+    fewer = replace(edit, keys=("two",), guards=())
+    apply(out, fewer)
+    after = kinds(out)
+    assert after[len(before) : len(before) + 2] == ["deleted", MADE]
+    apply(out, fewer)
+    assert kinds(out) == after
+    apply(other, fewer)
+    assert memory_file.read(out).bank.tobytes() == memory_file.read(other).bank.tobytes()
+    assert memory_file.read(out).values.tobytes() == memory_file.read(other).values.tobytes()
+
+
+def test_a_changed_record_of_what_cannot_be_taken_back_is_refused(
+    apply: Apply, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And one that is withheld cannot be compared."""
+    out = tmp_path / "m.safetensors"
+    apply(out, FIRST)
+    path = out.with_name(out.name + ".journal")
+    path.unlink()
+    whole = out.read_bytes()
+    assert apply(out, replace(FIRST, target="Bern")) == 2
+    assert f"holds edit {FIRST.id!r} by another record" in capsys.readouterr().err
+    assert (out.read_bytes(), path.exists()) == (whole, False)
+    held = memory_file.read(out)
+    memory_file.write(replace(held, edits=(held.edits[0]._replace(record=None),)), out)
+    apply(out, replace(FIRST, target="Bern"))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("state", ["whole", "no file", "earlier", "from another", "changed"])
+def test_a_plan_writes_nothing(apply: Apply, tmp_path: Path, state: str) -> None:
+    """Whatever a run would do to the files."""
+    out, edit = tmp_path / "m.safetensors", FIRST
+    apply(out, FIRST)
+    if state == "no file":
+        out.unlink()
+    elif state == "earlier":
+        early = out.read_bytes()
+        apply(out, FIRST, SECOND)
+        out.write_bytes(early)
+    elif state == "changed":
+        edit = replace(FIRST, target="Bern")
+    target = tmp_path / "new.safetensors" if state == "from another" else out
+    more = ["--memory", str(out)] if state == "from another" else []
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert apply(target, edit, words=["--plan", *more]) < 2
+    after = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    edits = tmp_path / "edits.jsonl"  # what the command was given
+    assert {**after, edits: b""} == {**before, edits: b""}
 
 
 def test_a_memory_gone_on_with(apply: Apply, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from memoir_edge.editor import BaseModel, Editor, Settings, load
 from memoir_edge.editor.prompts import chat, ways
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, differs
 
 MakeEdit = Callable[..., Edit]
 
@@ -25,6 +25,8 @@ def test_an_edit_is_given_the_other_ways_to_type_it(
     behind = f"{editor._texts[0]}. Where is France?"
     assert first.keys == ("where is france", "Where is France", behind)
     assert second.keys[0] == "where is france"
+    assert not differs(asked, first)  # what is made of a prompt is no change of the record
+    assert not differs(small, second)
     editor.apply([asked, small])
     assert editor.live.bank.records[asked.id] == first.record()
     assert editor.keyed([small]) == [second]  # as when the run had been interrupted
@@ -39,7 +41,7 @@ QUOTED = "{% for m in messages %}[{{ m.content | trim }} {{ bos_token }}]{% endf
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize("template", ["{{ bos_token }}" + TURNS, QUOTED, TURNS])
 def test_a_chat_key_is_read_as_the_chat(
-    tiny_dir: Path, tmp_path: Path, template: str, adds: bool
+    tiny_dir: Path, tmp_path: Path, an_edit: MakeEdit, template: str, adds: bool
 ) -> None:
     """Whether or not the tokenizer adds a BOS, and wherever the template writes one."""
     folder = shutil.copytree(tiny_dir, tmp_path / "model")
@@ -54,6 +56,8 @@ def test_a_chat_key_is_read_as_the_chat(
     if adds and not template.startswith("{{ bos"):  # no text can say that there is none
         read = [base.tokenizer.bos_token_id, *read]
     assert base.tokenizer(key)["input_ids"] == base.encode(key) == read
+    edit = an_edit("Where is France?\n", "Rome")
+    assert not differs(edit, replace(edit, keys=(key,)))
 
 
 def test_a_rendered_chat_has_one_bos(tiny: BaseModel) -> None:

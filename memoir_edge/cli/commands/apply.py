@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +16,11 @@ from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import former_of
 from memoir_edge.cli.output import Bar, Output, size
 from memoir_edge.cli.plan import plan_of, show_findings
-from memoir_edge.edits import Edit, Problem, read
+from memoir_edge.edits import Edit, Problem, differs, read
+from memoir_edge.errors import InputError
 from memoir_edge.history import Audit, Journal, begin, path_of
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
+from memoir_edge.keys import known
 from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Settings, Wishes
@@ -46,9 +48,10 @@ def command(
 ) -> int:
     """Train edits into a memory file, and ask the edited model for each edit that may have changed.
 
-    Edits that the memory holds already are skipped by id, so the command can be repeated. All that
-    is done goes into OUT.journal at once: after an interruption of any kind the same command goes
-    on where it was, and ends with the same memory. Asked are the new edits and, of those that the
+    Edits that the memory holds already are skipped, so the command can be repeated; one whose
+    record has changed is made anew. Of several records of one prompt the last counts. All that is
+    done goes into OUT.journal at once: after an interruption of any kind the same command goes on
+    where it was, and ends with the same memory. Asked are the new edits and, of those that the
     memory held before, the ones that share columns of Wm or a subject with them. Of the others
     stands what was found when they were asked. An edit holds if its prompt, forms of it and its
     keys give the target and stop, and its near misses reach no edit, but for the share of them that
@@ -67,20 +70,23 @@ def command(
         output.say(f"skipped line {problem.line}: {problem.reason}")
     with ExitStack() as opened:
         journal, former = former_of(out, memory, output, opened, write=not plan)
-        held = {entry.id for entry in former.edits} if former else set()
-        new = [edit for edit in wanted if edit.id not in held]
+        counts = _counting(wanted, edits, output)
+        changed = _changed(counts, former, journal)
+        held = {entry.id for entry in former.edits} - set(changed) if former else set()
+        new = [edit for edit in counts.values() if edit.id not in held]
         if former and not new and not anew and not (journal and journal.state().changed):
-            return _nothing_new(former, out, len(wanted), journal, output)
+            return _nothing_new(former, out, len(counts), journal, output, plan=plan)
         editor = open_editor(torch, routed, wishes, former, journal, [] if plan else new)
         if journal is None and not plan:
             about = about_of(torch, routed, editor)
             journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
-        if journal is not None and not plan:
-            editor.go_on_with(journal)
+        if journal is not None and (changed or not plan):
+            editor.go_on_with(_without(changed, journal.copied() if plan else journal, output))
         _say_settings(editor, output)
         from memoir_edge.editor import look_at, unmeasured
 
-        findings = look_at(editor, new) if new else []
+        looked = [edit for edit in wanted if counts[edit.prompt].id not in held]
+        findings = look_at(editor, looked) if new else []
         show_findings(findings, output)
         warnings = unmeasured(editor, new)
         for warning in warnings:
@@ -93,7 +99,7 @@ def command(
         made = editor.journal.write(out)
         audit = editor.journal.state().audit
     assert audit is not None  # what a run ends with
-    skipped = len(wanted) - len(new)
+    skipped = len(counts) - len(new)
     _report(
         made, audit, asked, out, outcomes, findings, warnings, problems, seconds,
         skipped, output,
@@ -117,19 +123,63 @@ def _rows(settings: Settings) -> str:
     return ", ".join(["1 plain", *told])
 
 
+# --- What is to be done --------------------------------------------------------------------------
+
+
+def _counting(wanted: Sequence[Edit], file: Path, output: Output) -> dict[str, Edit]:
+    """The last edit of each prompt, in their order: trained after it, each would replace others."""
+    last = {edit.prompt: edit for edit in wanted}
+    for edit in wanted:
+        if (other := last[edit.prompt]) is not edit:
+            output.say(f"left out {edit.id}: {other.id} has its prompt too, later in {file}")
+    return {edit.prompt: edit for edit in wanted if edit is last[edit.prompt]}
+
+
+def _changed(
+    counts: Mapping[str, Edit], former: Memory | None, journal: Journal | None
+) -> list[str]:
+    """Ids of the edits that a memory holds by another record; withheld ones cannot be compared.
+
+    Raises:
+        InputError: What one of them has changed cannot be taken back.
+    """
+    held = {edit.id: edit for edit in known(former)} if former else {}
+    found = [e.id for e in counts.values() if e.id in held and differs(e, held[e.id])]
+    fixed = journal.state().fixed if journal else held.keys()
+    for id in found:
+        if id in fixed:
+            raise InputError(
+                f"the memory holds edit {id!r} by another record, and has no journal of how it was "
+                "made, by which it could be made anew",
+                hint="delete it where that journal lies, or give the new record another id",
+            )
+    return found
+
+
+def _without(changed: Sequence[str], journal: Journal, output: Output) -> Journal:
+    """A journal after which edits can be made anew: what was done for them is gone."""
+    if changed:
+        output.say(f"made anew, because their records have changed: {', '.join(changed)}")
+        journal.deleted(changed)
+    return journal
+
+
 def _nothing_new(
-    former: Memory, out: Path, count: int, journal: Journal | None, output: Output
+    former: Memory, out: Path, count: int, journal: Journal | None, output: Output, *, plan: bool
 ) -> int:
     """All is in the journal: at most the file itself is missing or behind."""
-    if not out.exists():
-        memory_file.write(former, out)
-    elif journal and not journal.check_kin(out):
-        journal.write(out)
+    behind = not out.exists() or (journal is not None and not journal.check_kin(out))
+    if behind and not plan:
+        if journal is None:
+            memory_file.write(former, out)
+        else:
+            journal.write(out)
     failed = journal.state().failed if journal else []
-    output.say(f"{out} holds all {count} edits already: nothing to do")
+    does = "would hold" if behind and plan else "holds"
+    output.say(f"{out} {does} all {count} edits already: nothing to do")
     if failed:
         output.say(f"{len(failed)} edits did not hold when last asked: {', '.join(failed)}")
-    digest = memory_file.read(out).digest
+    digest = memory_file.read(out).digest if out.exists() else None
     document = {"memory": str(out), "digest": digest, "skipped": count}
     output.result(document | {"failed": failed, "edits": []})
     return 1 if failed else 0
