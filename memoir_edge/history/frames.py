@@ -84,8 +84,9 @@ class Frames:
         try:
             self._stream.truncate(end)  # what an interrupted append left
             self._stream.seek(end)
-            self._stream.write(_head(payload) + payload)
-            self._stream.flush()
+            rest = memoryview(_head(payload) + payload)
+            while rest:  # a disk that fills up takes a part first, and refuses the next
+                rest = rest[self._stream.write(rest) :]
             if not isinstance(self._stream, io.BytesIO):
                 os.fsync(self._stream.fileno())
         except OSError as error:
@@ -99,7 +100,8 @@ class Frames:
     def tensors(self, frame: Frame) -> dict[str, np.ndarray[Any, Any]]:
         """The tensors of a frame, read now."""
         self._stream.seek(frame.offset)
-        tensors: dict[str, np.ndarray[Any, Any]] = load_tensors(self._stream.read(frame.length))
+        payload = _read(self._stream, frame.length)
+        tensors: dict[str, np.ndarray[Any, Any]] = load_tensors(payload)
         return tensors
 
 
@@ -145,8 +147,11 @@ def opened(path: Path, *, write: bool) -> Frames | None:
 
 
 def _stream(path: Path, mode: str) -> BinaryIO:
+    """A file, unbuffered: what could not be written is gone, and no later call tries it again."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot open journal {path}: not a file")
     try:
-        stream: BinaryIO = path.open(mode)  # type: ignore[assignment]
+        stream: BinaryIO = path.open(mode, buffering=0)  # type: ignore[assignment]
     except OSError as error:
         raise InputError(f"cannot open journal {path}: {error.strerror}") from error
     if "+" in mode and os.name == "posix":
@@ -182,8 +187,16 @@ def _payload(stream: BinaryIO, at: int, size: int) -> bytes | None:
     length = int.from_bytes(head[len(MAGIC) : len(MAGIC) + 8], "little")
     if not head.startswith(MAGIC) or len(head) < HEAD or not 0 < length <= size - at - HEAD:
         return None
-    payload = stream.read(length)
+    payload = _read(stream, length)
     return payload if _head(payload) == head else None
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    """So many bytes, or all that are left; a system reads no more than 2 GB at once."""
+    data = stream.read(length)
+    while len(data) < length and (more := stream.read(length - len(data))):
+        data += more
+    return data
 
 
 def _head(payload: bytes) -> bytes:

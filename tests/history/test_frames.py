@@ -1,6 +1,8 @@
 """Frames: whole ones or none, in a file that a crash, a full disk or a second writer met."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from memoir_edge.history import JournalError, begin, load
 from memoir_edge.history import frames as module
 from memoir_edge.history.frames import HEAD, MAGIC
 from memoir_edge.memory import to_bytes
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="limits on sizes, and named pipes")
+
+
+def mkfifo(path: Path) -> None:
+    os.mkfifo(path)
 
 
 def test_a_tail_cut_at_any_byte_is_dropped(
@@ -117,6 +125,43 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
         assert journal.path.stat().st_size == size
         journal.made([made("c")])
         assert [e.id for e in journal.compile().edits] == ["a", "c"]
+
+
+@POSIX
+@pytest.mark.parametrize("room", [0, 1, 60, 3000, 9000])
+def test_a_disk_that_fills_up_while_a_frame_is_written(
+    fresh: Any, made: Any, reopened: Any, room: int
+) -> None:
+    """Whatever part of it was taken before is gone, and so is the rest."""
+    import resource
+
+    with fresh() as journal:
+        journal.made([made("a")])
+        data = journal.path.read_bytes()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        large = made("b")._replace(record={"prompt": "b" * 10_000})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) + room, hard))
+        try:
+            with pytest.raises(InputError, match=r"cannot write journal .*: File too large"):
+                journal.made([large])
+            assert journal.path.read_bytes() == data
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert journal.path.read_bytes() == data
+    assert journal.path.read_bytes() == data
+    with reopened(journal, write=True) as found:
+        found.made([large])
+        assert [e.id for e in found.compile().edits] == ["a", "b"]
+
+
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("make", [Path.mkdir, pytest.param(mkfifo, marks=POSIX)])
+def test_what_is_no_file_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], None], write: bool
+) -> None:
+    make(path := tmp_path / "m.journal")
+    with pytest.raises(InputError, match=r"cannot open journal .*: not a file"):
+        load(path, write=write)
 
 
 def test_a_frame_is_what_the_page_says(fresh: Any) -> None:
