@@ -87,6 +87,19 @@ def former_digests(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(digest for digest in found if digest))
 
 
+def is_weights(path: Path) -> bool:
+    """Whether a loader takes a file, or would if it were there, for weights of its folder's model.
+
+    >>> from memoir_edge.demo.facts import model_dir
+    >>> is_weights(model_dir() / "model.safetensors"), is_weights(model_dir() / "facts.safetensors")
+    (True, False)
+    """
+    folder = path.parent
+    return (folder / "config.json").is_file() and (
+        path.name in _FILES or path.name in _places(folder).values()
+    )
+
+
 # --- What of it counts ---------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.output import Output
+from memoir_edge.cli.places import check_file
 from memoir_edge.errors import InputError
 from memoir_edge.history import Journal, load, path_of
 from memoir_edge.memory import Memory
@@ -52,10 +53,7 @@ def former_of(
         InputError: The file cannot be written, or would be lost.
         JournalError: The journal is damaged, or that of another memory.
     """
-    if not out.parent.is_dir() or out.is_dir():
-        raise InputError(
-            f"cannot write {out}: no file in an existing folder", hint="give a file path"
-        )
+    check_file(out)
     path = path_of(out)
     other = memory is not None and not (out.exists() and out.samefile(memory))
     if other and (out.exists() or path.exists()):

@@ -5,6 +5,7 @@ from pathlib import Path
 from memoir_edge import memory as memories
 from memoir_edge import onnx_adapter, sidecar
 from memoir_edge.cli.output import Output, size
+from memoir_edge.cli.places import check_apart
 from memoir_edge.errors import InputError
 
 SUFFIX = ".onnx_adapter"
@@ -28,10 +29,11 @@ def command(
         out: The file to write; default the memory's name with the suffix .onnx_adapter.
         graph: An export directory that the memory is checked against.
     """
+    out = out or memory.with_suffix(SUFFIX)
+    check_apart(out, memory)
     held = memories.read(memory)
     if graph is not None:
         _check(held, sidecar.read(graph), graph)
-    out = out or memory.with_suffix(SUFFIX)
     onnx_adapter.write(held, out)
     output.say(f"{out}: {len(held.edits)} edits, {size(out.stat().st_size)}")
     if held.codes is not None:

@@ -15,6 +15,7 @@ from memoir_edge.cli.editors import about_of, open_editor
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import former_of
 from memoir_edge.cli.output import Bar, Output, size
+from memoir_edge.cli.places import check_apart
 from memoir_edge.cli.plan import plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, differs, read
 from memoir_edge.errors import InputError
@@ -65,6 +66,7 @@ def command(
         plan: Show what is doubtful about the edits, and the expected time and size; touch nothing.
         anew: Measure all thresholds and ask every edit, however few are new.
     """
+    check_apart(out, edits)
     wanted, problems = read(edits, skip_bad=skip_bad)
     for problem in problems:
         output.say(f"skipped line {problem.line}: {problem.reason}")

@@ -12,6 +12,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
+from memoir_edge.cli.places import check_file
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
 from memoir_edge.nearmiss import Miss
@@ -69,8 +70,10 @@ def command(
     """
     if not 0 < false_fires < 1:
         raise InputError(f"false fires are {false_fires}, expected above 0 and below 1")
-    if out is not None and out.exists():
-        raise InputError(f"{out} exists", hint="give another --out")
+    if out is not None:
+        if out.exists():
+            raise InputError(f"{out} exists", hint="give another --out")
+        check_file(out, memory, source)
     if source is not None and source.is_dir():
         return _deployed(source, memory, out, false_fires, output)
     if (source is None) == (memory is None):

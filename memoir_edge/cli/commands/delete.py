@@ -12,6 +12,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
+from memoir_edge.cli.places import check_file
 from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import InputError
 from memoir_edge.history import Again, Deleted, Journal
@@ -53,6 +54,8 @@ def command(
     """
     if not ids:
         raise InputError("no edit is named", hint="memoir-edge delete FILE ID...")
+    if receipt is not None:
+        check_file(receipt, file)
     with opened(file, output) as journal:
         before = memory_file.read(file)
         gone = _records(journal, ids)
@@ -82,7 +85,7 @@ def command(
         "remaining": replay.remaining if replay else {"edits": len(after.edits)},
     }
     path = receipt or file.with_name(f"{file.name}.deleted-{number}.json")
-    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _write(document, path)
     _show(document, path, replay is not None, output)
     output.result(document | {"receipt": str(path)})
     return 0 if replay is None or replay.held else 1
@@ -158,6 +161,17 @@ class _Asked:
         }
         back = all(row["base_is_back"] for row in deleted)
         return Replay(deleted, remaining, back and not state.failed)
+
+
+def _write(document: dict[str, Any], path: Path) -> None:
+    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the edits are deleted, but the receipt {path} cannot be written: {error.strerror}",
+            hint="memoir-edge rollback takes the deletion back, to be repeated",
+        ) from error
 
 
 def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) -> None:

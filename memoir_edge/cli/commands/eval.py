@@ -13,6 +13,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.answers import Model
 from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.output import Output
+from memoir_edge.cli.places import check_file
 from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import read
 from memoir_edge.errors import InputError
@@ -98,6 +99,7 @@ def command(
         raise InputError("what to measure?", hint="give --memory FILE and --edits FILE")
     if asked.html is not None:
         suffix_of(asked.html)  # refused before anything is asked
+        check_file(asked.html, memory, asked.edits)
     edits, _ = read(asked.edits, skip_bad=asked.skip_bad)
     if (directory is None) == (model is None):
         raise InputError("what to measure?", hint="give an export directory, or --model DIR")

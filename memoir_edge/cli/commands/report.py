@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from memoir_edge import memory as memory_file
 from memoir_edge.answers import Answer
 from memoir_edge.cli.output import Output
+from memoir_edge.cli.places import check_file
 from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
@@ -44,6 +45,7 @@ def command(
         max_new_tokens: Most tokens of an answer.
     """
     suffix_of(out)  # refused before anything is asked
+    check_file(out, file, edits, compare)
     memory = memory_file.read(file)
     old = memory_file.read(compare) if compare else None
     if edits is not None and graph is None:

@@ -10,6 +10,7 @@ from memoir_edge.cli.editors import about_of, open_editor
 from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.journals import former_of
 from memoir_edge.cli.output import Output
+from memoir_edge.cli.places import check_apart
 from memoir_edge.settings import Wishes
 
 GRACE = 1  # seconds that a request gets at the end
@@ -43,6 +44,7 @@ def command(
         from memoir_edge_runtime.serve.logs import configure
         from memoir_edge_runtime.serve.process import listen
 
+    check_apart(edits, out)
     with ExitStack() as opened:
         journal, former = former_of(out, None, output, opened, write=True)
         editor = open_editor(torch, routed, wishes, former, journal)
