@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,31 @@ def test_an_edit_is_taken_back(kept: Path, run_json: Any) -> None:
     assert run_json("rollback", kept, "--to", len(kinds(kept)) - 1)[1]["digest"] == whole
     assert run_json("rollback", kept, "--to", 7)[0] == 0
     assert codes(kept).texts == before.texts
+
+
+def test_an_edit_whose_record_has_changed_is_made_anew(
+    kept: Path, tmp_path: Path, run_json: Any
+) -> None:
+    """What the router made of the record is no change; a cut behind any step changes no byte."""
+    file, begun = tmp_path / "edits.jsonl", len(kinds(kept))
+    other = replace(CURRENCY, target="euro", keys=("What Japan pays with is",))
+    file.write_text("\n".join(json.dumps(e.full_record()) for e in (CAPITAL, other)))
+    words = ("apply", file, "--out", kept, *WORDS)
+    code, document = run_json(*words)
+    assert (code, document["skipped"]) == (0, 1)
+    assert kinds(kept)[begun : begun + 3] == ["deleted", "made", "keys"]
+    assert "What Japan pays with is" in codes(kept).texts
+    whole, data, ends = kept.read_bytes(), path_of(kept).read_bytes(), kinds(kept)
+    for step in (begun, begun + 1):
+        journal = load(path_of(kept), write=False)
+        assert journal
+        with journal:
+            end = journal.frames[step].offset + journal.frames[step].length
+        kept.unlink()
+        path_of(kept).write_bytes(data[:end])
+        assert run_json(*words)[0] == 0
+        assert (kept.read_bytes(), kinds(kept)) == (whole, ends)
+    assert run_json(*words)[1]["skipped"] == 2
 
 
 def test_it_is_looked_into_and_compared(whole: Path, kept: Path, run_json: Any) -> None:

@@ -161,7 +161,7 @@ def _changed(
 def _without(changed: Sequence[str], journal: Journal, output: Output) -> Journal:
     """A journal after which edits can be made anew: what was done for them is gone."""
     if changed:
-        output.say(f"made anew, because their records have changed: {', '.join(changed)}")
+        output.say(f"to be made anew, because their records have changed: {', '.join(changed)}")
         journal.deleted(changed)
     return journal
 
