@@ -35,6 +35,7 @@ from memoir_edge_exporter._write import (
     directory,
     gather,
     load,
+    require_apart,
     require_tokenizer,
     save,
 )
@@ -110,6 +111,7 @@ def export(
     given = [folder for folder in (onnx_dir, model) if folder is not None]
     if not given:
         raise InputError("nothing to export", hint="give --model DIR or --onnx DIR")
+    require_apart(out, *given)
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", hint=f"give one of {', '.join(DTYPES)}")
     named = given[-1]
@@ -124,6 +126,7 @@ def export(
     require_tokenizer(*given)
     if isinstance(encoder, str):
         encoder = Encoder(encoder)
+    require_apart(out, *([encoder.folder] if encoder else []))
     digest = model_digest(model) if model else None
     seeing = language(config) is not config
     with directory(out) as folder, ExitStack() as stack:

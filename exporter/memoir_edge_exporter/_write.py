@@ -123,7 +123,8 @@ def require_apart(out: Path, *sources: Path) -> None:
     for source in sources:
         if source.resolve().is_relative_to(place):
             raise InputError(
-                f"{out} holds {source}, which is to be read", hint="give a folder of its own: --out"
+                f"cannot write {out}: {source} would be lost with what is there",
+                hint="give another --out",
             )
 
 

@@ -1,4 +1,4 @@
-"""Where a command may write: where nothing is lost that it reads, or that a model is loaded from.
+"""Where a command may write a file: where nothing is lost that it reads, nor a model's weights.
 
 Asked before anything is done.
 """
@@ -42,17 +42,6 @@ def check_apart(out: Path, *inputs: Path | None) -> None:
             f"cannot write {out}: the model in that folder would be loaded from it",
             hint="give it another name",
         )
-
-
-def check_folder(out: Path, *inputs: Path | None) -> None:
-    """Raise InputError if a folder that is to be replaced is, or holds, what a command reads."""
-    whole = out.expanduser().resolve()
-    for path in filter(None, inputs):
-        if path.expanduser().resolve().is_relative_to(whole) and path.expanduser().exists():
-            raise InputError(
-                f"cannot write {out}: {path} would be lost with what is there",
-                hint="give another --out",
-            )
 
 
 def _same(a: Path, b: Path) -> bool:

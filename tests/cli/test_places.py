@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from memoir_edge.cli import main
-from memoir_edge.cli.places import check_apart, check_file, check_folder
+from memoir_edge.cli.places import check_apart, check_file
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.errors import InputError
 from memoir_edge.history import path_of
@@ -52,9 +52,7 @@ def content(folder: Path) -> dict[Path, bytes]:
         "studio --model MODEL --edits new --out new",
         "studio --model MODEL --edits new.journal --out new",
         "export --onnx x --out x",
-        "export --model MODEL --encoder x/in --out x",
         "package optimum x --memory m.md --out x",
-        "package genai GRAPH --memory x/in --out x",
         "package web GRAPH --also x --out x",
     ],
 )
@@ -81,8 +79,6 @@ def test_a_place_beside_them_is_good(tmp_path: Path) -> None:
     check_file(tmp_path / "new", memory, None)
     check_file(tmp_path / "in", memory)  # that is replaced
     check_apart(tmp_path / "none" / "new", memory)
-    check_folder(tmp_path / "new", memory, tmp_path / "new" / "none")
-    check_folder(tmp_path / "new", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "part.safetensors"])

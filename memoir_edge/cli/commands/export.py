@@ -7,7 +7,6 @@ from typing import Literal
 from memoir_edge.base import locate
 from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output, size
-from memoir_edge.cli.places import check_folder
 from memoir_edge.errors import InputError
 from memoir_edge.ports import Kind
 
@@ -54,7 +53,6 @@ def command(
     with needs("the exporter", "export"):
         from memoir_edge_exporter import export
     folder = locate(model) if model else None
-    check_folder(out, folder, onnx, Path(encoder) if encoder else None)
     made = export(
         out=out,
         model=folder,

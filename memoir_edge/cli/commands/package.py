@@ -5,7 +5,6 @@ from typing import Literal
 
 from memoir_edge.cli.extras import needs
 from memoir_edge.cli.output import Output
-from memoir_edge.cli.places import check_folder
 from memoir_edge.errors import InputError
 
 Host = Literal["triton", "genai", "optimum", "web"]
@@ -43,8 +42,6 @@ def command(
     """
     held = memory or []
     _check(host, held, {"name": name, "root": root, "also": also})
-    if host != "triton":  # whose repository is added to
-        check_folder(out, directory, *held, *(also or []))
     if host == "triton":
         return _triton(directory, out, held, name, root, output)
     if host == "genai":
