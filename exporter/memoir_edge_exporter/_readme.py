@@ -1,5 +1,6 @@
 """The README of an export directory: what it is and how to run it, from several languages."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from memoir_edge import sidecar
@@ -158,41 +159,49 @@ codes, 0 to let the graph decide by itself, -1 for the base model. It holds for 
 """
 
 _GENAI_CODE = """\
-import onnxruntime_genai as og
+{imports}
 
 model = og.Model(".")
-tokenizer, memories = og.Tokenizer(model), og.Adapters(model)
-memories.load("{name}.onnx_adapter", "{name}")
-params = og.GeneratorParams(model)
+tokenizer = og.Tokenizer(model)
+{opened}params = og.GeneratorParams(model)
 params.set_search_options(max_length=64, do_sample=False)
 generator = og.Generator(model, params)
-generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
-generator.append_tokens({ids})
+{given}generator.append_tokens({ids})
 while not generator.is_done():
     generator.generate_next_token()
 print(tokenizer.decode(generator.get_sequence(0)))"""
 
-_GENAI_ROUTED = """\
+_GENAI_IMPORT = "import onnxruntime_genai as og"
+_OPENED = """\
+memories = og.Adapters(model)
+memories.load({adapter}, {name})
+"""
+_ACTIVE = """\
+generator.set_active_adapter(memories, {name})  # leave it out: the base model answers
+"""
+_KEPT = """\
+generator.set_model_input("memory.route", route)  # keeps no copy: keep the array
+"""
+
+# Where the route is fed: the imports, what opens the router, and the route.
+_ROUTED = (
+    f"""\
 from pathlib import Path
 
-import onnxruntime_genai as og
+{_GENAI_IMPORT}
 from memoir_edge import memory
-from memoir_edge_runtime import Router
-
-model = og.Model(".")
-tokenizer, memories = og.Tokenizer(model), og.Adapters(model)
-memories.load("{name}.onnx_adapter", "{name}")
+from memoir_edge_runtime import Router""",
+    """\
 router = Router(Path("router"))  # what is asked decides which edit answers
-keys = router.place(memory.read(Path("{name}.safetensors")).codes)
-params = og.GeneratorParams(model)
-params.set_search_options(max_length=64, do_sample=False)
-generator = og.Generator(model, params)
-generator.set_active_adapter(memories, "{name}")  # leave it out: the base model answers
-generator.set_model_input("memory.route", router.decide(["..."], keys).routes.route)
-generator.append_tokens({ids})
-while not generator.is_done():
-    generator.generate_next_token()
-print(tokenizer.decode(generator.get_sequence(0)))"""
+keys = router.place(memory.read(Path({keys})).codes)
+""",
+    'route = router.decide(["..."], keys).routes.route.astype("int64")\n',
+)
+_UNROUTED = (
+    f"import numpy as np\n{_GENAI_IMPORT}",
+    "",
+    'route = np.array([0], "int64")  # the graph decides\n',
+)
 
 
 def genai(made: sidecar.Sidecar, memories: Mapping[str, bool], begin: Sequence[int] = ()) -> str:
@@ -204,12 +213,28 @@ def genai(made: sidecar.Sidecar, memories: Mapping[str, bool], begin: Sequence[i
         begin: Ids that every prompt begins with, and that genai's tokenizer leaves out.
     """
     listed = f"Adapters here: {', '.join(memories)}." if memories else "There is no adapter here."
-    # With a router, the lines are those for a memory that it routes.
-    order = sorted(memories, key=lambda name: not memories[name])
-    lines = _GENAI_CODE if made.router is None else _GENAI_ROUTED
+    # With a router, the lines are those for a memory that it routes, if there is one.
+    name = max(memories, key=lambda name: memories[name], default=None)
+    fed = made.router is not None
+    code = _genai_code(name, fed=fed, routed=name is not None and memories[name], begin=begin)
+    text = _GENAI.format(model_id=made.model_id, listed=listed, code=code)
+    return text + (_FED if fed else "")
+
+
+def _genai_code(name: str | None, *, fed: bool, routed: bool, begin: Sequence[int]) -> str:
+    """Lines that answer a prompt, with an adapter if it has a name."""
+    imports, opened, route = _ROUTED if routed else _UNROUTED
+    if not fed:
+        imports = _GENAI_IMPORT
+    given = route + _KEPT if fed else ""
+    if name is not None:
+        opened, given = _OPENED + opened, _ACTIVE + given
     ids = 'tokenizer.encode("...")'
     if begin:
         ids = f"[{', '.join(map(str, begin))}, *{ids}]"
-    code = lines.format(name=order[0] if order else "facts", ids=ids)
-    text = _GENAI.format(model_id=made.model_id, listed=listed, code=code)
-    return text + (_FED if made.router is not None else "")
+    # JSON writes a string as Python does, whatever stands in it.
+    files = {"name": name, "adapter": f"{name}.onnx_adapter", "keys": f"{name}.safetensors"}
+    said = {what: json.dumps(file, ensure_ascii=False) for what, file in files.items()}
+    return _GENAI_CODE.format(
+        imports=imports, opened=opened.format(**said), given=given.format(**said), ids=ids
+    )

@@ -17,7 +17,8 @@ from memoir_edge.cli import main
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.errors import InputError
-from memoir_edge_exporter import export, package_genai
+from memoir_edge.router.encoder import Encoder
+from memoir_edge_exporter import export, export_router, package_genai
 from memoir_edge_exporter._few_bits import quantize
 from memoir_edge_runtime import Options, Session
 
@@ -25,6 +26,7 @@ LOOP = Path(__file__).parents[2] / "tools/genai_loop.py"
 TOKENS = 6
 EDITS = showcase()[:3]
 ASKED = [edit.prompt for edit in EDITS]
+QUOTED = 'it\'s "one"'
 NEAR = ["The capital of Italy is", "The capital of Spain is", "The currency of France is"]
 
 
@@ -141,6 +143,47 @@ def test_with_a_router_the_route_is_given_at_the_start(
     assert [
         answer.startswith(edit.target) for answer, edit in zip(answers, EDITS, strict=True)
     ] == [True] * 3
+
+
+@pytest.fixture(scope="module")
+def exports(done, encoder_dir, coded, tmp_path_factory) -> Path:
+    """The graph with a router and without, and memories that it routes and does not."""
+    folder = tmp_path_factory.mktemp("exports")
+    shutil.copytree(done.graph, folder / "bare")
+    graph = shutil.copytree(done.graph, folder / "routed")
+    router = export_router(str(encoder_dir), graph, precision="fp32")
+    sidecar.write(graph, replace(sidecar.read(graph), router=router))
+    for name in ("facts", QUOTED):
+        shutil.copy(done.memory, folder / f"{name}.safetensors")
+    memory = coded(memories.read(done.memory), Encoder(str(encoder_dir)))
+    memories.write(memory, folder / "coded.safetensors")
+    return folder
+
+
+@pytest.fixture(
+    params=[("bare", []), ("bare", ["facts"]), ("bare", [QUOTED]), ("routed", []),
+            ("routed", ["facts"]), ("routed", ["coded"]), ("routed", ["facts", "coded"])],
+    ids=str,
+)  # fmt: skip
+def served(request, exports, tmp_path: Path) -> tuple[str, str]:
+    """The README's lines of a package, and what they answer to an edit's prompt."""
+    graph, held = request.param
+    memory = [exports / f"{name}.safetensors" for name in held]
+    package_genai(exports / graph, tmp_path / "out", memory=memory)
+    told = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    code = told.split("```python")[1].split("```")[0].replace("...", ASKED[0])
+    here = f"import os\nos.chdir({str(tmp_path / 'out')!r})\n"
+    return here + code, EDITS[0].target if held else "Paris"
+
+
+def test_the_lines_of_the_readme_are_python(served) -> None:
+    compile(served[0], "README.md", "exec")
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_answer(served, genai_python) -> None:
+    code, answer = served
+    assert genai_python("-c", code).strip() == f"{ASKED[0]} {answer}"
 
 
 def test_a_graph_of_optimum_gets_its_settings_from_the_models_files(done, tmp_path: Path) -> None:

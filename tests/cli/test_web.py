@@ -22,8 +22,7 @@ import pytest
 from memoir_edge import __version__, ports, sidecar
 from memoir_edge import memory as memories
 from memoir_edge.demo.edits import showcase
-from memoir_edge.memory import Codes, Entry, Memory
-from memoir_edge.memory import Router as Bound
+from memoir_edge.memory import Memory
 from memoir_edge.router.encoder import Encoder
 from memoir_edge.spelling import Spelling
 from memoir_edge_exporter import export_router, package_web
@@ -111,22 +110,6 @@ def answered(session: Session, prompt: str | Prompt) -> dict[str, Any]:
             "ids": list(result.ids), "ends": ends}  # fmt: skip
 
 
-def coded(memory: Memory, encoder: Encoder) -> Memory:
-    """The same edits, with the codes of their prompts as keys and a guard beside each."""
-    keys = [text for e in EDITS for text in (e.prompt, e.hard_negatives[0])]
-    rows = {entry.id: memory.bank[[entry.row]] for entry in memory.edits}
-    masks = np.concatenate([rows[e.id] for e in EDITS])
-    codes = Codes(
-        router=Bound("encoder", encoder.digest, encoder.bits, encoder.weight),
-        keys=encoder.codes(keys),
-        owner=np.array([row for i in range(len(EDITS)) for row in (i, -1)], np.int32),
-        thresholds=np.full(len(keys), 0.9, np.float32),
-        texts=tuple(keys),
-    )
-    entries = tuple(Entry(e.id, i) for i, e in enumerate(EDITS))
-    return replace(memory, codes=codes, edits=entries, probes=(), **memories.by_codes(masks))
-
-
 def tiled(memory: Memory) -> Memory:
     """The same answers, each edit reading a tile of its own."""
     E = len(memory.edits)
@@ -148,7 +131,12 @@ def sited(memory: Memory) -> Memory:
 
 
 @pytest.fixture(scope="module")
-def cases(done: Any, encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cases(
+    done: Any,
+    encoder_dir: Path,
+    coded: Callable[[Memory, Encoder], Memory],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A packaged model with a router, memories, and what Session answers with them."""
     folder = tmp_path_factory.mktemp("cases")
     graph = shutil.copytree(done.graph, folder / "optional")
