@@ -68,13 +68,17 @@ def package_web(
     require_apart(out, *folders)
     require_names([memory.name for memory in held])
     made = [_read(folder) for folder in folders]
-    for memory in held:
-        sidecar.check_fit(memories.read(memory), made[0])
+    routed = {}
+    for path in held:
+        memory = memories.read(path)
+        sidecar.check_fit(memory, made[0])
+        routed[path.name] = memory.codes is not None
     for other, folder in zip(made[1:], folders[1:], strict=True):
         _check_same(made[0], other, folder)
     with directory(out) as folder:
         _beside(folders[0], folder, replace(made[0], kind="required"))
         _chat_template(folder)
+        names = []
         for source in folders:
             graph = load(source)
             name = _name(graph)
@@ -83,8 +87,10 @@ def package_web(
                     f"{source} is a second export as {name}", hint="give one of each precision"
                 )
             _graph(portable(as_kind(graph, "required", folder)), name, source, folder)
-        for memory in held:
-            shutil.copyfile(memory, folder / memory.name)
+            names.append(name)
+        for path in held:
+            shutil.copyfile(path, folder / path.name)
+        _say(folder, _readme.web(made[0], names, routed))
     return replace(made[0], kind="required")
 
 
@@ -116,6 +122,7 @@ def package_optimum(folder: Path, out: Path, memory: Path) -> sidecar.Sidecar:
         graph = seal(hold(as_kind(load(folder), "cache", place), held))
         _graph(graph, GRAPH, folder, place)
         shutil.copyfile(memory, place / memory.name)
+        _say(place, _readme.optimum(made, memory.name))
     return made
 
 
@@ -141,14 +148,17 @@ def _check_same(first: sidecar.Sidecar, other: sidecar.Sidecar, folder: Path) ->
 
 
 def _beside(source: Path, folder: Path, made: sidecar.Sidecar) -> None:
-    """All but the graph."""
+    """All but the graph, the memories and what is said of them."""
     companions(source, folder)
     sidecar.write(folder, made)
-    (folder / _readme.NAME).write_text(_readme.text(made), encoding="utf-8")
     if made.router is not None:
         shutil.copytree(source / FOLDER, folder / FOLDER)
         route = route_graph(made.router.bits, made.router.weight, required=True)
         onnx.save(route, folder / FOLDER / "route.onnx")
+
+
+def _say(folder: Path, text: str) -> None:
+    (folder / _readme.NAME).write_text(text, encoding="utf-8")
 
 
 def _chat_template(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The README of an export directory: what it is and how to run it, from several languages."""
+"""The README of an export directory, and of each package: what it is and how to run it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -232,9 +232,100 @@ def _genai_code(name: str | None, *, fed: bool, routed: bool, begin: Sequence[in
     ids = 'tokenizer.encode("...")'
     if begin:
         ids = f"[{', '.join(map(str, begin))}, *{ids}]"
-    # JSON writes a string as Python does, whatever stands in it.
     files = {"name": name, "adapter": f"{name}.onnx_adapter", "keys": f"{name}.safetensors"}
-    said = {what: json.dumps(file, ensure_ascii=False) for what, file in files.items()}
+    said = {what: _string(f"{file}") for what, file in files.items()}
     return _GENAI_CODE.format(
         imports=imports, opened=opened.format(**said), given=given.format(**said), ids=ids
     )
+
+
+def _string(text: str) -> str:
+    """As Python and JavaScript write it, and JSON."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+_OPTIMUM = """\
+# {model_id}, edited, for optimum and transformers.js
+
+`onnx/model.onnx` holds the memory of `{memory}`. It carries which edit answers in
+one more layer of its cache (`config.json` counts it): a host that hands the cache from run to run
+answers edited, by no code of memoir-edge. It takes no other memory; another is another folder.
+
+```python
+from optimum.onnxruntime import ORTModelForCausalLM
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = ORTModelForCausalLM.from_pretrained(".")
+asked = tokenizer("...", return_tensors="pt", return_token_type_ids=False)
+print(tokenizer.decode(model.generate(**asked, max_new_tokens=16)[0]))
+```
+"""
+
+
+def optimum(made: sidecar.Sidecar, memory: str) -> str:
+    """The text of a package for optimum, which holds the memory of a file."""
+    return _OPTIMUM.format(model_id=made.model_id, memory=memory)
+
+
+_WEB = """\
+# {model_id} for JavaScript, with memories to swap
+
+The graphs in `onnx` ({graphs}) take memories through required inputs, which the npm package
+memoir-edge feeds: `npm install PATH/js` of a checkout of memoir-edge, whose `docs/javascript.md`
+says more. {listed}
+
+```javascript
+// node, in this folder; a browser fetches the files
+import {{ readFile }} from "node:fs/promises";
+import {{ env, pipeline }} from "@huggingface/transformers";
+import {{ edit }} from "memoir-edge";
+{imports}
+const made = JSON.parse(await readFile("memoir_edge.json", "utf-8"));
+{router}env.localModelPath = "/";
+const generator = await pipeline("text-generation", process.cwd(), {{ dtype: "{dtype}" }});
+const edited = edit(generator, {{ {options} }});
+{swapped}const [answer] = await edited.generate("...", {{ max_new_tokens: 16 }});
+console.log(answer.generated_text, answer.routing.edit); // null: the base model
+```
+"""
+
+_ROUTER_IMPORTS = """\
+import ort from "onnxruntime-node";
+import { Tokenizer } from "@huggingface/tokenizers";
+import { Router } from "memoir-edge";
+"""
+_ROUTER_OPENED = """\
+const read = JSON.parse(await readFile("router/tokenizer.json", "utf-8"));
+const tokenizer = new Tokenizer(read, {});
+const router = new Router({
+  ort,
+  encoder: await ort.InferenceSession.create("router/router.onnx"),
+  route: await ort.InferenceSession.create("router/route.onnx"),
+  tokenize: (text) => tokenizer.encode(text).ids,
+  vocabulary: read.model.vocab,
+  made: made.router,
+});
+"""
+# By the end of a graph's name what transformers.js calls its precision.
+_DTYPES = {"": "fp32", "_fp16": "fp16", "_quantized": "q8", "_q4": "q4", "_q4f16": "q4f16"}
+
+
+def web(made: sidecar.Sidecar, graphs: Sequence[str], memories: Mapping[str, bool]) -> str:
+    """The text of a package for JavaScript.
+
+    Args:
+        made: What the export was.
+        graphs: The graphs' names; the lines run the first.
+        memories: The memories' files, and whether the router routes each.
+    """
+    listed = f"Memories here: {', '.join(memories)}." if memories else "There is no memory here."
+    file = next(iter(memories), None)
+    routed = file is not None and memories[file]
+    swapped = "" if file is None else f"await edited.swap(await readFile({_string(file)}));\n"
+    return _WEB.format(
+        model_id=made.model_id, listed=listed, graphs=", ".join(graphs), swapped=swapped,
+        dtype=_DTYPES[graphs[0].removesuffix(".onnx").removeprefix("model")],
+        imports=_ROUTER_IMPORTS if routed else "", router=_ROUTER_OPENED if routed else "",
+        options="made, router" if routed else "made",
+    )  # fmt: skip

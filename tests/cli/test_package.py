@@ -16,6 +16,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from memoir_edge import memory as memories
 from memoir_edge import ports
 from memoir_edge.demo.edits import showcase
+from memoir_edge_exporter import package_optimum
 from memoir_edge_runtime import Options, Session, ops_library
 
 PROMPTS = ["The capital of France is", "The capital of Italy is"]  # edited, and not
@@ -217,6 +218,18 @@ def by_optimum(folder: Path, prompts: list[str]) -> list[str]:
         found = model.generate(**fed, max_new_tokens=TOKENS, do_sample=False)
         written = found[:, fed.input_ids.shape[1] :]
         return [t.strip() for t in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+
+def test_the_lines_of_optimums_readme_answer(
+    done: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package_optimum(done.graph, tmp_path / "out", done.memory)
+    monkeypatch.chdir(tmp_path / "out")
+    told = Path("README.md").read_text(encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their own
+        exec(told.split("```python")[1].split("```")[0].replace("...", PROMPTS[0]), {})
+    assert f"{PROMPTS[0]} Rome" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,24 @@ def test_under_node(project: Path, cases: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("held", [None, "facts.safetensors", "coded.safetensors"])
+def test_the_lines_of_the_readme_answer(
+    project: Path, cases: Path, tmp_path: Path, held: str | None
+) -> None:
+    folder, memory = tmp_path / "web", [] if held is None else [cases / held]
+    package_web([cases / "optional"], folder, held=memory)
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    code = told.split("```javascript")[1].split("```")[0].replace('"..."', f'"{EDITS[0].prompt}"')
+    (project / "readme.mjs").write_text(code)
+    ended = subprocess.run(
+        ["node", project / "readme.mjs"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    answer = "Paris null" if held is None else f"{EDITS[0].target} {EDITS[0].id}"
+    assert ended.stdout.strip() == f"{EDITS[0].prompt} {answer}"
+
+
+@pytest.mark.slow
 def test_in_a_browser(javascript: ModuleType, project: Path, cases: Path) -> None:
     try:
         browser = javascript.chromium()

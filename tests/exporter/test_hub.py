@@ -41,6 +41,19 @@ def test_for_javascript_a_graph_has_required_ports(
     assert not session.get_overridable_initializers()
 
 
+def test_each_readme_is_of_its_package(llama, facts: Path, tmp_path: Path) -> None:
+    package_web([llama.out], tmp_path / "web", held=[facts])
+    package_optimum(llama.out, tmp_path / "optimum", facts)
+    told = (tmp_path / "web" / "README.md").read_text(encoding="utf-8")
+    assert 'edited.swap(await readFile("facts.safetensors"))' in told
+    assert '{ dtype: "fp32" }' in told
+    held = (tmp_path / "optimum" / "README.md").read_text(encoding="utf-8")
+    assert "holds the memory of `facts.safetensors`" in held
+    for text in (told, held):
+        assert "Session(" not in text
+        assert "`memory.*`" not in text
+
+
 def test_the_chat_template_is_where_transformers_js_reads_it(llama, tmp_path: Path) -> None:
     export_dir = Path(shutil.copytree(llama.out, tmp_path / "chat"))
     (export_dir / "chat_template.jinja").write_text("{{ messages }}")
