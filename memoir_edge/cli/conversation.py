@@ -12,10 +12,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memoir_edge.errors import MemoirEdgeError
+from memoir_edge.errors import InputError, MemoirEdgeError
 
 if TYPE_CHECKING:
     from memoir_edge_runtime import Options, Result, Session
+
+
+class Complaint(str):
+    """What is said to a line that came to nothing."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -29,7 +35,7 @@ class Conversation:
     options: "Options"
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
-    turns: list[dict[str, Any]] = field(default_factory=list)  # all that was answered, as JSON
+    turns: list[dict[str, Any]] = field(default_factory=list)  # answers and errors, as JSON
     over: bool = False
     last: "Result | None" = None
 
@@ -44,9 +50,17 @@ class Conversation:
             elif name in COMMANDS:
                 yield from COMMANDS[name](self, rest.strip())
             else:
-                yield f"there is no command {name}; /help lists those there are"
+                raise InputError(f"there is no command {name}; /help lists those there are")
         except MemoirEdgeError as error:
-            yield f"{error}" + (f" ({error.hint})" if error.hint else "")
+            said = Complaint(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+            # What is no UTF-8 was decoded to surrogates, which JSON cannot be written with.
+            self.turns.append({"user": line.encode(errors="replace").decode(), "error": said})
+            yield said
+
+    @property
+    def failed(self) -> bool:
+        """Whether a line came to nothing."""
+        return any("error" in turn for turn in self.turns)
 
     def _message(self, text: str) -> Iterator[str]:
         asked = [*self.messages, {"role": "user", "content": text}]
@@ -74,8 +88,7 @@ class Conversation:
     def _base(self, _: str) -> Iterator[str]:
         """Answer the last message again, by the base model."""
         if not self.messages:
-            yield "nothing has been asked yet"
-            return
+            raise InputError("nothing has been asked yet")
         before = self.last
         yield from self._answer(self.messages[:-1], base=True)
         self.last = before

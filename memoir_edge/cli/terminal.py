@@ -1,5 +1,6 @@
 """Lines that people type: at a terminal with history and editing, from a pipe as they come."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -24,6 +25,9 @@ def lines(prompt: str, commands: Sequence[str]) -> Iterator[str]:
 
 
 def _piped() -> Iterator[str]:
+    """A line that is no UTF-8 is one as well: whoever reads it says so."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     return (line.rstrip("\n") for line in sys.stdin)
 
 

@@ -1,6 +1,9 @@
 """`memoir-edge chat`: a conversation through a pipe, and lines as they are typed."""
 
 import io
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,17 @@ ASKED = "The capital of France is"
 def say(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Puts lines on standard input."""
     return lambda *said: monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(said)))
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts lines on standard input as bytes, which must be UTF-8."""
+
+    def put(*said: bytes) -> None:
+        stream = io.TextIOWrapper(io.BytesIO(b"\n".join(said)), "utf-8")
+        monkeypatch.setattr("sys.stdin", stream)
+
+    return put
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +62,47 @@ def test_a_transcript_says_who_answered_and_why(done: Any, say: Any, run_json: A
     assert turns[0]["assistant"] == turns[1]["assistant"]
     assert turns[2]["assistant"].strip() == "Rome"
     assert {t["user"] for t in turns} == {ASKED}
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"word " * 400, "(shorten it)"),
+        (b"h\xffi", "no character (read it as UTF-8)"),
+        (b"/memory nowhere", "cannot read memory nowhere"),
+        (b"/what", "there is no command /what"),
+        (b"/base", "nothing has been asked yet"),
+    ],
+)
+@pytest.mark.parametrize("how", ["--json", "--quiet", None])
+def test_a_pipe_tells_what_failed_and_goes_on(
+    done: Any, piped: Any, capsys: Any, line: bytes, error: str, how: str | None
+) -> None:
+    piped(line, ASKED.encode())
+    words = ["chat", str(done.graph), "--max-new-tokens", "3", *([how] if how else [])]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert error in err
+    if how == "--json":
+        failed, answer = json.loads(out)["turns"]
+        assert failed["user"] == line.decode(errors="replace").replace("\ufffd", "?")
+        assert error in failed["error"]
+        assert answer["assistant"].strip() == "Paris"
+    else:
+        assert out.strip() == ("" if how else "Paris")
+
+
+def test_without_a_chat_template_a_pipe_says_so(
+    done: Any, piped: Any, capsys: Any, tmp_path: Path
+) -> None:
+    graph = shutil.copytree(done.graph, tmp_path / "graph")
+    (graph / "chat_template.jinja").unlink()
+    piped(b"hi")
+    assert main(["chat", str(graph), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert "chat template" in json.loads(out)["turns"][0]["error"]
+    assert "chat template" in err
 
 
 def test_people_see_the_answer_and_its_reason(done: Any, say: Any, capsys: Any) -> None:

@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from memoir_edge.cli.conversation import COMMANDS, Conversation
+from memoir_edge.cli.conversation import COMMANDS, Complaint, Conversation
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.sessions import open_session
 from memoir_edge.cli.terminal import lines
+from memoir_edge.errors import InputError
 
 
 def command(
@@ -26,7 +27,7 @@ def command(
     /base answers the last message again by the base model, /memory FILE swaps a memory in and
     /memory alone takes it out, /why says which edit answered, /clear begins anew, /help lists all.
     Alt-Enter begins a new line, Ctrl-C stops an answer, Ctrl-D ends. With --json, the whole
-    conversation is printed at its end.
+    conversation is printed at its end. A pipe of which a line failed ends with 2.
 
     Args:
         directory: An export directory.
@@ -41,21 +42,25 @@ def command(
     from memoir_edge_runtime import Options
 
     talk = Conversation(session, Options(max_new_tokens, temperature, 0, top_p, seed), system)
-    if sys.stdin.isatty():
+    typed = sys.stdin.isatty()
+    if typed:
         output.say("/help lists the commands, Ctrl-D ends")
     for line in lines("> ", tuple(COMMANDS)):
         _answer(talk, line, output)
         if talk.over:
             break
     output.result({"turns": talk.turns})
-    return 0
+    return InputError.exit_code if talk.failed and not typed else 0
 
 
 def _answer(talk: Conversation, line: str, output: Output) -> None:
     quiet = output.json or output.quiet
     try:
         for piece in talk.hear(line):
-            sys.stdout.write("" if quiet else piece)
+            if isinstance(piece, Complaint):
+                print(f"error: {piece}", file=sys.stderr)  # noqa: T201
+            else:
+                sys.stdout.write("" if quiet else piece)
             sys.stdout.flush()
     except KeyboardInterrupt:  # the answer ends here, the conversation does not
         pass
