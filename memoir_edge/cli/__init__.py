@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoirEdgeError as error:
         if "--debug" in tokens:
             raise
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one home of error output
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        from memoir_edge.cli.output import complain
+
+        complain(str(error), error.hint)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +13,6 @@ from typing import Any, Protocol
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +28,7 @@ SHORT = 16  # characters of a cell that is not broken, as an id's
 LONG = 14  # characters that a column of longer cells gets, at least
 PADDING = 3  # of a column
 LOG = 160  # characters of a line where there is no terminal
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 
 
 @Parameter(name="*", negative=())
@@ -46,7 +48,7 @@ class Output:
     def say(self, *things: object) -> None:
         """Print for people."""
         if not (self.json or self.quiet):
-            Console(highlight=False, soft_wrap=True).print(*things, markup=False)
+            Printer(soft_wrap=True).print(*(printable(str(thing)) for thing in things))
 
     def table(
         self,
@@ -64,8 +66,10 @@ class Output:
         """
         if self.json or self.quiet or not rows:
             return
-        console = _printer()
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        console = _wide()
+        table = Table(
+            title=printable(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD
+        )
         kept, fit = _fitting(columns, rows, spare, console.width)
         for i in kept:
             numeric = all(isinstance(row[i], int | float) for row in rows)
@@ -77,7 +81,7 @@ class Output:
             )
         for number, row in enumerate(rows, start=1):
             end = bool(group) and number % group == 0
-            table.add_row(*(escape(shown(row[i])) for i in kept), end_section=end)
+            table.add_row(*(shown(row[i]) for i in kept), end_section=end)
         console.print(table)
 
     def result(self, document: dict[str, Any]) -> None:
@@ -88,17 +92,17 @@ class Output:
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator["Bar"]:
         """A progress bar on standard error; where that is no terminal, a line every few seconds."""
-        console = Console(stderr=True)
+        console = Printer(stderr=True)
         if not (self.quiet or console.is_terminal):
-            yield Lines(what, total, lambda line: console.print(line, markup=False, soft_wrap=True))
+            yield Lines(what, total, lambda line: console.print(printable(line), soft_wrap=True))
             return
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=self.quiet,
         )
@@ -106,9 +110,30 @@ class Output:
             yield Drawn(bar, bar.add_task(what, total=total, note=""))
 
 
-def _printer() -> Console:
+class Printer(Console):
+    """Prints what it is given as it stands: no markup, no emoji, no colours of its own."""
+
+    def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
+        """Of standard output, or of standard error."""
+        super().__init__(
+            stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the entry point, as any other output that nobody reads."""
+        raise BrokenPipeError
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Print an error for people, on standard error."""
+    print(f"error: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one home of errors
+    if hint:
+        print(f"hint: {printable(hint)}", file=sys.stderr)  # noqa: T201
+
+
+def _wide() -> Printer:
     """Standard output; as wide as a log can be where it is no terminal and nobody says how wide."""
-    console = Console(highlight=False)
+    console = Printer()
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console.width = LOG
     return console
@@ -193,14 +218,24 @@ class Drawn:
 
     def note(self, text: str) -> None:
         """Change the text behind the bar."""
-        self.progress.update(self.task, note=text)
+        self.progress.update(self.task, note=printable(text))
 
 
 def shown(cell: object) -> str:
     """One table cell: shares with three digits, nothing as a dash."""
     if cell is None:
         return "-"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell))
+
+
+def printable(text: str) -> str:
+    r"""A text whose control characters are escaped: a terminal would do what they say.
+
+    >>> print(printable("a\x1b[2Jb\n\x9bc"))
+    a\x1b[2Jb
+    \x9bc
+    """
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def size(count: int) -> str:

@@ -1,17 +1,22 @@
 """Progress for people who read a log, and output that nobody reads to its end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.progress import Progress, TaskID
 
 from memoir_edge import memory as memories
 from memoir_edge import tophash
-from memoir_edge.cli.output import Lines, Output
+from memoir_edge.cli import main
+from memoir_edge.cli.output import Drawn, Lines, Output, Printer, complain
 
 
 def test_a_line_is_written_every_few_seconds_and_says_how_long_it_takes() -> None:
@@ -28,14 +33,18 @@ def test_a_line_is_written_every_few_seconds_and_says_how_long_it_takes() -> Non
     assert lines[2:] == ["editing: 10 of 10, 30 s"]
 
 
-def test_output_that_is_cut_short_ends_quietly(tmp_path: Path) -> None:
-    path = tmp_path / "facts.safetensors"
-    memories.write(_memory(), path)
+@pytest.mark.parametrize(
+    "words",
+    [["inspect", "facts"], ["inspect", "facts", "--json"], ["diff", "facts", "facts"]],
+    ids=" ".join,
+)
+def test_output_that_is_cut_short_ends_quietly(tmp_path: Path, words: list[str]) -> None:
+    memories.write(_memory(), tmp_path / "facts")
     reader, writer = os.pipe()
     os.close(reader)  # as `| head` does once it has its lines
     ended = subprocess.run(
-        [sys.executable, "-c", "from memoir_edge.cli import run; run()", "inspect", path, "--json"],
-        stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+        [sys.executable, "-c", "from memoir_edge.cli import run; run()", *words],
+        cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
@@ -121,3 +130,76 @@ def test_a_log_has_long_lines(
     monkeypatch.delenv("COLUMNS")
     Output().table("edits", ["text"], [[ASKED + ASKED]])
     assert ASKED + ASKED in capsys.readouterr().out
+
+
+# --- Data as it stands ---------------------------------------------------------------------------
+
+WILD = ":key: [b]\\[/b] \x1b]0;owned\x07\x00\x9b2J\r\x7f"
+TAME = r":key: [b]\[/b] \x1b]0;owned\x07\x00\x9b2J\r\x7f"
+
+
+def _noted() -> None:
+    with Output().progress("trying", 1) as bar:
+        assert isinstance(bar, Lines)
+        bar.told -= 60
+        bar.note(WILD)
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda: Output().say(WILD),
+        lambda: Output().table("edits", ["text"], [[WILD]]),
+        lambda: Output().table(WILD, ["text"], [["x" * 80]]),
+        lambda: complain(WILD),
+        lambda: complain("wrong", WILD),
+        _noted,
+    ],
+    ids=["say", "cell", "title", "error", "hint", "progress"],
+)
+def test_data_is_shown_as_it_stands_and_commands_nothing(
+    show: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show()
+    said = "".join(capsys.readouterr())
+    assert TAME in said
+    assert not _commands(said)
+
+
+def test_a_bar_shows_data_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Drawn(Progress(console=Printer()), TaskID(0))
+    bar.progress.add_task("trying", note="")
+    bar.note(WILD)
+    assert bar.progress.tasks[0].fields["note"] == TAME
+
+
+@pytest.mark.parametrize("words", [["inspect", "after"], ["diff", "before", "after"]])
+def test_a_memory_commands_no_terminal(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    wild = replace(
+        _memory(), created=WILD, tool=WILD, base=memories.Base(WILD),
+        edits=(memories.Entry("a", 0, {"prompt": WILD, "target": WILD}),),
+    )  # fmt: skip
+    memories.write(_memory(), "before")
+    memories.write(wild, "after")
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count(TAME) >= 2
+    assert not _commands(said)
+
+
+def test_an_error_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "\x1b[2J", "b"]) == 2
+    said = capsys.readouterr().err
+    assert r"\x1b[2J" in said
+    assert not _commands(said)
+
+
+def _commands(said: str) -> list[str]:
+    return re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said)

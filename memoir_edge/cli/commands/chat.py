@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from memoir_edge.cli.conversation import COMMANDS, Complaint, Conversation
-from memoir_edge.cli.output import Output
+from memoir_edge.cli.output import Output, complain, printable
 from memoir_edge.cli.sessions import open_session
 from memoir_edge.cli.terminal import lines
 from memoir_edge.errors import InputError
@@ -58,9 +58,9 @@ def _answer(talk: Conversation, line: str, output: Output) -> None:
     try:
         for piece in talk.hear(line):
             if isinstance(piece, Complaint):
-                print(f"error: {piece}", file=sys.stderr)  # noqa: T201
+                complain(piece)
             else:
-                sys.stdout.write("" if quiet else piece)
+                sys.stdout.write("" if quiet else printable(piece))
             sys.stdout.flush()
     except KeyboardInterrupt:  # the answer ends here, the conversation does not
         pass
