@@ -5,8 +5,14 @@ const BYTES = { F32: 4, F16: 2, BF16: 2, I32: 4, I8: 1, U8: 1 };
 const TYPES = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array, int64: BigInt64Array };
 const NAMES = { F32: "float32", I32: "int32", U8: "uint8" };
 const SHARED = ["center", "columns", "owner", "permutation", "scale", "thresholds", "values"];
+const DTYPES = {
+  values: ["F32", "F16", "BF16", "I8"],
+  columns: ["I32"], owner: ["I32"], permutation: ["I32"], tile: ["I32"],
+  center: ["F32"], scale: ["F32"], scales: ["F32"], thresholds: ["F32"],
+  bank: ["U8"], masks: ["U8"], keys: ["U8"],
+};
+const LIMITS = { D: 2 ** 20, d: 2 ** 20, columns: 2 ** 20, keys: 2 ** 21, edits: 2 ** 20, P: 2 ** 16, tiles: 2 ** 10 };
 // By routing feature: [times, share, more]. docs/ports.md says what they mean.
-const MAX_TILES = 1024;
 const SPANS = {
   mean: [0, 0, 0], last: [1, 0, 1], "last-two": [1, 0, 2], "later-half": [2, 1, 1],
   "mean-scaled": [0, 0, 0], "last-scaled": [1, 0, 1],
@@ -23,13 +29,13 @@ export async function readMemory(source) {
     throw new Error(`the memory has format ${format}, this version reads 1, 2, 3 and 4`);
   const digest = await checkedDigest(bytes, said["memoir_edge.sha256"]);
   const document = JSON.parse(said["memoir_edge.memory"]);
-  const tensors = Object.fromEntries(
-    Object.entries(header).filter(([name]) => name !== "__metadata__")
-      .map(([name, entry]) => [name, tensor(name, entry, body)]),
-  );
+  const entries = Object.entries(header).filter(([name]) => name !== "__metadata__");
+  checkPlaces(entries, body);
+  const tensors = Object.fromEntries(entries.map(([name, entry]) => [name, tensor(name, entry, body)]));
   // Format 4 is any of the others, at several sites.
   const coded = format === "4" ? "masks" in tensors : format !== "1";
   const tiled = format === "4" ? coded && "tile" in tensors : format === "3";
+  checkDocument(document, coded);
   const sites = format === "4" ? checkedSites(document) : [document.site];
   const tiles = check(document, tensors, coded, tiled, sites.length);
   return { ...memory(document, tensors, coded, digest), sites, tiles };
@@ -106,10 +112,19 @@ function split(bytes) {
   }
 }
 
+/** Tensors stand one behind the other and fill the file. */
+function checkPlaces(entries, body) {
+  const places = entries.map(([, entry]) => entry.data_offsets).sort(([a, b], [c, d]) => a - c || b - d);
+  const ends = [0, ...places.map(([, end]) => end)];
+  if (!places.every(([begin], i) => begin === ends[i]) || ends.at(-1) !== body.byteLength)
+    throw new Error("no memory: its tensors do not fill the file one behind the other");
+}
+
 function tensor(name, { dtype, shape, data_offsets: [begin, end] }, body) {
   const count = shape.reduce((product, n) => product * n, 1);
-  if (!(dtype in BYTES)) throw new Error(`${name} is ${dtype}`);
-  if (end - begin !== count * BYTES[dtype] || end > body.byteLength)
+  if (!Object.hasOwn(BYTES, dtype)) throw new Error(`${name} is ${dtype}`);
+  if (!shape.every((n) => Number.isInteger(n) && n >= 0)) throw new Error(`${name} has shape [${shape}]`);
+  if (end - begin !== count * BYTES[dtype])
     throw new Error(`${name} has ${end - begin} bytes, expected ${count * BYTES[dtype]}`);
   const own = body.slice(begin, end).buffer; // a copy: aligned, and apart from the file
   if (dtype in NAMES) return { dtype, type: NAMES[dtype], data: new TYPES[NAMES[dtype]](own), dims: shape };
@@ -157,15 +172,55 @@ function checkedSites({ site, sites }) {
   return sites;
 }
 
+const isName = (it) => typeof it === "string" && it !== "", isText = (it) => typeof it === "string";
+const isObject = (it) => typeof it === "object" && it !== null && !Array.isArray(it);
+const isDigest = (it) => isText(it) && /^[0-9a-f]{64}$/.test(it), orNull = (is) => (it) => it === null || is(it);
+const allOf = (is) => (it) => Array.isArray(it) && it.every(is);
+
+const DOCUMENT = {
+  site: isName, feature: isText, D: Number.isInteger, d: Number.isInteger, k: Number.isInteger, base: isObject,
+  edits: Array.isArray, parent: orNull(isDigest), probes: Array.isArray, created: isText, tool: isText,
+  evaluation: isObject,
+};
+const CODES_SAY = { router: isObject, texts: allOf(isText) };
+const ROUTER = { kind: isName, digest: isDigest, bits: Number.isInteger, weight: Number.isInteger };
+const BASE = { model_id: isText, digest: orNull(isDigest), former: allOf(isDigest) };
+const EDIT = { id: isName, row: Number.isInteger, record: orNull(isObject) };
+const PROBE = { prompt: isText, text: isText, edit: orNull(isText) };
+
+/** Types in the document; keys that it does not know are ignored. */
+function checkDocument(document, coded) {
+  checkObject(document, { ...DOCUMENT, ...(coded ? CODES_SAY : {}) }, "the document");
+  if (coded) checkObject(document.router, ROUTER, "router");
+  checkObject(document.base, BASE, "base", "former");
+  document.edits.forEach((edit, i) => checkObject(edit, EDIT, `edits[${i}]`, "record"));
+  document.probes.forEach((probe, i) => checkObject(probe, PROBE, `probes[${i}]`));
+}
+
+function checkObject(found, checks, where, optional) {
+  if (!isObject(found)) throw new Error(`${where} is no JSON object`);
+  for (const [name, good] of Object.entries(checks)) {
+    if (!(name in found) && name === optional) continue;
+    if (!(name in found)) throw new Error(`${where} has no ${name}`);
+    if (!good(found[name])) throw new Error(`${where} has ${name} = ${String(JSON.stringify(found[name])).slice(0, 80)}`);
+  }
+}
+
+function limit(name, found) {
+  if (found > LIMITS[name]) throw new Error(`${name}: ${found}, at most ${LIMITS[name]} are read`);
+}
+
 /** How many tiles of D columns there are. */
 function check(document, tensors, coded, tiled, sites) {
   const { D, d, k, feature } = document, width = Math.ceil(D / 8);
-  if (!(feature in SPANS)) throw new Error(`the memory's routing feature is ${feature}, which this version cannot form`);
+  if (!Object.hasOwn(SPANS, feature)) throw new Error(`the memory's routing feature is ${feature}, which this version cannot form`);
   const scales = tensors.values?.dtype === "I8" ? ["scales"] : [];
   const expected = [...SHARED, coded ? "masks" : "bank", ...(coded ? ["keys"] : []), ...(tiled ? ["tile"] : []), ...scales]
     .sort();
   if (String(Object.keys(tensors).sort()) !== String(expected))
     throw new Error(`the memory holds ${Object.keys(tensors).sort()}, expected ${expected}`);
+  for (const [name, { dtype }] of Object.entries(tensors))
+    if (!DTYPES[name].includes(dtype)) throw new Error(`${name} is ${dtype}, expected ${DTYPES[name].join(" or ")}`);
   const C = tensors.columns.dims[0], rows = (coded ? tensors.masks : tensors.bank).dims[0];
   const keys = coded ? tensors.keys.dims[0] : rows;
   const shapes = {
@@ -174,22 +229,68 @@ function check(document, tensors, coded, tiled, sites) {
     keys: [[keys, Math.ceil((document.router?.bits ?? 0) / 8)]],
   };
   for (const [name, { dims }] of Object.entries(tensors))
-    if (!shapes[name].some((shape) => String(shape) === String(dims)))
+    if (!shapes[name].some((shape) => shape.length === dims.length && shape.every((n, i) => n === dims[i])))
       throw new Error(`${name} has shape [${dims}], expected [${shapes[name][0]}]`);
-  if (!(k >= 1 && k <= D)) throw new Error(`k is ${k}, expected from 1 to ${D}`);
+  if (!(D >= 1 && d >= 1)) throw new Error(`D, d = ${D}, ${d}, expected at least 1`);
+  for (const [name, found] of Object.entries({ D, d, columns: C, keys, edits: document.edits.length })) limit(name, found);
   const tile = tensors.tile?.data ?? [], tiles = sites + tile.reduce((most, each) => Math.max(most, each), 0);
   if (tile.some((each) => each < 0)) throw new Error("a mask is of a tile below 0");
   if (tile.some((each) => each % sites)) throw new Error(`a mask's first tile is no multiple of the ${sites} sites`);
-  if (tiles > MAX_TILES) throw new Error(`tiles: ${tiles}, at most ${MAX_TILES} are read`);
+  limit("tiles", tiles);
   const end = tiles * D;
   const strictly = tensors.columns.data.every((column, i, all) => column > (i ? all[i - 1] : -1) && column < end);
   if (!strictly) throw new Error(`columns must rise strictly within 0..${end - 1}`);
   if (String(tensors.permutation.data.toSorted()) !== String(Array.from({ length: D }, (_, i) => i)))
     throw new Error(`the permutation does not hold each of 0..${D - 1} once`);
-  const owners = coded ? rows : keys;
-  if (!tensors.owner.data.every((owner) => owner >= -1 && owner < owners)) throw new Error("an owner is no edit's row");
+  checkWeights(coded ? "masks" : "bank", coded ? tensors.masks : tensors.bank, D, k);
+  if (coded) checkCodes(document, tensors, rows);
+  checkEdits(document, coded ? Array.from({ length: rows }, (_, i) => i) : primaryKeys(tensors.owner.data));
   if (scales.length) tensors.values.data = tensors.values.data.map((v, i) => v * tensors.scales.data[Math.floor(i / d)]);
   for (const name of ["values", "center", "scale", "thresholds"])
     if (!tensors[name].data.every(Number.isFinite)) throw new Error(`${name} holds NaN or infinity`);
   return tiles;
+}
+
+const ONES = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
+
+/** Each row of a packed tensor has exactly so many ones, none of them beyond its bits. */
+function checkWeights(name, { data, dims: [rows, width] }, bits, weight) {
+  const [k, D] = name === "keys" ? ["weight", "P"] : ["k", "D"];
+  if (!(weight >= 1 && weight <= bits)) throw new Error(`${k} is ${weight}, expected from 1 to ${D} = ${bits}`);
+  const padding = bits % 8 ? (0xff << bits % 8) & 0xff : 0;
+  for (let row = 0; row < rows; row++) {
+    const end = (row + 1) * width;
+    let found = 0;
+    for (let at = end - width; at < end; at++) found += ONES[data[at]];
+    if (found !== weight) throw new Error(`${name} row ${row} has ${found} bits set, expected ${k} = ${weight}`);
+    if (data[end - 1] & padding) throw new Error(`${name} row ${row} has bits set beyond ${D} = ${bits}`);
+  }
+}
+
+function checkCodes({ router, texts }, { keys, owner: { data: owner } }, rows) {
+  if (router.kind !== "encoder") throw new Error(`router ${router.kind.slice(0, 80)}, known: encoder`);
+  limit("P", router.bits);
+  checkWeights("keys", keys, router.bits, router.weight);
+  const stray = owner.findIndex((row) => row < -1 || row >= rows), owned = new Set(owner);
+  if (stray >= 0) throw new Error(`key ${stray} has owner ${owner[stray]}, expected -1 or a row of masks`);
+  for (let row = 0; row < rows; row++)
+    if (!owned.has(row)) throw new Error(`masks row ${row} owns no key, expected at least one`);
+  if (texts.length && texts.length !== owner.length) throw new Error(`${texts.length} texts of ${owner.length} keys`);
+}
+
+/** The rows that own themselves; every other is theirs or a guard's. */
+function primaryKeys(owner) {
+  const stray = owner.findIndex((row) => row !== -1 && owner[row] !== row);
+  if (stray >= 0) throw new Error(`bank row ${stray} has owner ${owner[stray]}, expected -1 or the row of a primary key`);
+  return Array.from(owner.keys()).filter((row) => owner[row] === row);
+}
+
+/** The edits stand on the rows that are theirs, one on each. */
+function checkEdits({ edits, probes }, rows) {
+  if (String(edits.map((edit) => edit.row).sort((a, b) => a - b)) !== String(rows))
+    throw new Error(`${edits.length} edits and ${rows.length} primary keys or masks, not on the same rows`);
+  const ids = new Set(edits.map((edit) => edit.id));
+  if (ids.size < edits.length) throw new Error("two edits have the same id");
+  const lost = probes.find(({ edit }) => edit !== null && !ids.has(edit));
+  if (lost) throw new Error(`a probe names edit ${lost.edit.slice(0, 80)}, which is not there`);
 }

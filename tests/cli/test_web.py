@@ -5,12 +5,14 @@ kept in the cache folder. What they expect is what `Session` answers.
 """
 
 import base64
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -19,10 +21,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memoir_edge import __version__, ports, sidecar
+from memoir_edge import __version__, ports, sidecar, tophash
 from memoir_edge import memory as memories
 from memoir_edge.demo.edits import showcase
-from memoir_edge.memory import Memory
+from memoir_edge.errors import MemoryFormatError
+from memoir_edge.memory import Base, Codes, Entry, Memory, Probe
+from memoir_edge.memory import Router as Bound
 from memoir_edge.router.encoder import Encoder
 from memoir_edge.spelling import Spelling
 from memoir_edge_exporter import export_router, package_web
@@ -201,6 +205,124 @@ def cases(
     assert {int(route) > 0 for route in decided.route} == {True, False}
     (folder / "cases.json").write_text(json.dumps(document))
     return folder
+
+
+# --- Files that are no memory --------------------------------------------------------------------
+
+D, P = 12, 20  # no multiples of 8: masks and keys have padding
+
+
+def packed(bits: int, *rows: Sequence[int]) -> tophash.Bytes:
+    return tophash.pack(np.array([[i in row for i in range(bits)] for row in rows]))
+
+
+SMALL = Memory(
+    site="layer", feature="mean", k=3, base=Base("tiny", "ab" * 32),
+    columns=np.array([0, 5, 11], np.int32), values=np.ones((3, 2), np.int8),
+    scales=np.ones(3, np.float32), bank=packed(D, [0, 1, 11], [0, 1, 2], [5, 6, 7], [3, 4, 5]),
+    owner=np.array([0, 0, 2, -1], np.int32), thresholds=np.full(4, 0.5, np.float32),
+    center=np.zeros(D, np.float32), scale=np.ones(D, np.float32),
+    permutation=np.arange(D, dtype=np.int32), edits=(Entry("a", 0), Entry("b", 2)),
+    probes=(Probe("p", "t", "a"), Probe("q", "u")),
+)  # fmt: skip
+CODES = Codes(
+    router=Bound("encoder", "cd" * 32, P, 2), keys=packed(P, [0, 19], [0, 1], [4, 5], [8, 9]),
+    owner=np.array([0, 0, 1, -1], np.int32), thresholds=np.ones(4, np.float32),
+    texts=("p", "p'", "q", "no"),
+)  # fmt: skip
+KEYED = replace(
+    SMALL, **memories.by_codes(SMALL.bank[[0, 2]]), edits=(Entry("a", 0), Entry("b", 1)),
+    codes=CODES,
+)  # fmt: skip
+
+
+def changed(array: np.ndarray, at: object, value: object) -> np.ndarray:
+    array = array.copy()
+    array[at] = value
+    return array
+
+
+def coding(**changes: object) -> Memory:
+    return replace(KEYED, codes=replace(CODES, **changes))
+
+
+def entries(*pairs: tuple[str, int]) -> Memory:
+    return replace(SMALL, edits=tuple(Entry(*pair) for pair in pairs))
+
+
+FILES: dict[str, tuple[Memory, str | None]] = {
+    "format 1": (SMALL, None),
+    "format 2": (KEYED, None),
+    "codes without texts": (coding(texts=()), None),
+    "no edits": (
+        replace(SMALL, edits=(), probes=(), bank=SMALL.bank[:0], owner=SMALL.owner[:0],
+                thresholds=SMALL.thresholds[:0]), None,
+    ),
+    "a mask of more ones": (replace(SMALL, bank=changed(SMALL.bank, 3, 15)), "row 3 has 8 bits"),
+    "a mask of no ones": (replace(SMALL, bank=changed(SMALL.bank, 1, 0)), "row 1 has 0 bits"),
+    "a mask beyond its width": (
+        replace(SMALL, bank=changed(SMALL.bank, 1, [3, 128])), "bank row 1 has bits set beyond D",
+    ),
+    "another k": (replace(SMALL, k=4), "expected k = 4"),
+    "k of nothing": (replace(SMALL, k=0), "k is 0"),
+    "a mask beside codes": (
+        replace(KEYED, bank=changed(KEYED.bank, 1, [3, 16])), "masks row 1 has bits set beyond D",
+    ),
+    "a key of more ones": (
+        coding(keys=changed(CODES.keys, 2, [7, 0, 0])), "keys row 2 has 3 bits set",
+    ),
+    "a key beyond its width": (
+        coding(keys=changed(CODES.keys, 0, [1, 0, 16])), "keys row 0 has bits set beyond P = 20",
+    ),
+    "another weight": (coding(router=CODES.router._replace(weight=3)), "expected weight = 3"),
+    "another router": (coding(router=CODES.router._replace(kind="other")), "known: encoder"),
+    "a mask without a key": (coding(owner=np.int32([0, 0, 0, -1])), "masks row 1 owns no key"),
+    "a key of no mask": (coding(owner=np.int32([0, 0, 2, 1])), "key 2 has owner 2"),
+    "texts of other keys": (coding(texts=("p",)), "1 texts of 4 keys"),
+    "a key of no edit": (replace(SMALL, owner=np.int32([0, 4, 2, -1])), "row 1 has owner 4"),
+    "a key of a guard": (replace(SMALL, owner=np.int32([0, 3, 2, -1])), "row 1 has owner 3"),
+    "an edit on a guard": (entries(("a", 0), ("b", 3)), "not on the same rows"),
+    "an edit beyond all rows": (entries(("a", 0), ("b", 4)), "not on the same rows"),
+    "two edits on a row": (entries(("a", 0), ("b", 0)), "not on the same rows"),
+    "an edit too few": (entries(("a", 0)), "not on the same rows"),
+    "two edits of one id": (entries(("a", 0), ("a", 2)), "the same id"),
+    "a probe of no edit": (replace(SMALL, probes=(Probe("p", "t", "c"),)), "names edit"),
+    "an edit without an id": (entries(("", 0), ("b", 2)), "has id = "),
+    "a base without an id": (replace(SMALL, base=Base(None)), "has model_id = null"),  # type: ignore[arg-type]
+    "no feature": (replace(SMALL, feature="toString"), "routing feature"),
+    "columns of another type": (
+        replace(SMALL, columns=SMALL.columns.view(np.float32)), "columns is F32, expected I32",
+    ),
+    "columns of no dimension": (
+        replace(SMALL, columns=np.array(3, np.int32)), "columns has",
+    ),
+}  # fmt: skip
+
+
+def resealed(data: bytes) -> bytes:
+    """An altered file with the digest that it should have."""
+    blank = re.sub(rb'(sha256":")[0-9a-f]{64}', rb"\g<1>" + b"0" * 64, data)
+    return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_node_refuses_what_python_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memories, "validate", lambda memory: None)  # or they could not be written
+    made = [(name, memories.to_bytes(memory), said) for name, (memory, said) in FILES.items()]
+    made.append(("more behind it", resealed(made[0][1] + bytes(8)), "fill the file"))
+    for name, data, said in made:
+        (tmp_path / name).write_bytes(data)
+        if said is None:
+            memories.from_bytes(data)
+        else:
+            with pytest.raises(MemoryFormatError):
+                memories.from_bytes(data)
+    files = [{"name": name, "said": said} for name, _, said in made]
+    (tmp_path / "cases.json").write_text(json.dumps({"tokens": TOKENS, "files": files}))
+    node(JS, "memory.test.js", tmp_path)
+
+
+# --- Under node and in a browser ------------------------------------------------------------------
 
 
 @pytest.mark.slow
