@@ -1,8 +1,11 @@
 """`memoir-edge report` and `eval --html`, from a file to a page."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
@@ -22,6 +25,38 @@ def test_a_report_asks_and_compares(done: Any, tmp_path: Path, run_json: Any) ->
     assert "| Rome | 1.000 | yes |" in line
     assert "**3 of 3** edits answer as they should" in text
     assert "| The capital of France is | Paris | Rome | differs |" in text
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "given"),
+    [("bare", "whole", True), ("whole", "bare", True), ("bare", "bare", True),
+     ("whole", "bare", False)],
+)  # fmt: skip
+def test_edits_that_are_given_stand_in_for_withheld_records(
+    done: Any, tmp_path: Path, new: str, old: str, given: bool
+) -> None:
+    memory = memory_file.read(done.memory)
+    bare = replace(memory, edits=tuple(entry._replace(record=None) for entry in memory.edits))
+    for name, each in (("whole", memory), ("bare", bare)):
+        memory_file.write(each, tmp_path / name)
+    words = ["--graph", done.graph, "--compare", tmp_path / old, "--out", tmp_path / "r.md"]
+    words += ["--edits", done.edits] if given else []
+    assert main(["report", *map(str, (tmp_path / new, *words)), "--quiet"]) == 0
+    assert "| The capital of France is | Rome | Rome | same |" in (tmp_path / "r.md").read_text()
+
+
+def test_where_nobody_knows_a_prompt_there_are_no_answers_to_compare(
+    done: Any, tmp_path: Path
+) -> None:
+    memory = memory_file.read(done.memory)
+    bare = replace(memory, edits=tuple(entry._replace(record=None) for entry in memory.edits))
+    memory_file.write(bare, tmp_path / "bare")
+    other = {"prompt": "The capital of Spain is", "target": "Madrid"}
+    (tmp_path / "other.jsonl").write_text(json.dumps(other))
+    words = ["--graph", done.graph, "--edits", tmp_path / "other.jsonl", "--quiet"]
+    words += ["--compare", tmp_path / "bare", "--out", tmp_path / "r.md"]
+    main(["report", *map(str, (tmp_path / "bare", *words))])
+    assert "before | after" not in (tmp_path / "r.md").read_text()
 
 
 def test_an_edit_that_does_not_hold_fails_the_report(

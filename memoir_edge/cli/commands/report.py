@@ -1,5 +1,6 @@
 """`memoir-edge report`: a memory as a page to attach to a change request."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def command(
                 OnnxModel(session), asked, max_new_tokens=max_new_tokens, on_progress=bar.advance
             )
         if old is not None:
-            both = _both(session, old, memory, max_new_tokens)
+            both = _both(session, old, memory, asked, max_new_tokens)
     write(out, page_of(memory, file, report, old=old, both=both))
     failed = report.failed if report else []
     output.say(
@@ -78,10 +79,19 @@ def recorded(memory: Memory) -> list[Edit]:
 
 
 def _both(
-    session: "Session", old: Memory, new: Memory, max_new_tokens: int
-) -> tuple[list[Said], list[Said]]:
-    """What the old memory and the new one answer to the prompts of all edits of both."""
-    asked = {edit.prompt: edit for memory in (new, old) for edit in recorded(memory)}
+    session: "Session", old: Memory, new: Memory, given: Sequence[Edit], max_new_tokens: int
+) -> tuple[list[Said], list[Said]] | None:
+    """What the old memory and the new one answer to the prompts of the edits of both.
+
+    Those that are given stand in for records that are withheld; of other such edits nobody knows
+    the prompt.
+    """
+    edits = [edit for memory in (new, old) for edit in known(memory)]
+    missing = {e.id for memory in (new, old) for e in memory.edits} - {edit.id for edit in edits}
+    edits += [edit for edit in given if edit.id in missing]
+    asked = {edit.prompt: edit for edit in edits}
+    if not asked:
+        return None
 
     def answers(memory: Memory) -> list[Said]:
         session.swap(memory)
