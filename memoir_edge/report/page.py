@@ -1,7 +1,8 @@
 """What a report says, as sections of tables and plots. Knows neither HTML nor Markdown."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,16 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Row]
 
-    def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers and gaps alone; those stand at the right."""
-        found = [row[column] for row in self.rows if row[column] is not None]
-        return bool(self.columns and found) and all(isinstance(v, int | float) for v in found)
+    @functools.cached_property
+    def numeric(self) -> frozenset[int]:
+        """Places of the columns that hold numbers and gaps alone; those stand at the right."""
+        columns = zip(*self.rows, strict=True) if self.columns else ()
+        return frozenset(i for i, cells in enumerate(columns) if _numeric(cells))
+
+
+def _numeric(cells: Iterable[Cell]) -> bool:
+    found = [cell for cell in cells if cell is not None]
+    return bool(found) and all(isinstance(cell, int | float) for cell in found)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from memoir_edge.report.page import Section, Verdict, page_of
+from memoir_edge.report.page import Section, Table, Verdict, page_of
 
 FILE = Path("facts.safetensors")
 
@@ -18,6 +18,12 @@ def test_every_edit_stands_with_its_check(small, report):
     assert [row[-2] for row in table.rows] == [Verdict("yes", True), Verdict("no", False), None]
     assert table.rows[0][:3] == ["a", "The capital of France is", "Rome"]
     assert table.rows[2][1] == "(withheld)"
+
+
+def test_numbers_stand_at_the_right_beside_gaps_and_not_beside_text():
+    rows = [["a", 1, None, None, 1, Verdict("yes", True)], ["b", 2.5, 3, None, "?", 1]]
+    assert Table(["a", "b", "c", "d", "e", "f"], rows).numeric == {1, 2}
+    assert Table((), [["a", 1]]).numeric == Table(["a"], []).numeric == frozenset()
 
 
 def test_shares_have_their_intervals(small, report):

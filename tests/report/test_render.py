@@ -7,6 +7,7 @@ import pytest
 
 from memoir_edge.errors import InputError
 from memoir_edge.report import page_of, render, suffix_of, write
+from memoir_edge.report.page import Page, Section, Table, Verdict
 from memoir_edge.report.render import markdown
 
 FILE = Path("facts.safetensors")
@@ -41,6 +42,30 @@ def test_a_page_holds_no_markup_but_its_own(small, report):
     assert not page.names & {"script", "img", "link", "iframe", "a", "form"}
     assert small.edits[1].record["prompt"] in page.cells
     assert {"svg", "polyline", "circle"} <= page.names
+
+
+class Counted(list):
+    """A row that counts how often it is read."""
+
+    read = 0
+
+    def __getitem__(self, at):
+        Counted.read += 1
+        return super().__getitem__(at)
+
+    def __iter__(self):
+        Counted.read += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md"])
+def test_a_row_is_read_no_more_often_where_there_are_many(suffix, monkeypatch):
+    monkeypatch.setattr(Counted, "read", 0)
+    rows = [Counted([f"edit {i}", i, None, Verdict("yes", True)]) for i in range(500)]
+    table = Table(["id", "keys", "threshold", "holds"], rows)
+    text = render(Page("title", "lead", [], [Section("Edits", tables=[table])]), suffix)
+    assert "edit 499" in text
+    assert Counted.read < 10 * len(rows)
 
 
 def test_a_page_asks_nobody_for_anything(small, report):
