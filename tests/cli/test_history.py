@@ -196,6 +196,13 @@ def test_diff(kept: Path, done: Any, tmp_path: Path, run_json: Any, capsys: Any)
     assert "0 came, 0 went, 0 changed, 2 are the same" in capsys.readouterr().out
 
 
+def test_diff_tells_memories_of_other_layers(done: Any, tmp_path: Path, capsys: Any) -> None:
+    other = tmp_path / "other.safetensors"
+    memory_file.write(replace(memory_file.read(done.memory), site="model.layers.2.mlp"), other)
+    assert main(["diff", str(done.memory), str(other)]) == 0
+    assert "the memories are of different models or layers" in capsys.readouterr().out
+
+
 def test_diff_tells_what_changed(done: Any, tmp_path: Path, run_json: Any) -> None:
     memory = memory_file.read(done.memory)
     first, *rest = memory.edits

@@ -37,7 +37,7 @@ def command(a: Path, b: Path, /, *, output: Output = Output()) -> int:  # noqa: 
     kin = same_model(old, new)
     output.say(
         f"{counts['came']} came, {counts['went']} went, {counts['changed']} changed, "
-        f"{same} are the same" + ("" if kin else "; the memories are of other models")
+        f"{same} are the same" + ("" if kin else "; the memories are of different models or layers")
     )
     document = {"before": old.digest, "after": new.digest, "same_model": kin}
     shown = [dict(zip(Change._fields[:5], change[:5], strict=True)) for change in listed]
