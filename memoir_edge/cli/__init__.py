@@ -44,20 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a file or folder that no command looked at itself
         if "--debug" in tokens:
             raise
-        told = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
-        print(f"error: {told}", file=sys.stderr)  # noqa: T201
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else first_line(error))
         return MemoirEdgeError.exit_code
     except MemoirEdgeError as error:
         if "--debug" in tokens:
             raise
-        from memoir_edge.cli.output import complain
-
-        complain(str(error), error.hint)
+        _complain(str(error), error.hint)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, hint: str | None = None) -> None:
+    from memoir_edge.cli.output import complain  # what prints is imported where it is needed
+
+    complain(message, hint)
 
 
 def run() -> None:
