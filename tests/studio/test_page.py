@@ -155,7 +155,7 @@ def test_a_phone_never_scrolls_sideways(
 ) -> None:
     studio.train(france)
     studio.keep(france.id)
-    studio.train(Edit(prompt="Japan is in", target="Europe", tags={}))
+    studio.train(Edit(prompt="Japan is in", target="Europe", id="japan", tags={}))
     page = open_page(viewport={"width": 360, "height": 640})
     page.wait_for_selector("text=/^Kept: 1 edits$/")
     wide, seen = page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")

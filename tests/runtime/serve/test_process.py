@@ -248,7 +248,7 @@ def test_serving_imports_nothing_heavy():
 
 
 def test_what_is_not_written_when_draining_ends_is_told_so(start, prompts):
-    server = start("--drain", 0.3)
+    server = start("--drain", 0.1, "--max-rows", 1)  # the answers take seconds, by turns
     asked = {"prompt": [prompts[0]] * 16, "max_tokens": 1000, "ignore_eos": True, "temperature": 1}
     whole = []
 
@@ -261,7 +261,7 @@ def test_what_is_not_written_when_draining_ends_is_told_so(start, prompts):
         lines = stream.iter_lines()
         next(lines)
         thread.start()
-        server.until(lambda: "memoir_running 32.0" in server.client.get("/metrics").text)
+        server.until(lambda: "memoir_queue_depth 3" in server.client.get("/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         last = [line for line in lines if line][-1]
     thread.join()
