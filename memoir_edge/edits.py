@@ -1,9 +1,8 @@
 """Edit records: JSON lines in, one normal form out.
 
 Knows nothing of models. A file holds one JSON object a line, a JSON array of objects, or objects
-one behind another over any number of lines. Records of the datasets and tools in use (ZsRE,
-CounterFact, ROME, EasyEdit) are recognised by their fields and turned into the normal form; `Edit`
-says what that is.
+one behind another over any number of lines. `Edit` is the normal form; `dialects` has the records
+of others.
 
 Prompts are kept as they are given, white space at their ends included, because a model reads it.
 Where a prompt holds `{}`, the record's subject is put there, unless it names the subject besides.
@@ -19,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memoir_edge import dialects
+from memoir_edge.dialects import Record
 from memoir_edge.errors import EditsError, InputError
-
-Record = dict[str, Any]
 
 MAX_LINE_CHARS = 1 << 20
 _HOLE = re.compile(r"\{(?:subject)?\}")  # where ROME's prompts have the subject
@@ -224,11 +223,10 @@ def from_record(raw: object) -> Edit:
     """
     if not isinstance(raw, dict):
         raise ValueError(f"found {type(raw).__name__}, expected a JSON object")
-    turned = (turn(raw) | _ours(raw) for needs, turn in _FOREIGN if needs <= raw.keys())
-    native = next(turned, raw)
-    values = _checked(native)
+    foreign = dialects.native(raw, FIELDS)
+    values = _checked(raw if foreign is None else foreign)
     subject = values.get("subject") or None
-    return _edit(_filled(values, subject, foreign=native is not raw))
+    return _edit(_filled(values, subject, foreign=foreign is not None))
 
 
 def from_stored(record: object) -> Edit:
@@ -405,103 +403,3 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "hard_negatives": _prompts,
 }
 _PROMPTS = frozenset({"prompt", "keys", "guards", "rephrase", "locality", "hard_negatives"})
-
-
-# --- Foreign records -----------------------------------------------------------------------------
-
-
-def _first(value: Any) -> Any:
-    """The first text of a text, of `{"str": text}`, or of lists of these."""
-    while isinstance(value, list | dict):
-        value = value.get("str") if isinstance(value, dict) else value[0] if value else None
-    return value
-
-
-def _many(value: Any) -> list[Any]:
-    return [] if value in (None, "") else value if isinstance(value, list) else [value]
-
-
-def _flat_locality(value: Any) -> list[Record]:
-    """EasyEdit's `{"kind": [{"prompt", "ground_truth"}]}`, of any number of kinds.
-
-    A kind may also be one such object, whose prompt may be a list with as many ground truths.
-    """
-    kinds = value.values() if isinstance(value, dict) and "prompt" not in value else _many(value)
-    items = [item for kind in kinds for item in _many(kind)]
-    if not all(isinstance(item, dict) for item in items):
-        raise ValueError("locality holds an item that is no object")
-    return [
-        {"prompt": prompt, "target": _first(truth)}
-        for item in items
-        for prompt, truth in _paired(item.get("prompt"), item.get("ground_truth"))
-    ]
-
-
-def _paired(prompt: Any, truth: Any) -> list[tuple[Any, Any]]:
-    if not isinstance(prompt, list):
-        return [(prompt, truth)]
-    truths = _many(truth)
-    return [(one, truths[i] if i < len(truths) else None) for i, one in enumerate(prompt)]
-
-
-def _zsre(raw: Record) -> Record:
-    loc = [{"prompt": raw["loc"], "target": _first(raw.get("loc_ans"))}] if raw.get("loc") else []
-    return {
-        "prompt": raw["src"],
-        "target": _first(raw["alt"]),
-        "ground_truth": _first(raw.get("answers") or raw.get("ground_truth")),
-        "rephrase": _many(raw.get("rephrase")),
-        "locality": [*loc, *_flat_locality(raw.get("locality"))],
-    }
-
-
-def _counterfact(raw: Record) -> Record:
-    rewrite = raw["requested_rewrite"]
-    if isinstance(rewrite, list):
-        raise ValueError(
-            f"requested_rewrite is a list of {len(rewrite)}, expected one object: make each of its "
-            "rewrites a record, which is understood as it is"
-        )
-    if not isinstance(rewrite, dict) or not {"prompt", "subject", "target_new"} <= rewrite.keys():
-        raise ValueError("requested_rewrite lacks prompt, subject or target_new")
-    return {
-        "prompt": rewrite["prompt"],
-        "target": _first(rewrite["target_new"]),
-        "subject": rewrite["subject"],
-        "ground_truth": _first(rewrite.get("target_true") or raw.get("ground_truth")),
-        "rephrase": [*_many(raw.get("paraphrase_prompts")), *_many(raw.get("rephrase"))],
-        "locality": _flat_locality(raw.get("locality")),
-        # They share relation and old answer with the edit: the hard kind.
-        "hard_negatives": _many(raw.get("neighborhood_prompts")),
-    }
-
-
-def _request(raw: Record) -> Record:
-    """ROME's and EasyEdit's request; what only measures (portability) is left out."""
-    return {
-        "prompt": raw["prompt"],
-        "target": _first(raw["target_new"]),
-        "ground_truth": _first(raw.get("ground_truth") or raw.get("target_true")),
-        "rephrase": [*_many(raw.get("rephrase_prompt")), *_many(raw.get("rephrase"))],
-        "locality": _flat_locality(raw.get("locality")),
-        # CounterFact in EasyEdit's fields: the hard kind.
-        "hard_negatives": _many(raw.get("locality_prompt")),
-    }
-
-
-def _ours(raw: Record) -> Record:
-    """The fields of our own that a foreign record has beside those of others."""
-    own = {name: raw[name] for name in _OURS & raw.keys() if raw[name] is not None}
-    return {n: str(v) if n == "id" and isinstance(v, int) else v for n, v in own.items()}
-
-
-# Those that `_FOREIGN` does not make of others' fields.
-_OURS = frozenset(FIELDS) - {"prompt", "target", "ground_truth", "rephrase", "locality"}
-
-
-# Recognised by the fields a record must have, most telling first.
-_FOREIGN: tuple[tuple[frozenset[str], Callable[[Record], Record]], ...] = (
-    (frozenset({"requested_rewrite"}), _counterfact),
-    (frozenset({"src", "alt"}), _zsre),
-    (frozenset({"prompt", "target_new"}), _request),
-)
