@@ -20,7 +20,7 @@ from memoir_edge.answers import WORDS
 from memoir_edge.edits import Edit, plain_name
 from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.reading import Index, Reading, put
+from memoir_edge.router.reading import Index, Reading, put, spelled
 from memoir_edge.router.subjects import subjects
 from memoir_edge.views import asking, message
 
@@ -123,8 +123,8 @@ def subject_of(edit: Edit, index: Index) -> str | None:
     """The record's subject as it stands in the prompt, else the one that is found there."""
     prompt = message(edit.prompt)
     if edit.subject:
-        place = prompt.lower().find(edit.subject.lower())
-        return prompt[place : place + len(edit.subject)] if place >= 0 else edit.subject
+        found = spelled(prompt, edit.subject)
+        return found.findall(prompt)[0] if found else edit.subject
     return index.find_subject(prompt)
 
 
@@ -260,7 +260,7 @@ def _misses(
     for _ in range(count):
         if shapes and names:
             shape, name = dice.choice(shapes), dice.choice(names)
-            made.append(Miss(shape.replace(own, name), name, None))
+            made.append(Miss(put(shape, own, name), name, None))
         if others:
             relation = dice.choice(others)
             made.append(Miss(fill(dice.choice(relation.phrasings), own), own, relation.id))

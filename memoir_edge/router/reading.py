@@ -41,6 +41,30 @@ ANSWER_WEIGHT = 0.8  # of how much better an answer fits a relation than others 
 RECOGNISED = 0.23  # score from which a phrasing's relation is the prompt's own
 UNSURE = 0.10  # score from which a relation may be the prompt's own
 LONGEST = 6  # words of a subject that is looked for
+# Words in small letters that no subject contains, and those that none begins or ends with.
+VERBS = frozenset(
+    [
+        "am",
+        "are",
+        "be",
+        "been",
+        "can",
+        "did",
+        "do",
+        "does",
+        "had",
+        "has",
+        "have",
+        "is",
+        "was",
+        "were",
+    ]
+)
+FUNCTION_WORDS = VERBS | frozenset(
+    ["a", "an", "and", "at", "by", "for", "from", "how", "in", "it", "its", "me", "my", "of", "on",
+     "or", "runs", "tell", "that", "this", "to", "use", "used", "uses", "what", "when", "where",
+     "which", "who", "whom", "whose", "why", "with", "you", "your"]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,8 @@ class Index:
             fits = _nearest(templates[i], self._kind, len(self.kinds), NEAREST)
             if name:
                 near = _nearest(subject[i], self._kind_of_name, len(self.kinds), NAMES)
+                # Of a kind that somebody's own relations are about no subjects are known.
+                near[near == 0] = near.max()
                 fits += SUBJECT_WEIGHT * near
             kinds.append([self.kinds[k] for k in np.argsort(-fits, kind="stable")])
             best[i] = fits.max()
@@ -230,34 +256,84 @@ def _nearest(overlaps: Floats, kind: np.ndarray, count: int, of: int) -> Floats:
     return found
 
 
+def spelled(prompt: str, name: str) -> re.Pattern[str] | None:
+    """How a prompt spells a subject: as a word of its own if it does, in its own case if it does.
+
+    >>> spelled("The most famous capital of the US is", "US").search("famous US").start()
+    7
+    >>> spelled("Lisbon lies in", "Porto") is None
+    True
+    """
+    anywhere = re.escape(name)
+    word = rf"(?<!\w){anywhere}(?!\w)"
+    ways = ((word, re.NOFLAG), (word, re.IGNORECASE), (anywhere, re.IGNORECASE))
+    patterns = (re.compile(*way) for way in ways if name)
+    return next((pattern for pattern in patterns if pattern.search(prompt)), None)
+
+
 def put(prompt: str, name: str, other: str) -> str:
     """The prompt asked of another subject; as it is where the subject is not in it.
 
     >>> put("Lisbon lies in", "lisbon", "something")
     'something lies in'
+    >>> put("The most famous capital of the US is", "us", "Cuba")
+    'The most famous capital of the Cuba is'
     """
-    place = prompt.lower().find(name.lower()) if name else -1
-    if place < 0:
-        return prompt
-    return prompt[:place] + other + prompt[place + len(name) :]
+    found = spelled(prompt, name)
+    return found.sub(lambda _: other, prompt) if found else prompt
 
 
 def candidates(prompt: str) -> list[str]:
-    """Spans of words that may be the subject: those with a capital or a digit, else any."""
-    words = list(re.finditer(r"[\w&.'’/-]*\w", prompt))
-    spans = [
-        (words[i].start(), words[j].end())
-        for i in range(len(words))
-        for j in range(i, min(i + LONGEST, len(words)))
+    """Spans of words that may be the subject: those with a capital or a digit, else any.
+
+    None begins or ends with a function word, and none is a part of a name in capitals.
+
+    >>> candidates("The CEO of Example Corp is")
+    ['The CEO of Example Corp', 'CEO of Example Corp', 'Example Corp']
+    >>> candidates("Who runs brightfen?")
+    ['brightfen']
+    """
+    words = list(_WORD.finditer(prompt))
+    telling = [_telling(prompt, word) for word in words]
+    small = [
+        "" if tells else _POSSESSIVE.sub("", w.group()).lower()
+        for w, tells in zip(words, telling, strict=True)
     ]
-    texts = [re.sub(r"['’]s?$", "", prompt[a:b]) for a, b in spans if not _broken(prompt[a:b])]
-    telling = [t for t in texts if _telling(t[1:] if prompt.startswith(t) else t)]
-    return list(dict.fromkeys(telling or texts))
+    found: dict[str, bool] = {}
+    for i in range(len(words)):
+        for j in range(i, min(i + LONGEST, len(words))):
+            span = prompt[words[i].start() : words[j].end()]
+            if small[j] in VERBS or re.search(r"[?:;,!]\s", span):
+                break
+            if small[i] in FUNCTION_WORDS or small[j] in FUNCTION_WORDS or small[j] == "the":
+                continue
+            if _joined(prompt, words, telling, i - 1) or _joined(prompt, words, telling, j):
+                continue
+            found[_POSSESSIVE.sub("", span)] = any(telling[i : j + 1])
+    return [text for text, tells in found.items() if tells] or list(found)
 
 
-def _broken(span: str) -> bool:
-    return bool(re.search(r"[?:;,!]\s", span))
+# "Node.js", "C++", and "Inc." within a sentence.
+_WORD = re.compile(r"[\w&.'’/+#-]*[\w+#](?:\.(?=\s[a-z]|['’]))?")
+_POSSESSIVE = re.compile(r"['’]s?$")
 
 
-def _telling(span: str) -> bool:
-    return any(c.isupper() or c.isdigit() for c in span)
+def _telling(prompt: str, word: re.Match[str]) -> bool:
+    """Whether a word is likely of a name: a capital that no sentence begins with, or a digit.
+
+    An abbreviation before "of" is what is asked ("the CEO of").
+    """
+    text = word.group()
+    if text.isupper() and re.match(r"\s+(?:of|for)\b", prompt[word.end() :]):
+        return False
+    begins = re.search(r"(?:^|[.?!:]\s+)$", prompt[: word.start()])
+    return any(c.isupper() or c.isdigit() for c in (text[1:] if begins else text))
+
+
+def _joined(prompt: str, words: list[re.Match[str]], telling: list[bool], i: int) -> bool:
+    """Whether the words `i` and `i + 1` are of one name in capitals."""
+    if i < 0 or i + 1 >= len(words) or _POSSESSIVE.search(words[i].group()):
+        return False
+    between = prompt[words[i].end() : words[i + 1].start()]
+    capital = telling[i] or (between == " & " and words[i].group()[0].isupper())
+    return between in (" ", " & ") and capital and telling[i + 1]
