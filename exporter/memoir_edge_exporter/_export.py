@@ -28,6 +28,7 @@ from memoir_edge_exporter._language import language_folder
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
 from memoir_edge_exporter._site import Site, find_sites
+from memoir_edge_exporter._tokenizer import settle_tokenizer
 from memoir_edge_exporter._write import (
     MAX_INSIDE,
     companions,
@@ -142,6 +143,7 @@ def export(
             said = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
             (folder / "config.json").write_text(said, encoding="utf-8")
         require_tokenizer(folder, names=("tokenizer.json",))
+        settle_tokenizer(named, folder)
         graph, found = _decoder(onnx_dir or folder, paths)
         if onnx_dir is None and builder == "optimum" and dtype in BITS:
             found = find_sites(quantize(graph, BITS[dtype], folder).graph, paths)

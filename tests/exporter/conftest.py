@@ -378,7 +378,7 @@ def given(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "given"
         folder.mkdir(exist_ok=True)
         onnx.save(model, folder / "model.onnx", **options)
-        (folder / "tokenizer.json").write_text("{}")
+        save_tokenizer(folder)
         (folder / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 1}')
         return folder
 
