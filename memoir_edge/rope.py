@@ -70,6 +70,26 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"rope_scaling": None if plain else scaling}
 
 
+def even(config: Mapping[str, Any]) -> int | None:
+    """Most tokens of a text with the angles of a short one; None if its length does not matter.
+
+    A longrope has factors for short texts and others for long ones. (A dynamic scaling begins
+    behind the context, as `memoir_edge.base.context` has it.)
+
+    >>> even({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 4096})
+    4096
+    >>> even({"rope_theta": 5e5}) is None
+    True
+    """
+    said = renamed(config)
+    rope = said.get("rope_scaling") or {}
+    if "longrope" not in (rope.get("rope_type"), rope.get("type")):
+        return None
+    name = "original_max_position_embeddings"
+    original = said.get(name) or rope.get(name)
+    return None if original is None else int(original)
+
+
 @contextmanager
 def as_installed(folder: Path) -> Iterator[Path]:
     """While open, a model folder that the installed transformers reads as it was saved.

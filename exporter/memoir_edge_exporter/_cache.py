@@ -1,12 +1,16 @@
-"""What a decoder's graph takes as its cache: its sizes, and where shorter rows are padded.
+"""What a decoder's graph takes as its cache: its sizes and length, and how short rows are padded.
 
-onnxruntime-genai's builder differs from optimum in both.
+onnxruntime-genai's builder differs from optimum in all of it.
 """
 
+import json
+from pathlib import Path
 from typing import Literal
 
 import onnx
 
+from memoir_edge.base import context, read_config
+from memoir_edge.rope import even
 from memoir_edge.sites import Config
 
 _PAST, _PRESENT = "past_key_values.", "present."
@@ -36,6 +40,20 @@ def settle_sizes(graph: onnx.GraphProto, config: Config) -> None:
         if ends[0].dim_param and ends[0].dim_param == ends[1].dim_param:
             for end in ends:
                 end.dim_value = _head_size(config)
+
+
+def settle_context(graph: onnx.GraphProto, folder: Path) -> None:
+    """Make `config.json` say no longer context than the graph answers as the model.
+
+    Tracing keeps the angles of a short text, the builder all of them.
+    """
+    config = read_config(folder)
+    most = even(config)
+    if most is None or most >= context(config) or padding_side(graph) == "right":
+        return
+    config["max_position_embeddings"] = most
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def _head_size(config: Config) -> int:

@@ -20,7 +20,7 @@ from memoir_edge.sites import Config, default_site, paths_of
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._builder import build
-from memoir_edge_exporter._cache import padding_side, settle_sizes
+from memoir_edge_exporter._cache import padding_side, settle_context, settle_sizes
 from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._embeds import add_embeds
 from memoir_edge_exporter._few_bits import quantize
@@ -149,6 +149,7 @@ def export(
             found = find_sites(quantize(graph, BITS[dtype], folder).graph, paths)
             gather(graph, folder)
         settle_sizes(graph.graph, config)
+        settle_context(graph.graph, folder)
         if onnx_dir is not None:
             copy_weights(graph, onnx_dir, folder)
         add_ports(graph, *found)
