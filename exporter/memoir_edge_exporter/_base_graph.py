@@ -66,8 +66,11 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
     except InputError:
         raise
     except Exception as error:  # optimum, torch and ONNX Runtime raise what they like
+        mixed = "bound to different types" in str(error)
+        reason = "its graph mixes float16 and float32" if mixed else first_line(error)
         raise InputError(
-            f"optimum-onnx cannot export {model} as {dtype}: {first_line(error)}", hint=ELSEWHERE
+            f"optimum-onnx cannot export {model} as {dtype}: {reason}",
+            hint=f"export it in fp32; or {ELSEWHERE}" if dtype == "fp16" else ELSEWHERE,
         ) from error
 
 

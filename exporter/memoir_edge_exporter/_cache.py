@@ -4,12 +4,14 @@ onnxruntime-genai's builder differs from optimum in all of it.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import onnx
 
 from memoir_edge.base import context, read_config
+from memoir_edge.errors import GraphError
 from memoir_edge.rope import even
 from memoir_edge.sites import Config
 
@@ -31,15 +33,37 @@ def settle_sizes(graph: onnx.GraphProto, config: Config) -> None:
     read as many tokens as a run has, cache or not, and ONNX Runtime plans its memory by that.
     """
     del graph.value_info[:]
-    outputs = {value.name: value for value in graph.output}
-    for past in graph.input:
-        present = outputs.get(past.name.replace(_PAST, _PRESENT, 1))
-        if not past.name.startswith(_PAST) or present is None:
-            continue
+    for past, present in _pairs(graph):
         ends = [value.type.tensor_type.shape.dim[-1] for value in (past, present)]
         if ends[0].dim_param and ends[0].dim_param == ends[1].dim_param:
             for end in ends:
                 end.dim_value = _head_size(config)
+
+
+def require_types(graph: onnx.GraphProto) -> None:
+    """Check that what a step leaves in the cache can be fed to the next.
+
+    Raises:
+        GraphError: It is of another type.
+    """
+    for past, present in _pairs(graph):
+        types = [value.type.tensor_type.elem_type for value in (past, present)]
+        if types[0] != types[1]:
+            said = [onnx.TensorProto.DataType.Name(each).lower() for each in types]
+            raise GraphError(
+                f"the graph takes {past.name} as {said[0]} and gives {present.name} as {said[1]}, "
+                "so it could not write a second token",
+                hint="export it in fp32",
+            )
+
+
+def _pairs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]]:
+    """Each input of the cache, and the output that becomes it."""
+    outputs = {value.name: value for value in graph.output}
+    for past in graph.input:
+        present = outputs.get(past.name.replace(_PAST, _PRESENT, 1))
+        if past.name.startswith(_PAST) and present is not None:
+            yield past, present
 
 
 def settle_context(graph: onnx.GraphProto, folder: Path) -> None:

@@ -20,7 +20,12 @@ from memoir_edge.sites import Config, default_site, paths_of
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._builder import build
-from memoir_edge_exporter._cache import padding_side, settle_context, settle_sizes
+from memoir_edge_exporter._cache import (
+    padding_side,
+    require_types,
+    settle_context,
+    settle_sizes,
+)
 from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._embeds import add_embeds
 from memoir_edge_exporter._few_bits import quantize
@@ -148,6 +153,7 @@ def export(
         if onnx_dir is None and builder == "optimum" and dtype in BITS:
             found = find_sites(quantize(graph, BITS[dtype], folder).graph, paths)
             gather(graph, folder)
+        require_types(graph.graph)
         settle_sizes(graph.graph, config)
         settle_context(graph.graph, folder)
         if onnx_dir is not None:

@@ -33,6 +33,8 @@ def test_what_optimum_cannot_export_is_one_line(gpt2, tmp_path: Path, refused) -
         tmp_path, InputError, "cannot export .* as fp16", model=gpt2.model, dtype="fp16"
     )
     assert "\n" not in str(error)
+    assert "ONNXRuntimeError" not in str(error)
+    assert "export it in fp32" in str(error.hint)
     assert "--onnx DIR" in str(error.hint)
 
 

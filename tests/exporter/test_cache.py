@@ -1,6 +1,7 @@
 """What a graph says of its cache."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from memoir_edge.base import context, read_config
+from memoir_edge.errors import GraphError
 from memoir_edge_exporter import export
-from memoir_edge_exporter._cache import padding_side, settle_context, settle_sizes
+from memoir_edge_exporter._cache import (
+    padding_side,
+    require_types,
+    settle_context,
+    settle_sizes,
+)
 from memoir_edge_runtime import Options, Session
 
 CONFIG = {"hidden_size": 32, "num_attention_heads": 4}
@@ -54,6 +61,21 @@ def test_what_is_said_of_sizes_inside_a_graph_does_not_count(llama) -> None:
     graph.value_info.append(onnx.helper.make_tensor_value_info(inner, 1, ["sequence_length", 3]))
     settle_sizes(graph, CONFIG)
     assert not graph.value_info
+
+
+def test_a_cache_that_cannot_be_fed_again_is_refused(llama, tmp_path: Path) -> None:
+    """As optimum-onnx writes a Gemma in float16."""
+    folder = Path(shutil.copytree(llama.base, tmp_path / "base"))
+    model = onnx.load(folder / "model.onnx")
+    [given] = [value for value in model.graph.input if value.name == "past_key_values.1.key"]
+    require_types(model.graph)
+    given.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, folder / "model.onnx")
+    said = r"takes past_key_values\.1\.key as float16 and gives present\.1\.key as float,"
+    with pytest.raises(GraphError, match=said) as raised:
+        export(onnx_dir=folder, out=tmp_path / "out")
+    assert raised.value.hint == "export it in fp32"
+    assert not (tmp_path / "out").exists()
 
 
 LONG = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 5.0]}
