@@ -27,6 +27,8 @@ from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import carry, layers
 from memoir_edge_exporter._write import (
+    ADAPTER,
+    GENAI,
     GRAPH,
     companions,
     copy_weights,
@@ -38,7 +40,7 @@ from memoir_edge_exporter._write import (
     save,
 )
 
-CONFIG, ROUTER, SUFFIX = "genai_config.json", "router", ".onnx_adapter"
+ROUTER = "router"
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def package_genai(
         save(graph, place)
         companions(folder, place)
         settings = _settings(folder, graph, library)
-        (place / CONFIG).write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+        (place / GENAI).write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
         for path in memory:
-            onnx_adapter.write(held[path.stem], place / f"{path.stem}{SUFFIX}")
+            onnx_adapter.write(held[path.stem], place / f"{path.stem}{ADAPTER}")
             if held[path.stem].codes is not None:
                 shutil.copyfile(path, place / f"{path.stem}.safetensors")
         if made.router is not None:
@@ -105,7 +107,7 @@ def package_genai(
         routed = {name: each.codes is not None for name, each in held.items()}
         text = _readme.genai(made, routed, begin)
         (place / _readme.NAME).write_text(text, encoding="utf-8")
-    adapters = {f"{name}{SUFFIX}": each.digest or "" for name, each in held.items()}
+    adapters = {f"{name}{ADAPTER}": each.digest or "" for name, each in held.items()}
     name = library.name if library else None
     return PackagedGenai(out, adapters, name, made.router is not None, begin)
 
@@ -129,7 +131,7 @@ def _ask_for_route(graph: onnx.ModelProto) -> None:
 
 def _settings(folder: Path, graph: onnx.ModelProto, library: Path | None) -> dict[str, Any]:
     """`genai_config.json`: the builder's own where there is one, else of the model's files."""
-    found = base.read_json(folder / CONFIG) or _described(folder, graph)
+    found = base.read_json(folder / GENAI) or _described(folder, graph)
     if library is not None:
         options = found["model"]["decoder"].setdefault("session_options", {})
         options["custom_ops_library"] = library.name

@@ -28,10 +28,11 @@ GRAPH = "model.onnx"
 MAX_INSIDE = 1 << 28  # bytes of weights; more would be held twice by whoever loads the graph
 SMALL = 1024  # bytes of a tensor that is not worth a place outside
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+GENAI = "genai_config.json"
 COMPANIONS = (
     "config.json",
     "generation_config.json",
-    "genai_config.json",
+    GENAI,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -41,9 +42,11 @@ COMPANIONS = (
 # What else of an earlier export goes with it.
 _PARTS = frozenset({
     sidecar.NAME, "README.md", "router", "onnx", "merges.txt", "preprocessor_config.json",
+    GRAPH, f"{GRAPH}.data", f"{GRAPH}_data", ENCODER, f"{ENCODER}.data",
+    "libmemoir_edge_ops.so", "libmemoir_edge_ops.dylib",
     *COMPANIONS, *TOKENIZERS,
 })  # fmt: skip
-_ENDS = (".onnx", ".onnx.data", ".onnx_data", ".onnx_adapter", "memoir_edge_ops.so")
+ADAPTER = ".onnx_adapter"
 
 
 # --- Rules 1 and 2 -------------------------------------------------------------------------------
@@ -89,13 +92,22 @@ def _keep(earlier: Path, made: Path) -> None:
     parts = set(_PARTS)
     with suppress(InputError):  # without a graph there are no weights of its own
         parts |= {PurePosixPath(name).parts[0] for name in weight_files(load(earlier))}
+    if _has_adapters(earlier):
+        parts |= {each.name for each in earlier.glob(f"*{ADAPTER}")}
     for each in earlier.iterdir():
-        if each.name in parts or each.name.endswith(_ENDS) or (made / each.name).exists():
+        if each.name in parts or (made / each.name).exists():
             continue
         if each.is_dir():
             shutil.copytree(each, made / each.name, symlinks=True)
         else:
             shutil.copy2(each, made / each.name, follow_symlinks=False)
+
+
+def _has_adapters(folder: Path) -> bool:
+    """Whether a folder is a package for onnxruntime-genai: elsewhere adapters are a user's own."""
+    with suppress(GraphError):
+        return sidecar.read(folder).kind == "recurrent" and (folder / GENAI).is_file()
+    return False
 
 
 def _exchange(made: Path, out: Path) -> None:

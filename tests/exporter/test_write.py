@@ -105,11 +105,12 @@ def test_what_a_user_has_put_beside_an_export_stays(
     out = export(onnx_dir=source, out=tmp_path / "out").out
     parts = names(out)
     own = {"facts.safetensors", "facts.safetensors.journal", "notes.txt", "tests/a.jsonl"}
+    own |= {"facts.onnx_adapter", "mine.onnx", "mine.onnx.data", "mine.onnx_data"}
     for name in own:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(name)
     (out / "link").symlink_to("facts.safetensors")
-    for name in ("router/encoder.onnx", "a.onnx_adapter", "model.onnx.data"):
+    for name in ("router/encoder.onnx", "encoder_model.onnx", "model.onnx.data"):
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("of an earlier export")
     with directory(out) as folder:
@@ -121,6 +122,16 @@ def test_what_a_user_has_put_beside_an_export_stays(
     assert {name: (out / name).read_text() for name in own} == {name: name for name in own}
     assert (out / "notes.txt").read_text() == "made anew"
     assert (out / "link").is_symlink()
+
+
+def test_the_adapters_of_an_earlier_package_go_with_it(tmp_path: Path, llama) -> None:
+    out = tmp_path / "out"
+    package_genai(llama.out, out)
+    for name in ("old.onnx_adapter", "mine.onnx"):
+        (out / name).write_text(name)
+    package_genai(llama.out, out)
+    assert "old.onnx_adapter" not in names(out)
+    assert (out / "mine.onnx").read_text() == "mine.onnx"
 
 
 PACKAGES: dict[str, Callable[[Path, Path], object]] = {
