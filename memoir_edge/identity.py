@@ -2,7 +2,7 @@
 
 Only the weights that a loader would take count, so what else lies in the folder does not. However
 they are saved, the same numbers are the same model: in one file or in shards, as safetensors or
-`.bin`, with a tied head or without, under a wrapper's prefix or not, in float32 or in the narrower
+`.bin`, with tied copies or without, under a wrapper's prefix or not, in float32 or in the narrower
 type that they came from. A vision-language model is its language model, which alone is edited and
 exported: beside another vision tower it is the same, and saved by itself if its `text_config` says
 how many heads there are. Needs neither torch nor transformers, but torch where weights are `.bin`.
@@ -32,6 +32,8 @@ _FILES = (
 _WRAPPER = re.compile(r"^(?:model|transformer|gpt_neox|backbone)\.")
 _LANGUAGE = re.compile(r"^(?:model\.)?(?:language_model|text_model)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output_layer)\.weight$")
+_SHARED = "shared.weight"  # an encoder's and a decoder's embedding, which some save as theirs, too
+_COPY = re.compile(r"^(?:encoder|decoder)\.embed_tokens\.weight$")
 # Constants that some versions save among the weights, and others do not.
 _CONSTANT = re.compile(r"\.(?:inv_freq|masked_bias|position_ids)$")
 _CAUSAL = re.compile(r"\.(?:attn|attention)\.bias$")
@@ -72,8 +74,14 @@ def model_digest(folder: Path) -> str | None:
     if not found:
         return None
     times = Counter(content for *_, content in found)
-    # A head that is tied to the embedding is saved with it or left out.
-    kept = sorted(each for each in found if not (_HEAD.search(each[0]) and times[each[2]] > 1))
+    shared = {content for name, _, content in found if name == _SHARED}
+    # A head that is tied to the embedding is saved with it or left out, and so are copies of it.
+    kept = sorted(
+        each
+        for each in found
+        if not (_HEAD.search(each[0]) and times[each[2]] > 1)
+        and not (_COPY.search(each[0]) and each[2] in shared)
+    )
     shaped = {"config": _shaping(language(config)), "tensors": kept}
     return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()
 

@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MT5Config,
+    T5Config,
 )
 
 from memoir_edge import identity
@@ -58,6 +61,30 @@ def test_a_model_is_the_same_however_it_is_saved(
     AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(again, **kept)
     assert not (again / "model.safetensors").exists() or not kept
     assert model_digest(again) == model_digest(folder) is not None
+
+
+@pytest.mark.parametrize("kind", [T5Config, MT5Config])
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_encoder_decoder_is_the_same_with_the_copies_of_its_embedding(
+    tmp_path: Path, kind: type[T5Config], tied: bool
+) -> None:
+    torch.manual_seed(0)
+    config = kind(
+        vocab_size=99, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4,
+        decoder_start_token_id=0, tie_word_embeddings=tied,
+    )  # fmt: skip
+    net = AutoModelForSeq2SeqLM.from_config(config)
+    net.save_pretrained(tmp_path / "one")
+    digest = model_digest(tmp_path / "one")
+    for number, kept in enumerate(SAVED):
+        net.save_pretrained(tmp_path / str(number), **kept)
+        assert model_digest(tmp_path / str(number)) == digest
+    copies = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    save_file(copies, tmp_path / "one/model.safetensors", {"format": "pt"})
+    assert model_digest(tmp_path / "one") == digest
+    copies["encoder.embed_tokens.weight"] += 1
+    save_file(copies, tmp_path / "one/model.safetensors", {"format": "pt"})
+    assert model_digest(tmp_path / "one") != digest
 
 
 def test_a_copy_without_wrapper_and_with_constants(folder: Path, tmp_path: Path) -> None:
