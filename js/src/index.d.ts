@@ -99,8 +99,8 @@ export class Router {
     route: Session;
     tokenize: (text: string) => number[];
     made: { kind: string; digest: string; bits: number; weight: number; max_tokens: number };
-    /** Token to id, of the tokenizer; without it typos stay as they are typed. */
-    vocabulary?: Record<string, number> | null;
+    /** `model.vocab` of tokenizer.json, token to id or Unigram's pairs; without it typos stay as they are typed. */
+    vocabulary?: Record<string, number> | [token: string, score: number][] | null;
   });
   fits(memory: Memory): boolean;
   decide(texts: string[], memory: Memory): Promise<{ route: bigint; overlap: number; candidate: number }[]>;

@@ -11,7 +11,7 @@ export class Router {
    * @param route       a session of router/route.onnx, with required ports
    * @param tokenize    text -> ids, special tokens included
    * @param made        what memoir_edge.json says of the router
-   * @param vocabulary  token -> id of the tokenizer: typos are put right by it and by a memory's texts; without it they stay
+   * @param vocabulary  `model.vocab` of tokenizer.json: typos are put right by it and by a memory's texts; without it they stay
    */
   constructor({ ort, encoder, route, tokenize, made, vocabulary = null }) {
     Object.assign(this, { ort, encoder, route, tokenize, made });

@@ -4,9 +4,10 @@ const WORD = /(\p{L}+)/u, PLAIN = /^[a-z]+$/i;
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 const ALONE = new Set(["a", "i", "s"]); // letters that are words, the last behind an apostrophe
 
-/** By a tokenizer's vocabulary, token -> id: a function from texts that may be asked to what puts a text's words right. */
+/** By a tokenizer's vocabulary, token -> id or Unigram's list of [token, score]: a function from texts that may be asked to what puts a text's words right. */
 export function spelling(vocabulary) {
-  const entries = Object.entries(vocabulary), ranks = new Map();
+  const unigram = Array.isArray(vocabulary), ranks = new Map();
+  const entries = unigram ? vocabulary.map(([token], id) => [token, id]) : Object.entries(vocabulary);
   const marked = entries.some(([token]) => token.startsWith("##"));
   for (const [token, rank] of entries) {
     const word = marked ? token : /^[▁Ġ]/.test(token) ? token.slice(1) : "";
