@@ -10,6 +10,7 @@ how many heads there are. Needs neither torch nor transformers, but torch where 
 
 import hashlib
 import json
+import math
 import mmap
 import re
 from collections import Counter
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from memoir_edge.base import language, read_json, weights_digest
 from memoir_edge.errors import InputError, install
-from memoir_edge.rope import renamed
+from memoir_edge.rope import COPY, renamed
 
 # What a loader looks for, in its order; an index names the file of each tensor.
 _FILES = (
@@ -38,6 +39,11 @@ _COPY = re.compile(r"^(?:encoder|decoder)\.embed_tokens\.weight$")
 _CONSTANT = re.compile(r"\.(?:inv_freq|masked_bias|position_ids)$")
 _CAUSAL = re.compile(r"\.(?:attn|attention)\.bias$")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+# Bytes of a number, by its type; others have none of their own.
+_WIDTHS = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
 _CHUNK = 1 << 24  # bytes
 
 Bytes = npt.NDArray[np.uint8]
@@ -151,12 +157,18 @@ def _shaping(config: Mapping[str, Any]) -> list[Any]:
     Only what every version writes, or what has one meaning where it is absent.
     """
     config = renamed(config)
-    rope, theta = dict(config.get("rope_scaling") or {}), config.get("rope_theta", 10000.0)
+    rope, theta = dict(config.get("rope_scaling") or {}), config.get("rope_theta")
+    try:
+        base = 10000.0 if theta is None else float(theta)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"config.json has rope_theta {theta!r}, expected a number", hint=COPY
+        ) from error
     rope["rope_type"] = rope.get("rope_type", rope.pop("type", "default"))
     rope.pop("type", None)
     heads = next((config[name] for name in _HEADS if name in config), None)
     scaled = rope if rope["rope_type"] != "default" else {}
-    return [config.get("model_type"), heads, float(theta), scaled]
+    return [config.get("model_type"), heads, base, scaled]
 
 
 # --- Where the tensors are -----------------------------------------------------------------------
@@ -201,9 +213,16 @@ def _mapped(file: Path) -> Iterator[_Tensor]:
         size = 8 + int.from_bytes(data[:8], "little")
         for name, about in json.loads(data[8:size]).items():
             if name != "__metadata__":
+                kind, shape = about["dtype"], tuple(about["shape"])
                 begin, end = about["data_offsets"]
+                width = _WIDTHS.get(kind)
+                if not 0 <= begin <= end or (width and end - begin != width * math.prod(shape)):
+                    raise ValueError(
+                        f"{name} of type {kind} and shape {shape} has {end - begin} "
+                        f"bytes from {begin} on"
+                    )
                 raw = np.frombuffer(data, np.uint8, end - begin, size + begin)
-                yield _Tensor(name, about["dtype"], tuple(about["shape"]), raw)
+                yield _Tensor(name, kind, shape, raw)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is no safetensors file: {error}") from error
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from memoir_edge.base import language, read_config
 from memoir_edge.errors import InputError
 
+COPY = "is the file spoiled? copy the model whole"
 # Types that take three keys of a scaling and `type`, and refuse all others.
 _STRICT = frozenset({"chameleon", "olmo", "olmo2", "phi3", "phi4_multimodal"})
 _FACTORS = ("factor", "short_factor", "long_factor")
@@ -43,13 +44,18 @@ _BY_LAYER = {
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A language model's configuration without `rope_parameters`: by the names of versions before.
 
+    Raises:
+        InputError: What it says of positions is no object.
+
     >>> renamed({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}})
     {'rope_theta': 500000.0, 'rope_scaling': {'rope_type': 'linear', 'factor': 2.0}}
     >>> renamed({"rope_theta": 5e5})
     {'rope_theta': 500000.0}
     """
+    _check_objects(config, "rope_parameters", "rope_scaling")
     found = {name: value for name, value in config.items() if name != "rope_parameters"}
     given = config.get("rope_parameters") or {}
+    _check_objects(given, "full_attention", "sliding_attention")
     if not given:
         return found
     rope, sliding = dict(given.get("full_attention") or given), given.get("sliding_attention") or {}
@@ -68,6 +74,13 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = kind == "default" and not rope
     scaling = {"type" if strict else "rope_type": kind} | rope
     return found | {"rope_scaling": None if plain else scaling}
+
+
+def _check_objects(config: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        found = config.get(name)
+        if found and not isinstance(found, dict):
+            raise InputError(f"config.json has {name} {found!r}, expected an object", hint=COPY)
 
 
 def even(config: Mapping[str, Any]) -> int | None:
@@ -106,8 +119,8 @@ def as_installed(folder: Path) -> Iterator[Path]:
     if not said.get("rope_parameters") or int(version("transformers").partition(".")[0]) >= 5:
         yield folder
         return
-    _check_names(folder, said)
     named = renamed(said)
+    _check_names(folder, said)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         for file in folder.iterdir():

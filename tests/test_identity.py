@@ -173,6 +173,56 @@ def test_a_folder_without_weights_or_with_spoiled_ones(folder: Path, tmp_path: P
             model_digest(folder)
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"rope_scaling": [1]}, "rope_scaling [1], expected an object"),
+        ({"rope_scaling": "linear"}, "rope_scaling 'linear', expected an object"),
+        ({"rope_parameters": "none"}, "rope_parameters 'none', expected an object"),
+        ({"rope_parameters": {"full_attention": 3}}, "full_attention 3, expected an object"),
+        ({"rope_theta": "abc"}, "rope_theta 'abc', expected a number"),
+        ({"rope_theta": [1]}, "rope_theta [1], expected a number"),
+        ({"rope_theta": 10**400}, "expected a number"),
+    ],
+    ids=str,
+)
+def test_positions_in_another_form_are_one_error(
+    folder: Path, said: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(found)) as raised:
+        config(folder, **{"rope_parameters": None} | said)
+    assert "copy the model" in str(raised.value.hint)
+
+
+def test_a_theta_that_is_null_is_absent(folder: Path) -> None:
+    absent = config(folder, rope_theta="absent", rope_parameters="absent")
+    assert config(folder, rope_theta=None) == absent
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "offsets"),
+    [
+        ("BF16", [1], [0, 3]),
+        ("F32", [2], [0, 4]),
+        ("F32", [1], [4, 0]),
+        ("F32", [1], [-4, 0]),
+        ("NEW", [1], [-4, 0]),
+        ("NEW", [1], [4, 0]),
+        ("F32", [1], [8, 12]),
+        ("F32", ["one"], [0, 4]),
+    ],
+    ids=str,
+)
+def test_a_tensor_that_is_not_where_its_file_says_is_one_error(
+    folder: Path, dtype: str, shape: list[Any], offsets: list[int]
+) -> None:
+    said = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
+    raw = len(said).to_bytes(8, "little") + said + bytes(8)
+    (folder / "model.safetensors").write_bytes(raw)
+    with pytest.raises(InputError, match="is no safetensors file"):
+        model_digest(folder)
+
+
 def test_large_tensors_are_read_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model_digest(folder)
     monkeypatch.setattr(identity, "_CHUNK", 8)

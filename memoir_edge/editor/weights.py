@@ -1,6 +1,5 @@
 """Weights that lie in a pickle, `pytorch_model.bin`: read, with nothing in it run."""
 
-import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +27,10 @@ def unpickled(file: Path) -> Iterator[tuple[str, str, tuple[int, ...], npt.NDArr
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # of a spoiled file, whatever pickle meets in it
         raise InputError(f"{file} is no file of weights: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(x, torch.Tensor) for x in found.values()):
+        raise InputError(f"{file} is no file of weights: it holds other things than tensors")
     for name, tensor in found.items():
         data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
         yield name, _TYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), data

@@ -37,3 +37,17 @@ def test_code_in_a_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(InputError, match="is no file of weights"):
             list(unpickled(tmp_path / name))
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("content", [b"junk", b"", b"\x80\x04", b"PK\x03\x04torn"])
+def test_a_spoiled_file_is_one_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.bin").write_bytes(content)
+    with pytest.raises(InputError, match="is no file of weights"):
+        list(unpickled(tmp_path / "w.bin"))
+
+
+@pytest.mark.parametrize("held", [[torch.ones(1)], {"a": {"b": torch.ones(1)}}, {"epoch": 3}])
+def test_what_holds_no_tensors_by_name_is_one_error(tmp_path: Path, held: object) -> None:
+    torch.save(held, tmp_path / "w.bin")
+    with pytest.raises(InputError, match="other things than tensors"):
+        list(unpickled(tmp_path / "w.bin"))
