@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from memoir_edge import memory as memories
 from memoir_edge import ports, sidecar
@@ -194,6 +196,33 @@ def test_a_graph_of_optimum_gets_its_settings_from_the_models_files(done, tmp_pa
     assert settings["model"]["type"] == "llama"
     assert not settings["search"]["past_present_share_buffer"]
     assert "There is no adapter here." in (tmp_path / "out" / "README.md").read_text()
+
+
+NEOX = {"intermediate_size": 44, "rotary_pct": 0.5, "use_parallel_residual": True}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt_neox": NEOX, "opt": {"ffn_dim": 44, "word_embed_proj_dim": 32, "init_std": 0.2},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_that_genai_has_no_name_for_answer(
+    family: str, genai_python, tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(
+        family, vocab_size=1500, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+        max_position_embeddings=256, initializer_range=0.2, bos_token_id=0, eos_token_id=1,
+        pad_token_id=2, **FAMILIES[family],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = tmp_path / "model"
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(model_dir() / name, model)
+    made = package_genai(export(model=model, out=tmp_path / "onnx").out, tmp_path / "out")
+    [wanted] = Session(tmp_path / "out", threads=1).generate(NEAR[0], Options(TOKENS))
+    found = ask(genai_python, tmp_path / "out", base={"turns": [NEAR[:1]], "begin": made.begin})
+    assert found["base"][0][0][: len(wanted.ids)] == list(wanted.ids)
 
 
 @pytest.mark.parametrize("kind", ["required", "cache"])
