@@ -106,11 +106,15 @@ def one_layer_more(folder: Path) -> None:
         raise InputError(
             f"{folder / 'config.json'} names no number of layers, expected one of "
             f"{', '.join(_LAYERS)}",
-            hint="give the model's folder: --model DIR",
+            hint="export it with --ports optional or required",
         )
     config[name] += 1
     if "layer_types" in config:
         config["layer_types"] = [*config["layer_types"], "full_attention"]
+    if "attention_types" in config:  # GPT-Neo's, each with how often it comes
+        config["attention_types"] = [*config["attention_types"], [["global"], 1]]
+    if "attention_layers" in config:  # the same, layer by layer
+        config["attention_layers"] = [*config["attention_layers"], "global"]
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 

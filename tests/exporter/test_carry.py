@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from transformers import GPTNeoConfig
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, InputError
@@ -157,6 +158,10 @@ def test_a_graph_without_such_a_cache_is_refused(three_nodes) -> None:
             {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]},
             {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
         ),
+        (
+            {"num_layers": 2, "attention_types": [[["global", "local"], 1]]},
+            {"num_layers": 3, "attention_types": [[["global", "local"], 1], [["global"], 1]]},
+        ),
     ],
 )
 def test_the_configuration_says_one_layer_more(tmp_path: Path, config, expected) -> None:
@@ -167,8 +172,16 @@ def test_the_configuration_says_one_layer_more(tmp_path: Path, config, expected)
 
 def test_a_configuration_without_layers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="names no number of layers"):
+    with pytest.raises(InputError, match="names no number of layers") as raised:
         one_layer_more(tmp_path)
+    assert raised.value.hint == "export it with --ports optional or required"
+
+
+def test_a_gpt_neo_is_a_configuration_still(tmp_path: Path) -> None:
+    GPTNeoConfig(num_layers=4, attention_types=[[["global", "local"], 2]]).save_pretrained(tmp_path)
+    one_layer_more(tmp_path)
+    found = GPTNeoConfig.from_pretrained(tmp_path)
+    assert found.num_layers == len(found.attention_layers) == 5
 
 
 @pytest.mark.parametrize("kind", ["required", "recurrent", "cache"])
