@@ -35,7 +35,7 @@ def open_graph(
 
     Args:
         path: The ONNX file.
-        providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
+        providers: onnxruntime's name or names, the best first; None: CUDA where it works, else CPU.
         threads: Of one operator; None leaves it to onnxruntime.
         library: Gives the library of custom ops for a device, if there is one.
         shown: A value inside the graph, which becomes an output of it.
@@ -44,6 +44,8 @@ def open_graph(
         InputError: A provider that is not there.
         GraphError: The graph cannot be loaded.
     """
+    if isinstance(providers, str):
+        providers = [providers]
     available = onnxruntime.get_available_providers()
     if CUDA in (available if providers is None else providers) and CUDA in available:
         onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages

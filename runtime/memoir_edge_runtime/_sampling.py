@@ -4,6 +4,7 @@ Knows nothing of models or text: logits and random generators in, token ids out.
 """
 
 import math
+import numbers
 import secrets
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ class Options:
     """How a request is answered; the default is greedy.
 
     Raises:
-        InputError: A value is out of its range.
+        InputError: A value is out of its range, or no number where there must be one.
 
     >>> Options(temperature=0.8, top_p=0.9, seed=1, stop=("END",)).max_new_tokens
     64
@@ -44,13 +45,21 @@ class Options:
     ignore_eos: bool = False  # go on to the limit, for measurements that need equal lengths
 
     def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "top_k", "seed", "logprobs"):
+            found = getattr(self, name)
+            absent = found is None and name in ("seed", "logprobs")
+            _require(absent or isinstance(found, numbers.Integral), name, found, "a whole number")
+        for name in ("temperature", "top_p"):
+            found = getattr(self, name)
+            _require(isinstance(found, numbers.Real), name, found, "a number")
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
         good = math.isfinite(self.temperature) and self.temperature >= 0
         _require(good, "temperature", self.temperature, "0 or a positive number")
         _require(self.top_k >= 0, "top_k", self.top_k, "at least 0 (0 cuts nothing)")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
-        good = isinstance(self.stop, tuple) and all(self.stop)
+        stops = isinstance(self.stop, tuple)
+        good = stops and all(isinstance(each, str) and each for each in self.stop)
         _require(good, "stop", self.stop, "a tuple of strings that are not empty")
         _require((self.logprobs or 0) >= 0, "logprobs", self.logprobs, "at least 0")
 

@@ -11,8 +11,9 @@ several threads: `swap` exchanges one reference, and a request keeps the generat
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ class Session:
     Args:
         model_dir: What `memoir-edge export` wrote: graph, tokenizer, configuration.
         memory: The memory to begin with; None is the base model.
-        providers: onnxruntime's names, the preferred first; None: CUDA where it works, else CPU.
+        providers: onnxruntime's name or names, the best first; None: CUDA where it works, else CPU.
         threads: Of one operator; None leaves it to onnxruntime.
         max_batch: Most rows that run together; more prompts are answered in turns.
         native: Run Route and Recall in native code where the package was built with it.
@@ -175,8 +176,8 @@ class Session:
             InputError: There are none, one that the model does not have, or too many.
         """
         most = self._vocabulary
-        if bad := [id for id in ids if not 0 <= id < most]:
-            raise InputError(f"the prompt holds token id {bad[0]}, expected from 0 to {most - 1}")
+        if bad := [id for id in ids if not _is_id(id, most)]:
+            raise InputError(f"the prompt holds token id {bad[0]!r}, expected from 0 to {most - 1}")
         tokenizer = self.language.tokenizer
         return self._asking(Prompt(tokenizer.decode(ids), tokenizer.row(ids)))
 
@@ -225,7 +226,7 @@ class Session:
         return self._fitting(Prompt(text, row, _chat.asked(messages) or text))
 
     def _prompts(self, prompts: Prompts) -> list[Prompt]:
-        given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
+        given = _several(prompts)
         if not given:
             raise InputError("no prompts", hint="give at least one")
         return [self._asking(p) if isinstance(p, Prompt) else self.prompt(p) for p in given]
@@ -425,6 +426,16 @@ def _open(
         raise GraphError(f"{folder} is no export directory: it holds no model.onnx")
     library = _ops.library if native else lambda device: None
     return _provider.open_graph(path, providers, threads, library)
+
+
+def _several(prompts: Any) -> list[Any]:
+    """Prompts as a list, whatever they are: one that is none is refused when it is read."""
+    one = isinstance(prompts, str | bytes | Prompt) or not isinstance(prompts, Iterable)
+    return [prompts] if one else list(prompts)
+
+
+def _is_id(found: object, most: int) -> bool:
+    return isinstance(found, Integral) and 0 <= int(found) < most
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

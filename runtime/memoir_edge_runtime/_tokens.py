@@ -171,6 +171,11 @@ class Tokenizer:
         return self.row(ids, slice(first, end))
 
     def _encoding(self, text: str, *, special: bool = True) -> Any:
+        if not isinstance(text, str):
+            raise InputError(
+                f"a text is of type {type(text).__name__}, expected a string",
+                hint="decode bytes as UTF-8, and make token ids a prompt by token_prompt",
+            )
         try:
             # A batch of one: alone, a long text would keep the interpreter from all other threads.
             return self.core.encode_batch([text], add_special_tokens=special)[0]

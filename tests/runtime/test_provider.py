@@ -19,6 +19,9 @@ def test_providers_and_sizes(export_dir):
         Session(export_dir, providers=["Absent"])
     with pytest.raises(InputError, match="max_batch is 0"):
         Session(export_dir, max_batch=0)
+    with pytest.raises(InputError, match=r"no provider Absent;"):
+        Session(export_dir, providers="Absent")
+    assert Session(export_dir, providers="CPUExecutionProvider").decoder.device == "cpu"
     session = Session(str(export_dir), providers=["CPUExecutionProvider"], threads=1)
     assert session.decoder.device == "cpu"
     assert isinstance(session.generate("a", Options(max_new_tokens=1))[0], Result)

@@ -159,9 +159,27 @@ def test_a_draw_does_not_turn_on_the_last_bits():
         {"top_p": float("nan")},
         {"seed": -1},
         {"stop": ("a", "")},
+        {"stop": (1,)},
+        {"stop": None},
+        {"max_new_tokens": 2.5},
+        {"max_new_tokens": "3"},
+        {"max_new_tokens": None},
+        {"temperature": None},
+        {"temperature": "0.7"},
+        {"top_k": 1.5},
+        {"top_k": None},
+        {"top_p": None},
+        {"seed": "a"},
+        {"seed": 1.5},
+        {"logprobs": "2"},
     ],
 )
 def test_a_value_out_of_range_is_named(wrong):
     [name] = wrong
     with pytest.raises(InputError, match=f"{name} is .* expected"):
         Options(**wrong)
+
+
+def test_numbers_of_numpy_are_numbers():
+    asked = Options(np.int64(3), np.float32(0.5), np.int32(2), np.float64(0.9), np.uint32(1))
+    assert (asked.max_new_tokens, asked.top_k, asked.seed) == (3, 2, 1)

@@ -1,5 +1,6 @@
 """Requests: batches, streams, stop strings, seeds, limits, and every refusal."""
 
+import numpy as np
 import pytest
 
 from memoir_edge.errors import GraphError, InputError
@@ -92,6 +93,31 @@ def test_bad_requests(session, wrong, said):
         session.stream([])
     with pytest.raises(InputError, match=said):
         session.stream("a", Options(**wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "type_"),
+    [
+        (None, "NoneType"),
+        (5, "int"),
+        (b"abc", "bytes"),
+        ([5], "int"),
+        ([["a"]], "list"),
+        (["a", b"b"], "bytes"),
+    ],
+    ids=str,
+)
+def test_a_prompt_that_is_no_text_is_named(session, wrong, type_):
+    for ask in (session.generate, session.route):
+        with pytest.raises(InputError, match=f"a text is of type {type_}, expected a string"):
+            ask(wrong)
+
+
+def test_a_token_that_is_no_id_is_named(session):
+    for wrong in ("a", 1.5, None):
+        with pytest.raises(InputError, match=f"token id {wrong!r}, expected from 0 to"):
+            session.token_prompt([3, wrong])
+    assert session.token_prompt(np.array([3, 4])).row.ids == (3, 4)
 
 
 def test_an_empty_prompt_needs_a_bos(session, monkeypatch):
