@@ -11,6 +11,7 @@ from memoir_edge import keys
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.journals import opened
+from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.edits import Edit, read
@@ -75,16 +76,36 @@ def command(
             raise InputError(f"{out} exists", hint="give another --out")
         check_file(out, memory, source)
     if source is not None and source.is_dir():
+        refuse("an export directory", torch, routed, site=site, layers=layers, unrelated=unrelated)
         return _deployed(source, memory, out, false_fires, output)
     if (source is None) == (memory is None):
         raise InputError("what to calibrate?", hint="give a file of edits, or --memory FILE")
     if torch is None:
         raise InputError("calibrate runs the model in PyTorch", hint="give it: --model DIR")
     if memory is not None:
+        refuse(
+            "a memory with its journal, which is written again",
+            out=out, site=site, layers=layers, unrelated=unrelated,
+        )  # fmt: skip
         return _thresholds(memory, torch, routed, false_fires, output)
     assert source is not None
     numbers = _numbers(layers) if layers else None
     prompts = _lines(unrelated) if unrelated else None
+    return _routing(source, torch, out, site, numbers, false_fires, prompts, routed, output)
+
+
+def _routing(
+    source: Path,
+    torch: Torch,
+    out: Path | None,
+    site: str | None,
+    layers: Sequence[int] | None,
+    bound: float,
+    unrelated: Sequence[str] | None,
+    routed: Routed,
+    output: Output,
+) -> int:
+    """Measure every way to route edits; the best is written where that is wanted."""
     wanted, _ = read(source)
     base = torch.load()
     router = routed.load()
@@ -97,9 +118,9 @@ def command(
     near: list[Miss] = []
     if router is not None:
         asked = asks(wanted, routed.known(), router)
-        rows = measure(asked, router, false_fires)
+        rows = measure(asked, router, bound)
         wanted, near = _likewise(wanted, asked)
-    found = _trials(base, wanted, site, numbers, false_fires, prompts, near, output)
+    found = _trials(base, wanted, site, layers, bound, unrelated, near, output)
     _side_by_side(rows, found, output)
     best = found[0]
     if rows and rows[-1].own > best.recall:
@@ -107,16 +128,23 @@ def command(
     else:
         output.say(f"apply with: --site {best.site} --feature {best.feature} --k {best.k}")
     if out is not None:
-        from memoir_edge.editor import choose, nothing
-
-        wishes = Wishes(site=best.site, k=best.k, feature=best.feature)
-        memory_file.write(nothing(base, choose(base, wishes), prompts), out)
-        output.say(f"{out}: no edits yet; memoir-edge apply EDITS --memory {out} --out FILE")
+        _begin(base, best, unrelated, out, output)
     trials = [trial._asdict() for trial in found]
-    document: dict[str, Any] = {"edits": len(wanted), "false_fires": false_fires, "trials": trials}
+    document: dict[str, Any] = {"edits": len(wanted), "false_fires": bound, "trials": trials}
     document["encoder"] = [row._asdict() for row in rows]
     output.result(document | {"best": best._asdict(), "memory": str(out) if out else None})
     return 0
+
+
+def _begin(
+    base: "BaseModel", best: "Trial", unrelated: Sequence[str] | None, out: Path, output: Output
+) -> None:
+    """Write an empty memory that routes in the best way."""
+    from memoir_edge.editor import choose, nothing
+
+    wishes = Wishes(site=best.site, k=best.k, feature=best.feature)
+    memory_file.write(nothing(base, choose(base, wishes), unrelated), out)
+    output.say(f"{out}: no edits yet; memoir-edge apply EDITS --memory {out} --out FILE")
 
 
 def _trials(

@@ -11,6 +11,7 @@ from memoir_edge import __version__
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import opened
+from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.edits import Edit, from_stored
@@ -54,6 +55,8 @@ def command(
     """
     if not ids:
         raise InputError("no edit is named", hint="memoir-edge delete FILE ID...")
+    if no_replay:
+        refuse("--no-replay", model=model, device=device, encoder=encoder, repairs=repairs)
     if receipt is not None:
         check_file(receipt, file)
     with opened(file, output) as journal:

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from memoir_edge import memory as memory_file
 from memoir_edge.answers import Model
 from memoir_edge.cli.extras import Routed, Torch, needs
+from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.cli.sessions import OnnxModel, open_session
@@ -86,6 +87,7 @@ def command(
         device: Device of --model.
     """
     if table.dataset is not None:
+        refuse("--dataset", edits=asked.edits, skip_bad=asked.skip_bad, html=asked.html)
         if table.data is None or model is None or table.out is None or directory or memory:
             raise InputError(
                 "--dataset makes its own memories",
@@ -95,8 +97,14 @@ def command(
         return _dataset(
             work, Torch(model=model, device=device), routed, wishes, asked.max_new_tokens, output
         )
+    refuse(
+        "a memory that is made already",
+        table, wishes, relations=routed.relations, without=routed.without,
+    )  # fmt: skip
     if memory is None or asked.edits is None:
         raise InputError("what to measure?", hint="give --memory FILE and --edits FILE")
+    if directory is not None and model is None:
+        refuse("an export directory", device=device, encoder=routed.encoder)
     if asked.html is not None:
         suffix_of(asked.html)  # refused before anything is asked
         check_file(asked.html, memory, asked.edits)
