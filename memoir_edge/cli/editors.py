@@ -32,7 +32,8 @@ def open_editor(
         new: The edits that will be made, where they are known.
 
     Raises:
-        InputError: Something is not installed or not there, or an edit is too long.
+        InputError: Something is not installed or not there, an edit is too long, or there is no
+            room for all of them.
     """
     relations = routed.known()
     router = routed.load(journal)
@@ -45,7 +46,9 @@ def open_editor(
         refuse_too_long(base, edit)
     if new and base.tokenizer.chat_template and (settings.chats or settings.made_keys):
         rendered(base, new[0].prompt)  # refused now, not once the journal is begun
-    return Editor(base, settings, former, router=router, relations=relations)
+    editor = Editor(base, settings, former, router=router, relations=relations)
+    editor.refuse_too_many(new)
+    return editor
 
 
 def about_of(torch: Torch, routed: Routed, editor: "Editor") -> dict[str, str]:

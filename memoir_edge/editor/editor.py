@@ -169,6 +169,11 @@ class Editor:
         room = max(self.live.sites * self.live.D // width, 1)
         return self.live.bank.tiles_for(masks, room)
 
+    def refuse_too_many(self, edits: Sequence[Edit]) -> None:
+        """Raise InputError unless Wm has tiles for all of these edits."""
+        if self.router is not None:  # masks are cheap: drawn, not read off the model
+            self.tiles(self.masks([edit.prompt for edit in edits]))
+
     def hashed(self, texts: Sequence[str]) -> Bytes:
         """Packed keys of texts that are asked, not stored; batched by length."""
         unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
@@ -261,9 +266,9 @@ class Editor:
     ) -> list[Outcome]:
         """Make the edits in order, and see to it that every edit of the memory holds.
 
-        Nothing is trained before every edit is known to fit the context. After the last one comes
-        whatever the journal then asks for, whoever began it: a threshold for each key, further
-        passes, checks of every edit, and repairs.
+        Nothing is trained before every edit is known to fit the context and the memory. After the
+        last one comes whatever the journal then asks for, whoever began it: a threshold for each
+        key, further passes, checks of every edit, and repairs.
 
         Args:
             edits: The edits; none may be in the memory already.
@@ -271,11 +276,12 @@ class Editor:
             anew: Measure thresholds of all edits and ask all of them, however few are new.
 
         Raises:
-            InputError: An edit does not fit the context.
+            InputError: An edit does not fit the context, or the memory has no room for all.
         """
         watch = watch or Watch()
         for edit in edits:
             refuse_too_long(self.base, edit)
+        self.refuse_too_many(edits)
         edits = self.keyed(edits)
         before = self.answers(edits, memory=False)
         edits = self.formerly(edits, before)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memoir_edge import tophash
+from memoir_edge.errors import InputError
 from memoir_edge.memory import MAX_TILES, Codes, Entry, Memory, Router, by_codes, rows
 from memoir_edge.tophash import GUARD, Bytes, Floats
 
@@ -84,6 +85,9 @@ class Bank:
         Args:
             masks: Of the edits' own prompts, drawn by lot.
             room: Edits that a tile, with those of the other sites, has room for.
+
+        Raises:
+            InputError: Wm has no tile left.
         """
         held = Counter(self.tile.values())
         chosen: dict[bytes, int] = {}
@@ -94,9 +98,22 @@ class Bank:
             elif mask.tobytes() not in chosen:
                 every = range(0, (len(held) + 1) * self.sites, self.sites)
                 tile = next(t for t in every if held[t] < room)
+                if tile > MAX_TILES - self.sites:
+                    raise InputError(
+                        f"the memory is full: of its {MAX_TILES // self.sites} groups of columns "
+                        f"each holds {room:g} edits",
+                        hint="give a smaller --columns-per-edit, or begin another memory",
+                    )
                 held[tile] += 1
                 chosen[mask.tobytes()] = tile
         return [chosen[mask.tobytes()] for mask in masks]
+
+    def check(self, edit: str, key: Bytes | None, tile: int) -> None:
+        """Raise ValueError unless `add` takes an edit with such a key, in such a tile."""
+        if not 0 <= tile <= MAX_TILES - self.sites or tile % self.sites:
+            raise ValueError(f"edit {edit!r} is in tile {tile}")
+        if (key is None) != (self.router is None):
+            raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
 
     def add(
         self,
@@ -121,10 +138,7 @@ class Bank:
             ValueError: There is no code and the bank has a router, or the other way round; or Wm
                 has no such tile.
         """
-        if not 0 <= tile <= MAX_TILES - self.sites or tile % self.sites:
-            raise ValueError(f"edit {edit!r} is in tile {tile}")
-        if (key is None) != (self.router is None):
-            raise ValueError(f"edit {edit!r} has {'no' if key is None else 'a'} code")
+        self.check(edit, key, tile)
         own = primary if key is None else key
         former = self.asked_by(primary)
         held = {own.tobytes()}

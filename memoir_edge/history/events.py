@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memoir_edge.errors import InputError
-from memoir_edge.history.bank import Record
+from memoir_edge.history.bank import Bank, Record
 from memoir_edge.history.frames import Tensors
 from memoir_edge.memory import Probe
 from memoir_edge.tophash import Bytes, Floats
@@ -87,13 +87,20 @@ class Together:
     kind: ClassVar[str] = "made"
     edits: tuple[Made, ...]
 
-    def check(self) -> None:
-        """Raise InputError unless each edit has an id, without which no memory can be written."""
+    def check(self, bank: Bank) -> None:
+        """Raise InputError unless each edit has an id, and the bank can take it.
+
+        No memory could be compiled of a journal that holds another.
+        """
         for made in self.edits:
             if not made.id:
                 raise InputError(
                     f"the edit of {made.record.get('prompt')!r} has no id", hint="give it one"
                 )
+            try:
+                bank.check(made.id, made.key, made.tile)
+            except ValueError as error:
+                raise InputError(f"the journal cannot take this in: {error}") from error
 
     def content(self) -> Content:
         """Of each edit its keys, the primary one first, and its change."""

@@ -83,7 +83,7 @@ class Journal:
             InputError: The file cannot be written, and is as it was; or the event cannot happen.
         """
         if isinstance(event, Together):
-            event.check()
+            event.check(self.state().bank)
         if isinstance(event, Deleted):
             event.check(self.state().bank.records, self.state().fixed)
         if isinstance(event, RolledBack):

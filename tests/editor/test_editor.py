@@ -243,6 +243,18 @@ def test_edits_of_several_tiles_are_answered_in_one_batch(an_edit: MakeEdit, roo
     assert again.memory().tiles == 5
 
 
+def test_nothing_is_trained_of_edits_that_the_memory_has_no_room_for(
+    an_edit: MakeEdit, roomy: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoir_edge.history.bank.MAX_TILES", 2)
+    edits = [replace(an_edit(text, "Rome"), id=str(i)) for i, text in enumerate(PROMPTS[:3])]
+    with pytest.raises(InputError, match="the memory is full"):
+        roomy.apply(edits)
+    assert len(roomy.journal.frames) == 1
+    roomy.apply(edits[:2])
+    assert list(roomy.live.bank.tile.values()) == [0, 1]
+
+
 # --- One more edit -------------------------------------------------------------------------------
 
 CAPITAL = Relation("country.capital", ("The capital of {} is", "What is the capital of {}?"))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoir_edge import tophash
+from memoir_edge.errors import InputError
 from memoir_edge.history.bank import Bank, bank_of
 from memoir_edge.memory import (
     MAX_TILES,
@@ -263,6 +264,21 @@ def test_a_tile_is_filled_before_another_is_begun() -> None:
     assert tiled([]).tiles_for(new, room=3) == [0, 0, 0, 1, 1, 1, 2]
     assert tiled([0, 0, 1]).tiles_for(new[3:], room=2) == [1, 2, 2, 3]
     assert tiled([0, 0]).tiles_for(new[2:], room=float("inf")) == [0] * 5
+
+
+@pytest.mark.parametrize("sites", [1, 2])
+def test_a_full_memory_takes_only_edits_of_prompts_that_it_holds(
+    sites: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoir_edge.history.bank.MAX_TILES", 8)
+    bank = tiled([*range(0, 8, sites)], sites=sites)
+    new = coded(9).mask
+    assert bank.tiles_for([coded(3).mask], room=1) == [3 * sites]
+    with pytest.raises(InputError, match="the memory is full") as caught:
+        bank.tiles_for([new], room=1)
+    assert "--columns-per-edit" in str(caught.value.hint)
+    bank.drop(["e2"])
+    assert bank.tiles_for([new], room=1) == [2 * sites]
 
 
 def test_with_several_sites_a_mask_has_as_many_tiles() -> None:

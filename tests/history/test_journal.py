@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 
 from memoir_edge import tophash
 from memoir_edge.errors import InputError
-from memoir_edge.history import Change, JournalError, Made, begin, load, path_of
-from memoir_edge.memory import Codes, Entry, Memory, Router, from_bytes, to_bytes, to_dense, write
+from memoir_edge.history import Change, JournalError, Made, Together, begin, load, path_of
+from memoir_edge.memory import (
+    MAX_TILES,
+    Codes,
+    Entry,
+    Memory,
+    Router,
+    from_bytes,
+    to_bytes,
+    to_dense,
+    write,
+)
 
 D, d = 20, 3
 
@@ -352,7 +362,11 @@ def test_an_edit_of_the_other_kind_is_refused(origin: Any, made: Any, router: Ro
     """A mask among codes, or a code among masks, would be told from nothing."""
     for own, other in ((router, None), (None, router)):
         with begin(None, origin(own), {}) as journal:
-            journal.made([made("a", router=other)])
+            edits = Together((made("a", router=other),))
+            with pytest.raises(InputError, match="edit 'a' has"):
+                journal.record(edits)
+            assert len(journal.frames) == 1
+            journal.append(edits.kind, *edits.content())
             with pytest.raises(JournalError, match=r"step 1 is malformed: .*edit 'a' has"):
                 journal.compile()
 
@@ -408,8 +422,16 @@ def test_each_edit_changes_the_tiles_of_all_sites(origin: Any, made: Any, router
             journal.compile()
 
 
-def test_a_tile_that_cannot_be_is_a_damaged_journal(fresh: Any, made: Any, router: Router) -> None:
+@pytest.mark.parametrize("tile", [-1, MAX_TILES])
+def test_a_tile_that_cannot_be_is_a_damaged_journal(
+    fresh: Any, made: Any, router: Router, tile: int
+) -> None:
+    """It is not recorded, or the journal could never be read again."""
     with fresh(router) as journal:
-        journal.made([made("a", router=router)._replace(tile=-1)])
-        with pytest.raises(JournalError, match="in tile -1"):
+        edits = Together((made("a", router=router)._replace(tile=tile),))
+        with pytest.raises(InputError, match=f"in tile {tile}"):
+            journal.record(edits)
+        assert not journal.compile().edits
+        journal.append(edits.kind, *edits.content())
+        with pytest.raises(JournalError, match=f"in tile {tile}"):
             journal.compile()
