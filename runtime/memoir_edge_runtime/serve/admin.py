@@ -63,10 +63,9 @@ async def activate(
 async def unload(request: Request, name: str) -> Response:
     """Forget a memory that is not active; requests that run on it finish."""
     server = server_of(request)
-    table = server.memories.table
-    server.memories.unload(name)
+    loaded = server.memories.unload(name)
     server.metrics.forget(name)
-    return JSONResponse(_loaded(table.loaded[name], server.memories.table.active))
+    return JSONResponse(_loaded(loaded, server.memories.table.active))
 
 
 def _loaded(loaded: Loaded, active: str) -> dict[str, Any]:

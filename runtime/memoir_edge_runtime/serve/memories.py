@@ -125,11 +125,7 @@ class Memories:
         Raises:
             UnknownModelError: Nothing of that name is loaded.
         """
-        table = self.table
-        if name == DEFAULT:
-            return table.default
-        self._known(name)
-        return table.loaded[name]
+        return self.table.default if name == DEFAULT else self._known(name)
 
     def allowed(self, given: str) -> Path:
         """A file that lies under a root after all symbolic links are followed.
@@ -240,30 +236,35 @@ class Memories:
     def _activate(self, name: str, held: int | None = None) -> Loaded:
         """Exchange; `held` is how many probes were replayed just now."""
         with self._exchange:
-            self._known(name)
-            known = self.table.loaded[name]
+            known = self._known(name)
             loaded = known if held is None else replace(known, probes=held)
             self.table = Table({**self.table.loaded, name: loaded}, name)
             return loaded
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str) -> Loaded:
         """Forget a memory; requests that run on it finish, and then it is gone.
+
+        Returns:
+            What was forgotten.
 
         Raises:
             UnknownModelError: Nothing of that name is loaded.
             ConflictError: It is active, or the base model.
         """
         with self._watched("unload"), self._exchange:
-            self._known(name)
+            known = self._known(name)
             if name in (BASE, self.table.active):
                 what = "the base model" if name == BASE else "active"
                 raise ConflictError(f"{name} is {what}", hint="activate another memory, or base")
             kept = {n: loaded for n, loaded in self.table.loaded.items() if n != name}
             self.table = replace(self.table, loaded=kept)
+            return known
 
-    def _known(self, name: str) -> None:
-        if name not in self.table.loaded:
+    def _known(self, name: str) -> Loaded:
+        found = self.table.loaded.get(name)
+        if found is None:
             raise UnknownModelError(f"no memory {name[:80]!r} is loaded")
+        return found
 
     def _watched(self, what: str) -> "_Watched":
         return _Watched(what, self._observe)

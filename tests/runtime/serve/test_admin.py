@@ -75,6 +75,17 @@ def test_what_is_active_is_not_unloaded(admin, files):
     assert admin.post("/admin/memories/none/activate").status_code == 404
 
 
+def test_what_is_loaded_meanwhile_is_unloaded(running, admin, files, monkeypatch):
+    memories = running.server.memories
+    unload = memories.unload
+    monkeypatch.setattr(
+        memories,
+        "unload",
+        lambda name: memories.load(files[0], activate=False, verify=False) and unload(name),
+    )
+    assert admin.delete("/admin/memories/a").json()["file"] == str(files[0])
+
+
 def test_loading_beside_without_activating(admin, files):
     found = _load(admin, files[0], activate=False, name="my-facts.2").json()
     assert (found["name"], found["active"]) == ("my-facts.2", False)
