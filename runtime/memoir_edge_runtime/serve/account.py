@@ -57,6 +57,7 @@ class Account:
         """Count the answers that begin: `n` of each prompt, by a known memory."""
         self.loaded, self._rows, self._n = loaded, rows, n
         self.metrics.requests.labels(loaded.name, self.path).inc(len(rows))
+        self.metrics.settle(loaded.name)
 
     def see(self, events: Sequence[Event]) -> None:
         """Record events that arrived together."""
@@ -74,6 +75,7 @@ class Account:
                 if self.answers:
                     read = event.row % self._n == 0
                     self.metrics.finished(name, event, read=read, exemplar=exemplar)
+        self.metrics.settle(name)
 
     def end(self, status: int, error: Exception | None = None) -> None:
         """End the trace and write the line in the log; a second call does nothing."""

@@ -63,8 +63,7 @@ async def activate(
 async def unload(request: Request, name: str) -> Response:
     """Forget a memory that is not active; requests that run on it finish."""
     server = server_of(request)
-    loaded = server.memories.unload(name)
-    server.metrics.forget(name)
+    loaded = server.unload(name)
     return JSONResponse(_loaded(loaded, server.memories.table.active))
 
 

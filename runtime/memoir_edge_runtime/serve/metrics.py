@@ -32,6 +32,7 @@ class Metrics:
         self.usage = Usage()
         self._edits: dict[str, set[str]] = {}
         self._of_memory: list[MetricWrapperBase] = []
+        self._memories: Memories | None = None
         self.requests = self._counter("requests", "Answers begun", "path")
         self.fires = self._counter("fires", "Answers that an edit gave", "edit")
         self.bypasses = self._counter("bypasses", "Answers that the base model gave")
@@ -71,6 +72,7 @@ class Metrics:
 
     def watch(self, scheduler: Scheduler, memories: Memories) -> None:
         """Report what waits, runs and is loaded as well."""
+        self._memories = memories
         self.registry.register(_Live(scheduler, memories))
 
     def routed(self, memory: str, routing: Routing, exemplar: dict[str, str] | None = None) -> None:
@@ -103,6 +105,11 @@ class Metrics:
         """Count a change of what is loaded."""
         self.changes.labels(what, "ok" if error is None else "failed").inc()
         self.change_seconds.labels(what).observe(seconds)
+
+    def settle(self, memory: str) -> None:
+        """After counting: forget a memory that was unloaded while it wrote the answers."""
+        if self._memories is not None and memory not in self._memories.table.loaded:
+            self.forget(memory)
 
     def forget(self, memory: str) -> None:
         """Remove the series of a memory that is not loaded any more."""

@@ -13,7 +13,7 @@ from memoir_edge_runtime._reading import Reader
 from memoir_edge_runtime._session import Session
 from memoir_edge_runtime.serve import tracing
 from memoir_edge_runtime.serve.logs import log
-from memoir_edge_runtime.serve.memories import Memories
+from memoir_edge_runtime.serve.memories import Loaded, Memories
 from memoir_edge_runtime.serve.metrics import Metrics
 from memoir_edge_runtime.serve.names import BASE
 from memoir_edge_runtime.serve.scheduler import Scheduler
@@ -75,6 +75,16 @@ class Server:
     def waiting_for(self) -> str | None:
         """The model whose file is followed and has not been there yet."""
         return None if self.awaited is None else f"{BASE}@{self.awaited}"
+
+    def unload(self, name: str) -> Loaded:
+        """Forget a memory, and all that was counted of it.
+
+        Raises:
+            MemoirEdgeError: As `Memories.unload`.
+        """
+        loaded = self.memories.unload(name)
+        self.metrics.forget(name)
+        return loaded
 
     def deadline(self, seconds: float | None) -> float:
         """Of time.monotonic, for a request that begins and may take so long; never beyond ours."""

@@ -140,7 +140,7 @@ def follow(server: Server, config: object, folder: Path, most: int = MAX_BYTES) 
         raise
     for former in server.memories.table.loaded:
         if former not in (BASE, name):
-            server.memories.unload(former)
+            server.unload(former)
     for each in folder.iterdir():
         if each != file:
             each.unlink()

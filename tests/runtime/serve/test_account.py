@@ -7,7 +7,7 @@ import pytest
 from memoir_edge_runtime import Generation, Result, Routing, Token
 from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError
-from memoir_edge_runtime.serve.memories import Loaded
+from memoir_edge_runtime.serve.memories import Loaded, Memories
 from memoir_edge_runtime.serve.metrics import Metrics
 
 ROUTING = Routing("a", 0.9, 0.8, "a", "d")
@@ -46,6 +46,15 @@ def test_a_request_is_one_line_and_counted(account, lines):
     text = account.metrics.text()[0].decode()
     assert 'memoir_requests_total{memory="m",path="/v1/completions"} 4.0' in text
     assert 'memoir_responses_total{path="/v1/completions",status="200"} 1.0' in text
+
+
+def test_what_is_unloaded_before_its_answers_end_leaves_no_counts(account, session):
+    account.metrics.watch(None, Memories(session))  # type: ignore[arg-type]
+    finish(account, rows=2, n=1)
+    assert account.metrics.usage.of("m", "a").fires == 0
+    assert 'memory="m"' not in str(
+        [sample for metric in account.metrics._of_memory for sample in metric.collect()]
+    )
 
 
 @pytest.mark.parametrize("told", [False, True])

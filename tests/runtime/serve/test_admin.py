@@ -201,6 +201,7 @@ def test_streams_finish_on_the_memory_they_began_with(running, admin, session, f
                 json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: {")
             ]
     assert parts[-1]["memory"]["digest"] == a
+    assert 'memory="a"' not in admin.get("/metrics").text
     generation = session.load(files[0])
     [alone] = session.generate(prompts[0], Options(max_new_tokens=9), memory=generation)
     assert "".join(p["choices"][0]["text"] for p in parts) == alone.text

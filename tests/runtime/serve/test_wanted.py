@@ -138,6 +138,17 @@ def test_forward_back_and_to_the_base_model(running, ready, files, folder):
     assert not list(folder.iterdir())
 
 
+def test_nothing_is_counted_of_what_was_wanted_before(running, files, folder, prompts):
+    follow(running.server, _config(files[0]), folder)
+    with running.client() as client:
+        client.post("/v1/completions", json={"prompt": prompts[:4]})
+        counted = client.get("/metrics").text
+        follow(running.server, _config(files[1]), folder)
+        left = client.get("/metrics").text
+    assert running.server.metrics.usage.of("a", "edit-0").fires == 0
+    assert ('memory="a"' in counted, 'memory="a"' in left) == (True, False)
+
+
 def test_the_same_file_under_another_name(running, files, folder):
     for name in ("one", "two"):
         follow(running.server, _config(files[0], name=name), folder)
