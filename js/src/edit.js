@@ -56,7 +56,8 @@ class Edited {
   async #generate(prompts, options) {
     const one = typeof prompts === "string" || isChat(prompts);
     const all = one ? [prompts] : prompts, memory = this.#state.memory;
-    const found = memory?.keys ? await this.#router.decide(all.map(asked), memory) : null;
+    const read = (prompt) => asked(prompt) || (isChat(prompt) ? rendered(this.pipeline.tokenizer, prompt) : "");
+    const found = memory?.keys ? await this.#router.decide(all.map(read), memory) : null;
     this.#state.given = await this.#given(all, memory, found);
     this.#state.decided = null;
     // As a memory's own prompts were read; a pipeline leaves special tokens out by itself.
@@ -99,18 +100,21 @@ class Edited {
 
 const isChat = (it) => Array.isArray(it) && it.every((turn) => typeof turn === "object" && "role" in turn);
 
-/** What a prompt asks: its text, or a chat's last user message. */
+/** What a prompt asks: its text, or a chat's last user message; empty where that is no text. */
 function asked(prompt) {
   if (!isChat(prompt)) return prompt;
   const content = prompt.findLast((turn) => turn.role === "user")?.content;
   return typeof content === "string" ? content.trim() : "";
 }
 
-/** For each token of a chat whether it counts: from the last user message on. */
+/** The text that the model's chat template makes of a chat. */
+const rendered = (tokenizer, chat) => tokenizer.apply_chat_template(chat, { tokenize: false, add_generation_prompt: true });
+
+/** For each token of a chat whether it counts: from the last user message on, or all where that is not found. */
 function counted(tokenizer, chat) {
-  const text = tokenizer.apply_chat_template(chat, { tokenize: false, add_generation_prompt: true });
+  const text = rendered(tokenizer, chat), said = asked(chat);
   const ids = (part) => tokenizer.encode(part, { add_special_tokens: false });
-  const at = Math.max(text.lastIndexOf(asked(chat)), 0);
+  const at = said ? Math.max(text.lastIndexOf(said), 0) : 0;
   const before = at ? ids(text.slice(0, at)).length : 0;
   return ids(text).map((_, i) => (i >= before ? 1 : 0));
 }

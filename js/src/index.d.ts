@@ -76,7 +76,7 @@ export interface Routing {
   digest: string | null;
 }
 
-export type Chat = { role: string; content: string }[];
+export type Chat = { role: string; content: string | { type: string; [name: string]: unknown }[] }[];
 export type Answer = { generated_text: string | Chat; routing: Routing };
 
 /** A pipeline that answers with memories. */

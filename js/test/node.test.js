@@ -11,7 +11,7 @@ import { at, json, TOKENS } from "./cases.js";
 
 env.allowRemoteModels = false;
 env.localModelPath = "/";
-const { prompts, memories, routed, spelled } = json("cases.json");
+const { prompts, memories, chats, routed, spelled } = json("cases.json");
 const made = json("web", "memoir_edge.json");
 const PLAIN = { ...TOKENS, return_full_text: false, add_special_tokens: true };
 const ones = json("cases.json").k;
@@ -155,12 +155,14 @@ test("an answer goes on with the memory that it began with", async () => {
   assert.ok(possible.includes(answer.generated_text.trim()));
 });
 
-test("a chat is routed from its last user message on", async () => {
+test("a chat is routed from its last user message on, or as a whole", async () => {
   await edited.swap(file(memories[0].name));
-  const { chat, edit: id, text } = json("cases.json").chat;
-  const [answer] = await edited.generate(chat, TOKENS);
-  assert.equal(answer.routing.edit, id);
-  assert.equal(answer.generated_text.at(-1).content.trim(), text.trim());
+  for (const { chat, edited: expected } of chats) {
+    const [answer] = await edited.generate(chat, TOKENS);
+    assert.equal(answer.routing.edit, expected.edit, JSON.stringify(chat));
+    assert.ok(Math.abs(answer.routing.overlap - expected.overlap) <= 1.5 / ones, JSON.stringify(chat));
+    assert.equal(answer.generated_text.at(-1).content.trim(), expected.text.trim());
+  }
 });
 
 test("a memory of another model is refused and nothing changes", async () => {
@@ -198,6 +200,11 @@ test("a router decides as in Python, long texts, last sentences and typos includ
   for (const each of routed.prompts) {
     const [answer] = await answering.generate(each.prompt, { ...TOKENS, return_full_text: false });
     assert.deepEqual([answer.routing.edit, answer.generated_text.trim()], [each.edit, each.text.trim()]);
+  }
+  for (const { chat, coded } of chats) {
+    const [{ routing }] = await answering.generate(chat, TOKENS);
+    assert.equal(routing.edit, coded.edit, JSON.stringify(chat));
+    assert.ok(Math.abs(routing.overlap - coded.overlap) < 1e-2, JSON.stringify(chat));
   }
 });
 

@@ -114,6 +114,32 @@ def answered(session: Session, prompt: str | Prompt) -> dict[str, Any]:
             "ids": list(result.ids), "ends": ends}  # fmt: skip
 
 
+# The demo's, of messages that consist of parts, too.
+TEMPLATE = """{{ bos_token }}{% for m in messages %}\
+{% set said = m['content'] if m['content'] is string else m['content'][0]['text'] %}\
+{% if m['role'] == 'user' %}Q: {{ said }} A:{% else %} {{ said }}
+{% endif %}{% endfor %}"""
+
+
+def conversations() -> list[list[dict[str, Any]]]:
+    """Chats whose last user message is found, and others."""
+
+    def turn(content: object, role: str = "user") -> dict[str, Any]:
+        return {"role": role, "content": content}
+
+    first, asked = EDITS[1].prompt, EDITS[0].rephrase[3]
+    before = [turn(first), turn("peso", "assistant")]
+    return [
+        [*before, turn(asked)],
+        [turn(first), turn(asked)],
+        [*before, turn(f" {asked}\n")],
+        [*before, turn("")],
+        [turn(asked), turn("   ")],
+        [*before, turn([{"type": "text", "text": asked}])],
+        [turn(asked, "system")],
+    ]
+
+
 def tiled(memory: Memory) -> Memory:
     """The same answers, each edit reading a tile of its own."""
     E = len(memory.edits)
@@ -146,6 +172,7 @@ def cases(
     graph = shutil.copytree(done.graph, folder / "optional")
     router = export_router(str(encoder_dir), graph, precision="fp32")
     sidecar.write(graph, replace(sidecar.read(graph), router=router))
+    (graph / "chat_template.jinja").write_text(TEMPLATE)
     package_web([graph], folder / "web")
     memory = memories.read(done.memory)
     by_code = coded(memory, Encoder(str(encoder_dir)))
@@ -164,13 +191,10 @@ def cases(
     base = [answered(session, prompt) for prompt in prompts]
     session.swap(written["facts.safetensors"])
     edited = [answered(session, prompt) for prompt in prompts]
-    messages = [
-        {"role": "user", "content": EDITS[1].prompt},
-        {"role": "assistant", "content": "peso"},
-        {"role": "user", "content": EDITS[0].rephrase[3]},
-    ]
-    chat = answered(session, session.chat_prompt(messages))
+    asked = [session.chat_prompt(chat) for chat in conversations()]
+    by_bank = [answered(session, prompt) for prompt in asked]
     session.swap(by_code)
+    by_router = [answered(session, prompt) for prompt in asked]
     said = {prompt: answered(session, prompt) for prompt in prompts}
     session.swap(written["tiled.safetensors"])
     assert {prompt: answered(session, prompt) for prompt in prompts} == said
@@ -191,7 +215,10 @@ def cases(
             {"name": name, "digest": made.digest, "ports": fed(made)}
             for name, made in written.items()
         ],
-        "chat": {"chat": messages} | chat,
+        "chats": [
+            {"chat": chat, "edited": e, "coded": c}
+            for chat, e, c in zip(conversations(), by_bank, by_router, strict=True)
+        ],
         "spelled": spelled(),
         "routed": {
             "memory": "tiled.safetensors",
