@@ -11,7 +11,10 @@ const DTYPES = {
   center: ["F32"], scale: ["F32"], scales: ["F32"], thresholds: ["F32"],
   bank: ["U8"], masks: ["U8"], keys: ["U8"],
 };
-const LIMITS = { D: 2 ** 20, d: 2 ** 20, columns: 2 ** 20, keys: 2 ** 21, edits: 2 ** 20, P: 2 ** 16, tiles: 2 ** 10 };
+const LIMITS = {
+  "bytes of the header": 100_000_000, "bytes of the document": 2 ** 26, "levels of the document": 64,
+  D: 2 ** 20, d: 2 ** 20, columns: 2 ** 20, keys: 2 ** 21, edits: 2 ** 20, P: 2 ** 16, tiles: 2 ** 10,
+};
 // By routing feature: [times, share, more]. docs/ports.md says what they mean.
 const SPANS = {
   mean: [0, 0, 0], last: [1, 0, 1], "last-two": [1, 0, 2], "later-half": [2, 1, 1],
@@ -28,7 +31,7 @@ export async function readMemory(source) {
   if (!["1", "2", "3", "4"].includes(format))
     throw new Error(`the memory has format ${format}, this version reads 1, 2, 3 and 4`);
   const digest = await checkedDigest(bytes, said["memoir_edge.sha256"]);
-  const document = JSON.parse(said["memoir_edge.memory"]);
+  const document = parsedDocument(said["memoir_edge.memory"]);
   const entries = Object.entries(header).filter(([name]) => name !== "__metadata__");
   checkPlaces(entries, body);
   const tensors = Object.fromEntries(entries.map(([name, entry]) => [name, tensor(name, entry, body)]));
@@ -104,12 +107,53 @@ function split(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = bytes.byteLength < 8 ? Infinity : Number(view.getBigUint64(0, true));
   if (8 + length > bytes.byteLength) throw new Error("no memory: cut short, or no safetensors file");
+  limit("bytes of the header", length);
+  const header = parsed("its header", () => STRICT.decode(bytes.subarray(8, 8 + length)));
+  if (!isObject(header) || !Object.values(header.__metadata__ ?? {}).every(isText))
+    throw new Error("no memory: its header is none of a safetensors file");
+  return { header, body: bytes.subarray(8 + length) };
+}
+
+function parsedDocument(text) {
+  limit("bytes of the document", new TextEncoder().encode(text).byteLength);
+  return parsed("its document", () => text, (depth) => limit("levels of the document", depth));
+}
+
+const STRICT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** What JSON says; a key that stands twice and half of a character, which readers take differently, are refused. */
+function parsed(name, read, deeper = () => {}) {
+  let text, found;
   try {
-    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
-    return { header, body: bytes.subarray(8 + length) };
-  } catch {
-    throw new Error("no memory: its header is no JSON");
+    text = read();
+    found = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`no memory: ${name} is no JSON: ${error.message}`);
   }
+  let keys = keysIn(text);
+  for (let depth = 1, level = [found]; level.length; depth++) {
+    deeper(depth);
+    const outer = level.filter((it) => typeof it === "object" && it !== null);
+    const named = outer.filter(isObject).flatMap(Object.keys);
+    keys -= named.length;
+    if (![...named, ...level.filter(isText)].every((it) => it.isWellFormed()))
+      throw new Error(`no memory: ${name} holds half of a surrogate pair`);
+    level = outer.flatMap(Object.values);
+  }
+  if (keys) throw new Error(`no memory: a key stands twice in one object of ${name}`);
+  return found;
+}
+
+/** How many keys stand in a valid JSON text. */
+function keysIn(text) {
+  let keys = 0;
+  for (let at = 0; at < text.length; at++) {
+    if (text[at] !== '"') continue;
+    while (text[++at] !== '"') if (text[at] === "\\") at++;
+    while (" \n\r\t".includes(text[at + 1])) at++;
+    if (text[at + 1] === ":") keys++;
+  }
+  return keys;
 }
 
 /** Tensors stand one behind the other and fill the file. */

@@ -11,3 +11,9 @@ for (const { name, said } of json("cases.json").files)
     if (said === null) await reading;
     else await assert.rejects(reading, new RegExp(said));
   });
+
+test("a longer header than is read is refused", async () => {
+  const bytes = new Uint8Array(100_000_009);
+  new DataView(bytes.buffer).setBigUint64(0, 100_000_001n, true);
+  await assert.rejects(readMemory(bytes), /bytes of the header: 100000001, at most/);
+});

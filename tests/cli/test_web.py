@@ -332,11 +332,68 @@ def resealed(data: bytes) -> bytes:
     return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1)
 
 
+def headed(change: Callable[[bytes], bytes]) -> bytes:
+    """A file with another header, which may be none."""
+    data = memories.to_bytes(SMALL)
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = change(data[8:end])
+    return resealed(len(head).to_bytes(8, "little") + head + data[end:])
+
+
+def saying(change: Callable[[str], str]) -> bytes:
+    """A file with another document, which may be none."""
+
+    def changed(head: bytes) -> bytes:
+        header = json.loads(head)
+        text = header["__metadata__"][memories.DOCUMENT_KEY]
+        header["__metadata__"][memories.DOCUMENT_KEY] = change(text)
+        return json.dumps(header, separators=(",", ":")).encode()
+
+    return headed(changed)
+
+
+# No writer makes these: what stands in the document's evaluation, or before the header's metadata.
+EVALUATIONS: dict[str, tuple[str, str | None]] = {
+    "nested so deep": ("[" * 62 + "]" * 62, None),
+    "nested too deep": ("[" * 63 + "]" * 63, "levels of the document: 65"),
+    "a value too deep": ("[" * 62 + "1" + "]" * 62, "levels of the document: 65"),
+    "texts like keys": (r'["b:\\",":",{"c\":{":[":"]}]', None),
+    "a key twice": ('1,"a":2', "twice in one object of its document"),
+    "a key twice within": ('[{"b":1,"b" \n:1}]', "twice in one object of its document"),
+    "a key twice, escaped": (r'{"b":1,"\u0062":2}', "twice in one object of its document"),
+    "half of a pair": (r'"\ud800"', "its document holds half of a surrogate pair"),
+    "a key of half a pair": (r'{"\udc00":1}', "its document holds half of a surrogate pair"),
+    "a number that is none": ("NaN", "its document is no JSON"),
+    "too long": ('"' + "a" * 2**26 + '"', "bytes of the document"),
+}
+HEADS: dict[str, tuple[bytes, str]] = {
+    "metadata twice": (b'{"__metadata__":{},', "twice in one object of its header"),
+    "a tensor twice": (b'{"values":{},', "twice in one object of its header"),
+    "no UTF-8": (b'{"\xff":{},', "its header is no JSON"),
+    "a byte order mark": (b"\xef\xbb\xbf{", "its header is no JSON"),
+    "half of a pair in a name": (rb'{"\ud800":{},', "its header holds half of a surrogate pair"),
+}
+
+
+def spoiled() -> Iterator[tuple[str, bytes, str | None]]:
+    """Files whose JSON is at fault, and what is said of it."""
+    for name, (evaluation, said) in EVALUATIONS.items():
+        other = f'"evaluation":{{"a":{evaluation}}}'
+        yield name, saying(lambda text: text.replace('"evaluation":{}', other)), said  # noqa: B023
+    for name, (begin, told) in HEADS.items():
+        yield name, headed(lambda head: begin + head[1:]), told  # noqa: B023
+    pairs = headed(lambda head: head.replace(b'{"__metadata__":{', b'{"__metadata__":{"a":1,'))
+    yield "metadata that is no text", pairs, "none of a safetensors file"
+    yield "a document that is none", saying(lambda text: "{"), "its document is no JSON"
+    yield "a document of a list", saying(lambda text: "[]"), "is no JSON object"
+    yield "more behind it", resealed(memories.to_bytes(SMALL) + bytes(8)), "fill the file"
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 def test_node_refuses_what_python_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memories, "validate", lambda memory: None)  # or they could not be written
     made = [(name, memories.to_bytes(memory), said) for name, (memory, said) in FILES.items()]
-    made.append(("more behind it", resealed(made[0][1] + bytes(8)), "fill the file"))
+    made += spoiled()
     for name, data, said in made:
         (tmp_path / name).write_bytes(data)
         if said is None:
