@@ -170,7 +170,7 @@ class Session:
         return self._fitting(Prompt(text, self.language.tokenizer.prompt(text), text))
 
     def token_prompt(self, ids: Sequence[int]) -> Prompt:
-        """Token ids as a prompt, as they are.
+        """Token ids as a prompt, as they are; routed as the text that they are of.
 
         Raises:
             InputError: There are none, one that the model does not have, or too many.
@@ -179,7 +179,7 @@ class Session:
         if bad := [id for id in ids if not _is_id(id, most)]:
             raise InputError(f"the prompt holds token id {bad[0]!r}, expected from 0 to {most - 1}")
         tokenizer = self.language.tokenizer
-        return self._asking(Prompt(tokenizer.decode(ids), tokenizer.row(ids)))
+        return self._fitting(Prompt(tokenizer.decode(ids), tokenizer.given(ids), self._told(ids)))
 
     @property
     def takes_tools(self) -> bool:

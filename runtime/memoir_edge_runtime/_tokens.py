@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,15 @@ class Tokenizer:
         """A prompt's ids as `encode` gives them; spaces at its end do not count for routing."""
         ids, end = routed(self.encode, text)
         return self.row(ids, slice(0, end))
+
+    def given(self, ids: Sequence[int]) -> Row:
+        """A prompt that comes as ids; as in `prompt`, spaces at its end do not count."""
+        spaces = sum(1 for _ in takewhile(self._is_space, reversed(ids)))
+        words = ids[: len(ids) - spaces]
+        return self.row(ids, slice(0, len(words) if self.decode(words) else len(ids)))
+
+    def _is_space(self, id: int) -> bool:
+        return set(self.bytes(id)) == {ord(" ")}
 
     def row(self, ids: Sequence[int], counted: slice = slice(None)) -> Row:
         """Token ids of a prompt as they are read, and which of them count for routing.

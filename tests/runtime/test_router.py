@@ -165,6 +165,34 @@ def test_in_a_chat_the_last_user_message_is_routed(routed, coded) -> None:
     assert nobody.asked == nobody.text
 
 
+@pytest.mark.parametrize(
+    ("system", "said", "edit"),
+    [
+        ("be short", "And Spain?", None),
+        ("be short", "Why?", None),
+        (ASKED[1], "Thanks!", None),
+        (ASKED[1], ASKED[2], "edit-2"),
+    ],
+)
+def test_a_chat_as_token_ids_is_routed_as_its_text(
+    routed, coded, monkeypatch: pytest.MonkeyPatch, system: str, said: str, edit: str | None
+) -> None:
+    routed.swap(coded())
+    language = routed.language
+    core = type(language.tokenizer.core).from_str(language.tokenizer.core.to_str())
+    core.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer = replace(language.tokenizer, core=core)
+    monkeypatch.setattr(routed, "language", replace(language, tokenizer=tokenizer))
+    monkeypatch.setattr(routed, "_vocabulary", core.get_vocab_size())
+    turns = [("system", system), ("user", ASKED[0]), ("assistant", "Paris"), ("user", said)]
+    text = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns)
+    ids = routed.token_prompt(tokenizer.encode(text))
+    assert "<|im_start|>" not in ids.text
+    by_text, by_ids = routed.route([text, ids])
+    assert by_text == by_ids
+    assert by_ids.edit == edit
+
+
 def test_codes_and_activations_may_take_turns(routed, coded, make_memory, prompts) -> None:
     plain, by_codes = make_memory(prompts[:4]), coded()
     asked = [prompts[0], ASKED[0]]

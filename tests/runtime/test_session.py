@@ -72,7 +72,8 @@ def test_spaces_behind_a_prompt_are_read_but_not_routed_by(session, make_memory,
         assert len(session.prompt(asked).row.ids) > len(plain)
         [result], [routing] = session.generate(asked), session.route(asked)
         [forced] = session.teacher_forced([asked], ["Paris"])
-        for found in (result.routing, routing, forced.routing):
+        [as_ids] = session.route(session.token_prompt(session.prompt(asked).row.ids))
+        for found in (result.routing, routing, forced.routing, as_ids):
             assert (found.edit, found.overlap) == ("edit-0", pytest.approx(1, abs=1e-3))
     [other] = session.route("the capital of France\n")
     assert other.overlap < 0.99

@@ -27,6 +27,14 @@ def test_special_tokens_are_no_text(session):
     assert tokenizer.special == {0, 1}
 
 
+@pytest.mark.parametrize("text", ["", "a", "a ", "a   ", " a", "a\n", "a \n ", "  "])
+def test_of_ids_those_count_that_count_of_their_text(session, text):
+    prompt = session.language.tokenizer.prompt(text)
+    given = session.language.tokenizer.given(prompt.ids)
+    assert given.ids == prompt.ids
+    assert given.ids[given.counted] == prompt.ids[prompt.counted]
+
+
 def test_named_tokens_come_from_either_file(folder):
     (folder / "special_tokens_map.json").write_text('{"bos_token": "no", "pad_token": "</s>"}')
     tokenizer = _tokens.load(folder)
