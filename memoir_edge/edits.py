@@ -51,10 +51,21 @@ class Edit:
     valid_to: str | None = None
     source: str | None = None
     keys: tuple[str, ...] = ()  # other phrasings that must reach this edit
+    made: int | None = None  # of the keys, the last ones: the tool's; None: an earlier version's
     guards: tuple[str, ...] = ()  # prompts that must not
     rephrase: tuple[str, ...] = ()
     locality: tuple[Unrelated, ...] = ()
     hard_negatives: tuple[str, ...] = ()
+
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        """The keys that its record gave.
+
+        Earlier versions did not say which the tool had made: each of those holds the prompt.
+        """
+        if self.made is not None:
+            return self.keys[: len(self.keys) - self.made]
+        return tuple(key for key in self.keys if _plain(self.prompt) not in key.casefold())
 
     def record(self) -> Record:
         """The edit as a JSON object, without what is empty and without the evaluation fields."""
@@ -226,7 +237,10 @@ def from_record(raw: object) -> Edit:
     foreign = dialects.native(raw, FIELDS)
     values = _checked(raw if foreign is None else foreign)
     subject = values.get("subject") or None
-    return _edit(_filled(values, subject, foreign=foreign is not None))
+    edit = _edit(_filled(values, subject, foreign=foreign is not None))
+    if edit.made is None:
+        return edit
+    return replace(edit, keys=edit.own_keys, made=None)  # of a memory: the tool makes its own again
 
 
 def from_stored(record: object) -> Edit:
@@ -250,21 +264,22 @@ def stored(records: Mapping[str, Record | None]) -> list[Edit]:
 
 
 def differs(edit: Edit, held: Edit) -> bool:
-    """Whether an edit asks for something else than it does as a memory holds it.
+    """Whether an edit's record says something else than it does as a memory holds it.
 
-    A held record has what the tool has added to it: the former answer, and further keys made of the
-    prompt, which all hold that.
+    A held record has what the tool has added to it: the former answer, and further keys.
 
-    >>> held = from_stored({"prompt": "A is", "target": "b", "keys": ["Why? A is"]})
-    >>> differs(replace(held, keys=()), held), differs(replace(held, target="c"), held)
+    >>> held = from_stored({"prompt": "A is", "target": "b", "keys": ["Why? A is"], "made": 1})
+    >>> differs(replace(held, keys=()), held), differs(replace(held, source="a book"), held)
     (False, True)
     """
-    asked = ("prompt", "target", "subject", "threshold")
-    if any(getattr(edit, name) != getattr(held, name) for name in asked):
+    told = ("prompt", "target", "subject", "threshold", "source", "valid_from", "valid_to", "tags")
+    if any(getattr(edit, name) != getattr(held, name) for name in told):
         return True
-    made = {key for key in held.keys if _plain(held.prompt) in key.casefold()}
-    keys, known = set(edit.keys), set(held.keys)
-    return not known - made <= keys <= known or set(edit.guards) != set(held.guards)
+    if edit.ground_truth and edit.ground_truth != held.ground_truth:
+        return True
+    most = held.keys if held.made is None else held.own_keys
+    alike = set(held.own_keys) <= set(edit.keys) <= set(most)
+    return not alike or set(edit.guards) != set(held.guards)
 
 
 def _plain(prompt: str) -> str:
@@ -289,6 +304,8 @@ def _checked(native: Record) -> Record:
     for name in ("prompt", "target"):
         if not values.get(name, "").strip():
             raise ValueError(f"{name} is missing or empty")
+    if values.get("made", 0) > (count := len(values.get("keys", ()))):
+        raise ValueError(f"made is {values['made']}, and there are {count} keys")
     return values
 
 
@@ -368,6 +385,12 @@ def _share(name: str, value: object) -> float:
     return float(value)
 
 
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is {value!r}, expected a whole number of 0 or more")
+    return value
+
+
 def _tags(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} is {type(value).__name__}, expected an object")
@@ -397,6 +420,7 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "threshold": _share,
     "tags": _tags,
     "keys": _routed,
+    "made": _count,
     "guards": _routed,
     "rephrase": _prompts,
     "locality": _locality,

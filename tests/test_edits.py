@@ -25,7 +25,8 @@ UNICODE = st.characters(exclude_categories=["Cs"])
 FULL: dict[str, Any] = {
     "id": "fr", "prompt": "The capital of France is", "target": "Rome", "subject": "France",
     "ground_truth": "Paris", "threshold": 0.7, "tags": {"by": "me"}, "valid_from": "2026",
-    "valid_to": "2027", "source": "a book", "keys": ["France's capital is"], "guards": ["Spain"],
+    "valid_to": "2027", "source": "a book", "keys": ["France's capital is", "capital of france"],
+    "made": 1, "guards": ["Spain"],
     "rephrase": ["What is the capital of France?"], "hard_negatives": ["The capital of Spain is"],
     "locality": [{"prompt": "Water is", "target": "wet"}, "The sky is"],
 }  # fmt: skip
@@ -92,6 +93,9 @@ def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) 
         ({"prompt": "a", "target": "b", "keys": "c"}, "keys is str, expected a list"),
         ({"prompt": "a", "target": "b", "keys": [1]}, r"keys\[0\] is int"),
         ({"prompt": "a", "target": "b", "keys": ["c", " \n"]}, r"keys\[1\] is empty"),
+        ({"prompt": "a", "target": "b", "made": 1}, "made is 1, and there are 0 keys"),
+        ({"prompt": "a", "target": "b", "keys": ["c"], "made": -1}, "made is -1, expected a whole"),
+        ({"prompt": "a", "target": "b", "keys": ["c"], "made": True}, "made is True, expected"),
         ({"prompt": "a {}", "target": "b"}, "prompt holds {}, and there is no subject"),
         ({"prompt": "a {}", "target_new": "b", "subject": ""}, "prompt holds {}"),
         ({"prompt": "a", "target": "b", "guards": ["{subject} c"]}, "guards holds {subject}"),
@@ -138,17 +142,37 @@ def test_files_that_hold_nothing_or_cannot_be_read(tmp_path: Path) -> None:
     [
         {"target": "Bern"}, {"prompt": "It is"}, {"subject": "Bern"}, {"subject": None},
         {"threshold": 0.9}, {"threshold": None}, {"keys": ("one",)}, {"keys": ("two", "one", "x")},
-        {"guards": ()}, {"guards": ("stop", "here")},
+        {"guards": ()}, {"guards": ("stop", "here")}, {"ground_truth": "Bern"}, {"tags": {}},
+        {"source": None}, {"source": "another"}, {"valid_from": "2025"}, {"valid_to": None},
     ],
 )  # fmt: skip
 def test_a_record_differs_by_whatever_an_edit_is_made_of(change: dict[str, Any]) -> None:
-    edit = from_record(FULL | {"keys": ["one", "two"], "guards": ["stop"]})
+    edit = from_record(FULL | {"keys": ["one", "two"], "made": 0, "guards": ["stop"]})
     made = (edit.prompt.lower(), f"<user> {edit.prompt} <end>")
-    held = from_stored(replace(edit, keys=(*edit.keys, *made)).record())
-    assert not differs(edit, held)
+    for count in (2, None):  # None: as earlier versions stored it
+        held = from_stored(replace(edit, keys=(*edit.keys, *made), made=count).record())
+        assert not differs(edit, held)
+        assert not differs(replace(edit, keys=("two", "one"), ground_truth=None), held)
+        assert not differs(replace(edit, rephrase=(), hard_negatives=(), locality=()), held)
+        assert differs(replace(edit, **change), held)
     assert not differs(replace(edit, keys=("two", "one", made[1])), held)
-    assert not differs(replace(edit, ground_truth="?", tags={}, source=None, rephrase=()), held)
-    assert differs(replace(edit, **change), held)
+
+
+def test_a_key_that_holds_the_prompt_is_the_records_own_unless_the_tool_made_it() -> None:
+    edit = from_record({"prompt": "A is", "target": "b", "keys": ["A is not", "A is called"]})
+    held = from_stored(replace(edit, keys=(*edit.keys, "a is"), made=1).record())
+    assert held.own_keys == edit.keys
+    assert not differs(edit, held)
+    for keys in ((), edit.keys[:1], ("A is now",), held.keys):
+        assert differs(replace(edit, keys=keys), held)
+
+
+def test_a_record_copied_from_a_memory_is_the_one_that_was_given() -> None:
+    given = from_record({"prompt": "A is", "target": "b", "keys": ["A is not"]})
+    held = replace(given, keys=(*given.keys, "a is"), made=1)
+    for record in (held.record(), held.full_record()):
+        assert from_record(json.loads(json.dumps(record))) == given
+    assert from_stored(held.record()) == held
 
 
 WHITE = st.text(" \n\t\u00a0", max_size=3)

@@ -387,10 +387,9 @@ class Editor:
 
     def keyed(self, edits: Sequence[Edit]) -> list[Edit]:
         """Edits with the further keys that the settings ask the tool to make of activations."""
-        if not self.settings.made_keys or self.router is not None:
-            return list(edits)
+        most = self.settings.made_keys if self.router is None else 0
         held = [edit.prompt for edit in self.edits]
-        return keyed(self.base, edits, held, self._texts, self.settings.made_keys)
+        return keyed(self.base, edits, held, self._texts, most)
 
     def formerly(self, edits: Sequence[Edit], before: Sequence[Answer]) -> list[Edit]:
         """Where a router makes guards of the former answer: edits that say it, by their records.

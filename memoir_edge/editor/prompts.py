@@ -81,7 +81,7 @@ def chat(base: BaseModel, prompt: str) -> str:
 def keyed(
     base: BaseModel, edits: Sequence[Edit], held: Collection[str], texts: Sequence[str], most: int
 ) -> list[Edit]:
-    """Edits with further keys that are made from their prompts.
+    """Edits with further keys that are made from their prompts, and how many are made.
 
     Args:
         base: The model.
@@ -94,8 +94,10 @@ def keyed(
     found = []
     for edit in edits:
         known = asked | set(edit.keys) | set(edit.guards)
-        made = [text for text in ways(base, edit.prompt, texts) if text not in known]
-        found.append(replace(edit, keys=(*edit.keys, *made[:most])))
+        other = ways(base, edit.prompt, texts) if most else []
+        made = [text for text in other if text not in known][:most]
+        keys = (*edit.keys, *made)
+        found.append(replace(edit, keys=keys, made=(edit.made or 0) + len(made)))
     return found
 
 

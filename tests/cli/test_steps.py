@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.edits import Edit
+from memoir_edge.edits import Edit, from_record, from_stored
 
 Apply = Callable[..., int]
 MADE, AGAIN, AUDIT, WRITTEN = "made", "again", "audit", "written"
@@ -143,12 +144,12 @@ def test_an_edit_whose_record_has_changed_is_made_anew_whole_or_cut(
 def test_keys_and_guards_of_a_record_that_has_changed_go_with_it(
     apply: Apply, tmp_path: Path
 ) -> None:
-    """The memory is the one that its new record makes; what says who said it changes nothing."""
+    """The memory is the one that its new record makes."""
     out, other = tmp_path / "m.safetensors", tmp_path / "other.safetensors"
     edit = replace(FIRST, keys=("one", "two"), guards=("stop",))
     apply(out, edit)
     before = kinds(out)
-    apply(out, replace(edit, tags={"by": "me"}, ground_truth="?", source="a book"))
+    apply(out, edit)
     assert kinds(out) == before
     fewer = replace(edit, keys=("two",), guards=())
     apply(out, fewer)
@@ -159,6 +160,31 @@ def test_keys_and_guards_of_a_record_that_has_changed_go_with_it(
     apply(other, fewer)
     assert memory_file.read(out).bank.tobytes() == memory_file.read(other).bank.tobytes()
     assert memory_file.read(out).values.tobytes() == memory_file.read(other).values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("held", "new"),
+    [
+        ({"ground_truth": "Linz"}, {"ground_truth": "Vienna"}),
+        ({"source": "a book", "valid_to": "2026"}, {"source": "a book", "valid_to": "2027"}),
+        ({"tags": {"by": "me"}}, {}),
+        ({"keys": (f"{FIRST.prompt} not", f"{FIRST.prompt} called")}, {}),
+    ],
+)
+def test_whatever_a_record_says_is_held_as_it_was_corrected(
+    apply: Apply, tmp_path: Path, held: dict[str, Any], new: dict[str, Any]
+) -> None:
+    out = tmp_path / "m.safetensors"
+    apply(out, replace(FIRST, **held))
+    apply(out, replace(FIRST, **new))
+    [entry] = memory_file.read(out).edits
+    record = from_stored(entry.record)
+    assert replace(record, keys=record.own_keys, made=None) == from_record(
+        replace(FIRST, **new).record()
+    )
+    before = kinds(out)
+    apply(out, replace(FIRST, **new))
+    assert kinds(out) == before
 
 
 def test_a_changed_record_of_what_cannot_be_taken_back_is_refused(

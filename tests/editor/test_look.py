@@ -90,7 +90,7 @@ def test_what_is_foreseen_is_what_comes_of_it(
     assert (seen.subject, seen.relation) == ("France", "country.capital")
     assert edit.prompt.replace("France", "Paris") in seen.guards
     editor.apply([edit])
-    assert editor.live.bank.records[edit.id] == edit.record() | {"ground_truth": "Paris"}
+    assert editor.live.bank.records[edit.id] == edit.record() | {"ground_truth": "Paris", "made": 0}
     keys = {key.text for key in editor.live.bank.keys if key.edit == edit.id}
     guards = {key.text for key in editor.live.bank.keys if key.edit is None}
     assert keys == {edit.prompt, *seen.keys}

@@ -25,13 +25,14 @@ def test_an_edit_is_given_the_other_ways_to_type_it(
     behind = f"{editor._texts[0]}. Where is France?"
     assert first.keys == ("where is france", "Where is France", behind)
     assert second.keys[0] == "where is france"
+    assert (first.made, second.made) == (2, len(second.keys))
     assert not differs(asked, first)  # what is made of a prompt is no change of the record
     assert not differs(small, second)
     editor.apply([asked, small])
     assert editor.live.bank.records[asked.id] == first.record()
     assert editor.keyed([small]) == [second]  # as when the run had been interrupted
     assert ways(tiny, "word " * 62) == []  # no room in the context of 64
-    assert Editor(tiny, settings).keyed([asked]) == [asked]
+    assert Editor(tiny, settings).keyed([asked]) == [replace(asked, made=0)]
 
 
 TURNS = "{% for m in messages %}[{{ m.content }}]{% endfor %}\n"
