@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memoir_edge import tophash
-from memoir_edge.memory import Entry, Memory, rows
+from memoir_edge.memory import Entry, Memory
+
+_TOGETHER = 64  # edits that are compared with all others at a time
 
 
 def contents(memory: Memory) -> dict[str, Any]:
     """A memory as a JSON document; withheld records have neither prompt nor target."""
-    held, nearest = rows(memory), nearest_edits(memory)
+    held, nearest = memory.rows, nearest_edits(memory)
     return {
         "digest": memory.digest,
         "site": memory.site,
@@ -57,15 +59,17 @@ def nearest_edits(memory: Memory) -> dict[str, dict[str, object] | None]:
     """For each edit the other edit whose own prompt is most like its own, and their overlap."""
     if len(memory.edits) < 2:
         return {entry.id: None for entry in memory.edits}
-    held = rows(memory)
-    own = held.packed[[held.of(entry)[0] for entry in memory.edits]]
-    found: dict[str, dict[str, object] | None] = {}
-    for i, entry in enumerate(memory.edits):  # a row at a time: N x N x D/8 bytes would be too many
-        R = tophash.overlap(own[[i]], own, held.weight)[0]
-        R[i] = -1
-        best = int(np.argmax(R))
-        found[entry.id] = {"id": memory.edits[best].id, "overlap": round(float(R[best]), 4)}
-    return found
+    held, edits = memory.rows, memory.edits
+    own = held.packed[[held.of(entry)[0] for entry in edits]]
+    best: list[tuple[int, float]] = []
+    for begin in range(0, len(own), _TOGETHER):  # N x N overlaps would be too many
+        R = tophash.overlap(own[begin : begin + _TOGETHER], own, held.weight)
+        np.fill_diagonal(R[:, begin:], -1)  # an edit's with itself
+        best += zip(R.argmax(axis=1).tolist(), R.max(axis=1).tolist(), strict=True)
+    return {
+        entry.id: {"id": edits[i].id, "overlap": round(overlap, 4)}
+        for entry, (i, overlap) in zip(edits, best, strict=True)
+    }
 
 
 # --- Edits that came, went and changed -----------------------------------------------------------
@@ -107,7 +111,7 @@ def _other(old: Memory, was: Entry, new: Memory, now: Entry) -> bool:
 
 
 def _keys(memory: Memory, entry: Entry) -> list[tuple[bytes, float]]:
-    held = rows(memory)
+    held = memory.rows
     return [(held.packed[row].tobytes(), float(held.thresholds[row])) for row in held.of(entry)]
 
 
@@ -130,7 +134,7 @@ def costs(memory: Memory) -> dict[str, int]:
         readers[columns] += 1
     alone = np.zeros(len(readers), np.bool_)
     alone[memory.columns] = readers[memory.columns] == 1
-    held, key, column = rows(memory), _per_key(memory), _per_column(memory)
+    held, key, column = memory.rows, _per_key(memory), _per_column(memory)
     return {
         e.id: len(held.of(e)) * key + _document(e)
         + int(alone[reads[e.id]].sum()) * column
@@ -139,7 +143,7 @@ def costs(memory: Memory) -> dict[str, int]:
 
 
 def _per_key(memory: Memory) -> int:
-    held = rows(memory)
+    held = memory.rows
     return int(held.packed.shape[1] + held.owner.itemsize + held.thresholds.itemsize)
 
 
@@ -155,7 +159,7 @@ def _document(entry: Entry) -> int:
 def sizes(memory: Memory) -> dict[str, int]:
     """Bytes of a memory's parts; what several edits share is counted once."""
     return {
-        "keys": len(rows(memory).packed) * _per_key(memory),
+        "keys": len(memory.rows.packed) * _per_key(memory),
         "masks": memory.bank.nbytes if memory.codes else 0,
         "columns": len(memory.columns) * _per_column(memory),
         "records": sum(map(_document, memory.edits)),

@@ -217,6 +217,28 @@ KINDS = ("encoder",)
 UNREACHABLE = 2.0  # no overlap reaches it: the threshold of a mask that codes route to
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What prompts are compared with, whether masks or codes."""
+
+    packed: Bytes  # [R, ceil(bits/8)]
+    owner: npt.NDArray[np.int32]  # [R] row of the edit (`Entry.row`), -1 for a guard
+    thresholds: Floats  # [R]
+    bits: int
+    weight: int
+
+    def of(self, entry: Entry) -> npt.NDArray[np.intp]:
+        """The rows of an edit's keys, that of its own prompt first."""
+        ends = np.array([entry.row, entry.row + 1], np.int32)  # of another type it would be a copy
+        begin, end = np.searchsorted(self.owner, ends, sorter=self._grouped)
+        return self._grouped[begin:end]
+
+    @functools.cached_property
+    def _grouped(self) -> npt.NDArray[np.intp]:
+        """All rows, those of one edit together."""
+        return np.argsort(self.owner, kind="stable")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Memory:
     """One memory. C columns, R keys; D and d are the site's input and output width.
@@ -275,6 +297,15 @@ class Memory:
         first = 0 if self.tile is None else int(self.tile.max(initial=0))
         return first + len(self.sites)
 
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """The keys, of whichever kind."""
+        if (codes := self.codes) is not None:
+            router = codes.router
+            return Rows(codes.keys, codes.owner, codes.thresholds, router.bits, router.weight)
+        thresholds = np.broadcast_to(self.thresholds, self.owner.shape)
+        return Rows(self.bank, self.owner, thresholds, self.D, self.k)
+
     def reads(self, row: int) -> npt.NDArray[np.intp]:
         """The columns of Wm `[S * k]` that the mask in a bank row reads, rising."""
         first = 0 if self.tile is None else int(self.tile[row]) * self.D
@@ -294,7 +325,7 @@ class Memory:
 
     def _repr_html_(self) -> str:
         """The edits, as a notebook shows them."""
-        held = rows(self)
+        held = self.rows
         records = [entry.record or {} for entry in self.edits]
         shown = [
             (e.id, r.get("prompt"), r.get("target"), float(held.thresholds[held.of(e)[0]]))
@@ -306,29 +337,6 @@ class Memory:
     @functools.cached_property
     def _owners(self) -> dict[int, Entry]:
         return {entry.row: entry for entry in self.edits}
-
-
-class Rows(NamedTuple):
-    """What prompts are compared with, whether masks or codes."""
-
-    packed: Bytes  # [R, ceil(bits/8)]
-    owner: npt.NDArray[np.int32]  # [R] row of the edit (`Entry.row`), -1 for a guard
-    thresholds: Floats  # [R]
-    bits: int
-    weight: int
-
-    def of(self, entry: Entry) -> npt.NDArray[np.intp]:
-        """The rows of an edit's keys, that of its own prompt first."""
-        return np.flatnonzero(self.owner == entry.row)
-
-
-def rows(memory: Memory) -> Rows:
-    """The keys of a memory of either kind."""
-    if (codes := memory.codes) is not None:
-        router = codes.router
-        return Rows(codes.keys, codes.owner, codes.thresholds, router.bits, router.weight)
-    thresholds = np.broadcast_to(memory.thresholds, memory.owner.shape)
-    return Rows(memory.bank, memory.owner, thresholds, memory.D, memory.k)
 
 
 def sparse(

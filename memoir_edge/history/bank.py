@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from memoir_edge import tophash
 from memoir_edge.errors import InputError
-from memoir_edge.memory import MAX_TILES, Codes, Entry, Memory, Router, by_codes, rows
+from memoir_edge.memory import MAX_TILES, Codes, Entry, Memory, Router, by_codes
 from memoir_edge.tophash import GUARD, Bytes, Floats
 
 Record = dict[str, Any]
@@ -282,7 +282,7 @@ class Bank:
 
 def bank_of(memory: Memory) -> Bank:
     """The keys of a memory file. Which edit brought a guard it does not say."""
-    codes, held = memory.codes, rows(memory)
+    codes, held = memory.codes, memory.rows
     edit = {entry.row: entry.id for entry in memory.edits}
     texts = codes.texts if codes and codes.texts else [None] * len(held.packed)
     keys = [

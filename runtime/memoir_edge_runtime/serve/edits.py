@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from memoir_edge.errors import InputError, MemoirEdgeError
 from memoir_edge.history import load, past, path_of
-from memoir_edge.memory import Entry, Memory, rows
+from memoir_edge.memory import Entry, Memory
 from memoir_edge_runtime.serve import schema
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
@@ -96,7 +96,7 @@ async def edit(request: Request, name: str, id: str) -> Response:
 
 
 def _known(memory: Memory, entry: Entry) -> dict[str, Any]:
-    held = rows(memory)
+    held = memory.rows
     own, record = held.of(entry), entry.record or {}
     texts = memory.codes.texts if memory.codes else ()
     return {
