@@ -32,9 +32,7 @@ untrusted input: everything is checked before use, and each refusal has its own 
 import functools
 import hashlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +42,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 
+from memoir_edge import files
 from memoir_edge.errors import InputError, MemoryFormatError
 from memoir_edge.notebook import table
 from memoir_edge.tophash import FEATURES, Bytes, Floats, unpack
@@ -435,29 +434,10 @@ def write(
     digest = _sha256(data)
     announce(digest)
     try:
-        _replace(Path(path), data)
+        files.write(Path(path), data)
     except OSError as error:
         raise InputError(f"cannot write memory {path}: {error.strerror}") from error
     return replace(memory, digest=digest)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _format(memory: Memory) -> int:

@@ -10,12 +10,11 @@
 onnxruntime-genai loads it with `Adapters.load`. Needs onnxruntime.
 """
 
-import secrets
 from pathlib import Path
 
 import numpy as np
 
-from memoir_edge import ports
+from memoir_edge import files, ports
 from memoir_edge.errors import InputError, install
 from memoir_edge.memory import Memory
 
@@ -41,12 +40,9 @@ def write(memory: Memory, path: Path) -> None:
             for name, array in ports.feeds(memory).items()
         }
     )
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        adapter.export_adapter(str(partial))
-        partial.replace(path)
+        with files.replacing(path) as partial:
+            adapter.export_adapter(str(partial))
     except Exception as error:  # onnxruntime's own are RuntimeError, the disk's OSError
         raise InputError(f"cannot write adapter {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import onnx
 
+from memoir_edge import files, sidecar
 from memoir_edge import memory as memories
-from memoir_edge import sidecar
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import hold
@@ -112,19 +112,12 @@ def package_triton(
         # Before the version is there: Triton may be watching.
         if library is not None:
             (model / OPS).mkdir(exist_ok=True)
-            _replace(model / OPS / library.name, library.read_bytes())
+            files.write(model / OPS / library.name, library.read_bytes())
         text = config(graph, name, seen).encode()
         kept = (model / CONFIG).exists() and (model / CONFIG).read_bytes() != text
         if not kept:
-            _replace(model / CONFIG, text)
+            files.write(model / CONFIG, text)
     return Packaged(model, version, held.digest if held else None, seen, kept)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file; a process that has it open goes on reading the old one."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def config(graph: onnx.ModelProto, name: str, library: str | None) -> str:

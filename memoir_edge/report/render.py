@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from memoir_edge import files
 from memoir_edge.errors import InputError, install
 from memoir_edge.report.page import Page, Verdict
 
@@ -36,7 +37,7 @@ def write(file: Path, page: Page) -> None:
     """
     text = render(page, suffix_of(file))
     try:
-        file.write_text(text, encoding="utf-8")
+        files.write(file, text.encode())
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from error
 
