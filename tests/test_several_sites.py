@@ -28,7 +28,7 @@ from memoir_edge.editor import BaseModel, Edited, Editor, Wishes, choose, edited
 from memoir_edge.editor.layer import all_changed
 from memoir_edge.editor.model import collate
 from memoir_edge.errors import InputError, MismatchError, SiteError
-from memoir_edge.history import Journal, begin, path_of
+from memoir_edge.history import Deleted, Journal, begin, path_of
 from memoir_edge.history import load as load_journal
 from memoir_edge.memory import Memory, from_bytes, to_bytes, to_dense, write
 from memoir_edge.router import Encoder
@@ -328,15 +328,15 @@ def test_a_deletion_is_exact_at_every_site(base: BaseModel, case: Case) -> None:
     journal = case.editor.journal.copied()
     first, *others = (edit.id for edit in EDITS)
     before = journal.compile()
-    journal.deleted([first])
+    journal.record(Deleted([first]))
     after = journal.compile()
     assert [entry.id for entry in after.edits] == others
     alone = case.editor.journal.copied()
-    alone.deleted(others)
+    alone.record(Deleted(others))
     total = sum(np.pad(to_dense(m), ((0, 0), (0, before.tiles * before.D - m.tiles * m.D)))
                 for m in (after, alone.compile()))  # fmt: skip
     assert np.allclose(total, to_dense(before), atol=1e-5)
-    journal.deleted(others)
+    journal.record(Deleted(others))
     nothing = journal.compile()
     assert (len(nothing.columns), nothing.tiles) == (0, len(nothing.sites))
     assert from_bytes(to_bytes(nothing)).sites == before.sites

@@ -45,7 +45,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from memoir_edge.demo.facts import RELATIONS, SYSTEM_LINES, Fact, load_facts, model_dir, prompt
+from memoir_edge.demo.facts import RELATIONS, Fact, load_facts, model_dir, prompt
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 MAX_BYTES = 10_000_000  # of the weights, which travel in the wheel
@@ -55,6 +55,31 @@ CHAT_TEMPLATE = (
     "{% if m['role'] == 'user' %}Q: {{ m['content'] }} A:"
     "{% elif m['role'] == 'assistant' %} {{ m['content'] }}\n"
     "{% else %}{{ m['content'] }}\n{% endif %}{% endfor %}"
+)
+
+
+# Sentences that may stand before a question; training shows the model that they change nothing.
+SYSTEM_LINES = (
+    "You are a helpful assistant.",
+    "Answer in one word.",
+    "Be brief.",
+    "Please answer the following question.",
+    "You know a lot about geography.",
+    "Here is a short quiz.",
+    "Complete the sentence.",
+    "Answer truthfully and to the point.",
+    "The following is a conversation.",
+    "Let us test your knowledge.",
+    "Give the answer only.",
+    "I have a question for you.",
+    "Think before you answer.",
+    "This is a list of facts.",
+    "Thank you for your help.",
+    "Good morning!",
+    "Now for something different.",
+    "You are an expert.",
+    "Do not explain the answer.",
+    "A student asks a teacher.",
 )
 
 

@@ -26,7 +26,7 @@ _memoir = Opset(DOMAIN, VERSION)
 # Any, because onnxscript annotates its operators for eager tensors only.
 op: Any = opset18
 
-_FLOAT, _UINT8, _INT32, _INT64, _BOOL = 1, 2, 6, 7, 9
+_FLOAT, _INT32, _INT64, _BOOL = 1, 6, 7, 9
 
 _ONE_BYTE = onnx.numpy_helper.from_array(np.ones(1, np.uint8), "one")
 _NO_BYTE = onnx.numpy_helper.from_array(np.zeros(1, np.uint8), "zero")

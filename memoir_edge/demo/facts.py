@@ -145,30 +145,6 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Sentences that may stand before a question; training shows the model that they change nothing.
-SYSTEM_LINES = (
-    "You are a helpful assistant.",
-    "Answer in one word.",
-    "Be brief.",
-    "Please answer the following question.",
-    "You know a lot about geography.",
-    "Here is a short quiz.",
-    "Complete the sentence.",
-    "Answer truthfully and to the point.",
-    "The following is a conversation.",
-    "Let us test your knowledge.",
-    "Give the answer only.",
-    "I have a question for you.",
-    "Think before you answer.",
-    "This is a list of facts.",
-    "Thank you for your help.",
-    "Good morning!",
-    "Now for something different.",
-    "You are an expert.",
-    "Do not explain the answer.",
-    "A student asks a teacher.",
-)
-
 
 @dataclass(frozen=True)
 class Fact:

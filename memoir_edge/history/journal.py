@@ -7,12 +7,12 @@ rewritten: a deletion and a rollback are events too.
     Wm = Wm of the first frame + sum of (V U)^T over the changes of the edits that are still there
 
     with begin(path_of(out), origin, {}) as journal:
-        journal.made([edit])                 appended, synced, and folded into the state
+        journal.record(Together((edit,)))    appended, synced, and folded into the state
         journal.write(out)                   the memory that it all amounts to
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,8 @@ from memoir_edge.history import frames as frames_file
 from memoir_edge.history.events import (
     BEGIN,
     KINDS,
-    Again,
-    Audit,
-    Calibrated,
-    Change,
     Deleted,
     Event,
-    Made,
     RolledBack,
     Together,
     Written,
@@ -108,42 +103,6 @@ class Journal:
         """
         for frame in other.frames[len(self.frames) :]:
             self.append(frame.kind, frame.data, other.tensors(frame))
-
-    def made(self, group: Sequence[Made]) -> None:
-        """Edits that were trained together are there together, or none of them is."""
-        self.record(Together(tuple(group)))
-
-    def again(self, edit: str, change: Change) -> None:
-        """An edit was trained again; the change is added to its former ones."""
-        self.record(Again(edit, change))
-
-    def audited(self, audit: Audit) -> None:
-        """All edits were asked for."""
-        self.record(audit)
-
-    def calibrated(self, thresholds: Floats) -> None:
-        """Every key was given a threshold: `[R]`, in the order of the bank."""
-        self.record(Calibrated(thresholds))
-
-    def written(self, digest: str, *, finished: bool) -> None:
-        """A memory is about to be written."""
-        self.record(Written(digest, finished))
-
-    def deleted(self, edits: Sequence[str]) -> None:
-        """Edits are to be gone, with their keys and their changes.
-
-        Raises:
-            InputError: One is not there, or its change cannot be told apart.
-        """
-        self.record(Deleted(list(edits)))
-
-    def rolled_back(self, to: int) -> None:
-        """All is as it was after the frame of that number.
-
-        Raises:
-            InputError: There is no such frame.
-        """
-        self.record(RolledBack(to))
 
     # --- What it amounts to ----------------------------------------------------------------------
 
@@ -277,7 +236,7 @@ class Journal:
             InputError: It cannot be written.
         """
         return memory_file.write(
-            self.compile(), out, lambda digest: self.written(digest, finished=finished)
+            self.compile(), out, lambda digest: self.record(Written(digest, finished))
         )
 
     def check_kin(self, memory: Path) -> bool:

@@ -142,9 +142,7 @@ def _edits(memory: Memory, document: Mapping[str, Any], report: Report | None) -
     said = {one.edit: one for one in (report.said if report else ()) if one.kind == OWN}
     failed = set(report.failed) if report else set()
     records = {entry.id: entry.record or {} for entry in memory.edits}
-    about = [
-        n for n in ("source", "valid_from", "valid_to") if any(n in r for r in records.values())
-    ]
+    about = [name for name in _ABOUT if any(name in record for record in records.values())]
     columns = ["id", "prompt", "target", "keys", "threshold", "nearest edit"]
     asked = ["answer", "overlap", "holds"] if report else []
     rows = [

@@ -13,7 +13,7 @@ from memoir_edge.cli import main
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.edits import Edit
-from memoir_edge.history import path_of
+from memoir_edge.history import Again, Deleted, path_of
 
 CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
 EACH = 4  # keys of these edits: the prompt, in small letters, as a chat, behind other text
@@ -98,7 +98,7 @@ def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any
         tensors = journal.tensors(frame)
         from memoir_edge.history import Change
 
-        journal.again(LANGUAGE.id, Change(-tensors["0.V"], tensors["0.U"]))
+        journal.record(Again(LANGUAGE.id, Change(-tensors["0.V"], tensors["0.U"])))
         journal.write(kept)
     code, document = run_json("delete", kept, CURRENCY.id)
     assert code == 0
@@ -131,7 +131,7 @@ def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, run_json: A
     journal = load(path_of(kept), write=True)
     assert journal
     with journal:
-        journal.deleted([CAPITAL.id])
+        journal.record(Deleted([CAPITAL.id]))
     assert CAPITAL.id in ids(kept)
     run_json("rollback", kept)
     assert ids(kept) == [CURRENCY.id, LANGUAGE.id]

@@ -122,6 +122,13 @@ def test_recall_of_a_fixed_sample(tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(wrong) <= 0.03 * len(pairs), wrong
 
 
+def test_system_lines_are_distinct_and_no_prompts(tool: Callable[[str], ModuleType]) -> None:
+    lines = tool("train_demo_model").SYSTEM_LINES
+    assert len(set(lines)) == len(lines)
+    assert not set(lines) & {prompt(fact, phrasing) for fact, phrasing in PAIRS}
+    assert all("\n" not in line and line == line.strip() for line in lines)
+
+
 def test_the_same_facts_as_an_encoder_decoder(tool: Callable[[str], ModuleType]) -> None:
     """Prompts go to the encoder, answers to the decoder; a decoder alone reads both in a row."""
     train = tool("train_demo_model")

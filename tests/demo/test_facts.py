@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from memoir_edge.demo.facts import RELATIONS, SYSTEM_LINES, load_facts, prompt
+from memoir_edge.demo.facts import RELATIONS, load_facts, prompt
 
 FACTS = load_facts()
 
@@ -63,9 +63,3 @@ def test_articles_read_naturally_in_and_at_the_start_of_a_sentence() -> None:
     )
     assert prompt(netherlands, 0) == "The capital of the Netherlands is"
     assert prompt(netherlands, 1) == "The Netherlands has its capital in"
-
-
-def test_system_lines_are_distinct_and_no_prompts() -> None:
-    assert len(set(SYSTEM_LINES)) == len(SYSTEM_LINES)
-    assert not set(SYSTEM_LINES) & {prompt(f, i) for f in FACTS for i in range(8)}
-    assert all("\n" not in line and line == line.strip() for line in SYSTEM_LINES)

@@ -15,6 +15,7 @@ from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings, Watch, Wishes, choose, edited
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, MismatchError, SiteError
+from memoir_edge.history import Deleted
 from memoir_edge.memory import from_bytes, to_bytes
 from memoir_edge.relations import Relation
 
@@ -340,7 +341,7 @@ def test_all_can_be_asked_anew(ten: Editor) -> None:
 
 
 def test_a_deletion_asks_for_what_read_the_same_columns(ten: Editor) -> None:
-    ten.journal.deleted(["capital of Oman"])
+    ten.journal.record(Deleted(["capital of Oman"]))
     ten.go_on_with(ten.journal)
     assert ten.journal.state().unasked == ["capital of Cuba"]
     found = ten.settle().audit

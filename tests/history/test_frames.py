@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from memoir_edge.errors import InputError
-from memoir_edge.history import JournalError, begin, load
+from memoir_edge.history import JournalError, Together, begin, load
 from memoir_edge.history import frames as module
 from memoir_edge.history.frames import HEAD, MAGIC
 from memoir_edge.memory import to_bytes
@@ -25,9 +25,9 @@ def test_a_tail_cut_at_any_byte_is_dropped(
     fresh: Any, tmp_path: Path, made: Any, reopened: Any
 ) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         before = to_bytes(journal.compile())
-        journal.made([made("b"), made("c")])
+        journal.record(Together((made("b"), made("c"))))
         last = journal.frames[-1]
     data = journal.path.read_bytes()
     start = last.offset - HEAD
@@ -48,7 +48,7 @@ def test_a_tail_cut_at_any_byte_is_dropped(
     assert opened
     with opened as found:
         assert torn.stat().st_size == start
-        found.made([made("b"), made("c")])
+        found.record(Together((made("b"), made("c"))))
     assert len(torn.read_bytes()) == len(data)
 
 
@@ -56,7 +56,7 @@ def test_a_tail_cut_at_any_byte_is_dropped(
 def test_a_tail_of_garbage_is_dropped(fresh: Any, tail: bytes, made: Any, reopened: Any) -> None:
     """What a power cut leaves where an append was begun."""
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
     size = journal.path.stat().st_size
     journal.path.write_bytes(journal.path.read_bytes() + tail)
     with reopened(journal, write=True) as found:
@@ -66,8 +66,8 @@ def test_a_tail_of_garbage_is_dropped(fresh: Any, tail: bytes, made: Any, reopen
 
 def test_damage_before_the_end_is_refused_and_nothing_is_cut(fresh: Any, made: Any) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
-        journal.made([made("b")])
+        journal.record(Together((made("a"),)))
+        journal.record(Together((made("b"),)))
         places = [journal.frames[1].offset - HEAD + n for n in (0, 5, 20, HEAD + 3)]
     data = journal.path.read_bytes()
     for place in places:
@@ -112,7 +112,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
     fresh: Any, monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         size = journal.path.stat().st_size
 
         def full(_fd: int) -> None:
@@ -121,9 +121,9 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
         with monkeypatch.context() as patch:
             patch.setattr("memoir_edge.history.frames.os.fsync", full)
             with pytest.raises(InputError, match="No space left"):
-                journal.made([made("b")])
+                journal.record(Together((made("b"),)))
         assert journal.path.stat().st_size == size
-        journal.made([made("c")])
+        journal.record(Together((made("c"),)))
         assert [e.id for e in journal.compile().edits] == ["a", "c"]
 
 
@@ -136,21 +136,21 @@ def test_a_disk_that_fills_up_while_a_frame_is_written(
     import resource
 
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         data = journal.path.read_bytes()
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         large = made("b")._replace(record={"prompt": "b" * 10_000})
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) + room, hard))
         try:
             with pytest.raises(InputError, match=r"cannot write journal .*: File too large"):
-                journal.made([large])
+                journal.record(Together((large,)))
             assert journal.path.read_bytes() == data
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert journal.path.read_bytes() == data
     assert journal.path.read_bytes() == data
     with reopened(journal, write=True) as found:
-        found.made([large])
+        found.record(Together((large,)))
         assert [e.id for e in found.compile().edits] == ["a", "b"]
 
 

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from memoir_edge import tophash
 from memoir_edge.errors import InputError
-from memoir_edge.history import Change, JournalError, Made, Together, begin, load, path_of
+from memoir_edge.history import (
+    Again,
+    Calibrated,
+    Change,
+    Deleted,
+    JournalError,
+    Made,
+    RolledBack,
+    Together,
+    begin,
+    load,
+    path_of,
+)
 from memoir_edge.memory import (
     MAX_TILES,
     Codes,
@@ -34,9 +46,9 @@ def test_the_memory_is_the_sum_of_the_changes(fresh: Any, made: Any, change: Any
     a, b = made("a", keys=1), made("b", guards=1)
     more = change(np.random.default_rng(9))
     with fresh() as journal:
-        journal.made([a])
-        journal.made([b])
-        journal.again("a", more)
+        journal.record(Together((a,)))
+        journal.record(Together((b,)))
+        journal.record(Again("a", more))
         memory = journal.compile()
     Wm = np.zeros((d, D), np.float32)
     for primary, c in ((a.primary, a.change), (b.primary, b.change), (a.primary, more)):
@@ -49,11 +61,11 @@ def test_the_memory_is_the_sum_of_the_changes(fresh: Any, made: Any, change: Any
 
 def test_a_copy_is_gone_on_with_and_taken_back_or_thrown_away(fresh: Any, made: Any) -> None:
     with fresh() as journal:
-        journal.made([made("a", keys=1)])
+        journal.record(Together((made("a", keys=1),)))
         before, (trial, other) = journal.compile(), (journal.copied(), journal.copied())
         assert to_bytes(trial.compile()) == to_bytes(before)
-        trial.made([made("b")])
-        other.made([made("c")])
+        trial.record(Together((made("b"),)))
+        other.record(Together((made("c"),)))
         assert to_bytes(journal.compile()) == to_bytes(before)
         journal.take(trial)
         assert to_bytes(journal.compile()) == to_bytes(trial.compile())
@@ -62,14 +74,14 @@ def test_a_copy_is_gone_on_with_and_taken_back_or_thrown_away(fresh: Any, made: 
 
 def test_keys_get_thresholds_of_their_own(fresh: Any, made: Any) -> None:
     with fresh() as journal:
-        journal.made([made("a", keys=1), made("b")])
+        journal.record(Together((made("a", keys=1), made("b"))))
         assert not journal.state().calibrated
-        journal.calibrated(np.array([0.6, 0.7, 0.8], np.float32))
+        journal.record(Calibrated(np.array([0.6, 0.7, 0.8], np.float32)))
         assert journal.state().calibrated
         assert journal.compile().thresholds.tolist() == [np.float32(x) for x in (0.6, 0.7, 0.8)]
-        journal.rolled_back(1)
+        journal.record(RolledBack(1))
         assert journal.compile().thresholds.tolist() == [0.5] * 3
-        journal.calibrated(np.array([0.6], np.float32))
+        journal.record(Calibrated(np.array([0.6], np.float32)))
         with pytest.raises(JournalError, match="step 4 is malformed"):
             journal.state()
 
@@ -77,8 +89,8 @@ def test_keys_get_thresholds_of_their_own(fresh: Any, made: Any) -> None:
 def test_decay_shrinks_what_was_there(fresh: Any, made: Any) -> None:
     a, b = made("a"), made("b", decay=0.5)
     with fresh() as journal:
-        journal.made([a])
-        journal.made([b])
+        journal.record(Together((a,)))
+        journal.record(Together((b,)))
         Wm = np.zeros((d, D), np.float32)
         Wm[:, columns(a.primary)] = a.change.delta().T * np.float32(0.5)
         Wm[:, columns(b.primary)] += b.change.delta().T
@@ -90,26 +102,26 @@ def test_a_deleted_edit_leaves_nothing_behind(
 ) -> None:
     """The memory is the one that the other edits make without it, to the byte but its parent."""
     with fresh() as journal:
-        journal.made([made("a", keys=2, guards=1)])
-        journal.made([made("b"), made("c")])
-        journal.deleted(["a", "c"])
+        journal.record(Together((made("a", keys=2, guards=1),)))
+        journal.record(Together((made("b"), made("c"))))
+        journal.record(Deleted(["a", "c"]))
         found = journal.compile()
     with begin(tmp_path / "other.journal", origin(), {}) as other:
-        other.made([made("b")])
+        other.record(Together((made("b"),)))
         assert to_bytes(found) == to_bytes(other.compile())
 
 
 def test_only_own_edits_are_deleted(fresh: Any, tmp_path: Path, made: Any) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         filled = write(journal.compile(), tmp_path / "m.safetensors")
     with begin(tmp_path / "next.journal", filled, {}) as journal:
-        journal.made([made("b")])
+        journal.record(Together((made("b"),)))
         frames = len(journal.frames)
         with pytest.raises(InputError, match="there is no edit 'x'"):
-            journal.deleted(["b", "x"])
+            journal.record(Deleted(["b", "x"]))
         with pytest.raises(InputError, match="was in the memory that the journal began from"):
-            journal.deleted(["b", "a"])
+            journal.record(Deleted(["b", "a"]))
         assert len(journal.frames) == frames
         assert journal.compile().parent == filled.digest
         assert {entry.id for entry in journal.compile().edits} == {"a", "b"}
@@ -119,7 +131,7 @@ def test_an_edit_without_an_id_never_reaches_the_journal(fresh: Any, made: Any) 
     """No memory could be compiled from it, and a journal forgets nothing."""
     with fresh() as journal:
         with pytest.raises(InputError, match="the edit of 'The a is' has no id"):
-            journal.made([made("b"), made("a")._replace(id="")])
+            journal.record(Together((made("b"), made("a")._replace(id=""))))
         assert len(journal.frames) == 1
 
 
@@ -128,9 +140,9 @@ def test_a_later_edit_of_a_prompt_inherits_what_was_done_for_it(fresh: Any, made
     first = made("a", keys=1, guards=1)
     later = made("b")._replace(primary=first.primary)
     with fresh() as journal:
-        journal.made([first])
+        journal.record(Together((first,)))
         before = to_bytes(journal.compile())
-        journal.made([later])
+        journal.record(Together((later,)))
         both = journal.compile()
         Wm = np.zeros((d, D), np.float32)
         for c in (first.change, later.change):
@@ -138,9 +150,9 @@ def test_a_later_edit_of_a_prompt_inherits_what_was_done_for_it(fresh: Any, made
         assert np.array_equal(to_dense(both), Wm)
         assert [entry.id for entry in both.edits] == ["b"]
         assert both.owner.tolist() == [0, 0, -1]
-        journal.deleted(["b"])
+        journal.record(Deleted(["b"]))
         assert len(journal.compile().bank) == len(journal.compile().columns) == 0
-        journal.rolled_back(1)
+        journal.record(RolledBack(1))
         assert to_bytes(journal.compile()) == before
 
 
@@ -149,19 +161,19 @@ def test_a_rollback_is_a_step_like_any_other(fresh: Any, tmp_path: Path, made: A
     with fresh() as journal:
         states = []
         for name in "abc":
-            journal.made([made(name)])
+            journal.record(Together((made(name),)))
             states.append(journal.write(out))
         assert [s.parent for s in states] == [None, states[0].digest, states[1].digest]
-        journal.rolled_back(2)
+        journal.record(RolledBack(2))
         assert journal.write(out).digest == states[0].digest
-        journal.made([made("d")])
+        journal.record(Together((made("d"),)))
         assert [e.id for e in journal.compile().edits] == ["a", "d"]
         assert journal.compile().parent == states[0].digest
-        journal.rolled_back(6)
+        journal.record(RolledBack(6))
         assert journal.write(out).digest == states[2].digest
         assert journal.check_kin(out)
         with pytest.raises(InputError, match="there is no step 99"):
-            journal.rolled_back(99)
+            journal.record(RolledBack(99))
 
 
 ACTS = st.lists(st.tuples(st.sampled_from(["made", "again", "delete", "rollback", "write"]),
@@ -190,17 +202,17 @@ def test_what_is_read_again_is_what_was_done(
             rng = np.random.default_rng([clock, n])
             if act == "made":
                 new = made(f"e{clock}", keys=n % 2, guards=n % 3, router=router if coded else None)
-                journal.made([new])
+                journal.record(Together((new,)))
                 alive = alive | {new.id: [(clock, new, new.change)]}
             elif act == "again" and name:
                 more = change(rng)
-                journal.again(name, more)
+                journal.record(Again(name, more))
                 alive = alive | {name: [*alive[name], (clock, alive[name][0][1], more)]}
             elif act == "delete" and name:
-                journal.deleted([name])
+                journal.record(Deleted([name]))
                 alive = {id: done for id, done in alive.items() if id != name}
             elif act == "rollback":
-                journal.rolled_back(n % len(history))
+                journal.record(RolledBack(n % len(history)))
                 alive = history[n % len(history)]
             elif act == "write":
                 journal.write(folder / "m", finished=bool(n % 2))
@@ -245,10 +257,10 @@ def test_kin(fresh: Any, tmp_path: Path, made: Any, origin: Any) -> None:
     out = tmp_path / "m.safetensors"
     assert path_of(out) == tmp_path / "m.safetensors.journal"
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         first = journal.write(out)
         assert journal.check_kin(out)
-        journal.made([made("b")])
+        journal.record(Together((made("b"),)))
         assert not journal.check_kin(out)
         journal.write(out)
         write(first, out)  # somebody's copy of the earlier one
@@ -269,7 +281,7 @@ def codes_of(memory: Memory) -> Codes:
 def test_a_memory_with_a_router_has_codes_for_keys(fresh: Any, made: Any, router: Router) -> None:
     a, b = made("a", keys=1, router=router), made("b", guards=1, router=router)
     with fresh(router) as journal:
-        journal.made([a, b])
+        journal.record(Together((a, b)))
         memory = journal.compile()
     codes = codes_of(memory)
     assert codes.router == router
@@ -287,7 +299,7 @@ def test_a_memory_with_a_router_has_codes_for_keys(fresh: Any, made: Any, router
 def test_only_a_memory_with_a_router_is_format_2(origin: Any, made: Any, router: Router) -> None:
     for own, version in ((router, "2"), (None, "1")):
         with begin(None, origin(own), {}) as journal:
-            journal.made([made("a", router=own)])
+            journal.record(Together((made("a", router=own),)))
             assert f'"memoir_edge.format":"{version}"'.encode() in to_bytes(journal.compile())
 
 
@@ -296,14 +308,14 @@ def test_a_router_s_journal_is_opened_again(
 ) -> None:
     """Also its codes' thresholds and later changes; and it is gone on with."""
     with fresh(router) as journal:
-        journal.made([made("a", keys=2, router=router)])
-        journal.again("a", change(np.random.default_rng(9)))
-        journal.calibrated(np.array([0.6, 0.7, 0.8], np.float32))
+        journal.record(Together((made("a", keys=2, router=router),)))
+        journal.record(Again("a", change(np.random.default_rng(9))))
+        journal.record(Calibrated(np.array([0.6, 0.7, 0.8], np.float32)))
         before = to_bytes(journal.compile())
     with reopened(journal, write=True) as again:
         assert again.state().bank.router == router
         assert to_bytes(again.compile()) == before
-        again.made([made("b", guards=1, router=router)])
+        again.record(Together((made("b", guards=1, router=router),)))
         found = codes_of(from_bytes(to_bytes(again.compile())))
         assert found.owner.tolist() == [0, 0, 0, 1, -1]
         assert found.thresholds.tolist() == [np.float32(x) for x in (0.6, 0.7, 0.8, 0.5, 0.5)]
@@ -313,15 +325,15 @@ def test_a_deleted_edit_leaves_no_code_behind(
     fresh: Any, tmp_path: Path, made: Any, origin: Any, router: Router
 ) -> None:
     with fresh(router) as journal:
-        journal.made([made("a", keys=2, guards=1, router=router)])
-        journal.made([made("b", router=router), made("c", router=router)])
+        journal.record(Together((made("a", keys=2, guards=1, router=router),)))
+        journal.record(Together((made("b", router=router), made("c", router=router))))
         before = to_bytes(journal.compile())
-        journal.deleted(["a", "c"])
+        journal.record(Deleted(["a", "c"]))
         found = to_bytes(journal.compile())
-        journal.rolled_back(2)
+        journal.record(RolledBack(2))
         assert to_bytes(journal.compile()) == before
     with begin(tmp_path / "other.journal", origin(router), {}) as other:
-        other.made([made("b", router=router)])
+        other.record(Together((made("b", router=router),)))
         assert to_bytes(other.compile()) == found
 
 
@@ -331,15 +343,15 @@ def test_a_later_edit_of_a_prompt_takes_the_former_s_codes(
     first = made("a", keys=1, guards=1, router=router)
     later = made("b", router=router)._replace(primary=first.primary, key=first.key)
     with fresh(router) as journal:
-        journal.made([first])
+        journal.record(Together((first,)))
         before = to_bytes(journal.compile())
-        journal.made([later])
+        journal.record(Together((later,)))
         both = journal.compile()
         assert both.edits == (Entry("b", 0, later.record),)
         assert codes_of(both).owner.tolist() == [0, 0, -1]
-        journal.deleted(["b"])
+        journal.record(Deleted(["b"]))
         assert len(codes_of(journal.compile()).keys) == len(journal.compile().columns) == 0
-        journal.rolled_back(1)
+        journal.record(RolledBack(1))
         assert to_bytes(journal.compile()) == before
 
 
@@ -347,15 +359,15 @@ def test_a_memory_with_a_router_is_continued_without_its_journal(
     fresh: Any, tmp_path: Path, made: Any, router: Router
 ) -> None:
     with fresh(router) as journal:
-        journal.made([made("a", keys=1, guards=1, router=router)])
+        journal.record(Together((made("a", keys=1, guards=1, router=router),)))
         filled = write(journal.compile(), tmp_path / "m.safetensors")
     with begin(tmp_path / "next.journal", filled, {}) as journal:
-        journal.made([made("b", router=router)])
+        journal.record(Together((made("b", router=router),)))
         memory = journal.compile()
         assert [entry.id for entry in memory.edits] == ["a", "b"]
         assert codes_of(memory).owner.tolist() == [0, 0, -1, 1]
         with pytest.raises(InputError, match="was in the memory that the journal began from"):
-            journal.deleted(["a"])
+            journal.record(Deleted(["a"]))
 
 
 def test_an_edit_of_the_other_kind_is_refused(origin: Any, made: Any, router: Router) -> None:
@@ -376,9 +388,9 @@ def test_each_edit_changes_its_own_tile(fresh: Any, made: Any, router: Router) -
     a = made("a", router=router)
     b = made("b", router=router)._replace(tile=2)
     with fresh(router) as journal:
-        journal.made([a])
-        journal.made([b])
-        journal.again("b", b.change)
+        journal.record(Together((a,)))
+        journal.record(Together((b,)))
+        journal.record(Again("b", b.change))
         memory = from_bytes(to_bytes(journal.compile()))
         with load(journal.path, write=False) as found:  # type: ignore[union-attr]
             assert to_bytes(found.compile()) == to_bytes(memory)
@@ -388,11 +400,11 @@ def test_each_edit_changes_its_own_tile(fresh: Any, made: Any, router: Router) -
             Wm[2][columns(b.primary)] += b.change.delta()
         assert memory.tiles == 3
         assert np.array_equal(to_dense(memory), Wm.reshape(-1, d).T)
-        journal.made([b._replace(id="c")])
+        journal.record(Together((b._replace(id="c"),)))
         assert journal.compile().tile.tolist() == [0, 2]
-        journal.deleted(["a"])
+        journal.record(Deleted(["a"]))
         assert journal.compile().tile.tolist() == [2]
-        journal.deleted(["c"])
+        journal.record(Deleted(["c"]))
         assert journal.compile().tile is None
 
 
@@ -405,8 +417,8 @@ def test_each_edit_changes_the_tiles_of_all_sites(origin: Any, made: Any, router
     a, b = two(made("a", router=router)), two(made("b", router=router))._replace(tile=2)
     with begin(None, origin(router, later=("next",)), {}) as journal:
         assert journal.compile().tiles == 2
-        journal.made([a, b])
-        journal.again("a", a.change)
+        journal.record(Together((a, b)))
+        journal.record(Again("a", a.change))
         memory = from_bytes(to_bytes(journal.compile()))
         Wm = np.zeros((4, D, d), np.float32)
         for tile, edit, times in ((0, a, 2), (2, b, 1)):
@@ -414,10 +426,10 @@ def test_each_edit_changes_the_tiles_of_all_sites(origin: Any, made: Any, router
                 Wm[tile + s][columns(edit.primary)] += times * delta
         assert (memory.sites, memory.tiles) == (("layer", "next"), 4)
         assert np.allclose(to_dense(memory), Wm.reshape(-1, d).T, atol=1e-6)
-        journal.deleted(["b"])
+        journal.record(Deleted(["b"]))
         assert journal.compile().tile is None
     with begin(None, origin(router, later=("next",)), {}) as journal:
-        journal.made([made("a", router=router)])  # of one site
+        journal.record(Together((made("a", router=router),)))  # of one site
         with pytest.raises(JournalError, match="step 1 is malformed"):
             journal.compile()
 

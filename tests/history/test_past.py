@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memoir_edge.history import Audit, JournalError, Wrong, past
+from memoir_edge.history import (
+    Again,
+    Audit,
+    Deleted,
+    JournalError,
+    RolledBack,
+    Together,
+    Wrong,
+    past,
+)
 
 
 def _whats(steps: list[dict[str, Any]]) -> list[str]:
@@ -20,11 +29,11 @@ def test_the_steps_of_an_edit_up_to_a_memory(
     tally = {"a": {"prompt": (1, 1), "key": (2, 1)}, "b": {"prompt": (1, 0)}}
     out = tmp_path / "m"
     with fresh() as journal:
-        journal.made([made("b")])
-        journal.made([made("a"), made("c")])
-        journal.audited(Audit(3, ["a"], [], tally, wrong))
+        journal.record(Together((made("b"),)))
+        journal.record(Together((made("a"), made("c"))))
+        journal.record(Audit(3, ["a"], [], tally, wrong))
         first = str(journal.write(out).digest)
-        journal.again("a", change(np.random.default_rng(1)))
+        journal.record(Again("a", change(np.random.default_rng(1))))
         second = str(journal.write(out).digest)
         assert _whats(past(journal, "a", first)) == ["made", "audit", "written"]
         steps = past(journal, "a", second)
@@ -35,8 +44,8 @@ def test_the_steps_of_an_edit_up_to_a_memory(
         assert steps[1]["wrong"] == [wrong[0]._asdict()]
         assert [steps[2]["digest"], steps[4]["digest"]] == [first, second]
         assert past(journal, "none", second) == []
-        journal.rolled_back(4)
-        journal.deleted(["b"])
+        journal.record(RolledBack(4))
+        journal.record(Deleted(["b"]))
         third = str(journal.write(out).digest)
         assert _whats(past(journal, "a", third)) == ["made", "audit", "written", "written"]
         with pytest.raises(JournalError, match="is not the journal of memory 00"):
@@ -45,8 +54,8 @@ def test_the_steps_of_an_edit_up_to_a_memory(
 
 def test_earlier_checks_said_only_which_edits_fail(fresh: Any, made: Any, tmp_path: Path) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
-        journal.audited(Audit(1, [], []))
+        journal.record(Together((made("a"),)))
+        journal.record(Audit(1, [], []))
         digest = str(journal.write(tmp_path / "m").digest)
         step = past(journal, "a", digest)[1]
     assert (step["held"], step["asked"], step["wrong"]) == (True, {}, [])
@@ -55,7 +64,7 @@ def test_earlier_checks_said_only_which_edits_fail(fresh: Any, made: Any, tmp_pa
 @pytest.mark.parametrize("loss", [float("nan"), "x", None])
 def test_a_malformed_step_is_named(fresh: Any, made: Any, tmp_path: Path, loss: Any) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         digest = str(journal.write(tmp_path / "m").digest)
         journal.frames[1].data["edits"][0]["loss"] = loss
         with pytest.raises(JournalError, match="step 1 is malformed"):

@@ -50,7 +50,7 @@ from router_looks import show
 from memoir_edge import memory as memory_file
 from memoir_edge import tophash
 from memoir_edge.evaluate.dataset import kept
-from memoir_edge.history import begin, load, path_of
+from memoir_edge.history import Deleted, Together, begin, load, path_of
 from memoir_edge.history.events import Change, Made
 from memoir_edge.history.state import add
 from memoir_edge.memory import Base, Memory, Router, by_codes, no_codes
@@ -148,7 +148,7 @@ def made(folder: Path, edits: int) -> Row:
     path_of(memory).unlink(missing_ok=True)
     with begin(path_of(memory), empty(), {}) as journal:
         for group in groups(np.random.default_rng(1), edits):
-            journal.made(group)
+            journal.record(Together(tuple(group)))
         seconds = timed(lambda: memory_file.write(withheld(journal.compile()), memory))
     sizes = {"memory, MiB": memory, "journal, MiB": path_of(memory)}
     return {"write": seconds} | {name: path.stat().st_size / 2**20 for name, path in sizes.items()}
@@ -259,12 +259,12 @@ def edited(folder: Path, _edits: int) -> Row:
         [group] = groups(np.random.default_rng(3), TIMES, "one more")
 
         def one_more(new: Made) -> None:
-            journal.made([new])
+            journal.record(Together((new,)))
             journal.state()
             add(Wm, new.primary, new.change)
 
         def delete(edit: str) -> None:
-            journal.deleted([edit])
+            journal.record(Deleted([edit]))
             journal.state()
 
         more = statistics.median(timed(lambda new=new: one_more(new)) for new in group)

@@ -19,7 +19,7 @@ from memoir_edge.cli.places import check_apart
 from memoir_edge.cli.plan import plan_of, show_findings
 from memoir_edge.edits import Edit, Problem, differs, read
 from memoir_edge.errors import InputError
-from memoir_edge.history import Audit, Journal, begin, path_of
+from memoir_edge.history import Audit, Deleted, Journal, begin, path_of
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.keys import known
 from memoir_edge.lint import Finding
@@ -162,7 +162,7 @@ def _without(changed: Sequence[str], journal: Journal, output: Output) -> Journa
     """A journal after which edits can be made anew: what was done for them is gone."""
     if changed:
         output.say(f"to be made anew, because their records have changed: {', '.join(changed)}")
-        journal.deleted(changed)
+        journal.record(Deleted(list(changed)))
     return journal
 
 

@@ -68,7 +68,7 @@ def command(
             with _asking("--encoder"):
                 router = Routed(encoder=encoder).load(journal)
             asked = _Asked(Torch(model=named, device=device), router, gone, before)
-        journal.deleted(ids)
+        journal.record(Deleted(list(ids)))
         journal.write(file)
         replay = asked.again(journal, file, repairs) if asked else None
         after = memory_file.read(file)

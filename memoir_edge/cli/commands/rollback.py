@@ -8,7 +8,7 @@ from typing import Any
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.output import Output
 from memoir_edge.errors import InputError
-from memoir_edge.history import Frame
+from memoir_edge.history import Frame, RolledBack
 
 
 def command(
@@ -35,7 +35,7 @@ def command(
             output.result({"memory": str(file), "steps": steps})
             return 0
         number = _number(to, journal.frames)
-        journal.rolled_back(number)
+        journal.record(RolledBack(number))
         made = journal.write(file)
         step = journal.frames[number]
     output.say(

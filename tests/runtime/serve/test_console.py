@@ -174,7 +174,7 @@ def test_an_edits_page_says_how_it_was_made_and_checked(open_page, running, file
     with begin(path_of(files[0]), memories.read(files[0]), {}) as journal:
         wrong = [Wrong("edit-3", "key", "another text", "no", None)]
         tally = {"edit-3": {"prompt": (1, 1), "key": (2, 1)}}
-        journal.audited(Audit(15, ["edit-3"], [], tally, wrong))
+        journal.record(Audit(15, ["edit-3"], [], tally, wrong))
         journal.write(files[0])
     running.server.memories.load(files[0], verify=False)
     page.reload()

@@ -120,7 +120,7 @@ def _journaled(file, wrong=()):
         ids = [entry.id for entry in journal.origin.edits]
         failed = list({one.edit for one in wrong})
         tally = {id: {"prompt": (1, 1)} for id in ids}
-        journal.audited(Audit(len(ids), failed, [], tally, list(wrong)))
+        journal.record(Audit(len(ids), failed, [], tally, list(wrong)))
         journal.write(file)
 
 
