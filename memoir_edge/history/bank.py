@@ -225,14 +225,13 @@ class Bank:
 
     def _coded(self, router: Router) -> Arrays:
         row = {edit: i for i, edit in enumerate(self.rows())}
-        owner = [GUARD if key.edit is None else row[key.edit] for key in self.keys]
         none = np.zeros((0, -(-self.D // 8)), np.uint8)
         masks = np.stack([self.masks[edit] for edit in row]) if row else none
         codes = Codes(
             router=router,
             keys=self.packed(),
-            owner=np.array(owner, np.int32),
-            thresholds=np.array([key.threshold for key in self.keys], np.float32),
+            owner=self._owners(row),
+            thresholds=self._thresholds(),
             texts=self._texts(),
         )
         entries = tuple(Entry(edit, i, self.records[edit]) for edit, i in row.items())
@@ -248,12 +247,11 @@ class Bank:
 
     def _plain(self) -> Arrays:
         row = self.rows()
-        owner = [GUARD if key.edit is None else row[key.edit] for key in self.keys]
         entries = (Entry(edit, row[edit], record) for edit, record in self.records.items())
         return Arrays(
             self.packed(),
-            np.array(owner, np.int32),
-            np.array([key.threshold for key in self.keys], np.float32),
+            self._owners(row),
+            self._thresholds(),
             tuple(sorted(entries, key=lambda entry: entry.row)),
         )
 
@@ -267,17 +265,22 @@ class Bank:
             return tophash.Routes(
                 np.full(B, tophash.BASE), np.zeros(B, np.float32), np.full(B, -1, np.int64)
             )
-        row = self.rows()
-        owner = [GUARD if key.edit is None else row[key.edit] for key in self.keys]
-        thresholds = np.array([key.threshold for key in self.keys], np.float32)
         return tophash.route(
             masks,
             np.zeros(1, np.int64),
             self.packed(),
-            np.array(owner, np.int32),
-            thresholds,
+            self._owners(self.rows()),
+            self._thresholds(),
             self.weight,
         )
+
+    def _owners(self, row: Mapping[str, int]) -> npt.NDArray[np.int32]:
+        """The row of each key's edit `[R]`."""
+        owner = [GUARD if key.edit is None else row[key.edit] for key in self.keys]
+        return np.array(owner, np.int32)
+
+    def _thresholds(self) -> Floats:
+        return np.array([key.threshold for key in self.keys], np.float32)
 
 
 def bank_of(memory: Memory) -> Bank:
