@@ -5,7 +5,7 @@ Nothing here changes a weight: every function leaves the base model as it was.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -230,11 +230,16 @@ def _copied(batch: dict[str, Tensor], source: Sequence[int] | None) -> dict[str,
     return batch if source is None else {name: x[list(source)] for name, x in batch.items()}
 
 
-@contextmanager
-def constant(module: nn.Module, output: Any) -> Iterator[None]:
+def constant(module: nn.Module, output: Any) -> AbstractContextManager[None]:
     """While open, a module returns this output instead of computing one; its hooks still run."""
+    return _computing(module, lambda *args, **kwargs: output)
+
+
+@contextmanager
+def _computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While open, a module computes something else; its hooks still run."""
     former = vars(module).get("forward")  # accelerate puts its own there
-    vars(module)["forward"] = lambda *args, **kwargs: output
+    vars(module)["forward"] = forward
     try:
         yield
     finally:
@@ -266,14 +271,8 @@ def head_writes(net: nn.Module, ids: Tensor | slice) -> Iterator[None]:
     head = net.get_output_embeddings()  # type: ignore[operator] # transformers' own
     weight, bias = head.weight[ids], getattr(head, "bias", None)
     part = None if bias is None else bias[ids]
-    former = vars(head).get("forward")  # accelerate puts its own there
-    vars(head)["forward"] = lambda x: nn.functional.linear(x, weight, part)
-    try:
+    with _computing(head, lambda x: nn.functional.linear(x, weight, part)):
         yield
-    finally:
-        del vars(head)["forward"]
-        if former is not None:
-            vars(head)["forward"] = former
 
 
 def blocks_of(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
@@ -286,38 +285,38 @@ def blocks_of(net: nn.Module, path: str) -> tuple[nn.Module, str, int] | None:
     return None
 
 
-def find_site(model: nn.Module, path: str) -> nn.Module:
+def find_site(net: nn.Module, path: str) -> nn.Module:
     """The module at a dotted path.
 
     Raises:
         SiteError: There is none, it is no linear layer, or it is in an encoder; lists them.
     """
     try:
-        site = model.get_submodule(path)
+        site = net.get_submodule(path)
     except AttributeError:
         site = None
     if site is None or _weight(site) is None:
         found = "nothing" if site is None else type(site).__name__
         raise SiteError(
             f"site {path!r} names {found}, expected a linear layer",
-            hint=f"linear layers of this model: {_summary(model)}",
+            hint=f"linear layers of this model: {_summary(net)}",
         )
-    if site not in set(decoder_of(model).modules()):
+    if site not in set(decoder_of(net).modules()):
         raise SiteError(
             f"site {path!r} is not in the decoder, whose layers alone can be edited",
-            hint=f"linear layers of this model: {_summary(model)}",
+            hint=f"linear layers of this model: {_summary(net)}",
         )
     return site
 
 
-def find_sites(model: nn.Module, paths: Sequence[str]) -> tuple[nn.Module, ...]:
+def find_sites(net: nn.Module, paths: Sequence[str]) -> tuple[nn.Module, ...]:
     """The modules at the paths of a memory's sites.
 
     Raises:
         SiteError: One is no linear layer of the decoder; or they are of different widths, or not in
             the model's order, each once.
     """
-    found = tuple(find_site(model, path) for path in paths)
+    found = tuple(find_site(net, path) for path in paths)
     widths = {path: width(site) for path, site in zip(paths, found, strict=True)}
     if len(set(widths.values())) > 1:
         told = ", ".join(f"{path} is {D} to {d}" for path, (D, d) in widths.items())
@@ -325,17 +324,17 @@ def find_sites(model: nn.Module, paths: Sequence[str]) -> tuple[nn.Module, ...]:
             f"sites of one memory have the same widths, but {told}",
             hint="name layers of the same kind, such as the down-projections of several blocks",
         )
-    if list(paths) != in_order(model, paths):
+    if list(paths) != in_order(net, paths):
         raise SiteError(
             f"sites are {' and '.join(paths)}, expected each once, in the model's order",
-            hint=f"name them so: --site {','.join(in_order(model, paths))}",
+            hint=f"name them so: --site {','.join(in_order(net, paths))}",
         )
     return found
 
 
-def in_order(model: nn.Module, paths: Sequence[str]) -> list[str]:
+def in_order(net: nn.Module, paths: Sequence[str]) -> list[str]:
     """Layers' paths in the model's order, each once; what is not there comes last."""
-    place = {path: i for i, (path, _) in enumerate(model.named_modules())}
+    place = {path: i for i, (path, _) in enumerate(net.named_modules())}
     return sorted(dict.fromkeys(paths), key=lambda path: place.get(path, len(place)))
 
 
@@ -412,7 +411,7 @@ def _weight(module: nn.Module) -> Tensor | None:
     return weight if linear and isinstance(weight, Tensor) and weight.ndim == 2 else None
 
 
-def _summary(model: nn.Module) -> str:
+def _summary(net: nn.Module) -> str:
     """The linear layers' paths in few words, such as `model.layers.{0..7}.mlp.down_proj`."""
-    linear = (path for path, module in model.named_modules() if _weight(module) is not None)
+    linear = (path for path, module in net.named_modules() if _weight(module) is not None)
     return listed(folded(linear))
