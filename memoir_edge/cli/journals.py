@@ -64,7 +64,7 @@ def former_of(
         )
     if memory and other and (source := load(path_of(memory), write=False)):
         stack.enter_context(source)
-        source.check_kin(memory)
+        _say_earlier(memory, source, output)
         if not write:
             return source, source.compile()
         _copy(source.path, path)
@@ -73,13 +73,19 @@ def former_of(
         stack.enter_context(journal)
         if journal.dropped:
             output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
-        if out.exists() and not journal.check_kin(out) and not journal.state().changed:
-            output.say(f"{out} is an earlier state; going on from the last of {path}")
+        if out.exists():
+            _say_earlier(out, journal, output)
         return journal, journal.compile()
     start = memory or (out if out.exists() else None)
     if start:
         output.say(f"{start} has no journal: its edits cannot be deleted one by one")
     return None, memory_file.read(start) if start else None
+
+
+def _say_earlier(memory: Path, journal: Journal, output: Output) -> None:
+    """Say where a memory is not what its journal amounts to, but for an interrupted run."""
+    if not journal.check_kin(memory) and not journal.state().changed:
+        output.say(f"{memory} is an earlier state; going on from the last of {journal.path}")
 
 
 def _copy(source: Path, target: Path) -> None:

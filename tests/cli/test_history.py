@@ -137,6 +137,21 @@ def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, run_json: A
     assert ids(kept) == [CURRENCY.id, LANGUAGE.id]
 
 
+@pytest.mark.parametrize("words", [("--out", "KEPT"), ("--memory", "KEPT", "--out", "NEW")])
+@pytest.mark.parametrize("plan", [(), ("--plan",)])
+def test_going_on_from_an_earlier_state_is_said(
+    kept: Path, tmp_path: Path, capsys: Any, words: tuple[str, ...], plan: tuple[str, ...]
+) -> None:
+    before = kept.read_bytes()
+    assert main(["delete", str(kept), CAPITAL.id, "--no-replay", "--quiet"]) == 0
+    kept.write_bytes(before)
+    edits = written(tmp_path / "edits.jsonl", CURRENCY, LANGUAGE)
+    place = {"KEPT": str(kept), "NEW": str(tmp_path / "new.safetensors")}
+    asked = [place.get(word, word) for word in (*words, *plan)]
+    assert main(["apply", str(edits), "--model", str(model_dir()), *asked]) == 0
+    assert f"{kept} is an earlier state; going on from the last of" in capsys.readouterr().out
+
+
 # --- Rollback ------------------------------------------------------------------------------------
 
 
