@@ -11,18 +11,19 @@ Where a prompt holds `{}`, the record's subject is put there, unless it names th
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from memoir_edge import dialects
 from memoir_edge.dialects import Record
 from memoir_edge.errors import EditsError, InputError
+from memoir_edge.memory import unique
 
-MAX_LINE_CHARS = 1 << 20
+MAX_CHARS = 1 << 20  # of a record
+_SPACE, _BETWEEN = re.compile(r"\s*"), re.compile(r"[\s,]*")  # of records; of an array's items
 _HOLE = re.compile(r"\{(?:subject)?\}")  # where ROME's prompts have the subject
 
 
@@ -84,10 +85,11 @@ FIELDS = tuple(field.name for field in fields(Edit))
 
 
 class Problem(NamedTuple):
-    """A record that cannot be used: its line (or place in the array), counted from 1, and why."""
+    """A record that cannot be used, and why."""
 
-    line: int
+    line: int  # counted from 1; where the file is an array, the record's place in it
     reason: str
+    unit: str = "line"  # what is counted: "line" or "record"
 
 
 def default_id(prompt: str, target: str) -> str:
@@ -127,13 +129,14 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
     edits: list[Edit] = []
     problems: list[Problem] = []
     first_line: dict[str, int] = {}
-    for line, parse in _records(path):
+    unit, records = _records(path)
+    for line, text in records:
         try:
-            edit = from_record(parse())
+            edit = from_record(_parse(text))
             if edit.id in first_line:
-                raise ValueError(f"id {edit.id!r} is already used on line {first_line[edit.id]}")
+                raise ValueError(f"id {edit.id!r} is already used on {unit} {first_line[edit.id]}")
         except ValueError as error:
-            problems.append(Problem(line, str(error)))
+            problems.append(Problem(line, str(error), unit))
             continue
         first_line[edit.id] = line
         edits.append(edit)
@@ -142,18 +145,19 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
         raise EditsError(
             f"{problems[0].reason}{more}",
             line=problems[0].line,
+            unit=unit,
             hint=f"mend {path}, or pass --skip-bad to apply the rest; nothing was applied",
         )
     if not edits:
-        bad = f", and {len(problems)} unusable lines" if problems else ""
+        bad = f", and {len(problems)} unusable {unit}s" if problems else ""
         raise InputError(
             f"{path} holds no edits{bad}", hint='one {"prompt": …, "target": …} a line'
         )
     return edits, problems
 
 
-def _records(path: Path) -> Iterator[tuple[int, Callable[[], object]]]:
-    """Yield (line, parser of that record); parsing is left to the caller, who reports it."""
+def _records(path: Path) -> tuple[str, Sequence[tuple[int, str]]]:
+    """What records are counted by, and the number and text of each; the caller parses them."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -161,36 +165,54 @@ def _records(path: Path) -> Iterator[tuple[int, Callable[[], object]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error
     if text.lstrip().startswith("["):
-        yield from enumerate((partial(_as_is, item) for item in _array(text, path)), start=1)
-        return
-    yield from _spread(text) or _lines(text)
+        return "record", list(enumerate(_array(text, path), start=1))
+    return "line", _spread(text) or _lines(text)
 
 
-def _lines(text: str) -> Iterator[tuple[int, Callable[[], object]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, partial(_parse, line)
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
-def _spread(text: str) -> list[tuple[int, Callable[[], object]]]:
+def _spread(text: str) -> list[tuple[int, str]]:
     """Objects that are spread over lines, each with the line it begins on; else none."""
-    found: list[tuple[int, Callable[[], object]]] = []
-    at = _next(text, 0)
+    found: list[tuple[int, str]] = []
+    at = _behind(_SPACE, text, 0)
     if text[at : at + 1] != "{" or _is_json(text[at:].partition("\n")[0]):
         return found
     try:
         while at < len(text):
-            item, end = json.JSONDecoder().raw_decode(text, at)
-            found.append((text.count("\n", 0, at) + 1, partial(_as_is, item)))
-            at = _next(text, end)
+            end = _end(text, at)
+            found.append((text.count("\n", 0, at) + 1, text[at:end]))
+            at = _behind(_SPACE, text, end)
     except (ValueError, RecursionError):
         return []  # its lines say what is wrong
     return found
 
 
-def _next(text: str, at: int) -> int:
-    """The next place that holds no white space."""
-    return len(text) - len(text[at:].lstrip())
+def _array(text: str, path: Path) -> list[str]:
+    """The items of a JSON array."""
+    found: list[str] = []
+    try:
+        json.loads(text)
+        at = _behind(_BETWEEN, text, text.index("[") + 1)
+        while text[at] != "]":
+            end = _end(text, at)
+            found.append(text[at:end])
+            at = _behind(_BETWEEN, text, end)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON array: {error}") from error
+    return found
+
+
+def _end(text: str, at: int) -> int:
+    """Where the JSON value ends that begins at a place."""
+    return json.JSONDecoder().raw_decode(text, at)[1]
+
+
+def _behind(what: re.Pattern[str], text: str, at: int) -> int:
+    """The next place that is none of these characters."""
+    found = what.match(text, at)
+    return found.end() if found else at
 
 
 def _is_json(line: str) -> bool:
@@ -201,22 +223,11 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _as_is(item: object) -> object:
-    return item
-
-
-def _array(text: str, path: Path) -> list[object]:
+def _parse(text: str) -> object:
+    if len(text) > MAX_CHARS:
+        raise ValueError(f"{len(text)} characters; at most {MAX_CHARS} make a record")
     try:
-        return list(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON array: {error}") from error
-
-
-def _parse(line: str) -> object:
-    if len(line) > MAX_LINE_CHARS:
-        raise ValueError(f"{len(line)} characters; at most {MAX_LINE_CHARS} make a record")
-    try:
-        return json.loads(line)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:

@@ -2,7 +2,7 @@
 
     MemoirEdgeError
     ├── InputError              bad input or wrong use               exit code 2
-    │   ├── EditsError          a line of an edits file
+    │   ├── EditsError          a record of an edits file
     │   └── SiteError           no such site, or more than one
     └── IncompatibleError       an artifact that does not fit        exit code 3
         ├── MemoryFormatError   a file that is no valid memory (cases: memoir_edge.memory)
@@ -48,10 +48,15 @@ class InputError(MemoirEdgeError):
 
 
 class EditsError(InputError):
-    """One line of an edits file cannot be used; ``line`` is its number, counted from 1."""
+    """One record of an edits file cannot be used.
 
-    def __init__(self, message: str, *, line: int, hint: str | None = None) -> None:
-        super().__init__(f"line {line}: {message}", hint=hint)
+    ``line`` is the number of its line, counted from 1, or of what else the file has as units.
+    """
+
+    def __init__(
+        self, message: str, *, line: int, unit: str = "line", hint: str | None = None
+    ) -> None:
+        super().__init__(f"{unit} {line}: {message}", hint=hint)
         self.line = line
 
 

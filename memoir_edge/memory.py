@@ -33,6 +33,7 @@ import functools
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -596,7 +597,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes]:
     header = data[_PREFIX : _PREFIX + length]
     try:
         stored = dict(deserialize(data))  # type: ignore[no-untyped-call, unused-ignore]
-        metadata = json.loads(header, object_pairs_hook=_object).get("__metadata__") or {}
+        metadata = json.loads(header, object_pairs_hook=unique).get("__metadata__") or {}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise NotSafetensorsError(f"no safetensors file: {error}", hint=_REMAKE) from error
     return stored, metadata, header
@@ -633,7 +634,7 @@ def _check_digest(data: bytes, header: bytes, stated: str) -> None:
 def _parse(text: str) -> Any:
     _limit("a document of", len(text.encode()), MAX_DOCUMENT_BYTES, "bytes")
     try:
-        document = json.loads(text, object_pairs_hook=_object)
+        document = json.loads(text, object_pairs_hook=unique)
     except RecursionError as error:
         raise LimitError(f"the document is nested deeper than {MAX_JSON_DEPTH}") from error
     except ValueError as error:
@@ -642,10 +643,16 @@ def _parse(text: str) -> Any:
     return document
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, from its keys and values.
+
+    Raises:
+        ValueError: A key stands twice, so that readers would differ in what it means.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
     return found
 
 

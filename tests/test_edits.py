@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from memoir_edge.edits import (
     FIELDS,
+    MAX_CHARS,
     Edit,
     Unrelated,
     default_id,
@@ -105,6 +106,8 @@ def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) 
         ('{"prompt": "\\ud800", "target": "b"}', "half a surrogate pair"),
         ("[" * 100_000, "nested too deeply|no JSON"),
         ('{"prompt": "' + "a" * (1 << 20) + '", "target": "b"}', "at most"),
+        ('{"prompt": "a", "target": "b", "target": "c"}', "the key 'target' stands twice"),
+        ('{"prompt": "a", "target": "b", "tags": {"x": "1", "x": "2"}}', "the key 'x' stands"),
     ],
 )
 def test_a_bad_line_is_named_with_its_reason(tmp_path: Path, bad: Any, reason: str) -> None:
@@ -255,9 +258,41 @@ def test_a_bad_object_over_several_lines_is_named_by_its_first(tmp_path: Path) -
         read(file)
 
 
+GOOD = '{"prompt": "p",\n"target": "t"}'
+LONG = '{"prompt": "' + "a" * MAX_CHARS + '", "target": "b"}'
+TWICE = '{"prompt": "a", "target": "b", "prompt": "c"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("[{}, {}]", "record 2"), ("[\n{},\n\n {}\n]", "record 2"), ("{}\n{}", "line 3")],
+)
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [(LONG, "at most"), (TWICE, "the key 'prompt' stands twice"), ('{"prompt": "c"}', "target is"),
+     (GOOD, "is already used on ")],
+)  # fmt: skip
+def test_the_bounds_of_a_record_are_those_of_all_forms(
+    tmp_path: Path, text: str, where: str, bad: str, reason: str
+) -> None:
+    file = tmp_path / "edits.json"
+    file.write_text(text.replace("{}", "%s") % (GOOD, bad))
+    with pytest.raises(EditsError, match=f"^{where}: .*{reason}"):
+        read(file)
+    edits, [problem] = read(file, skip_bad=True)
+    assert [edit.prompt for edit in edits] == ["p"]
+    assert f"{problem.unit} {problem.line}" == where
+
+
+ARRAY_LIKE = ("],[", ', "]', "\\", '\\"]', " \u00a0,\n", "[1,", "\u2028é")
+
+
 def test_an_array_is_read_too(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps([FULL, {"prompt": "a", "target": "b"}]))
-    assert len(read(tmp_path / "a.json")[0]) == 2
+    records = [FULL, *({"prompt": text, "target": "b", "keys": [text]} for text in ARRAY_LIKE)]
+    for indent, ascii_ in ((None, True), (1, False)):
+        text = json.dumps(records, indent=indent, ensure_ascii=ascii_)
+        (tmp_path / "a.json").write_text(f" {text}\n", encoding="utf-8")
+        assert read(tmp_path / "a.json")[0] == [from_record(record) for record in records]
     (tmp_path / "b.json").write_text("[{")
     with pytest.raises(InputError, match="no JSON array"):
         read(tmp_path / "b.json")
