@@ -255,11 +255,12 @@ class Journal:
         """Number of the last frame at which the memory of a digest was written, or begun from.
 
         Raises:
-            JournalError: It was never written from this journal.
+            JournalError: It was never written from this journal, or a frame is malformed.
         """
         for frame in reversed(self.frames):
-            if frame.kind in (BEGIN, Written.kind) and frame.data["digest"] == digest:
-                return frame.number
+            with self.reading(frame):
+                if frame.kind in (BEGIN, Written.kind) and frame.data["digest"] == digest:
+                    return frame.number
         raise JournalError(
             f"{self.path} is not the journal of memory {digest}",
             hint="move the one away that does not belong here",

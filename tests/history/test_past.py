@@ -69,3 +69,15 @@ def test_a_malformed_step_is_named(fresh: Any, made: Any, tmp_path: Path, loss: 
         journal.frames[1].data["edits"][0]["loss"] = loss
         with pytest.raises(JournalError, match="step 1 is malformed"):
             past(journal, "a", digest)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_memory_is_not_looked_for_in_malformed_steps(
+    fresh: Any, made: Any, tmp_path: Path, step: int
+) -> None:
+    with fresh() as journal:
+        journal.made([made("a")])
+        journal.write(tmp_path / "m")
+        del journal.frames[step].data["digest"]
+        with pytest.raises(JournalError, match=f"step {step} is malformed"):
+            past(journal, "a", "00")
