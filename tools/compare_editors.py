@@ -99,7 +99,7 @@ def compared(
     dataset: str, file: Path, way: Way, sizes: Sequence[int], given: argparse.Namespace
 ) -> list[Row]:
     """A row of each method and size."""
-    edits = edits_of(dataset, file)
+    edits, _ = edits_of(dataset, file)
     folder, methods = given.out / dataset, given.methods.split(",")
     claim(folder, way.about(), edits)
     parts_of = jobs(dataset, probed(edits), sizes)

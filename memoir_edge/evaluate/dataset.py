@@ -35,23 +35,27 @@ class Job(NamedTuple):
     edits: Sequence[Edit]
 
 
-def edits_of(dataset: str, path: Path) -> list[Edit]:
+def edits_of(dataset: str, path: Path) -> tuple[list[Edit], int]:
     """The edits of a dataset's file that can be measured, the first of each prompt.
+
+    Returns:
+        The edits, and how many records the file has in all.
 
     Raises:
         InputError: The dataset is unknown, or the file has no such records.
     """
     if dataset not in NEEDS:
         raise InputError(f"unknown dataset {dataset!r}; known: {', '.join(NEEDS)}")
-    found, _ = read(path, skip_bad=True)
+    found, problems = read(path, skip_bad=True)
     needed = NEEDS[dataset]
     usable = [edit for edit in found if all(getattr(edit, name) for name in needed)]
+    count = len(found) + len(problems)
     if not usable:
         raise InputError(
-            f"none of the {len(found)} records of {path} has {' and '.join(needed)}",
+            f"none of the {count} records of {path} has {' and '.join(needed)}",
             hint=f"is it {dataset}? known: {', '.join(NEEDS)}",
         )
-    return list({edit.prompt: edit for edit in reversed(usable)}.values())[::-1]
+    return list({edit.prompt: edit for edit in reversed(usable)}.values())[::-1], count
 
 
 def jobs(dataset: str, edits: Sequence[Edit], sizes: Sequence[int]) -> dict[int, list[Job]]:
@@ -127,7 +131,7 @@ def claim(folder: Path, about: dict[str, Any], edits: Sequence[Edit]) -> None:
     path = folder / "evaluation.json"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+        _write(path, json.dumps(about, indent=1))
         return
     other = read_json(path)
     if unlike := [name for name in about if other.get(name) != about[name]]:
@@ -140,10 +144,15 @@ def claim(folder: Path, about: dict[str, Any], edits: Sequence[Edit]) -> None:
 def kept(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a job came to, as JSON: from its file or, where there is none yet, by doing it."""
     if not path.exists():
-        partial = path.with_suffix(".tmp")
-        partial.write_text(json.dumps(do()), encoding="utf-8")
-        partial.replace(path)
+        _write(path, json.dumps(do()))
     return read_json(path)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def measured(

@@ -12,7 +12,7 @@ from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.errors import InputError
-from memoir_edge.evaluate.dataset import edits_of, jobs, mean
+from memoir_edge.evaluate.dataset import claim, edits_of, jobs, mean
 
 
 @pytest.fixture
@@ -81,12 +81,42 @@ def test_what_cannot_be_measured_is_said(zsre: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown dataset 'mquake'; known: zsre, counterfact"):
         edits_of("mquake", zsre)
     with pytest.raises(InputError, match="10 edits are wanted of 4"):
-        jobs("zsre", edits_of("zsre", zsre), [1, 10])
+        jobs("zsre", edits_of("zsre", zsre)[0], [1, 10])
     common = ["eval", "--dataset", "zsre", "--data", str(zsre), "--model", str(model_dir())]
     assert main(common) == 2  # no --out
     assert main([*common, "--out", str(tmp_path / "o"), "--sizes", "1,x"]) == 2
     assert main([*common, "--out", str(tmp_path / "o"), "--sizes", "0"]) == 2
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("bad", [None, {}, {"src": "a b", "alt": "c"}, "twice"])
+def test_records_that_are_left_out_are_counted(
+    zsre: Path, tmp_path: Path, capsys: Any, bad: Any
+) -> None:
+    """Before anything is loaded: what is measured is not all that the file holds."""
+    records = json.loads(zsre.read_text())
+    zsre.write_text(json.dumps([*records, records[0] | {"alt": "x"} if bad == "twice" else bad]))
+    edits, count = edits_of("zsre", zsre)
+    assert (len(edits), count) == (4, 5)
+    words = ["eval", "--dataset", "zsre", "--data", zsre, "--model", tmp_path / "none"]
+    assert main([*map(str, words), "--out", str(tmp_path / "o"), "--sizes", "1"]) == 2
+    assert f"4 of 5 records of {zsre} can be measured" in capsys.readouterr().out
+
+
+def test_an_evaluation_is_begun_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: Path, text: str, **rest: Any) -> None:
+        self.write_bytes(text.encode()[:9])
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", cut)
+        with pytest.raises(OSError, match="full"):
+            claim(tmp_path, {"base": "x"}, [])
+    claim(tmp_path, {"base": "x"}, [])
+    with pytest.raises(InputError, match="an evaluation with other base"):
+        claim(tmp_path, {"base": "y"}, [])
 
 
 def test_memories_of_a_size_are_of_other_edits_each() -> None:
@@ -119,6 +149,6 @@ def test_a_share_that_no_memory_has_is_none() -> None:
 def test_the_published_files_hold_enough(
     dataset: str, name: str, least: int, published: Callable[[str], Path]
 ) -> None:
-    edits = edits_of(dataset, published(name))
+    edits, _ = edits_of(dataset, published(name))
     assert len(edits) >= least
     assert len({edit.prompt for edit in edits}) == len(edits)

@@ -171,7 +171,7 @@ def show(report: Report, output: Output) -> None:
         ],
     )
     if report.failed:
-        output.say(f"{len(report.failed)} edits do not answer: {', '.join(report.failed)}")
+        output.say(f"{len(report.failed)} edits do not hold: {', '.join(report.failed)}")
 
 
 # --- The paper's table ---------------------------------------------------------------------------
@@ -197,7 +197,13 @@ def _dataset(
     with needs("PyTorch and transformers", "edit"):
         from memoir_edge.evaluate import dataset as jobs
 
-    edits = jobs.edits_of(work.dataset, work.data)
+    edits, count = jobs.edits_of(work.dataset, work.data)
+    if len(edits) < count:
+        needed = " and ".join(jobs.NEEDS[work.dataset])
+        output.say(
+            f"{len(edits)} of {count} records of {work.data} can be measured: those with {needed}, "
+            "the first of each prompt"
+        )
     parts_of = jobs.jobs(work.dataset, edits, work.sizes)
     router, relations = routed.load(), routed.known()
     base = torch.load()
@@ -223,7 +229,8 @@ def _dataset(
         output.say(f"{len(parts)} x {size} edits measured in {seconds:.0f} s")
     _show_dataset(work.dataset, torch.model, rows, output)
     told = {"site": settings.site, "sites": settings.sites, "k": settings.k}
-    output.result({"dataset": work.dataset, **told, "rows": rows})
+    read = {"records": count, "usable": len(edits)}
+    output.result({"dataset": work.dataset, **read, **told, "rows": rows})
     return 0
 
 
