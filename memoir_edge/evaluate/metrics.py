@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
-from memoir_edge.answers import Answer, Forced, Model
+from memoir_edge.answers import Answer, Forced, Model, holds
 from memoir_edge.edits import Edit
 from memoir_edge.notebook import table
 
@@ -84,7 +84,7 @@ class Report:
     free: Free
     routing: Routing
     detail: Detail
-    failed: list[str] = field(default_factory=list)  # ids whose own prompt does not give the target
+    failed: list[str] = field(default_factory=list)  # ids of edits that do not hold
     said: tuple[Said, ...] = ()
 
     def _repr_html_(self) -> str:
@@ -189,7 +189,9 @@ def evaluate(
             _mean(new.edit is not None for new in unrelated_free),
         ),
         detail=_detail(rephrased, rephrased_free, hard, hard_free),
-        failed=[a.edit.id for a, new in zip(own, own_free, strict=True) if not _says(a, new)],
+        failed=[
+            e.id for e, new in zip(edits, own_free, strict=True) if not holds(new, e.target, e.id)
+        ],
         said=(
             *_said(OWN, own, own_free),
             *_said(REPHRASED, rephrased, rephrased_free),

@@ -56,6 +56,16 @@ def test_every_share_is_what_was_written_down() -> None:
     assert report.teacher_forced.locality == 0.5  # one token of two moved, on both prompts
 
 
+@pytest.mark.parametrize("fired", [None, "other"])
+def test_an_edit_that_its_prompt_does_not_reach_does_not_hold(
+    fired: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever else says the target: reliability counts what is said."""
+    monkeypatch.setitem(EDITED, A.prompt, Answer("Rome", fired, 0.2))
+    report = evaluate(Fake(), [A, B])
+    assert (report.free.reliability, report.failed) == (0.5, ["a", "b"])
+
+
 def test_what_decided_is_counted() -> None:
     report = evaluate(Fake(), [A, B])
     detail = report.detail
