@@ -145,8 +145,12 @@ class Settings:
         for name in ("k", "steps", "passes", "batch", "batch_edits"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum is {self.momentum}, expected from 0 to below 1")
+        for name in ("momentum", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected from 0 to below 1")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected above 0")
         if self.later and self.optimiser != "adam":
             # Descent follows what is read by then, so that its change would have no low rank.
             raise InputError(
@@ -206,7 +210,7 @@ CODED_THRESHOLD = 0.95
 OPTIMISERS = ("sgd", "adam")
 # What may be none at all, but not less.
 COUNTS = ("prefixes", "forms", "phrasings", "ends", "chats", "thinned", "thinned_forms", "spare",
-          "made_keys", "repairs", "asked", "columns_per_edit")  # fmt: skip
+          "stop_loss", "made_keys", "repairs", "asked", "columns_per_edit")  # fmt: skip
 # What a preset says of training.
 TRAINED = ("steps", "optimiser", "lr", "momentum", "stop_loss", "prefixes", "forms", "phrasings",
            "ends", "chats", "thinned", "thinned_forms", "spare", "passes", "repairs", "false_fires",

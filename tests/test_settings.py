@@ -62,6 +62,26 @@ def test_an_unknown_optimiser_is_refused() -> None:
         Settings(site=SITE, k=1, feature="last", threshold=0.5, steps=1, optimiser="lion")
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("lr", (0, -0.1)),
+        ("clip", (0, -1)),
+        ("dropout", (1, -0.1)),
+        ("momentum", (1, -0.1)),
+        ("stop_loss", (-0.1, float("inf"))),
+    ],
+)
+def test_numbers_with_which_nothing_would_be_learned_are_refused(
+    name: str, values: tuple[float, ...]
+) -> None:
+    for value in (*values, float("nan")):
+        with pytest.raises(InputError, match=f"{name} is {value}, expected"):
+            Settings(site=SITE, k=1, feature="last", threshold=0.5, steps=1, **{name: value})  # type: ignore[arg-type]
+    whole = Settings(site=SITE, k=1, feature="last", threshold=0.5, steps=1, clip=float("inf"))
+    assert whole.dropout == 0.5
+
+
 @pytest.mark.parametrize("changed", [{"forms": 1}, {"optimiser": "adam"}, {"batch_edits": 2}])
 def test_parity_is_refused_beside_what_the_paper_lacks(changed: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="parity with the released code is plain descent"):
