@@ -49,6 +49,16 @@ _NORMAL, _SPECIAL, _WHOLE = 1, 3, 4  # of `tokenizer.ggml.token_type`; the last 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
 
 
+class _Described(dict[str, Any]):
+    """A file's metadata, of which what is missing is named."""
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(
+            f"the .gguf file describes its tokenizer without {name}",
+            hint="give the model's transformers folder instead",
+        )
+
+
 def tokenizer(about: dict[str, Any]) -> PreTrainedTokenizerFast:
     """The tokenizer that a `.gguf` file describes.
 
@@ -56,8 +66,9 @@ def tokenizer(about: dict[str, Any]) -> PreTrainedTokenizerFast:
         about: The file's metadata by name.
 
     Raises:
-        InputError: A tokenizer of another sort.
+        InputError: A tokenizer of another sort, or one that is not described in full.
     """
+    about = _Described(about)
     kind, split = (about.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind == "llama":
         made = _sentence_piece(about)
@@ -84,9 +95,9 @@ def tokenizer(about: dict[str, Any]) -> PreTrainedTokenizerFast:
         if (i := about.get(f"tokenizer.ggml.{name}_token_id")) is not None
     }
     if about.get("tokenizer.ggml.add_bos_token", kind == "llama"):
-        bos = named["bos_token"]
+        i = about["tokenizer.ggml.bos_token_id"]
         made.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokens.index(bos))]
+            single=f"{tokens[i]} $A", special_tokens=[(tokens[i], i)]
         )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=made,

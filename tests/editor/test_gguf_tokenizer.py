@@ -61,6 +61,32 @@ def test_another_tokenizer_is_refused_by_name() -> None:
         tokenizer({})
 
 
+ALL = ("tokens", "token_type", "bos_token_id")
+
+
+@pytest.mark.parametrize(
+    ("sort", "name"),
+    [
+        *(("gpt2", name) for name in (*ALL, "merges")),
+        *(("llama", name) for name in (*ALL, "scores")),
+    ],
+)
+def test_what_a_file_does_not_say_is_named(sort: str, name: str) -> None:
+    held = about("gpt-2", bos=True) if sort == "gpt2" else scored()
+    del held[f"tokenizer.ggml.{name}"]
+    with pytest.raises(InputError, match=rf"its tokenizer without tokenizer\.ggml\.{name}"):
+        tokenizer(held)
+
+
+def test_a_beginning_is_the_token_that_the_file_numbers() -> None:
+    held = about("gpt-2", bos=True)
+    held["tokenizer.ggml.tokens"] = [*held["tokenizer.ggml.tokens"], "<s>"]  # type: ignore[misc]
+    held["tokenizer.ggml.token_type"] = [*held["tokenizer.ggml.token_type"], 3]  # type: ignore[misc]
+    last = len(held["tokenizer.ggml.tokens"]) - 1  # type: ignore[arg-type]
+    held["tokenizer.ggml.bos_token_id"] = last
+    assert tokenizer(held)("ab")["input_ids"][0] == last
+
+
 # --- SentencePiece -------------------------------------------------------------------------------
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
