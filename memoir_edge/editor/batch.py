@@ -128,8 +128,9 @@ def thin(settings: Settings, rows: int, columns: Tensor) -> Tensor:
 
 def check(losses: Sequence[float], steps: int) -> None:
     """Raise InputError unless all losses are finite."""
-    if not all(map(isfinite, losses)):
+    diverged = next((loss for loss in losses if not isfinite(loss)), None)
+    if diverged is not None:
         raise InputError(
-            f"training diverged: the loss is {max(losses)} after {steps} steps",
+            f"training diverged: the loss is {diverged} after {steps} steps",
             hint="the base model in float32, or a smaller learning rate, may hold",
         )

@@ -59,3 +59,8 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     check([0.1, 2.0], 3)
     with pytest.raises(InputError, match="the loss is nan after 3 steps"):
         check([float("nan")], 3)
+    for place in range(3):
+        losses = [0.1, 0.2]
+        losses.insert(place, float("nan"))
+        with pytest.raises(InputError, match="the loss is nan after 3 steps"):
+            check(losses, 3)
