@@ -106,7 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds {type(found).__name__}, expected an object")
@@ -116,12 +116,23 @@ def read_json(path: Path) -> dict[str, Any]:
 def context(config: Mapping[str, Any]) -> int:
     """Most tokens of a sequence, by the parsed `config.json`.
 
+    Raises:
+        InputError: It says something else than a number.
+
     >>> context({"max_position_embeddings": 4096})
     4096
     >>> context({"model_type": "bloom"}) == UNBOUNDED
     True
     """
-    return next((int(config[name]) for name in _CONTEXT if config.get(name)), UNBOUNDED)
+    name = next((name for name in _CONTEXT if config.get(name)), None)
+    if name is None:
+        return UNBOUNDED
+    try:
+        return int(config[name])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"config.json has {name} {config[name]!r}, expected a number of tokens"
+        ) from error
 
 
 def language(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -111,7 +111,9 @@ CODED = replace(
 
 
 def _get(config: Config, *names: str) -> int | None:
-    return next((int(config[name]) for name in names if config.get(name)), None)
+    """The first that is a number: some models give each layer a width of its own, in a list."""
+    found = (config.get(name) for name in names)
+    return next((value for value in found if isinstance(value, int) and value), None)
 
 
 def layers(config: Config) -> int | None:

@@ -34,6 +34,12 @@ def test_where_the_context_comes_from(config: dict[str, int], expected: int) -> 
     assert context(config) == expected
 
 
+@pytest.mark.parametrize("most", ["abc", [512], {"a": 1}, float("inf"), float("nan")])
+def test_a_context_that_is_no_number(most: object) -> None:
+    with pytest.raises(InputError, match=r"config\.json has n_ctx .*, expected a number of tokens"):
+        context({"n_ctx": most})
+
+
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
     [
@@ -73,7 +79,7 @@ def test_the_editor_refuses_what_the_runtime_refuses(demo_dir: Path, tmp_path: P
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", b"\xff"])
+@pytest.mark.parametrize("text", ["{", "[]", b"\xff", "[" * 100_000])
 def test_a_spoiled_file(tmp_path: Path, text: str | bytes) -> None:
     (tmp_path / "config.json").write_bytes(text.encode() if isinstance(text, str) else text)
     for read in (lambda: read_config(tmp_path), lambda: read_json(tmp_path / "config.json")):

@@ -32,6 +32,13 @@ def test_the_papers_models_have_its_settings() -> None:
     assert preset(gptj) is PAPER["gptj", 16384, 28]
 
 
+def test_widths_that_differ_by_layer_are_those_of_no_paper() -> None:
+    """As of Gemma 3n, or OpenELM."""
+    assert preset(LLAMA | {"intermediate_size": [14336, 8192]}) is DEFAULT
+    assert default_site(LLAMA | {"intermediate_size": [14336]}) == "model.layers.27.mlp.down_proj"
+    assert layers({"num_hidden_layers": "many", "n_layer": 24}) == 24
+
+
 def test_the_default_site() -> None:
     assert default_site(LLAMA) == "model.layers.27.mlp.down_proj"
     assert default_site({"model_type": "gpt2", "n_layer": 12}) == "transformer.h.10.mlp.c_proj"
