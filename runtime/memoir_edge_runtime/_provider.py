@@ -3,6 +3,7 @@
 Knows nothing of what the graph computes.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ Array = npt.NDArray[np.generic]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # onnxruntime's level; at a lower one it warns of every port
+_logger = logging.getLogger("memoir_edge.runtime")
 
 
 Library = Callable[[str], Path | None]  # of custom ops, by device
@@ -35,7 +37,8 @@ def open_graph(
 
     Args:
         path: The ONNX file.
-        providers: onnxruntime's name or names, the best first; None: CUDA where it works, else CPU.
+        providers: onnxruntime's name or names, the best first; None: CUDA where it works, else CPU,
+            with a warning where CUDA is there and fails.
         threads: Of one operator; None leaves it to onnxruntime.
         library: Gives the library of custom ops for a device, if there is one.
         shown: A value inside the graph, which becomes an output of it.
@@ -69,12 +72,14 @@ def _open_best(
     library: Library,
     shown: str | None,
 ) -> Any:
-    if CUDA in available:
-        try:
-            return _open(path, [CUDA, CPU], threads, library, shown)
-        except GraphError:  # the driver or the device may fail only now; the CPU can still serve
-            pass
-    return _open(path, [CPU], threads, library, shown)
+    if CUDA not in available:
+        return _open(path, [CPU], threads, library, shown)
+    try:
+        return _open(path, [CUDA, CPU], threads, library, shown)
+    except GraphError as error:  # the driver or the device may fail only now; the CPU can serve
+        session = _open(path, [CPU], threads, library, shown)
+        _logger.warning("without CUDA, on the CPU: %s", error)
+        return session
 
 
 def _open(

@@ -1,11 +1,13 @@
 """Graphs opened on the device that is there."""
 
+from pathlib import Path
+
 import onnx
 import pytest
 
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_runtime import Options, Result, Session
-from memoir_edge_runtime._provider import open_graph
+from memoir_edge_runtime import Options, Result, Session, _provider
+from memoir_edge_runtime._provider import CPU, CUDA, open_graph
 
 
 def test_a_graph_that_cannot_be_loaded(spoiled):
@@ -25,6 +27,27 @@ def test_providers_and_sizes(export_dir):
     session = Session(str(export_dir), providers=["CPUExecutionProvider"], threads=1)
     assert session.decoder.device == "cpu"
     assert isinstance(session.generate("a", Options(max_new_tokens=1))[0], Result)
+
+
+@pytest.mark.parametrize(("broken", "warned"), [(set(), 0), ({CUDA}, 1), ({CUDA, CPU}, 0)])
+def test_where_cuda_fails_the_cpu_serves_and_it_is_told(monkeypatch, caplog, broken, warned):
+    """It is there and may fail: what cannot be loaded anywhere is an error alone."""
+
+    def start(path, options, providers):
+        if providers[0] in broken:
+            raise RuntimeError(f"{providers[0]} has failed\nand more")
+        return providers
+
+    monkeypatch.setattr(_provider.onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(_provider.onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(_provider.onnxruntime, "InferenceSession", start)
+    if CPU in broken:
+        with pytest.raises(GraphError, match=f"{CPU} has failed"):
+            open_graph(Path("model.onnx"), None, None)
+    else:
+        assert open_graph(Path("model.onnx"), None, None)[0] == (CPU if broken else CUDA)
+    said = "without CUDA, on the CPU: model.onnx cannot be loaded: CUDAExecutionProvider has failed"
+    assert [record.getMessage() for record in caplog.records] == [said] * warned
 
 
 def test_a_value_inside_a_graph_becomes_an_output(export_dir, tmp_path):

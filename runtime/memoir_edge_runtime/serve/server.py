@@ -65,6 +65,7 @@ class Server:
         self.unready: str | None = None  # why requests should go elsewhere, while they should
         self.aside = ThreadPoolExecutor(1, "aside")  # reads what the scheduler does not: by turns
         self.administering = asyncio.Lock()  # loads wait here, not in threads that answers need
+        log(logging.INFO, "model", device=session.decoder.device, ops=session.ops)
 
     @property
     def ready(self) -> bool:

@@ -110,6 +110,7 @@ def test_it_listens_on_loopback_logs_json_and_ends_gently(start, pair, prompts):
     assert rest[-1] == "data: [DONE]"
     assert server.end() == 0
     [listening] = server.lines("listening")
+    assert [line["device"] for line in server.lines("model")] == ["cpu"]
     assert (listening["host"], listening["port"]) == ("127.0.0.1", server.port)
     [request] = [line for line in server.lines("request") if line["path"] == "/v1/completions"]
     assert (request["status"], request["model"]) == (200, "base@a")
