@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from memoir_edge import memory as memories
 from memoir_edge import tophash
 from memoir_edge.cli import main
 from memoir_edge.cli.output import Drawn, Lines, Output, Printer, complain
+from memoir_edge_runtime import Result, Routing, Session, Token
 
 
 def test_a_line_is_written_every_few_seconds_and_says_how_long_it_takes() -> None:
@@ -191,6 +193,23 @@ def test_a_memory_commands_no_terminal(
     assert main(words) == 0
     said = capsys.readouterr().out
     assert said.count(TAME) >= 2
+    assert not _commands(said)
+
+
+@pytest.mark.parametrize("asked", [[WILD], [WILD, WILD]], ids=["as it comes", "several"])
+def test_an_answer_commands_no_terminal(
+    done: Any,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = [Token(row, 1, WILD) for row in range(len(asked))]
+    told += [Result(row, WILD, WILD, (1,), "stop", 1, Routing()) for row in range(len(asked))]
+    monkeypatch.setattr(Session, "stream", lambda *given: iter(told))
+    words = [word for text in asked for word in ("--prompt", text)]
+    assert main(["generate", str(done.graph), *words]) == 0
+    said = capsys.readouterr().out
+    assert said.count(TAME) == (1 if len(asked) == 1 else 4)
     assert not _commands(said)
 
 

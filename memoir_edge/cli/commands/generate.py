@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memoir_edge.cli.output import Output
+from memoir_edge.cli.output import Output, printable
 from memoir_edge.cli.sessions import open_session
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def command(
         if not isinstance(event, Token):
             results.append(event)
         elif live:
-            sys.stdout.write(event.text)
+            sys.stdout.write(printable(event.text))
             sys.stdout.flush()
     results.sort(key=lambda result: result.row)
     for result, text in zip(results, prompt, strict=True):
         if not output.json:
-            sys.stdout.write("\n" if live else f"{text}{result.text}\n")
+            sys.stdout.write("\n" if live else f"{printable(text + result.text)}\n")
         output.say(_fired(result))
     documents = [_document(result) for result in results]
     output.result({"results": documents} if len(documents) > 1 else documents[0])
