@@ -24,6 +24,7 @@ import numpy.typing as npt
 from memoir_edge.base import language, read_json, weights_digest
 from memoir_edge.errors import InputError, install
 from memoir_edge.rope import COPY, renamed
+from memoir_edge.sites import HEADS
 
 # What a loader looks for, in its order; an index names the file of each tensor.
 _FILES = (
@@ -38,7 +39,6 @@ _COPY = re.compile(r"^(?:encoder|decoder)\.embed_tokens\.weight$")
 # Constants that some versions save among the weights, and others do not.
 _CONSTANT = re.compile(r"\.(?:inv_freq|masked_bias|position_ids)$")
 _CAUSAL = re.compile(r"\.(?:attn|attention)\.bias$")
-_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 # Bytes of a number, by its type; others have none of their own.
 _WIDTHS = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
@@ -166,7 +166,7 @@ def _shaping(config: Mapping[str, Any]) -> list[Any]:
         ) from error
     rope["rope_type"] = rope.get("rope_type", rope.pop("type", "default"))
     rope.pop("type", None)
-    heads = next((config[name] for name in _HEADS if name in config), None)
+    heads = next((config[name] for name in HEADS if name in config), None)
     scaled = rope if rope["rope_type"] != "default" else {}
     return [config.get("model_type"), heads, base, scaled]
 

@@ -11,6 +11,11 @@ from memoir_edge.errors import SiteError
 
 Config = Mapping[str, Any]
 
+# What configurations call the number of decoder layers, of heads, and the width between blocks.
+LAYERS = ("num_decoder_layers", "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+
 # The down-projection of each architecture's feed-forward block, by `model_type`.
 SITES: dict[str, str] = {
     "gemma": "model.layers.{layer}.mlp.down_proj",
@@ -118,7 +123,17 @@ def _get(config: Config, *names: str) -> int | None:
 
 def layers(config: Config) -> int | None:
     """Number of decoder layers, whatever the architecture calls it."""
-    return _get(config, "num_decoder_layers", "num_hidden_layers", "n_layer", "n_layers")
+    return _get(config, *LAYERS)
+
+
+def head_size(config: Config) -> int | None:
+    """Width of an attention head, whatever the architecture calls what it follows from.
+
+    >>> head_size({"n_embd": 768, "n_head": 12}), head_size({"n_embd": 768})
+    (64, None)
+    """
+    heads, width = _get(config, *HEADS), _get(config, *_WIDTH)
+    return _get(config, "head_dim") or (width // heads if heads and width else None)
 
 
 def preset(config: Config, *, coded: bool = False) -> Preset:
@@ -126,7 +141,7 @@ def preset(config: Config, *, coded: bool = False) -> Preset:
     if coded:
         return CODED
     width = _get(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * (
-        _get(config, "hidden_size", "n_embd") or 0
+        _get(config, *_WIDTH) or 0
     )
     return PAPER.get((str(config.get("model_type")), width, layers(config) or 0), DEFAULT)
 

@@ -6,9 +6,12 @@ from memoir_edge.errors import SiteError
 from memoir_edge.sites import (
     CODED,
     DEFAULT,
+    HEADS,
+    LAYERS,
     PAPER,
     default_site,
     folded,
+    head_size,
     layers,
     listed,
     paths_of,
@@ -18,10 +21,18 @@ from memoir_edge.sites import (
 LLAMA = {"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336}
 
 
-@pytest.mark.parametrize("name", ["num_hidden_layers", "n_layer", "n_layers"])
-def test_depth_has_three_names(name: str) -> None:
+@pytest.mark.parametrize("name", LAYERS)
+def test_depth_has_several_names(name: str) -> None:
     assert layers({name: 24}) == 24
     assert layers({}) is None
+
+
+@pytest.mark.parametrize("width", ["hidden_size", "n_embd", "d_model"])
+@pytest.mark.parametrize("heads", HEADS)
+def test_a_heads_width_follows_from_several_names(width: str, heads: str) -> None:
+    assert head_size({width: 32, heads: 4, "head_dim": None}) == 8
+    assert head_size({width: 32, heads: 4, "head_dim": 16}) == 16
+    assert head_size({width: 32}) is head_size({heads: 4}) is head_size({}) is None
 
 
 def test_the_papers_models_have_its_settings() -> None:

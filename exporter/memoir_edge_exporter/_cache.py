@@ -11,9 +11,9 @@ from typing import Literal
 import onnx
 
 from memoir_edge.base import context, read_config
-from memoir_edge.errors import GraphError
+from memoir_edge.errors import GraphError, InputError
 from memoir_edge.rope import even
-from memoir_edge.sites import Config
+from memoir_edge.sites import Config, head_size
 
 _PAST, _PRESENT = "past_key_values.", "present."
 # Attention that takes a row's length from the sum of its mask, so its tokens must come first.
@@ -31,6 +31,9 @@ def settle_sizes(graph: onnx.GraphProto, config: Config) -> None:
     The axis of tokens has another name in the output than in the input; the width's is the same.
     What is said of sizes inside the graph is dropped: in fp16 the builder's attention is said to
     read as many tokens as a run has, cache or not, and ONNX Runtime plans its memory by that.
+
+    Raises:
+        InputError: The configuration does not tell the width.
     """
     del graph.value_info[:]
     for past, present in _pairs(graph):
@@ -81,4 +84,11 @@ def settle_context(graph: onnx.GraphProto, folder: Path) -> None:
 
 
 def _head_size(config: Config) -> int:
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    found = head_size(config)
+    if found is None:
+        raise InputError(
+            "the graph's cache gives the width of a head by its name only, and config.json tells "
+            "neither head_dim nor the model's width and number of heads",
+            hint="give the folder of the model's own config.json: --model DIR",
+        )
+    return found

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 from memoir_edge.base import read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.ports import Kind
+from memoir_edge.sites import LAYERS
 from memoir_edge_exporter._ports import describe, ints, node, require, require_feature
 
 State = Literal["recurrent", "cache"]
@@ -101,11 +102,11 @@ def one_layer_more(folder: Path) -> None:
         InputError: There is none, or it names no number of layers.
     """
     config = read_config(folder)
-    name = next((name for name in _LAYERS if name in config), None)
+    name = next((name for name in LAYERS if config.get(name)), None)
     if name is None:
         raise InputError(
             f"{folder / 'config.json'} names no number of layers, expected one of "
-            f"{', '.join(_LAYERS)}",
+            f"{', '.join(LAYERS)}",
             hint="export it with --ports optional or required",
         )
     config[name] += 1
@@ -117,9 +118,6 @@ def one_layer_more(folder: Path) -> None:
         config["attention_layers"] = [*config["attention_layers"], "global"]
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
-
-
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
 # --- Rule 1 --------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ import onnx
 from memoir_edge import base, onnx_adapter, sidecar
 from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge.sites import head_size
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import carry, layers
 from memoir_edge_exporter._write import (
@@ -154,7 +155,7 @@ def _described(folder: Path, graph: onnx.ModelProto) -> dict[str, Any]:
     decoder = {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": GRAPH,
-        "head_size": config.get("head_dim") or hidden // heads,
+        "head_size": head_size(config),
         "hidden_size": hidden,
         "inputs": {name: name for name in fed} | _NAMES["inputs"],
         "outputs": {"logits": "logits"} | _NAMES["outputs"],

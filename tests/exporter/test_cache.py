@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from memoir_edge.base import context, read_config
-from memoir_edge.errors import GraphError
+from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter import export
 from memoir_edge_exporter._cache import (
     padding_side,
@@ -22,6 +22,7 @@ from memoir_edge_exporter._cache import (
 from memoir_edge_runtime import Options, Session
 
 CONFIG = {"hidden_size": 32, "num_attention_heads": 4}
+NAMED = [CONFIG, {"n_embd": 32, "n_head": 4}, {"d_model": 32, "n_heads": 4}]
 
 
 def widths(graph: onnx.GraphProto) -> list[list[str | int]]:
@@ -32,14 +33,24 @@ def widths(graph: onnx.GraphProto) -> list[list[str | int]]:
     ]
 
 
-def test_a_width_that_has_a_name_only_gets_its_number(llama, fused, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", NAMED)
+def test_a_width_that_has_a_name_only_gets_its_number(
+    llama, fused, tmp_path: Path, config: dict[str, int]
+) -> None:
     graph = onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph
     before = widths(graph)
     assert {row[3] for row in before} == {"kv_cache_dim"}
-    settle_sizes(graph, CONFIG)
+    settle_sizes(graph, config)
     assert widths(graph) == [[*row[:3], 8] for row in before]
     settle_sizes(graph, CONFIG | {"head_dim": 16})
     assert {row[3] for row in widths(graph)} == {8}  # a number stays
+
+
+def test_a_width_that_nothing_tells_is_refused(llama, fused, tmp_path: Path) -> None:
+    graph = onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph
+    with pytest.raises(InputError, match="width of a head") as caught:
+        settle_sizes(graph, {"hidden_size": 32})
+    assert caught.value.hint
 
 
 def test_a_graph_of_optimum_stays_as_it_is(llama) -> None:

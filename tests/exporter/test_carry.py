@@ -13,6 +13,7 @@ from transformers import GPTNeoConfig
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge.sites import LAYERS
 from memoir_edge_exporter._carry import as_kind, carry, layers, one_layer_more
 
 STATES = ["recurrent", "cache"]
@@ -153,7 +154,8 @@ def test_a_graph_without_such_a_cache_is_refused(three_nodes) -> None:
     ("config", "expected"),
     [
         ({"num_hidden_layers": 3}, {"num_hidden_layers": 4}),
-        ({"n_layer": 2}, {"n_layer": 3}),
+        *(({name: 2}, {name: 3}) for name in LAYERS),
+        ({"num_hidden_layers": None, "n_layer": 2}, {"num_hidden_layers": None, "n_layer": 3}),
         (
             {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]},
             {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
