@@ -44,8 +44,8 @@ _KINDS: dict[Kind, tuple[str, str, str]] = {
 ONNX Runtime in Python, C, C++ and C# takes these inputs. onnxruntime-node, onnxruntime-web and Java
 do not know inputs that have a default: node answers as the base model **without saying so**. For
 them export with `--ports required`. onnxruntime-genai, optimum and other hosts with a loop of their
-own do not hand `memory.route` from run to run: `memoir-edge package genai DIR` makes a folder for
-onnxruntime-genai of this one, and for others export with `--ports state`.""",
+own do not hand `memory.route` from run to run: `memoir-edge package genai DIR --out NEW` makes a
+folder for onnxruntime-genai of this one, and for others export with `--ports state`.""",
     ),
     "required": (
         "`model.onnx` runs only when all its inputs are fed; the base model is the empty memory.",
@@ -53,7 +53,7 @@ onnxruntime-genai of this one, and for others export with `--ports state`.""",
         """\
 Every host takes these inputs, JavaScript and Java among them. A host with a loop of its own, such
 as optimum, does not feed them: for it export with `--ports state`, and for onnxruntime-genai
-without `--ports`, then `memoir-edge package genai DIR`.""",
+without `--ports`, then `memoir-edge package genai DIR --out NEW`.""",
     ),
     "recurrent": (
         _NOTHING_FED,
@@ -61,7 +61,7 @@ without `--ports`, then `memoir-edge package genai DIR`.""",
         _STATE.format(
             "a recurrent state of one more layer",
             "onnxruntime-genai's generator serves\n"
-            "what `memoir-edge package genai DIR` makes of it,",
+            "what `memoir-edge package genai DIR --out NEW` makes of it,",
         ),
     ),
     "cache": (

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from memoir_edge import ports
+from memoir_edge.cli import app
 from memoir_edge_exporter import _readme
 
 
@@ -25,4 +26,11 @@ def test_its_readme_says_which_hosts_take_it(llama, kind: ports.Kind) -> None:
     assert ("the required inputs" in text) == (kind == "required")
     assert ("The graph itself carries" in text) == (kind in ("recurrent", "cache"))
     assert ("node answers as the base model **without saying so**" in text) == (kind == "optional")
-    assert ("`memoir-edge package genai DIR`" in text) == (kind != "cache")
+    assert ("`memoir-edge package genai DIR --out NEW`" in text) == (kind != "cache")
+
+
+@pytest.mark.parametrize("kind", ports.KINDS)
+def test_the_commands_of_its_readme_are_whole(llama, kind: ports.Kind) -> None:
+    text = " ".join(_readme.text(replace(llama.exported.sidecar, kind=kind)).split())
+    for command in re.findall(r"`memoir-edge ([^`]+)`", text):
+        app.parse_args(command, exit_on_error=False)
