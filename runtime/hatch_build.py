@@ -18,6 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).parent
 PACKAGE = HERE / "memoir_edge_runtime"
+ENDINGS = (".so", ".dylib")  # of libraries that the package looks for
 
 
 class Ops(BuildHookInterface):  # type: ignore[type-arg]
@@ -55,11 +56,14 @@ def _built(command: str, *options: str) -> bool:
             if done.returncode:
                 print(done.stdout, done.stderr, file=sys.stderr)
                 return False
-        for path in Path(folder).glob("libmemoir_edge_ops*"):
+        made = [path for path in Path(folder).glob("libmemoir_edge_ops*") if path.suffix in ENDINGS]
+        for path in made:
             partial = PACKAGE / f".{path.name}"
             shutil.copyfile(path, partial)
             partial.replace(PACKAGE / path.name)  # a running process keeps the one that it has
-    return True
+    if not made:
+        print(f"CMake made no libmemoir_edge_ops{' or '.join(ENDINGS)}.", file=sys.stderr)
+    return bool(made)
 
 
 def _without(reason: str) -> bool:

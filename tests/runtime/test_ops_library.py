@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,28 @@ def test_the_wheel_holds_the_library_for_every_python(tmp_path: Path) -> None:
     assert not wheel.name.endswith("-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(re.match(r"memoir_edge_runtime/libmemoir_edge_ops\.", name) for name in names)
+
+
+@pytest.mark.parametrize("made", [[], ["Release/memoir_edge_ops.dll"], ["libmemoir_edge_ops.dll"]])
+def test_a_build_that_makes_nothing_to_load_is_none_and_says_so(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    hook = runpy.run_path(str(ROOT / "runtime" / "hatch_build.py"))
+
+    def run(step: list[str], **given: object) -> subprocess.CompletedProcess[str]:
+        for name in made:
+            place = Path(step[step.index("-B") + 1] if "-B" in step else step[2]) / name
+            place.parent.mkdir(exist_ok=True)
+            place.touch()
+        return subprocess.CompletedProcess(step, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "nvcc" else name)
+    hook["build"].__globals__["PACKAGE"] = tmp_path
+    assert hook["build"]() is False
+    assert "made no libmemoir_edge_ops.so" in (said := capsys.readouterr().err)
+    assert "without native ops" in said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
