@@ -147,12 +147,15 @@ test("a batch is routed row by row, and answers of two pipelines' runs do not mi
 test("an answer goes on with the memory that it began with", async () => {
   await edited.swap(file(memories[0].name));
   const asked = prompts.find((each) => each.edited.edit);
-  const running = edited.pipeline(asked.prompt, PLAIN);
-  await new Promise((go) => setTimeout(go, 1));
-  await edited.swap(null);
-  const [answer] = await running;
-  const possible = [asked.edited.text.trim(), asked.base.text.trim()]; // by whether it had begun
-  assert.ok(possible.includes(answer.generated_text.trim()));
+  assert.notEqual(asked.edited.text, asked.base.text);
+  const swaps = [];
+  // Told of the prompt, then of each token as it is written.
+  const streamer = { told: 0, put() { if (this.told++ === 1) swaps.push(edited.swap(null)); }, end() {} };
+  const [answer] = await edited.pipeline(asked.prompt, { ...PLAIN, streamer });
+  assert.deepEqual(await Promise.all(swaps), [null]);
+  assert.equal(edited.memory, null);
+  assert.ok(streamer.told > 2);
+  assert.equal(answer.generated_text.trim(), asked.edited.text.trim());
 });
 
 test("a chat is routed from its last user message on, or as a whole", async () => {

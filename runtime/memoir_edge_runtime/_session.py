@@ -423,7 +423,10 @@ def _open(
 ) -> object:
     path = folder / "model.onnx"
     if not path.is_file():
-        raise GraphError(f"{folder} is no export directory: it holds no model.onnx")
+        raise GraphError(
+            f"{folder} is no export directory: it holds no model.onnx",
+            hint="export the model again: memoir-edge export --model MODEL --out DIR",
+        )
     library = _ops.library if native else lambda device: None
     return _provider.open_graph(path, providers, threads, library)
 

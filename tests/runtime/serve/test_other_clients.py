@@ -58,5 +58,8 @@ def test_the_page_names_the_versions():
         r"^([\w-]+)(?:\[.*\])?==(.*)$", (CALLS / "requirements.txt").read_text(), re.M
     )
     wanted = json.loads((CALLS / "package.json").read_text())["dependencies"]
-    for name, version in [*pins, *wanted.items()]:
-        assert name == "transformers" or version in page, (name, version)
+    named = {"openai": "openai, Python", "lm-eval": "lm-evaluation-harness, `local-completions`"}
+    expected = {named.get(name, name): version for name, version in pins if name != "transformers"}
+    expected |= {f"{name}, JavaScript": version for name, version in wanted.items()}
+    found = re.findall(r"^\| ([^|]+) \| (\d+\.[\d.]+) \|", page, re.M)
+    assert dict(found) == expected
