@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memoir_edge.errors import IncompatibleError, InputError, MemoirEdgeError
+from memoir_edge_runtime._tokens import ContextError
 from memoir_edge_runtime.serve.memories import (
     ConflictError,
     RootError,
@@ -44,46 +45,45 @@ class ModelError(MemoirEdgeError):
     """The graph failed while it ran; the cause is for the log alone."""
 
 
-# The first that fits: error, status, type.
-_KINDS: Sequence[tuple[type[Exception], int, str]] = (
-    (BusyError, 429, "rate_limit_error"),
-    (ClosedError, 503, "server_error"),
-    (DeadlineError, 504, "timeout_error"),
-    (UnknownModelError, 404, "invalid_request_error"),
-    (RootError, 403, "permission_error"),
-    (ConflictError, 409, "invalid_request_error"),
-    (VerificationError, 422, "invalid_request_error"),
-    (IncompatibleError, 422, "invalid_request_error"),
-    (InputError, 400, "invalid_request_error"),
+class _Kind(NamedTuple):
+    """What is told of a sort of error."""
+
+    error: type[Exception]
+    status: int
+    type: str = "invalid_request_error"
+    code: str | None = None
+
+
+# The first that fits.
+_KINDS = (
+    _Kind(BusyError, 429, "rate_limit_error", "queue_full"),
+    _Kind(ClosedError, 503, "server_error", "stopping"),
+    _Kind(DeadlineError, 504, "timeout_error", "deadline_exceeded"),
+    _Kind(UnknownModelError, 404, code="model_not_found"),
+    _Kind(RootError, 403, "permission_error", "path_not_allowed"),
+    _Kind(ConflictError, 409, code="conflict"),
+    _Kind(VerificationError, 422, code="verification_failed"),
+    _Kind(IncompatibleError, 422),  # its code is its own name
+    _Kind(ContextError, 400, code="context_length_exceeded"),
+    _Kind(InputError, 400),
 )
-_CODES = {
-    "BusyError": "queue_full",
-    "ClosedError": "stopping",
-    "DeadlineError": "deadline_exceeded",
-    "UnknownModelError": "model_not_found",
-    "VerificationError": "verification_failed",
-    "RootError": "path_not_allowed",
-    "ConflictError": "conflict",
-    "ContextError": "context_length_exceeded",
-}
 _CODES_OF_HTTP = {408: "request_timeout", 413: "body_too_large"}
 
 
 def refusal(error: Exception) -> Refusal:
     """What is told of an error."""
-    found = next(((s, t) for kind, s, t in _KINDS if isinstance(error, kind)), None)
-    if found is None:
+    kind = _kind(error)
+    if kind is None:
         return said(500, "the server failed to answer this request", "server_error")
-    status, kind = found
     hint = error.hint if isinstance(error, MemoirEdgeError) else None
     retry = error.retry_after if isinstance(error, BusyError) else 5
     return said(
-        status,
+        kind.status,
         f"{error} ({hint})" if hint else str(error),
-        kind,
+        kind.type,
         param=error.param if isinstance(error, RequestError) else None,
         code=code(error),
-        headers={"retry-after": str(retry)} if status in (429, 503) else {},
+        headers={"retry-after": str(retry)} if kind.status in (429, 503) else {},
     )
 
 
@@ -91,8 +91,14 @@ def code(error: Exception) -> str | None:
     """What programs know an error by."""
     if isinstance(error, RequestError):
         return error.code
-    name = type(error).__name__
-    return _CODES.get(name, name if isinstance(error, IncompatibleError) else None)
+    if isinstance(error, IncompatibleError):
+        return type(error).__name__
+    kind = _kind(error)
+    return None if kind is None else kind.code
+
+
+def _kind(error: Exception) -> _Kind | None:
+    return next((kind for kind in _KINDS if isinstance(error, kind.error)), None)
 
 
 def said(
@@ -132,14 +138,14 @@ def invalid(problems: Sequence[Mapping[str, Any]], body: object) -> Refusal:
     return said(400, f"{where or 'the body'}: {what}", param=where or None)
 
 
-Path = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 _MOST = 256  # problems that are looked at, of bodies that hold thousands
 _TOO_LONG = ("too_long", "string_too_long")  # pydantic looks no further into such a value
 
 
 def _meant(
-    problems: Sequence[tuple[Path, Mapping[str, Any]]],
-) -> tuple[Path, list[Mapping[str, Any]]]:
+    problems: Sequence[tuple[Location, Mapping[str, Any]]],
+) -> tuple[Location, list[Mapping[str, Any]]]:
     """The problem to tell of, and what it is.
 
     Where a field may have several forms, each has problems of its own. The form that was meant is
@@ -157,11 +163,11 @@ def _meant(
     return problems[first][0], [p for path, p in like if path == problems[first][0]]
 
 
-def _places(path: Path) -> list[int]:
+def _places(path: Location) -> list[int]:
     return [part for part in path if isinstance(part, int)]
 
 
-def _path(problem: Mapping[str, Any], body: Any) -> Path:
+def _path(problem: Mapping[str, Any], body: Any) -> Location:
     """Where a problem is, in the client's own words: without names of the validator's forms."""
     where, *loc = problem["loc"]
     if where != "body":  # of the path or the query, which have no forms

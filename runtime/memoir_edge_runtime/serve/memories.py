@@ -11,7 +11,8 @@ the generation that it got.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -266,22 +267,16 @@ class Memories:
             raise UnknownModelError(f"no memory {name[:80]!r} is loaded")
         return found
 
-    def _watched(self, what: str) -> "_Watched":
-        return _Watched(what, self._observe)
-
-
-class _Watched:
-    """Tells an observer how long something took and whether it failed."""
-
-    def __init__(self, what: str, observe: Observe) -> None:
-        self._what, self._observe = what, observe
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        failed = error if isinstance(error, Exception) else None
-        self._observe(self._what, time.perf_counter() - self._began, failed)
+    @contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        """Tell the observer how long something took and whether it failed."""
+        began = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self._observe(what, time.perf_counter() - began, error)
+            raise
+        self._observe(what, time.perf_counter() - began, None)
 
 
 def _root(root: Path) -> Path:

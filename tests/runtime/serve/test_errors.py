@@ -6,6 +6,40 @@ import threading
 import openai
 import pytest
 
+from memoir_edge.errors import GraphError, InputError, MemoirEdgeError
+from memoir_edge_runtime._tokens import ContextError
+from memoir_edge_runtime.serve.errors import RequestError, refusal
+from memoir_edge_runtime.serve.memories import ConflictError, RootError, UnknownModelError
+from memoir_edge_runtime.serve.scheduler import BusyError, ClosedError
+
+
+class _RenamedError(ContextError):
+    """Called otherwise, and the same to programs."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BusyError(1, 2), 429, "queue_full"),
+        (ClosedError("a"), 503, "stopping"),
+        (UnknownModelError("a"), 404, "model_not_found"),
+        (RootError("a"), 403, "path_not_allowed"),
+        (ConflictError("a"), 409, "conflict"),
+        (GraphError("a"), 422, "GraphError"),
+        (ContextError("a"), 400, "context_length_exceeded"),
+        (_RenamedError("a"), 400, "context_length_exceeded"),
+        (InputError("a"), 400, None),
+        (RequestError("a", code="own"), 400, "own"),
+        (MemoirEdgeError("a"), 500, None),
+        (KeyError("a"), 500, None),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_programs_know_an_error_by_status_and_code(error, status, code):
+    told = refusal(error)
+    assert (told.status, told.document["error"]["code"]) == (status, code)
+    assert ("retry-after" in told.headers) == (status in (429, 503))
+
 
 def test_a_full_queue_is_429_with_retry_after(make_server, session, endless, monkeypatch):
     running, hold = make_server(max_rows=1, max_queue=1), threading.Event()
