@@ -122,13 +122,15 @@ def listen(
         bound = config.bind_socket()
     except SystemExit as error:  # what uvicorn raises if it cannot
         raise InputError(f"cannot listen on {host} port {port}") from error
-    # uvicorn raises the signal once more when it is done; an orderly end is no error.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    listener = _Listener(config, drain)
+    # From the first moment on, before uvicorn sets its own; and behind it, because it raises the
+    # signal once more when it is done, and an orderly end is no error.
+    signal.signal(signal.SIGTERM, listener.handle_exit)
     bound.listen(config.backlog)  # before the log says that clients can connect
     where = bound.getsockname()
     log(logging.INFO, "listening", host=where[0], port=where[1], version=__version__)
     with bound:
-        _Listener(config, drain).run(sockets=[bound])
+        listener.run(sockets=[bound])
 
 
 class _Listener(uvicorn.Server):

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from memoir_edge import memory as memories
+from memoir_edge_runtime.serve import process
 
 ADMIN = "the-admin-key"
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "optimum")
@@ -117,6 +119,24 @@ def test_it_listens_on_loopback_logs_json_and_ends_gently(start, pair, prompts):
     assert (request["digest"], request["completion_tokens"]) == (_digest(pair[0]), 60)
     assert len(server.lines("memory load")) == 2
     assert prompts[0] not in server.log.read_text(encoding="utf-8")
+
+
+def test_a_signal_at_the_moment_of_listening_ends_it(monkeypatch):
+    lost, drained, before = [], [], signal.getsignal(signal.SIGTERM)
+
+    async def goes_on(self):
+        lost.append(True)
+
+    def started(level, event, **fields):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(process._Listener, "main_loop", goes_on)
+    monkeypatch.setattr(process, "log", started)
+    try:
+        process.listen(FastAPI(), "127.0.0.1", 0, grace=1, drain=lambda: drained.append(True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (lost, drained) == ([], [True])
 
 
 def test_prompts_are_logged_where_they_are_asked_for(start, prompts):
