@@ -12,6 +12,8 @@ from memoir_edge_runtime._sampling import Floats, Options, generator, likeliest
 from memoir_edge_runtime._tokens import Prompt, Tokenizer
 from memoir_edge_runtime._writing import Writer
 
+CANCELLED = "cancelled"  # why a row ends that nobody waits for
+
 
 @dataclass(frozen=True)
 class Language:
@@ -92,18 +94,17 @@ class Completion:
 
     def cancel(self) -> None:
         """Stop here: no further token is wanted, and no result."""
-        self.finish_reason = "cancelled"
+        self.finish_reason = CANCELLED
 
     def result(self) -> Result:
-        """The finished row."""
-        assert self.finish_reason is not None
+        """What has come of it; a row that has not ended is given up."""
         assert self.routing is not None
         return Result(
             row=self.row,
             prompt=self.prompt.text,
             text=self._writer.text,
             ids=tuple(self.ids),
-            finish_reason=self.finish_reason,
+            finish_reason=self.finish_reason or CANCELLED,
             prompt_tokens=len(self.prompt.row.prompt),
             routing=self.routing,
         )

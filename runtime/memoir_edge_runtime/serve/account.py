@@ -63,18 +63,14 @@ class Account:
         """Record events that arrived together."""
         assert self.loaded is not None
         now, name = time.monotonic(), self.loaded.name
-        exemplar = None if self.trace is None else self.trace.exemplar
         if self._last is None:
-            self.metrics.first_token.labels(name).observe(now - self._began, exemplar)
+            self.metrics.first_token.labels(name).observe(now - self._began, self._exemplar)
         else:
             self.metrics.token_seconds.labels(name).observe(now - self._last)
         self._last = now
         for event in events:
             if isinstance(event, Result):
-                self.results.append(event)
-                if self.answers:
-                    read = event.row % self._n == 0
-                    self.metrics.finished(name, event, read=read, exemplar=exemplar)
+                self._ended(event)
         self.metrics.settle(name)
 
     def end(self, status: int, error: Exception | None = None) -> None:
@@ -82,6 +78,7 @@ class Account:
         if self._closed:
             return
         self._closed = True
+        self._give_up()
         self.metrics.responses.labels(self.path, str(status)).inc()
         fields: dict[str, object] = {
             "id": self.id,
@@ -109,3 +106,22 @@ class Account:
         if self.trace is not None:
             self.trace.end(fields, self._rows, self.results)
         log(logging.WARNING if status >= 500 else logging.INFO, "request", **fields)
+
+    def _ended(self, result: Result) -> None:
+        self.results.append(result)
+        if self.answers and self.loaded is not None:
+            read = result.row % self._n == 0
+            self.metrics.finished(self.loaded.name, result, read=read, exemplar=self._exemplar)
+
+    def _give_up(self) -> None:
+        """Record the answers that are not waited for as far as they have come."""
+        ended = {result.row for result in self.results}
+        for row in self._rows:
+            if row.row not in ended and row.routing is not None:
+                self._ended(row.result())
+        if self.loaded is not None:
+            self.metrics.settle(self.loaded.name)
+
+    @property
+    def _exemplar(self) -> dict[str, str] | None:
+        return None if self.trace is None else self.trace.exemplar

@@ -1,10 +1,12 @@
 """What is recorded of one request."""
 
 import logging
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from memoir_edge_runtime import Generation, Result, Routing, Token
+from memoir_edge_runtime import Generation, Options, Result, Routing, Token
 from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError
 from memoir_edge_runtime.serve.memories import Loaded, Memories
@@ -30,7 +32,8 @@ def account():
 
 
 def finish(account: Account, rows: int, n: int) -> None:
-    account.begin(Loaded("m", Generation(1)), [None] * rows, n)  # type: ignore[list-item]
+    asked = [SimpleNamespace(row=row, routing=None) for row in range(rows)]
+    account.begin(Loaded("m", Generation(1)), asked, n)  # type: ignore[arg-type]
     account.see([Token(row, 5, "x") for row in range(rows)])
     account.see([Result(row, "asked", "said", (5,), "stop", 3, ROUTING) for row in range(rows)])
     account.end(200)
@@ -55,6 +58,25 @@ def test_what_is_unloaded_before_its_answers_end_leaves_no_counts(account, sessi
     assert 'memory="m"' not in str(
         [sample for metric in account.metrics._of_memory for sample in metric.collect()]
     )
+
+
+def test_answers_that_are_given_up_count_as_far_as_they_came(session, account, lines):
+    rows = session.completions(["a", "a", "a b", "a b"], Options(8))
+    account.begin(Loaded("m", Generation(1)), rows, 2)
+    for row in rows[:3]:  # the last one has waited
+        row.routing = ROUTING
+        account.see([row.advance(5, None), row.advance(6, None)])
+    account.see([replace(rows[1].result(), finish_reason="length")])
+    account.end(499)
+    [(_, fields)] = lines
+    assert {"status": 499, "edit": "a", "overlap": 0.9, "digest": "d"}.items() <= fields.items()
+    read = sum(len(rows[i].prompt.row.ids) for i in (0, 2))
+    assert (fields["prompt_tokens"], fields["completion_tokens"]) == (read, 6)
+    assert sorted(fields["finish_reasons"]) == ["cancelled", "cancelled", "length"]
+    text = account.metrics.text()[0].decode()
+    assert 'memoir_fires_total{edit="a",memory="m"} 3.0' in text
+    assert 'memoir_tokens_total{kind="completion",memory="m"} 6.0' in text
+    assert account.metrics.usage.of("m", "a").fires == 3
 
 
 @pytest.mark.parametrize("told", [False, True])

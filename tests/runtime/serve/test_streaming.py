@@ -1,7 +1,9 @@
 """Streams: what they begin with, what keeps them open, and how they end."""
 
 import asyncio
+import logging
 import math
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,6 +32,33 @@ def test_a_stream_passes_proxies(make_server, session, endless, slow_steps, monk
     assert ": still there" in lines
     assert lines[-1] == "data: [DONE]"
     assert parts[-1].choices[0].finish_reason == "length"  # comments are nothing to a client
+
+
+@pytest.mark.parametrize("end", ["left", "late"])
+def test_a_stream_that_ends_early_counts_as_far_as_it_came(
+    make_server, session, files, prompts, slow_steps, monkeypatch, caplog, end
+):
+    slow_steps(session, monkeypatch)
+    running = make_server()
+    running.server.memories.load(files[0])
+    body = ASK | {"prompt": prompts[0], "stream": True, "max_tokens": 80, "ignore_eos": True}
+    if end == "late":
+        body["deadline"] = 0.3
+    with caplog.at_level(logging.INFO), running.client() as client:
+        with client.stream("POST", "/v1/completions", json=body) as stream:
+            edit, lines = stream.headers["x-memory-edit"], stream.iter_lines()
+            next(lines)
+            if end == "late":
+                assert "deadline_exceeded" in "".join(lines)
+        while not (found := [r.fields for r in caplog.records if r.message == "request"]):
+            time.sleep(0.01)
+        text = client.get("/metrics").text
+    [told] = found
+    assert f'memoir_fires_total{{edit="{edit}",memory="a"}} 1.0' in text
+    assert 'memoir_tokens_total{kind="completion",memory="a"}' in text
+    assert running.server.metrics.usage.of("a", edit).fires == 1
+    assert (told["status"], told["edit"]) == ({"left": 499, "late": 504}[end], edit)
+    assert 0 < told["completion_tokens"] < 80
 
 
 class Slow:
