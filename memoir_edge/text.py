@@ -1,8 +1,42 @@
-"""Which tokens are a prompt's and which its target's, the same in PyTorch and on ONNX Runtime."""
+"""What a model reads of a chat, a prompt and a target, the same in PyTorch and on ONNX Runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 Encode = Callable[[str], list[int]]
+Message = Mapping[str, Any]
+
+
+def templated(
+    render: Callable[[Sequence[Message]], str], messages: Sequence[Message], said: str
+) -> str:
+    """A chat as one text; with its texts as the parts of contents where a template reads no other.
+
+    Templates of vision-language models read parts alone, and leave a plain text out.
+
+    Args:
+        render: The template.
+        messages: The chat.
+        said: What the text must show, if the template shows it either way.
+
+    >>> parts = lambda chat: "".join(part["text"] for m in chat for part in m["content"])
+    >>> templated(parts, [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], "Hi")
+    'Hi'
+    """
+    text = render(messages)
+    if said not in text:
+        with suppress(Exception):  # most templates do not take parts
+            parted = render([_parted(message) for message in messages])
+            return parted if said in parted else text
+    return text
+
+
+def _parted(message: Message) -> Message:
+    content = message.get("content")
+    if not isinstance(content, str):
+        return message
+    return {**message, "content": [{"type": "text", "text": content}]}
 
 
 def split_target(

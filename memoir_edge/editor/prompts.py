@@ -1,13 +1,13 @@
 """Prompts beside an edit's own: the model's texts, and other ways to type a prompt."""
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from memoir_edge.editor.model import BaseModel, greedy
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, first_line
+from memoir_edge.text import templated
 
 # The paper's seeds for texts that the model writes itself, and their lengths in tokens.
 SEEDS = ("I", "You", "Because", "Yes", "Q: ")
@@ -42,24 +42,15 @@ def ways(base: BaseModel, prompt: str, texts: Sequence[str] = ()) -> list[str]:
 
 
 def rendered(base: BaseModel, said: str) -> str:
-    """A chat of one user message as the model's template makes it, up to where it is answered.
+    """A chat of one user message as the model's template makes it, up to where it is answered."""
 
-    Templates of vision-language models read parts alone, and leave a plain text out.
-    """
-    text = _applied(base, said)
-    if said.strip() not in text:
-        with suppress(Exception):  # most templates do not take parts
-            parted = _applied(base, [{"type": "text", "text": said}])
-            return parted if said.strip() in parted else text
-    return text
-
-
-def _applied(base: BaseModel, content: Any) -> str:
-    turn = [{"role": "user", "content": content}]
-    try:
+    def render(chat: Any) -> str:
         return str(
-            base.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            base.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         )
+
+    try:
+        return templated(render, [{"role": "user", "content": said}], said.strip())
     except Exception as error:  # a template raises whatever it likes
         raise InputError(
             f"the chat template of {base.id} cannot be used: {first_line(error)}",

@@ -6,7 +6,6 @@ the helpers that transformers gives it and no others.
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,8 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from memoir_edge.base import read_json
 from memoir_edge.errors import InputError
+from memoir_edge.text import Message, templated
 
-Message = Mapping[str, Any]
 GIVEN = frozenset({"messages", "tools", "documents"})  # what no further variable may be called
 
 
@@ -79,16 +78,13 @@ def render(
         # As transformers calls it: a template may ask whether tools are none.
         given = {"add_generation_prompt": True, **special, **variables}
         given |= {"tools": tools or None, "documents": None}
-        known = _known(messages, template)
-        text = compiled.render({**given, "messages": known})
+        return templated(
+            lambda chat: compiled.render({**given, "messages": chat}),
+            _known(messages, template),
+            asked(messages),
+        )
     except Exception as error:  # a template can raise whatever it likes
         raise InputError(f"the chat template refuses these messages: {error}") from error
-    said = asked(messages).strip()
-    if said not in text:
-        with suppress(Exception):  # most templates do not take parts
-            parted = compiled.render({**given, "messages": _parted(known)})
-            return parted if said in parted else text
-    return text
 
 
 def _known(messages: Sequence[Message], template: str) -> list[Message]:
@@ -96,19 +92,6 @@ def _known(messages: Sequence[Message], template: str) -> list[Message]:
     if "developer" in template:
         return list(messages)
     return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
-
-
-def _parted(messages: Sequence[Message]) -> list[Message]:
-    """The messages, each text as the one part of its content.
-
-    Templates of vision-language models read parts alone, and leave a plain text out.
-    """
-    return [
-        {**m, "content": [{"type": "text", "text": m["content"]}]}
-        if isinstance(m.get("content"), str)
-        else m
-        for m in messages
-    ]
 
 
 def takes_tools(template: str | None) -> bool:

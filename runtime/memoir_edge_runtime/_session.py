@@ -23,7 +23,7 @@ from memoir_edge import base, sidecar
 from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, InputError, MismatchError
 from memoir_edge.memory import Memory
-from memoir_edge.text import split_target
+from memoir_edge.text import Message, split_target
 from memoir_edge.views import said
 from memoir_edge_runtime import _chat, _ops, _provider, _tokens
 from memoir_edge_runtime._batch import complete
@@ -188,7 +188,7 @@ class Session:
 
     def render_chat(
         self,
-        messages: Sequence[_chat.Message],
+        messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
@@ -205,7 +205,7 @@ class Session:
 
     def chat_prompt(
         self,
-        messages: Sequence[_chat.Message],
+        messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
