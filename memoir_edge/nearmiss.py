@@ -135,10 +135,10 @@ class Pool:
         own = self._written.get(plain_name(edit.subject), str(edit.subject))
         chosen = random.Random(edit.prompt)
         like = self._subjects.get(shape, set()) | {own}
-        others = _some(like - {own}, self._templates.keys() - {own}, count, chosen)
+        others = _likely_first(like - {own}, self._templates.keys() - {own}, count, chosen)
         asked = Counter(t for other in like for t in self._templates.get(other, ()))
         near = {t for t, times in asked.items() if times >= LIKELY * len(like)}
-        shapes = _some(near - {shape}, self._subjects.keys() - {shape}, count, chosen)
+        shapes = _likely_first(near - {shape}, self._subjects.keys() - {shape}, count, chosen)
         keys = [key for text in edit.keys if (key := template(text, edit.subject)) is not None]
         return NearMisses(
             {_filled(t, other): other for t in (shape, *keys) for other in others},
@@ -146,7 +146,7 @@ class Pool:
         )
 
 
-def _some(
+def _likely_first(
     likely: AbstractSet[str], any_: AbstractSet[str], count: int, chosen: random.Random
 ) -> list[str]:
     found = chosen.sample(sorted(likely), min(count, len(likely)))

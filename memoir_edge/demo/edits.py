@@ -62,8 +62,8 @@ def _edit(fact: Fact, target: str, rest: Sequence[Fact], rng: random.Random) -> 
     subject = [f for f in rest if f.subject == fact.subject]
     kinds = {f.relation for f in load_facts() if f.subject == fact.subject} | {fact.relation}
     strangers = [f for f in rest if f.relation not in kinds and f.subject != fact.subject]
-    near = [*_some(template, rng, NEGATIVES), *_some(subject, rng, NEGATIVES)]
-    far = _some(strangers, rng, UNRELATED)
+    near = [*_at_most(template, rng, NEGATIVES), *_at_most(subject, rng, NEGATIVES)]
+    far = _at_most(strangers, rng, UNRELATED)
     return Edit(
         id=default_id(asked, target),
         prompt=asked,
@@ -77,5 +77,5 @@ def _edit(fact: Fact, target: str, rest: Sequence[Fact], rng: random.Random) -> 
     )
 
 
-def _some(facts: Sequence[Fact], rng: random.Random, count: int) -> list[Fact]:
+def _at_most(facts: Sequence[Fact], rng: random.Random, count: int) -> list[Fact]:
     return rng.sample(list(facts), min(count, len(facts)))

@@ -56,11 +56,11 @@ def cases(
         said = [Case(edit, FORM, plain, chat=True)] if chat else []
         put = [Case(edit, FORM, text) for text in (plain, *forms(plain)) if text != edit.prompt]
         asked += [*said, *put][:count]
-    asked += [Case(edit, KEY, text) for text in _some(keys, edit, count)]
-    return asked + [Case(edit, MISS, text) for text in _some(misses, edit, MISSES * count)]
+    asked += [Case(edit, KEY, text) for text in _drawn(keys, edit, count)]
+    return asked + [Case(edit, MISS, text) for text in _drawn(misses, edit, MISSES * count)]
 
 
-def _some(texts: Sequence[str], edit: Edit, count: int) -> list[str]:
+def _drawn(texts: Sequence[str], edit: Edit, count: int) -> list[str]:
     other = [text for text in dict.fromkeys(texts) if text != edit.prompt]
     return random.Random(edit.prompt).sample(other, min(count, len(other)))
 

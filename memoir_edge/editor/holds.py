@@ -55,14 +55,14 @@ def told(
     known = _known(model, cases, asked, readings, rows)
     given = [ok and case.edit.id == id for case, ok, id in zip(cases, known, fired, strict=True)]
     new = [i for i, ok in enumerate(given) if not ok]
-    for i, ok in zip(new, model.gives([asked[i] for i in new], _some(routes, new)), strict=True):
+    for i, ok in zip(new, model.gives([asked[i] for i in new], _at(routes, new)), strict=True):
         given[i] = ok
     found = [Answer(case.edit.target if ok else "", edit)
              for case, ok, edit in zip(cases, given, fired, strict=True)]  # fmt: skip
     left = [i for i, ok in enumerate(given) if not ok]
     most = room(model.base.encode_bare, [cases[i].edit.target for i in left])
     texts = [chat(model.base, cases[i].text) if cases[i].chat else cases[i].text for i in left]
-    answers = model.answer(texts, most, memory=True, routes=_some(routes, left))
+    answers = model.answer(texts, most, memory=True, routes=_at(routes, left))
     for i, answer in zip(left, answers, strict=True):
         found[i] = answer
     return [
@@ -108,7 +108,7 @@ def _follow(model: Edited, edit: Edit, rows: Sequence[Row], readings: Readings) 
     return [row for row, part in zip(rows, parts, strict=True) if part.tolist() == row.target]
 
 
-def _some(routes: tophash.Routes, rows: Sequence[int]) -> tophash.Routes:
+def _at(routes: tophash.Routes, rows: Sequence[int]) -> tophash.Routes:
     which = np.array(rows, np.int64)
     return tophash.Routes(routes.route[which], routes.overlap[which], routes.candidate[which])
 
