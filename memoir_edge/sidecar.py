@@ -77,12 +77,10 @@ class Sidecar:
 
 def write(folder: Path, sidecar: Sidecar) -> None:
     """Write the file into an export directory."""
-    document = asdict(sidecar) | {"ports": sidecar.ports}
-    if document.pop("later"):
-        document["sites"] = sidecar.sites
-    for name, usual in _USUAL.items():  # as files of earlier versions, where nothing else is said
-        if document[name] == usual:
-            del document[name]
+    said = asdict(sidecar) | {"ports": sidecar.ports, "sites": sidecar.sites}
+    del said["later"]
+    usual = _USUAL | {"sites": (sidecar.site,)}
+    document = {name: v for name, v in said.items() if name not in usual or v != usual[name]}
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / NAME).write_text(text, encoding="utf-8")
 
@@ -203,7 +201,7 @@ def _base(model_id: str, digest: str | None) -> str:
     return f"{model_id} ({digest[:16] if digest else 'no digest'})"
 
 
-# What is left out of the file.
+# What is left out of the file, as by earlier versions, which had nothing else to say.
 _USUAL = {"router": None, "former": (), "padding_side": "left", "kind": "optional"}
 
 

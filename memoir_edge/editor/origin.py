@@ -64,10 +64,12 @@ def nothing(
 
 def check_settings(memory: Memory, settings: Settings) -> None:
     """Raise MismatchError unless a memory can be gone on from with these settings."""
-    for name in ("site", "k", "feature"):
-        has, wants = getattr(memory, name), getattr(settings, name)
-        if name == "site":
-            has, wants = ",".join(memory.sites), ",".join(settings.sites)
+    pairs = {
+        "site": (",".join(memory.sites), ",".join(settings.sites)),
+        "k": (memory.k, settings.k),
+        "feature": (memory.feature, settings.feature),
+    }
+    for name, (has, wants) in pairs.items():
         if has != wants:
             raise MismatchError(
                 f"the memory's {name} is {has}, asked for is {wants}",

@@ -23,11 +23,13 @@ def command(file: Path, /, *, output: Output = Output()) -> int:  # noqa: B008 -
 
 
 def _show(memory: Memory, document: dict[str, Any], output: Output) -> None:
-    left_out = ("edits", "base", "site")  # the last one is among the sites
-    facts = [(name, value) for name, value in document.items() if name not in left_out]
-    facts.insert(3, ("base", f"{memory.base.model_id} {memory.base.digest or ''}".strip()))
-    told = {"bytes": size(document["bytes"]), "sites": ", ".join(memory.sites)}
-    shown = [(name, told.get(name, value)) for name, value in facts]
+    left_out = ("edits", "site")  # which is among the sites
+    told = {
+        "bytes": size(document["bytes"]),
+        "sites": ", ".join(memory.sites),
+        "base": f"{memory.base.model_id} {memory.base.digest or ''}".strip(),
+    }
+    shown = [(n, told.get(n, value)) for n, value in document.items() if n not in left_out]
     output.table(
         "memory",
         ["", "value"],
