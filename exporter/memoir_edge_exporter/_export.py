@@ -141,23 +141,15 @@ def export(
         config = language(_config(given[-1], alone=model is None))
         paths = paths_of(site or default_site(config, coded=encoder is not None))
         if onnx_dir is None:
-            _base(given[0], folder, dtype, builder)
-        for source in given:
-            companions(source, folder)
-        if seeing:
-            said = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-            (folder / "config.json").write_text(said, encoding="utf-8")
-        require_tokenizer(folder, names=("tokenizer.json",))
+            graph, found = _made(given[0], folder, paths, dtype, builder)
+        else:
+            graph, found = _decoder(onnx_dir, paths)
+            copy_weights(graph, onnx_dir, folder)
+        _accompany(folder, given, config if seeing else None)
         settle_tokenizer(named, folder)
-        graph, found = _decoder(onnx_dir or folder, paths)
-        if onnx_dir is None and builder == "optimum" and dtype in BITS:
-            found = find_sites(quantize(graph, BITS[dtype], folder).graph, paths)
-            gather(graph, folder)
         require_types(graph.graph)
         settle_sizes(graph.graph, config)
         settle_context(graph.graph, folder)
-        if onnx_dir is not None:
-            copy_weights(graph, onnx_dir, folder)
         add_ports(graph, *found)
         if inputs_embeds:
             add_embeds(graph)
@@ -227,13 +219,38 @@ def _check_two(
         )
 
 
-def _base(model: Path, folder: Path, dtype: str, builder: Builder) -> None:
-    """The graph of a transformers folder; few bits of optimum's come later."""
+def _made(
+    model: Path, folder: Path, paths: Sequence[str], dtype: str, builder: Builder
+) -> tuple[onnx.ModelProto, list[Site]]:
+    """The graph of a transformers folder, which is made in another, and the sites in it.
+
+    Raises:
+        SiteError: A site is not in it, or their widths differ.
+    """
     if builder == "genai":
         build(model, folder, dtype)
-    else:
-        base_graph(model, folder, "fp32" if dtype in BITS else dtype)
-        gc.collect()  # PyTorch's model holds itself, and the weights are read again
+        return _decoder(folder, paths)
+    base_graph(model, folder, "fp32" if dtype in BITS else dtype)
+    gc.collect()  # PyTorch's model holds itself, and the weights are read again
+    graph, found = _decoder(folder, paths)
+    if dtype in BITS:
+        found = find_sites(quantize(graph, BITS[dtype], folder).graph, paths)
+        gather(graph, folder)
+    return graph, found
+
+
+def _accompany(folder: Path, sources: Sequence[Path], part: Config | None) -> None:
+    """Copy what the runtime reads beside the graph; `part` is the configuration of a part alone.
+
+    Raises:
+        InputError: There is no tokenizer.
+    """
+    for source in sources:
+        companions(source, folder)
+    if part is not None:
+        text = json.dumps(part, indent=2, ensure_ascii=False) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
+    require_tokenizer(folder, names=("tokenizer.json",))
 
 
 def _weights(site: Site, dtype: str) -> str:
