@@ -35,6 +35,7 @@ from memoir_edge.editor.vision import TRIED, language_model, load_whole, own_con
 from memoir_edge.errors import InputError, MemoirEdgeError, first_line, install
 from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.rope import as_installed
+from memoir_edge.sites import Config
 from memoir_edge.text import routed, split_target
 from memoir_edge.tophash import Ints
 
@@ -172,40 +173,12 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
     device = device or ("cuda" if cuda else "cpu")
     slow = device == "cpu" or (device == "auto" and not cuda)
     start = start_of_answer(config)
-    kind = AutoModelForCausalLM if start is None else AutoModelForSeq2SeqLM
     seeing = language(config) is not config
     if seeing and device == "auto":
         raise InputError(
             "a vision-language model cannot be spread over devices", hint="name one with --device"
         )
-    wanted = dtype or (torch.float32 if slow else "auto")
-    try:
-        if seeing:
-            net = load_whole(folder, wanted)
-        else:
-            with as_installed(folder) as read:
-                known = AutoConfig.from_pretrained(read, local_files_only=True)
-            net = kind.from_pretrained(
-                folder,
-                config=known,
-                dtype=wanted,
-                local_files_only=True,
-                device_map="auto" if device == "auto" else None,
-            )
-    except MemoirEdgeError:
-        raise
-    except Exception as error:  # a spoiled file raises whatever its reader does
-        raise InputError(
-            f"cannot load a language model from {folder}: {first_line(error)}",
-            hint="is a file spoiled or missing? copy the model whole",
-        ) from error
-    try:
-        if device != "auto":
-            net = net.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"cannot use device {device!r}: {error}", hint="pass --device cpu"
-        ) from error
+    net = _loaded(folder, config, device, dtype or (torch.float32 if slow else "auto"))
     net.requires_grad_(False)
     net.eval()
     whole = net if seeing else None
@@ -226,6 +199,44 @@ def load(model: str, *, device: str | None = None, dtype: torch.dtype | None = N
         start=start,
         whole=whole,
     )
+
+
+def _loaded(folder: Path, config: Config, device: str, dtype: torch.dtype | str) -> Any:
+    """What transformers makes of a folder, on its device.
+
+    Raises:
+        InputError: A spoiled file, or a device that is not there.
+    """
+    decoder = start_of_answer(config) is None
+    kind = AutoModelForCausalLM if decoder else AutoModelForSeq2SeqLM
+    try:
+        if language(config) is not config:
+            net = load_whole(folder, dtype)
+        else:
+            with as_installed(folder) as read:
+                known = AutoConfig.from_pretrained(read, local_files_only=True)
+            net = kind.from_pretrained(
+                folder,
+                config=known,
+                dtype=dtype,
+                local_files_only=True,
+                device_map="auto" if device == "auto" else None,
+            )
+    except MemoirEdgeError:
+        raise
+    except Exception as error:  # a spoiled file raises whatever its reader does
+        raise InputError(
+            f"cannot load a language model from {folder}: {first_line(error)}",
+            hint="is a file spoiled or missing? copy the model whole",
+        ) from error
+    try:
+        if device != "auto":
+            net = net.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"cannot use device {device!r}: {error}", hint="pass --device cpu"
+        ) from error
+    return net
 
 
 def _name(model: str, folder: Path) -> str:
