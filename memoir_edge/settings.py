@@ -27,7 +27,7 @@ class Wishes:
     """Active features of a mask; default by architecture."""
 
     feature: str | None = None
-    """Routing feature, mean or last; default by architecture."""
+    """Routing feature, such as mean or last; default by architecture."""
 
     threshold: float | None = None
     """Overlap from which an edit answers; default by architecture."""

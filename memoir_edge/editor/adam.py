@@ -1,4 +1,4 @@
-"""The optimiser: Adam on a low-rank change, with the tokens alone that are likely.
+"""The optimiser: Adam on a low-rank change, over the likely tokens only.
 
 At each site an edit's change is dWm = M B. M `[k, r]` spans what the edit's rows read there in the
 frozen model where their target tokens are predicted, turned away from what other edits read

@@ -83,7 +83,7 @@ class Watch:
 
 
 class Editor:
-    """Edits one model, from an empty memory or on from what there is.
+    """Edits one model: begins a memory, or continues an existing one.
 
     Args:
         base: The frozen model.
@@ -392,11 +392,11 @@ class Editor:
         return keyed(self.base, edits, held, self._texts, most)
 
     def formerly(self, edits: Sequence[Edit], before: Sequence[Answer]) -> list[Edit]:
-        """Where a router makes guards of the former answer: edits that say it, by their records.
+        """The same edits, saying what was answered before, of which a router makes guards.
 
         Args:
             edits: The edits.
-            before: What the base model says; taken if it is short, where a record says nothing.
+            before: What the base model says; taken where a record does not say it, if it is short.
         """
         if self.router is None:
             return list(edits)
