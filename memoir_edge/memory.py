@@ -213,7 +213,7 @@ def no_codes(router: Router) -> Codes:
     )
 
 
-KINDS = ("encoder",)
+ROUTERS = ("encoder",)
 UNREACHABLE = 2.0  # no overlap reaches it: the threshold of a mask that codes route to
 
 
@@ -922,9 +922,9 @@ def _check_weights(name: str, rows: Bytes, bits: int, weight: int) -> None:
 def _check_codes(memory: Memory, codes: Codes) -> None:
     """What the codes say, and that the bank is one mask an edit."""
     router, K = codes.router, len(codes.keys)
-    if router.kind not in KINDS:
+    if router.kind not in ROUTERS:
         raise RouterError(
-            f"router {router.kind[:80]!r}, known: {', '.join(KINDS)}",
+            f"router {router.kind[:80]!r}, known: {', '.join(ROUTERS)}",
             hint="update memoir-edge, or make the memory again with a known router",
         )
     _limit("P is", router.bits, MAX_CODE_BITS)

@@ -14,9 +14,8 @@ from typing import Any
 
 from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, MismatchError
-from memoir_edge.memory import KINDS, Memory
-from memoir_edge.ports import KINDS as PORT_KINDS
-from memoir_edge.ports import Kind
+from memoir_edge.memory import ROUTERS, Memory
+from memoir_edge.ports import KINDS, Kind
 
 NAME = "memoir_edge.json"
 FORMAT = 1  # of this file
@@ -218,7 +217,7 @@ def _is_side(value: object) -> bool:
 
 
 def _is_kind(value: object) -> bool:
-    return value is None or value in PORT_KINDS
+    return value is None or value in KINDS
 
 
 def _is_size(value: object) -> bool:
@@ -240,7 +239,7 @@ _CHECKS = {
     "sites": _are_texts,
 }
 _ROUTER_CHECKS = {
-    "kind": KINDS.__contains__,
+    "kind": ROUTERS.__contains__,
     "digest": _is_text,
     "bits": _is_size,
     "weight": _is_size,
