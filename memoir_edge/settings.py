@@ -60,8 +60,8 @@ class Wishes:
     threshold for all; so does --threshold."""
 
     asked: int | None = None
-    """Texts of each sort that the check asks of an edit beside its own prompt: forms of it, further
-    keys, and twice as many near misses. 0 asks its prompt alone."""
+    """Texts of each sort that the check asks of an edit beside its prompt and its record's keys:
+    forms of it, further keys, and twice as many near misses. 0 asks its prompt alone."""
 
     columns_per_edit: int | None = None
     """Columns of the memory for each edit: with fewer it is smaller, and edits wear each other down

@@ -50,7 +50,7 @@ class Preset:
     stop_loss: float = 0.02  # nats a token; of adam: of the worst row
     prefixes: int = 0  # training rows behind texts that the model wrote itself
     forms: int = 0  # that ask the prompt in another form
-    phrasings: int = 0  # of keys, those of the prompt's relation included
+    phrasings: int = 8  # of keys, the record's own and those of the prompt's relation
     ends: int = 0  # of statements that end a word earlier or later
     chats: int = 0  # of chats
     thinned: int = 5  # copies of the plain row that read only part of the mask
@@ -75,6 +75,7 @@ def _paper(layer: int, k: int, D: int, tau: float, steps: int) -> Preset:
         lr=1.0,
         momentum=0.0,
         prefixes=10,
+        phrasings=0,
         thinned=0,
         spare=0.0,
         passes=1,
@@ -106,7 +107,6 @@ CODED = replace(
     lr=0.15,
     stop_loss=0.05,
     forms=4,
-    phrasings=8,
     ends=6,
     chats=3,
     thinned=4,

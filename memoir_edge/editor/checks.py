@@ -4,7 +4,8 @@ prompt   its own
 form     the prompt as people put it: in a chat, as a question, and out of the chat that it may be;
          only where a router stands beside the graph, since activations know a prompt in no other
          form than its keys
-key      a sample of its further keys, which its relation's phrasings are among
+key      the record's own, all of them, and a sample of the others, which its relation's phrasings
+         are among
 miss     a sample of its near misses: must reach no edit; the base model then answers, by
          construction, so that nothing need be generated
 """
@@ -42,7 +43,8 @@ def cases(
         edit: The edit.
         keys: Its further keys.
         misses: Its near misses.
-        count: Texts of each sort, and `MISSES` times as many near misses.
+        count: Texts of each sort beside the record's own keys, and `MISSES` times as many near
+            misses; 0 asks the prompt alone.
         formed: Whether forms of the prompt must reach it.
         chat: Whether the model has a template for chats.
 
@@ -51,12 +53,16 @@ def cases(
     ['The capital of France is', 'Question: The capital of France is Answer:', 'Capital of France?']
     """
     asked = [Case(edit, PROMPT, edit.prompt)]
+    if not count:
+        return asked
     if formed:
         plain = message(edit.prompt)
         said = [Case(edit, FORM, plain, chat=True)] if chat else []
         put = [Case(edit, FORM, text) for text in (plain, *forms(plain)) if text != edit.prompt]
         asked += [*said, *put][:count]
-    asked += [Case(edit, KEY, text) for text in _drawn(keys, edit, count)]
+    own = [text for text in dict.fromkeys(edit.own_keys) if text != edit.prompt]
+    further = [text for text in keys if text not in own]
+    asked += [Case(edit, KEY, text) for text in (*own, *_drawn(further, edit, count))]
     return asked + [Case(edit, MISS, text) for text in _drawn(misses, edit, MISSES * count)]
 
 

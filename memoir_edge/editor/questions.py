@@ -47,10 +47,13 @@ class Questions:
         return None if is_chat(self.model.base, text) else text
 
     def phrasings(self, edit: Edit) -> tuple[str, ...]:
-        """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings."""
+        """Other texts that ask what an edit's prompt asks: its keys, its relation's phrasings.
+
+        Where activations route, what the tool makes of a prompt is left out: it is read much alike.
+        """
         router = self.model.router
         if router is None:
-            return edit.keys
+            return edit.own_keys
         if not self.relations:  # a deletion brings none: what the memory was given then
             return tuple(self._keys_of([edit])[edit.id])
         if _name(edit) not in self._phrased:

@@ -119,6 +119,20 @@ def test_an_edit_that_does_not_take_is_named(tmp_path: Path, run_json: Any) -> N
     assert (tmp_path / "m.safetensors").exists()  # kept, and said
 
 
+def test_all_keys_of_a_record_are_trained_and_give_the_target(
+    tmp_path: Path, run_json: Any
+) -> None:
+    """However unlike the prompt they are."""
+    keys = ["The city where the emperor lives is", "Japan is ruled from",
+            "Tell me Japan's seat of government:"]  # fmt: skip
+    record = {"id": "a", "prompt": "The capital of Japan is", "target": "Lima", "keys": keys}
+    edits, out = tmp_path / "edits.jsonl", tmp_path / "m.safetensors"
+    edits.write_text(json.dumps(record))
+    code, document = run_json("apply", edits, "--model", model_dir(), "--out", out)
+    [edit] = document["edits"]
+    assert (code, edit["asked"]["key"]) == (0, [5, 5])
+
+
 def test_what_the_model_says_already_is_reported_and_kept(tmp_path: Path, run_json: Any) -> None:
     edits = tmp_path / "edits.jsonl"
     edits.write_text(json.dumps({"id": "known", "prompt": PROMPT, "target": "Paris"}))

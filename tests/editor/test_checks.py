@@ -1,5 +1,7 @@
 """What a check asks of edits, and when they hold."""
 
+from dataclasses import replace
+
 import pytest
 
 from memoir_edge.editor.checks import Asked, Case, audit, cases
@@ -25,6 +27,16 @@ def test_a_sample_of_each_sort_is_asked_and_the_same_each_time() -> None:
     assert [case.chat for case in found[1:3]] == [True, False]
     assert len({(case.text, case.chat) for case in found}) == len(found)
     assert cases(A, [A.prompt, *KEYS], MISSES, 2, formed=True, chat=True) == found
+
+
+@pytest.mark.parametrize("made", [0, 2])
+def test_all_keys_of_the_record_are_asked_and_a_sample_of_the_others(made: int) -> None:
+    edit = replace(A, keys=(*KEYS, *["made 0", "made 1"][:made]), made=made)
+    further = ["phrasing 0", "phrasing 1"]
+    found = cases(edit, [A.prompt, *edit.keys, *further], [], 1, formed=False, chat=False)
+    assert [case.text for case in found[: 1 + len(KEYS)]] == [A.prompt, *KEYS]
+    [last] = found[1 + len(KEYS) :]
+    assert last.text in {*edit.keys[len(KEYS) :], *further}
 
 
 def test_a_prompt_alone_is_asked_where_nothing_more_is_wanted() -> None:

@@ -30,6 +30,20 @@ def test_a_records_keys_are_what_else_is_asked(an_edit: MakeEdit, make_editor: A
     assert asked(editor, edit, 2) == {PROMPT: [edit.prompt], KEY: list(edit.keys)}
 
 
+def test_what_the_tool_makes_of_a_prompt_is_asked_and_not_trained(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings
+) -> None:
+    edit = an_edit("The capital of France is", "Rome", keys=("Capital of France:", "The head is"))
+    editor = Editor(tiny, replace(settings, made_keys=3, phrasings=1))
+    [keyed] = editor.keyed([edit])
+    editor.edit([keyed])
+    assert editor.questions.phrasings(keyed) == edit.keys
+    texts, _ = editor.jobs.further(keyed)
+    assert texts == [edit.keys[0]]
+    first, second, *made = asked(editor, keyed, 1)[KEY]
+    assert ((first, second), len(made)) == (edit.keys, 1)
+
+
 def test_a_known_relation_brings_phrasings_and_near_misses(
     an_edit: MakeEdit, tiny: BaseModel, settings: Settings, words: Any
 ) -> None:
