@@ -198,7 +198,7 @@ def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
 def weights_digest(folder: Path, files: Sequence[Path] | None = None) -> str | None:
     """SHA-256 over the names and bytes of weight files; None where there are none.
 
-    The same for every copy of the files, in which an encoder's are found; `model_digest` of
+    The same for every copy of the files, such as an encoder's; `model_digest` of
     memoir_edge.identity also knows a model that was saved otherwise.
 
     Args:

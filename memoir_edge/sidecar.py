@@ -4,6 +4,9 @@
  "feature": "mean", "format": 1, "model_id": "demo", "ports": 1,
  "router": {"bits": 1024, "digest": "53aa…", "kind": "encoder", "max_tokens": 256, "weight": 512},
  "site": "model.layers.6.mlp.down_proj"}
+
+Where they are not the usual ones, also: "sites" (all, in the graph's order), "former" (earlier
+digests), "padding_side" ("right") and "kind" (of the ports: "required", "recurrent", "cache").
 """
 
 import json

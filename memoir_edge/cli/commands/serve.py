@@ -46,7 +46,7 @@ def command(
     Args:
         directory: An export directory.
         memory: A memory to load at the start, FILE or NAME=FILE; requests call it base@NAME, by
-            default the file's name without its endings. May be given several times, the first
+            default the file's name up to its first dot. May be given several times, the first
             one answers by default.
         watch: A memory, FILE or NAME=FILE, to load as soon as the file is there and whenever it
             is replaced; it answers by default where no --memory is given.

@@ -162,7 +162,7 @@ class Memories:
 
         Args:
             path: The file.
-            name: What requests call it; default the file's name without its endings.
+            name: What requests call it; default the file's name up to its first dot.
             activate: Whether it answers by default.
             verify: Replay its probes, or where it has none its edits, before anything changes.
             digest: SHA-256 that the file must have.

@@ -247,7 +247,7 @@ class LoadRequest(_Strict):
     """`POST /admin/memories`."""
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    name: Name | None = Field(None, description="default: the file's name without its ending")
+    name: Name | None = Field(None, description="default: the file's name up to its first dot")
     activate: bool = Field(True, description="answer with it by default")
     verify: bool = Field(True, description="replay its probes before anything changes")
     digest: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = Field(

@@ -44,7 +44,7 @@ def parse(config: object) -> Wanted | None:
 
     Args:
         config: `{"memory": None}`, or `{"memory": {"uri", "digest", "name"?}}`; the name is by
-            default the file's without its ending.
+            default the file's up to its first dot.
 
     Raises:
         InputError: It is something else.
