@@ -156,14 +156,23 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
     return edits, problems
 
 
-def _records(path: Path) -> tuple[str, Sequence[tuple[int, str]]]:
-    """What records are counted by, and the number and text of each; the caller parses them."""
+def read_text(path: Path) -> str:
+    """What a file says, without the mark that some editors put before it.
+
+    Raises:
+        InputError: The file cannot be read or is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error
+
+
+def _records(path: Path) -> tuple[str, Sequence[tuple[int, str]]]:
+    """What records are counted by, and the number and text of each; the caller parses them."""
+    text = read_text(path)
     if text.lstrip().startswith("["):
         return "record", list(enumerate(_array(text, path), start=1))
     return "line", _spread(text) or _lines(text)

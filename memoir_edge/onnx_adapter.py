@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from memoir_edge import files, ports
-from memoir_edge.errors import InputError, install
+from memoir_edge.errors import InputError, first_line, install
 from memoir_edge.memory import Memory
 
 _VERSION = 1  # of the adapter and its model, both the file's own to number
@@ -45,4 +45,4 @@ def write(memory: Memory, path: Path) -> None:
         with files.replacing(path) as partial:
             adapter.export_adapter(str(partial))
     except Exception as error:  # onnxruntime's own are RuntimeError, the disk's OSError
-        raise InputError(f"cannot write adapter {path}: {error}") from error
+        raise InputError(f"cannot write adapter {path}: {first_line(error)}") from error

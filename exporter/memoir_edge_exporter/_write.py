@@ -165,7 +165,7 @@ def load(folder: Path) -> onnx.ModelProto:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # protobuf's DecodeError is no stable name
-        raise InputError(f"{path} is no ONNX model: {error}") from error
+        raise InputError(f"{path} is no ONNX model: {first_line(error)}") from error
 
 
 def save(

@@ -51,6 +51,6 @@ def open_editor(
     return editor
 
 
-def about_of(torch: Torch, routed: Routed, editor: "Editor") -> dict[str, str]:
+def about_of(torch: Torch, routed: Routed) -> dict[str, str]:
     """What a journal that such an editor begins notes."""
-    return {"model": named(torch.model), **routed.about(editor.router)}
+    return {"model": named(torch.model), **routed.about()}

@@ -15,7 +15,7 @@ from memoir_edge.relations import load as load_relations
 
 if TYPE_CHECKING:
     from memoir_edge.editor import BaseModel
-    from memoir_edge.router import Encoder, Router
+    from memoir_edge.router import Encoder
 
 
 @contextmanager
@@ -87,8 +87,8 @@ class Routed:
         Raises:
             InputError: sentence-transformers is not installed, or there is no such encoder.
         """
-        named = journal.frames[0].data.get("encoder") if journal else None
-        name = self.encoder or named
+        noted = journal.frames[0].data.get("encoder") if journal else None
+        name = self.encoder or noted
         if name is None:
             return None
         with needs("sentence-transformers", "router"):
@@ -112,9 +112,9 @@ class Routed:
         left_out = [part.strip() for part in (self.without or "").split(",") if part.strip()]
         return without(load_relations(self.relations), left_out)
 
-    def about(self, router: "Router | None") -> dict[str, str]:
-        """What a journal notes: a hub id as it is, a folder in full."""
-        return {"encoder": named(str(self.encoder))} if router else {}
+    def about(self) -> dict[str, str]:
+        """What a journal that is begun notes: a hub id as it is, a folder in full."""
+        return {"encoder": named(self.encoder)} if self.encoder else {}
 
 
 def named(model: str) -> str:

@@ -234,7 +234,7 @@ def _loaded(folder: Path, config: Config, device: str, dtype: torch.dtype | str)
             net = net.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"cannot use device {device!r}: {error}", hint="pass --device cpu"
+            f"cannot use device {device!r}: {first_line(error)}", hint="pass --device cpu"
         ) from error
     return net
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 
 # As safetensors calls them.
 _TYPES = {
@@ -28,7 +28,7 @@ def unpickled(file: Path) -> Iterator[tuple[str, str, tuple[int, ...], npt.NDArr
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a spoiled file, whatever pickle meets in it
-        raise InputError(f"{file} is no file of weights: {error}") from error
+        raise InputError(f"{file} is no file of weights: {first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(x, torch.Tensor) for x in found.values()):
         raise InputError(f"{file} is no file of weights: it holds other things than tensors")
     for name, tensor in found.items():

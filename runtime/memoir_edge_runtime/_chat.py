@@ -16,7 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from memoir_edge.base import read_json
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 from memoir_edge.text import Message, templated
 
 GIVEN = frozenset({"messages", "tools", "documents"})  # what no further variable may be called
@@ -84,7 +84,8 @@ def render(
             asked(messages),
         )
     except Exception as error:  # a template can raise whatever it likes
-        raise InputError(f"the chat template refuses these messages: {error}") from error
+        said = first_line(error)
+        raise InputError(f"the chat template refuses these messages: {said}") from error
 
 
 def _known(messages: Sequence[Message], template: str) -> list[Message]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import tokenizers
 
 from memoir_edge import ports, tophash
-from memoir_edge.errors import GraphError, InputError
+from memoir_edge.errors import GraphError, InputError, first_line
 from memoir_edge.memory import Codes
 from memoir_edge.spelling import Spelling
 from memoir_edge.views import decisive, views
@@ -165,5 +165,6 @@ def _load(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise InputError(
-            f"{path} is no tokenizer: {error}", hint="export the model again, with --encoder"
+            f"{path} is no tokenizer: {first_line(error)}",
+            hint="export the model again, with --encoder",
         ) from error

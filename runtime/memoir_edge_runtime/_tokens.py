@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from memoir_edge.base import read_json, start_of_answer
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, first_line
 from memoir_edge.text import routed
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
@@ -211,7 +211,7 @@ def load(folder: Path) -> Tokenizer:
     try:
         core = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise InputError(f"{path} is no tokenizer: {error}") from error
+        raise InputError(f"{path} is no tokenizer: {first_line(error)}") from error
     core.no_truncation()
     core.no_padding()
     special = (i for i, token in core.get_added_tokens_decoder().items() if token.special)

@@ -81,7 +81,8 @@ def test_a_memory_gets_new_thresholds_and_can_have_the_old_ones_back(
         (("EDITS",), "too few to measure"),
         (("EDITS", "--layers", "five"), "expected numbers such as"),
         (("EDITS", "--layers", "77"), "names nothing"),
-        (("EDITS", "--unrelated", "missing.txt"), "cannot read missing.txt"),
+        (("EDITS", "--unrelated", "missing.txt"), "cannot read missing.txt: No such file"),
+        (("EDITS", "--unrelated", "KEPT"), "is not UTF-8: byte "),
     ],
 )
 def test_bad_input(

@@ -162,7 +162,7 @@ def test_rollback_lists_the_steps(kept: Path, run_json: Any, capsys: Any) -> Non
         "began", "made", "trained", "asked", "wrote",
     ]  # fmt: skip
     assert main(["rollback", str(kept)]) == 0
-    assert "3 edits: 0 do not hold" in capsys.readouterr().out
+    assert "asked what may have changed of 3 edits: 0 do not hold" in capsys.readouterr().out
 
 
 def test_rollback_and_forth_byte_for_byte(kept: Path, run_json: Any) -> None:

@@ -64,11 +64,14 @@ def test_template_helpers(template, expected):
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ 1 / 0 }}",
         "{{ undefined.field }}",
+        "{{ raise_exception('only\nusers') }}",
+        "a\n{% for %}\nb",
     ],
 )
 def test_a_template_that_refuses_or_escapes(template):
-    with pytest.raises(InputError, match="refuses these messages"):
+    with pytest.raises(InputError, match="refuses these messages") as caught:
         render(template, [{"role": "user", "content": "a"}], {})
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("messages", [[], ["hello"], [{"content": "a"}]])

@@ -80,7 +80,7 @@ def command(
             return _nothing_new(former, out, len(counts), journal, output, plan=plan)
         editor = open_editor(torch, routed, wishes, former, journal, [] if plan else new)
         if journal is None and not plan:
-            about = about_of(torch, routed, editor)
+            about = about_of(torch, routed)
             journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
         if journal is not None and (changed or not plan):
             editor.go_on_with(_without(changed, journal.copied() if plan else journal, output))

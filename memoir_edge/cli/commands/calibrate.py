@@ -14,7 +14,7 @@ from memoir_edge.cli.journals import opened
 from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
-from memoir_edge.edits import Edit, read
+from memoir_edge.edits import Edit, read, read_text
 from memoir_edge.errors import InputError
 from memoir_edge.nearmiss import Miss
 from memoir_edge.router.asks import Asked, asks
@@ -208,10 +208,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{path} holds no prompt", hint="one a line; about a hundred")
     return lines

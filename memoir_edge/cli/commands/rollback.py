@@ -66,7 +66,7 @@ _WHAT: dict[str, Any] = {
     "begin": lambda group: "began",
     "made": lambda group: _edits([e["id"] for f in group for e in f.data["edits"]], "made"),
     "again": lambda group: _edits([f.data["edit"] for f in group], "trained again"),
-    "audit": lambda group: "asked for all {checked} edits: {n} do not hold".format(
+    "audit": lambda group: "asked what may have changed of {checked} edits: {n} do not hold".format(
         **group[0].data, n=len(group[0].data["failed"])
     ),
     "thresholds": lambda group: "gave each key its threshold",

@@ -48,7 +48,7 @@ def command(
     with ExitStack() as opened:
         journal, former = former_of(out, None, output, opened, write=True)
         editor = open_editor(torch, routed, wishes, former, journal)
-        files = Files(out, edits, journal, about_of(torch, routed, editor))
+        files = Files(out, edits, journal, about_of(torch, routed))
         opened.enter_context(closing(files))
         configure()
         output.say(f"{editor.base.id}: open http://{HOSTS[0]}:{port}{PATH}, press Ctrl-C to stop")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from memoir_edge.errors import InputError, MemoirEdgeError, MismatchError
+from memoir_edge.errors import InputError, MemoirEdgeError, MismatchError, first_line
 from memoir_edge.memory import LimitError
 from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.names import BASE, name_of
@@ -102,7 +102,7 @@ def fetch(wanted: Wanted, folder: Path, most: int = MAX_BYTES) -> Path:
             raise
         # Each file system has errors of its own.
         raise InputError(
-            f"cannot fetch {wanted.shown}: {type(error).__name__}: {error}",
+            f"cannot fetch {wanted.shown}: {type(error).__name__}: {first_line(error)}",
             hint="check that it is there and may be read; s3:// needs the package s3fs",
         ) from error
     return path
