@@ -6,7 +6,7 @@ documents of a reply.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -115,10 +115,10 @@ async def _answer(
             return JSONResponse(
                 document, headers=headers(account.id, _first(account.results).routing, capped)
             )
-        # Wait for the first token: an error before it still gets a status of its own, and by then
-        # the route is known, which the headers tell.
+        # Wait for the first choice's route, which the headers tell; an error before it still gets a
+        # status of its own.
         try:
-            first = await unless_gone(request, anext(events))
+            first = await unless_gone(request, _routed(events, rows[0]))
         except BaseException:
             await events.aclose()
             raise
@@ -131,6 +131,18 @@ async def _answer(
             account,
             headers=headers(account.id, routing, capped),
         )
+
+
+async def _routed(
+    events: AsyncIterator[Sequence[Token | Result]], row: Completion
+) -> list[Token | Result]:
+    """What comes until it is known where a row goes; others may be read before it."""
+    found: list[Token | Result] = []
+    async for some in events:
+        found += some
+        if row.routing is not None:
+            break
+    return found
 
 
 async def _echoed(

@@ -1,5 +1,6 @@
 """Over HTTP, a memory whose keys are codes: what replies, headers and the log say of it."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from memoir_edge.router.encoder import Encoder
 from memoir_edge_exporter import export
 from memoir_edge_runtime import Session
 from memoir_edge_runtime.serve import schema
+from memoir_edge_runtime.serve.headers import MEMORY
 
 KEYS = ["the capital of France is", "the capital of Japan is"]  # an edit and a guard
 
@@ -86,6 +88,22 @@ def test_a_long_prompt_says_that_it_was_cut(running) -> None:
         [route] = client.post("/v1/route", json={"prompt": long}).json()["routes"]
     assert route["memory"]["cut"]
     assert "the last part of a prompt" in route["explanation"]
+
+
+def test_headers_of_a_stream_tell_of_the_first_choice(make_server, memory_file: Path) -> None:
+    """Also where its prompt is read in parts, and another's token comes before its own."""
+    running = make_server(prefill_tokens=8)
+    running.server.memories.load(memory_file, verify=False)
+    prompts = [f"{'x ' * 20}. {KEYS[0]}", "what river"]
+    body = {"prompt": prompts, "max_tokens": 3, "temperature": 0, "ignore_eos": True}
+    with running.client() as client:
+        stream = client.post("/v1/completions", json=body | {"stream": True, "logprobs": 0})
+        whole = client.post("/v1/completions", json=body)
+    told = [[(n, v) for n, v in each.headers.items() if n in MEMORY] for each in (stream, whole)]
+    assert told[0] == told[1]
+    assert stream.headers["x-memory-edit"] == "edit-0"
+    begun = json.loads(stream.text.splitlines()[0].removeprefix("data: "))
+    assert begun["choices"][0]["index"] == 1
 
 
 def test_an_empty_prompt_is_refused(running) -> None:
