@@ -27,6 +27,7 @@ app = App(
     help="Edit facts in a language model offline, and swap them into a served ONNX model.",
     version=__version__,
     default_parameter=Parameter(negative=()),  # no --no-json and the like
+    suppress_keyboard_interrupt=False,  # `main` says so
 )
 for name in COMMANDS:
     app.command(f"memoir_edge.cli.commands.{name}:command", name=name)

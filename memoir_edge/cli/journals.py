@@ -15,7 +15,7 @@ from memoir_edge.memory import Memory
 
 @contextmanager
 def opened(file: Path, output: Output) -> Iterator[Journal]:
-    """The journal of a memory file, to be changed; what an interrupted command left is finished.
+    """The journal of a memory file, to be changed; a file that is behind it is brought up to it.
 
     Raises:
         InputError: There is no such file, or no journal beside it.
@@ -31,10 +31,15 @@ def opened(file: Path, output: Output) -> Iterator[Journal]:
             hint="keep the journal that `memoir-edge apply` writes with the memory",
         )
     with journal:
-        if not journal.check_kin(file):
+        if not journal.check_kin(file) and not _is_last(journal, file):
             output.say(f"{file} is behind its journal; brought up to it first")
-            journal.write(file)
+            journal.write(file, finished=not journal.state().changed)
         yield journal
+
+
+def _is_last(journal: Journal, file: Path) -> bool:
+    """Whether a memory file is what an interrupted run has left, and nothing came since."""
+    return journal.place_of(memory_file.read(file).digest) == len(journal.frames) - 1
 
 
 def former_of(

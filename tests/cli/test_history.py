@@ -12,8 +12,9 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
+from memoir_edge.editor import Editor
 from memoir_edge.edits import Edit
-from memoir_edge.history import Again, Deleted, path_of
+from memoir_edge.history import Again, Deleted, Journal, path_of
 
 CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
 EACH = 4  # keys of these edits: the prompt, in small letters, as a chat, behind other text
@@ -70,6 +71,46 @@ def test_delete_takes_the_change_out_exactly(
     code, document = run_json("rollback", kept, "--to", 1)
     assert (code, document["edits"]) == (0, 1)
     assert ids(kept) == [CAPITAL.id]
+
+
+@pytest.mark.parametrize("point", ["before it is asked", "before it is written", "with no model"])
+def test_a_deletion_that_is_interrupted_is_gone_on_with(
+    kept: Path, tmp_path: Path, run_json: Any, monkeypatch: Any, capsys: Any, point: str
+) -> None:
+    """The memory and the receipt are those of one that nothing interrupted."""
+    whole = tmp_path / "whole.safetensors"
+    shutil.copy(kept, whole)
+    shutil.copy(path_of(kept), path_of(whole))
+    words = [CURRENCY.id, CAPITAL.id, *["--no-replay"] * (point == "with no model")]
+    code, expected = run_json("delete", whole, *words)
+    write = Journal.write
+
+    def interrupted(*given: Any, **rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    def half(journal: Journal, out: Path, *, finished: bool = True) -> Any:
+        return interrupted() if finished else write(journal, out, finished=finished)
+
+    with monkeypatch.context() as patch:
+        if point == "before it is asked":
+            patch.setattr(Editor, "settle", interrupted)
+        else:
+            patch.setattr(Journal, "write", half)
+        assert main(["delete", str(kept), *words]) == 130
+    assert capsys.readouterr().err.strip().endswith("interrupted")
+    assert not list(tmp_path.glob("m.*.json"))
+    assert main(["delete", str(kept), LANGUAGE.id, CAPITAL.id]) == 2  # that is another one
+    assert f"there is no edit {CAPITAL.id!r}" in capsys.readouterr().err
+    again, document = run_json("delete", kept, *reversed(words[:2]), *words[2:])
+    assert again == code == 0
+    assert kept.read_bytes() == whole.read_bytes()
+    ours = {"memory", "at", "receipt"}
+    document["deleted"].reverse()
+    assert {n: v for n, v in document.items() if n not in ours} == {
+        name: value for name, value in expected.items() if name not in ours
+    }
+    assert Path(document["receipt"]).exists()
+    assert main(["delete", str(kept), *words]) == 2
 
 
 def test_edits_may_be_called_anything(tmp_path: Path, run_json: Any) -> None:

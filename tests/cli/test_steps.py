@@ -16,6 +16,7 @@ from memoir_edge.cli import main
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.edits import Edit, from_record, from_stored
+from memoir_edge.history import load
 
 Apply = Callable[..., int]
 MADE, AGAIN, AUDIT, WRITTEN = "made", "again", "audit", "written"
@@ -276,6 +277,52 @@ def test_a_deletion_and_what_follows(apply: Apply, random_model: Path, tmp_path:
     before = len(frames(out))
     apply(out, FIRST, FOURTH)
     assert kinds(out)[before:] == [MADE, AGAIN, AUDIT, *ROUND, *ROUND, WRITTEN]
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_a_deletion_left_unasked_is_asked_by_the_next_run(
+    apply: Apply, random_model: Path, tmp_path: Path, monkeypatch: Any, interrupted: bool
+) -> None:
+    out = tmp_path / "m.safetensors"
+    apply(out, FIRST, SECOND)
+
+    def interrupt(*given: Any, **rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("memoir_edge.editor.Editor.settle", interrupt)
+    words = [] if interrupted else ["--no-replay"]
+    code = main(["delete", str(out), SECOND.id, "--model", str(random_model), "--quiet", *words])
+    assert code == (130 if interrupted else 0)
+    before = frames(out)
+    assert apply(out, FIRST, words=["--plan"]) == 0
+    assert frames(out) == before
+    assert apply(out, FIRST) == 1
+    asked = [AUDIT, AGAIN, AUDIT, AGAIN, AUDIT, WRITTEN]
+    assert kinds(out)[len(before) :] == asked
+    assert apply(out, FIRST) == 1
+    assert kinds(out)[len(before) :] == asked
+
+
+def test_looking_at_what_an_interrupted_run_has_left_changes_nothing_of_it(
+    apply: Apply, tmp_path: Path
+) -> None:
+    """The file is brought up to its journal, once, and the run ends as if nobody had looked."""
+    out = tmp_path / "m.safetensors"
+    apply(out, FIRST, SECOND)
+    parts, whole = [data for _, data in frames(out)], out.read_bytes()
+    path = out.with_name(out.name + ".journal")
+    path.write_bytes(b"".join(parts[:3]))
+    journal = load(path, write=True)
+    assert journal
+    with journal:
+        journal.write(out, finished=False)
+    with path.open("ab") as file:
+        file.write(parts[3])
+    for _ in range(2):
+        assert main(["rollback", str(out), "--quiet"]) == 0
+        assert kinds(out) == ["begin", MADE, MADE, WRITTEN, AGAIN, WRITTEN]
+    apply(out, FIRST, SECOND)
+    assert out.read_bytes() == whole
 
 
 def test_a_rollback_is_one_step(apply: Apply, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_memory_is_not_looked_for_in_malformed_steps(
     fresh: Any, made: Any, tmp_path: Path, step: int
 ) -> None:
     with fresh() as journal:
-        journal.made([made("a")])
+        journal.record(Together((made("a"),)))
         journal.write(tmp_path / "m")
         del journal.frames[step].data["digest"]
         with pytest.raises(JournalError, match=f"step {step} is malformed"):

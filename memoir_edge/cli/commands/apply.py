@@ -76,7 +76,7 @@ def command(
         changed = _changed(counts, former, journal)
         held = {entry.id for entry in former.edits} - set(changed) if former else set()
         new = [edit for edit in counts.values() if edit.id not in held]
-        if former and not new and not anew and not (journal and journal.state().changed):
+        if former and not new and not anew and _settled(journal):
             return _nothing_new(former, out, len(counts), journal, output, plan=plan)
         editor = open_editor(torch, routed, wishes, former, journal, [] if plan else new)
         if journal is None and not plan:
@@ -164,6 +164,12 @@ def _without(changed: Sequence[str], journal: Journal, output: Output) -> Journa
         output.say(f"to be made anew, because their records have changed: {', '.join(changed)}")
         journal.record(Deleted(list(changed)))
     return journal
+
+
+def _settled(journal: Journal | None) -> bool:
+    """Whether nothing is left of what was begun: every edit has been asked for since."""
+    state = journal.state() if journal else None
+    return state is None or not (state.changed or state.broken is None)
 
 
 def _nothing_new(

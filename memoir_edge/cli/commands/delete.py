@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.edits import Edit, from_stored
 from memoir_edge.errors import InputError
-from memoir_edge.history import Again, Deleted, Journal
+from memoir_edge.history import Again, Deleted, Journal, Together, Written
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Wishes
 
@@ -40,7 +41,8 @@ def command(
 
     Then the model is asked: the base model's answers must be back, and all other edits still hold;
     those that leant on a deleted one are trained again. A receipt says so. Exit code 1 if a check
-    does not hold. `memoir-edge rollback` takes the deletion back.
+    does not hold. After an interruption the same command goes on where it was. `memoir-edge
+    rollback` takes the deletion back.
 
     Args:
         file: A memory file with its journal beside it.
@@ -60,19 +62,22 @@ def command(
     if receipt is not None:
         check_file(receipt, file)
     with opened(file, output) as journal:
-        before = memory_file.read(file)
-        gone = _records(journal, ids)
+        begun = _begun(journal, ids)
+        number = begun or len(journal.frames)
+        before = _before(journal, begun) if begun else memory_file.read(file)
+        gone = _records(before, ids)
         named = model or str(journal.frames[0].data.get("model", ""))
         asked = None
         if not no_replay:
             with _asking("--encoder"):
                 router = Routed(encoder=encoder).load(journal)
             asked = _Asked(Torch(model=named, device=device), router, gone, before)
-        journal.record(Deleted(list(ids)))
-        journal.write(file)
-        replay = asked.again(journal, file, repairs) if asked else None
+        if not begun:
+            journal.record(Deleted(list(ids)))
+        journal.write(file, finished=asked is None)
+        replay = asked.again(journal, file, repairs, number) if asked else None
         after = memory_file.read(file)
-        number = len(journal.frames) - 1
+        last = len(journal.frames) - 1
     document = {
         "memory": str(file),
         "digest_before": before.digest,
@@ -87,18 +92,37 @@ def command(
         ],
         "remaining": replay.remaining if replay else {"edits": len(after.edits)},
     }
-    path = receipt or file.with_name(f"{file.name}.deleted-{number}.json")
+    path = receipt or file.with_name(f"{file.name}.deleted-{last}.json")
     _write(document, path)
     _show(document, path, replay is not None, output)
     output.result(document | {"receipt": str(path)})
     return 0 if replay is None or replay.held else 1
 
 
-def _records(journal: Journal, ids: Sequence[str]) -> list[Edit]:
-    """The edits to be deleted; refuses what cannot be, before anything is done."""
-    state = journal.state()
+def _begun(journal: Journal, ids: Sequence[str]) -> int | None:
+    """Number of the step at which these edits went, if that deletion was interrupted.
+
+    Raises:
+        InputError: It was not, and one of the edits cannot be deleted.
+    """
+    state, way = journal.state(), journal.way_to(len(journal.frames) - 1)
+    last = next((f for f in reversed(way) if f.kind in (Deleted.kind, Together.kind)), None)
+    if state.changed and last and last.kind == Deleted.kind and set(last.data["edits"]) == set(ids):
+        return last.number
     Deleted(list(ids)).check(state.bank.records, state.fixed)
-    return [from_stored(state.bank.records[id]) for id in dict.fromkeys(ids)]
+    return None
+
+
+def _before(journal: Journal, step: int) -> Memory:
+    """The memory that a deletion began from."""
+    way = reversed(journal.way_to(step - 1))
+    digest = next((f.data["digest"] for f in way if f.kind == Written.kind), journal.origin.digest)
+    return replace(journal.compile(step - 1), digest=digest)
+
+
+def _records(before: Memory, ids: Sequence[str]) -> list[Edit]:
+    held = {entry.id: entry.record for entry in before.edits}
+    return [from_stored(held[id]) for id in dict.fromkeys(ids)]
 
 
 @contextmanager
@@ -136,17 +160,16 @@ class _Asked:
         self.was = editor.answers(gone, memory=True)
         self.wanted = editor.answers(gone, memory=False)
 
-    def again(self, journal: Journal, file: Path, repairs: int | None) -> Replay:
-        """Ask again, and train again what leant on the deleted edits."""
+    def again(self, journal: Journal, file: Path, repairs: int | None, step: int) -> Replay:
+        """Ask again, and train again what leant on the edits that were deleted at a step."""
         from memoir_edge.editor import Editor, choose
 
         settings = choose(self.base, Wishes(repairs=repairs), self.before)
         editor = Editor(self.base, settings, journal=journal, router=self.router)
-        steps = len(journal.frames)
         state = editor.settle()
-        journal.write(file)
-        again = [f.data["edit"] for f in journal.frames[steps:] if f.kind == Again.kind]
+        again = [f.data["edit"] for f in journal.frames[step:] if f.kind == Again.kind]
         now = editor.answers(self.gone, memory=True)
+        journal.write(file)
         deleted = [
             {
                 "before": was.text,
