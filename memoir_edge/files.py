@@ -1,9 +1,11 @@
 """A file is written whole or not at all: who reads it finds the old one or the new one.
 
-files.write(Path("facts.html"), text.encode())
+    files.write(Path("facts.html"), text.encode())
 
-with files.replacing(Path("facts.onnx_adapter")) as partial:
-adapter.export_adapter(str(partial))
+    with files.replacing(Path("facts.onnx_adapter")) as partial:
+        adapter.export_adapter(str(partial))
+
+A link stays: the file that it leads to is replaced.
 """
 
 import os
@@ -30,6 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written, or not take that place.
     """
+    path = followed(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield partial
@@ -44,3 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def followed(path: Path) -> Path:
+    """The file that a link leads to, there or not; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path

@@ -421,7 +421,7 @@ def write(
 
     Args:
         memory: What to write.
-        path: The file.
+        path: The file; a link stays, and the file that it leads to is written.
         announce: Told the digest that the file is about to have.
 
     Returns:

@@ -45,3 +45,17 @@ def test_what_another_writes_and_breaks_off_is_gone(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path, there: bool) -> None:
+    link, file = tmp_path / "link", tmp_path / "real" / "file"
+    file.parent.mkdir()
+    link.symlink_to(Path("real") / "file")
+    if there:
+        file.write_bytes(b"old")
+    files.write(link, b"new")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+    assert list(file.parent.iterdir()) == [file]
+    assert (files.followed(link), files.followed(file)) == (file.resolve(), file)

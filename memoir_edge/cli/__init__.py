@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a check that did not hold; 2 wrong use or bad input; 3 an 
 not fit; 130 interrupted; 141 the reader of the output has closed it; 143 ended by SIGTERM.
 """
 
+import io
 import os
 import signal
 import sys
@@ -66,6 +67,9 @@ def _complain(message: str, hint: str | None = None) -> None:
 
 def run() -> None:
     """Entry point of the installed program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an id or a path may hold what it cannot encode
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what is half made is removed
     try:
         code = main()

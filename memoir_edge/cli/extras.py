@@ -42,6 +42,12 @@ def needs(what: str, extra: str) -> Iterator[None]:
         ) from error
 
 
+def refuse_empty(option: str, value: str | None) -> None:
+    """Raise InputError for an option that is given and empty, as of a variable that is not set."""
+    if value is not None and not value.strip():
+        raise InputError(f"{option} is empty", hint="give it a value, or leave it out")
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Torch:
@@ -60,6 +66,8 @@ class Torch:
         Raises:
             InputError: torch or transformers is not installed, or there is no such model.
         """
+        refuse_empty("--model", self.model)
+        refuse_empty("--device", self.device)
         with needs("PyTorch and transformers", "edit"):
             from memoir_edge.editor import load, quiet
         quiet()
@@ -87,6 +95,7 @@ class Routed:
         Raises:
             InputError: sentence-transformers is not installed, or there is no such encoder.
         """
+        refuse_empty("--encoder", self.encoder)
         noted = journal.frames[0].data.get("encoder") if journal else None
         name = self.encoder or noted
         if name is None:
@@ -109,6 +118,7 @@ class Routed:
         Raises:
             InputError: The file is none of relations, or one to be left out is unknown.
         """
+        refuse_empty("--without", self.without)
         left_out = [part.strip() for part in (self.without or "").split(",") if part.strip()]
         return without(load_relations(self.relations), left_out)
 

@@ -1,5 +1,6 @@
 """What commands print: tables and progress for people, one JSON document for programs."""
 
+import codecs
 import json
 import os
 import re
@@ -87,7 +88,8 @@ class Output:
     def result(self, document: dict[str, Any]) -> None:
         """Print for programs."""
         if self.json:
-            print(json.dumps(document, ensure_ascii=False))  # noqa: T201 - the result itself
+            plain = not _is_utf8(sys.stdout.encoding)
+            print(json.dumps(document, ensure_ascii=plain))  # noqa: T201 - the result itself
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator["Bar"]:
@@ -122,6 +124,11 @@ class Printer(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the entry point, as any other output that nobody reads."""
         raise BrokenPipeError
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    """Whether a stream takes any text; one that says nothing, such as a string, does."""
+    return encoding is None or codecs.lookup(encoding).name == "utf-8"
 
 
 def complain(message: str, hint: str | None = None) -> None:

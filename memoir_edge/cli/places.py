@@ -6,6 +6,7 @@ Asked before anything is done.
 from pathlib import Path
 
 from memoir_edge.errors import InputError
+from memoir_edge.files import followed
 from memoir_edge.history import path_of
 from memoir_edge.identity import is_weights
 
@@ -17,7 +18,7 @@ def check_file(out: Path, *inputs: Path | None) -> None:
         out: The file to write.
         inputs: What the command reads.
     """
-    if not out.parent.is_dir() or out.is_dir():
+    if not followed(out).parent.is_dir() or out.is_dir():
         raise InputError(
             f"cannot write {out}: no file in an existing folder", hint="give a file path"
         )
@@ -37,7 +38,7 @@ def check_apart(out: Path, *inputs: Path | None) -> None:
                 raise InputError(
                     f"cannot write {out}: {lost} would be lost", hint="give another place"
                 )
-    if is_weights(out):
+    if is_weights(out) or is_weights(followed(out)):
         raise InputError(
             f"cannot write {out}: the model in that folder would be loaded from it",
             hint="give it another name",

@@ -23,6 +23,7 @@ import numpy as np
 from memoir_edge import __version__
 from memoir_edge import memory as memory_file
 from memoir_edge.errors import MemoryFormatError
+from memoir_edge.files import followed
 from memoir_edge.history import frames as frames_file
 from memoir_edge.history.events import (
     BEGIN,
@@ -271,8 +272,9 @@ class Journal:
 
 
 def path_of(memory: Path) -> Path:
-    """Where the journal of a memory file lies."""
-    return memory.with_name(memory.name + ".journal")
+    """Where the journal of a memory file lies: beside the file itself, not a link to it."""
+    file = followed(memory)
+    return file.with_name(file.name + ".journal")
 
 
 def begin(path: Path | None, origin: Memory, about: Mapping[str, Any]) -> Journal:

@@ -1,6 +1,7 @@
 """Bad input: one clear line, the exit code that the contract gives it, nothing written."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,33 @@ def test_a_model_with_a_spoiled_file_begins_nothing(
     words = ("apply", _edits(tmp_path), "--model", file.parent, "--out", out / "m", "--steps", 1)
     assert said in fails(capsys, 2, *words)
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "apply --model= --out m", "apply --model M --out m --device=", "apply --model M --encoder=",
+        "apply --model M --without=", "apply --model M --site=", "apply --model M --feature=",
+        "delete kept ID --model=", "delete kept ID --encoder=", "delete kept ID --device=",
+        "calibrate EDITS --model M --layers=", "export --model M --encoder=",
+    ],
+)  # fmt: skip
+def test_an_option_that_is_given_and_empty_is_refused(
+    done: Any, tmp_path: Path, capsys: Any, monkeypatch: Any, words: str
+) -> None:
+    """As of a variable of a shell that is not set: left out, it would mean something else."""
+    monkeypatch.chdir(tmp_path)
+    Path("kept").write_bytes(done.memory.read_bytes())
+    path_of(Path("kept")).write_bytes(path_of(done.memory).read_bytes())
+    names = {"M": model_dir(), "EDITS": _edits(tmp_path), "ID": done.applied["edits"][0]["id"]}
+    given: list[object] = [names.get(word, word) for word in words.split()]
+    if words.startswith("apply"):
+        given.insert(1, names["EDITS"])
+    if words.startswith(("apply", "export")) and "--out" not in words:
+        given += ["--out", "m"]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert re.search(r"empty|''", fails(capsys, 2, *given))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 UNWRITABLE = Path("/proc")

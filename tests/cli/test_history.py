@@ -349,3 +349,19 @@ def test_a_memory_without_a_journal_is_gone_on_from(
     code, _ = run_json("delete", out, showcase()[3].id, "--no-replay")
     assert code == 0
     assert memory_file.read(out).values.tobytes() == memory_file.read(done.memory).values.tobytes()
+
+
+def test_a_link_is_followed_by_every_command(kept: Path, tmp_path: Path, run_json: Any) -> None:
+    """As operators have it: `current` leads to a version, whose journal lies beside it."""
+    link = tmp_path / "links" / "current"
+    link.parent.mkdir()
+    link.symlink_to(kept)
+    first = ids(kept)[0]
+    assert run_json("delete", link, first, "--no-replay")[0] == 0
+    assert link.is_symlink()
+    assert first not in ids(kept)
+    last = run_json("rollback", link)[1]["steps"][-3]["step"]
+    assert run_json("rollback", link, "--to", last.rpartition("-")[2])[0] == 0
+    assert link.is_symlink()
+    assert first in ids(kept)
+    assert not path_of(kept).with_name("current.journal").exists()

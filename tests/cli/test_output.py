@@ -52,6 +52,19 @@ def test_output_that_is_cut_short_ends_quietly(tmp_path: Path, words: list[str])
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("words", [["inspect", "facts"], ["inspect", "facts", "--json"]])
+def test_a_stream_of_another_encoding_takes_any_name(tmp_path: Path, words: list[str]) -> None:
+    memory = replace(_memory(), edits=(memories.Entry("東京", 0),))
+    memories.write(memory, tmp_path / "facts")
+    ended = subprocess.run(
+        [sys.executable, "-c", "from memoir_edge.cli import run; run()", *words],
+        cwd=tmp_path, capture_output=True, check=False,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert rb"\u6771\u4eac" in ended.stdout
+
+
 MAKING = """
 import time
 from pathlib import Path

@@ -290,8 +290,8 @@ def test_what_a_deletion_left_unasked_is_asked_by_the_next_run(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("memoir_edge.editor.Editor.settle", interrupt)
-    words = [] if interrupted else ["--no-replay"]
-    code = main(["delete", str(out), SECOND.id, "--model", str(random_model), "--quiet", *words])
+    words = ["--model", str(random_model)] if interrupted else ["--no-replay"]
+    code = main(["delete", str(out), SECOND.id, "--quiet", *words])
     assert code == (130 if interrupted else 0)
     before = frames(out)
     assert apply(out, FIRST, words=["--plan"]) == 0

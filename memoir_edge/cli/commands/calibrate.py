@@ -89,7 +89,7 @@ def command(
         )  # fmt: skip
         return _thresholds(memory, torch, routed, false_fires, output)
     assert source is not None
-    numbers = _numbers(layers) if layers else None
+    numbers = _numbers(layers) if layers is not None else None
     prompts = _lines(unrelated) if unrelated else None
     return _routing(source, torch, out, site, numbers, false_fires, prompts, routed, output)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoir_edge import __version__
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.extras import Routed, Torch
+from memoir_edge.cli.extras import Routed, Torch, refuse_empty
 from memoir_edge.cli.journals import opened
 from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output
@@ -57,6 +57,7 @@ def command(
     """
     if not ids:
         raise InputError("no edit is named", hint="memoir-edge delete FILE ID...")
+    refuse_empty("--model", model)
     if no_replay:
         refuse("--no-replay", model=model, device=device, encoder=encoder, repairs=repairs)
     if receipt is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from memoir_edge.base import locate
-from memoir_edge.cli.extras import needs
+from memoir_edge.cli.extras import needs, refuse_empty
 from memoir_edge.cli.output import Output, size
 from memoir_edge.errors import InputError
 from memoir_edge.ports import Kind
@@ -52,6 +52,7 @@ def command(
     """
     with needs("the exporter", "export"):
         from memoir_edge_exporter import export
+    refuse_empty("--encoder", encoder)
     folder = locate(model) if model else None
     made = export(
         out=out,
