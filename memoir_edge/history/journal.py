@@ -272,9 +272,9 @@ class Journal:
 
 
 def path_of(memory: Path) -> Path:
-    """Where the journal of a memory file lies: beside the file itself, not a link to it."""
-    file = followed(memory)
-    return file.with_name(file.name + ".journal")
+    """Where the journal of a memory file lies: beside it, or beside what a link leads to."""
+    beside, there = (file.with_name(file.name + ".journal") for file in (memory, followed(memory)))
+    return beside if beside.exists() else there
 
 
 def begin(path: Path | None, origin: Memory, about: Mapping[str, Any]) -> Journal:
