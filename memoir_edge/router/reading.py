@@ -15,8 +15,9 @@ city, a person.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,9 @@ class Index:
         What each is to be answered by tells its relation; where that is nothing, the prompt alone.
 
         One subject may be a product in one prompt and a service in another. So a prompt's relation
-        is looked for among those of each kind that a prompt of its subject is read as.
+        is looked for among those of each kind that a prompt of its subject is read as. The kind of
+        one that is recognised is then the likeliest; of a subject's other prompts, that which
+        most of those are of.
         """
         kinds, fits, masked = self._fits(prompts, names)
         together: dict[str, dict[str, None]] = {}
@@ -136,10 +139,12 @@ class Index:
         likeness = self._likeness(targets)
         for (i, kind), code in zip(asked, codes, strict=True):
             found[i] |= self._scores(kind, code, likeness[i])
-        return [
-            _reading(name, tuple(of), float(fit), scores)
-            for name, of, fit, scores in zip(names, kinds, fits, found, strict=True)
-        ]
+        return _agreed(
+            [
+                _reading(name, tuple(of), float(fit), scores)
+                for name, of, fit, scores in zip(names, kinds, fits, found, strict=True)
+            ]
+        )
 
     def find_subject(self, prompt: str) -> str | None:
         """The span that, taken for the subject, makes the best reading."""
@@ -228,6 +233,20 @@ def _reading(
     bar = RECOGNISED if known else UNSURE
     alike = frozenset(r.id for r, score in scores.items() if r is nearest or score >= bar)
     return Reading(name, known, alike, kinds, fit)
+
+
+def _agreed(readings: Sequence[Reading]) -> list[Reading]:
+    """Readings whose likeliest kind is what is recognised of their subject."""
+    known: dict[str, Counter[str]] = {}
+    for one in readings:
+        if one.relation:
+            known.setdefault(plain_name(one.subject), Counter())[one.relation.kind] += 1
+    found = []
+    for one in readings:
+        others = known.get(plain_name(one.subject)) if one.subject else None
+        first = one.relation.kind if one.relation else others.most_common(1)[0][0] if others else ""
+        found.append(replace(one, kinds=tuple(dict.fromkeys([first or one.kinds[0], *one.kinds]))))
+    return found
 
 
 def _remembered(router: Router, texts: Sequence[str]) -> Bytes:

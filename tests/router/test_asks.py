@@ -115,9 +115,12 @@ def test_a_relation_may_be_of_any_kind_that_a_prompt_of_its_subject_is_read_as(
     together = index.read(list(asked), ["Velmara", "velmara"], ["", ""])
     assert alone.relation is None
     assert [one.relation for one in together] == [price, price]
-    assert together[1].kinds == ("service",)
+    assert together[1].kinds == ("product", "service")
     apart = index.read(list(asked), ["Velmara", "Korvex"], ["", ""])
     assert apart[1].relation is None
+    asked["Velmara and another thing"] = "service"  # its guards are those of what Velmara is
+    *_, other = index.read(list(asked), ["Velmara"] * 3, [""] * 3)
+    assert (other.relation, other.kinds) == (None, ("product", "service"))
 
 
 @pytest.mark.parametrize(
