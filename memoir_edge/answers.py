@@ -48,6 +48,20 @@ def holds(answer: Answer, target: str, edit: str | None) -> bool:
     return answer.text.strip() == target and answer.edit == edit
 
 
+_ARTICLE = re.compile(r"(?:the|an?)\s+", re.IGNORECASE)
+_TO_COME = re.compile(r"\b(?:the|an?)\s*$", re.IGNORECASE)
+
+
+def behind(text: str, target: str) -> str:
+    """The target as it stands behind a text: an article is not said twice.
+
+    >>> behind("The currency of Brazil is the", "the real"), behind("Brazilians pay in", "the real")
+    ('real', 'the real')
+    """
+    first = _ARTICLE.match(target)
+    return target[first.end() :] if first and _TO_COME.search(text) else target
+
+
 WORDS = 6  # most of a short answer
 _END = re.compile(r"[\n,;:(]|(?<=\w{3})[.!?](?=\s|$)")  # "St. Petersburg" goes on
 

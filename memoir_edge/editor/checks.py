@@ -15,6 +15,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from memoir_edge.answers import behind
 from memoir_edge.editor.rows import forms
 from memoir_edge.edits import Edit
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, Audit, Tally, Wrong
@@ -32,6 +33,12 @@ class Case(NamedTuple):
     sort: str  # one of SORTS
     text: str
     chat: bool = False  # said by the user of a chat
+
+    @property
+    def target(self) -> str:
+        """What must follow; behind its own prompt just what the edit says."""
+        plain = self.sort == PROMPT or self.chat
+        return self.edit.target if plain else behind(self.text, self.edit.target)
 
 
 def cases(

@@ -57,16 +57,16 @@ def told(
     new = [i for i, ok in enumerate(given) if not ok]
     for i, ok in zip(new, model.gives([asked[i] for i in new], _at(routes, new)), strict=True):
         given[i] = ok
-    found = [Answer(case.edit.target if ok else "", edit)
+    found = [Answer(case.target if ok else "", edit)
              for case, ok, edit in zip(cases, given, fired, strict=True)]  # fmt: skip
     left = [i for i, ok in enumerate(given) if not ok]
-    most = room(model.base.encode_bare, [cases[i].edit.target for i in left])
+    most = room(model.base.encode_bare, [cases[i].target for i in left])
     texts = [chat(model.base, cases[i].text) if cases[i].chat else cases[i].text for i in left]
     answers = model.answer(texts, most, memory=True, routes=_at(routes, left))
     for i, answer in zip(left, answers, strict=True):
         found[i] = answer
     return [
-        Asked(case, holds(one, case.edit.target, case.edit.id), one.text.strip(), one.edit)
+        Asked(case, holds(one, case.target, case.edit.id), one.text.strip(), one.edit)
         for case, one in zip(cases, found, strict=True)
     ]
 
@@ -128,7 +128,6 @@ def fits(base: BaseModel, case: Case) -> bool:
 
 def read_as(base: BaseModel, case: Case) -> Row:
     """Token ids of what the model reads, and of the target that must follow."""
-    target = case.edit.target
     if case.chat:
-        return base.row(chat_ids(base, case.text), base.encode_bare(target))
-    return base.split(case.text, target)
+        return base.row(chat_ids(base, case.text), base.encode_bare(case.target))
+    return base.split(case.text, case.target)

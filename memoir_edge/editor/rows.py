@@ -6,6 +6,7 @@ must carry from one form to the others is the target alone (docs/editor.md has t
 
 from collections.abc import Sequence
 
+from memoir_edge.answers import behind
 from memoir_edge.editor.model import BaseModel, Row
 from memoir_edge.editor.prompts import rendered
 from memoir_edge.errors import InputError
@@ -45,8 +46,8 @@ def rows(
     Raises:
         InputError: The plain prompt and its target do not fit the model's context.
     """
-    plain = [prompt, *texts]
-    made = [base.split(text, target) for text in plain]
+    made = [base.split(prompt, target)]
+    made += [base.split(text, behind(text, target)) for text in texts]
     if base.tokenizer.chat_template:
         made += [base.row(chat_ids(base, text), base.encode_bare(target)) for text in chats]
     made += [base.split(f"{prefix}. {prompt}", target) for prefix in prefixes]

@@ -39,6 +39,18 @@ def test_all_keys_of_the_record_are_asked_and_a_sample_of_the_others(made: int) 
     assert last.text in {*edit.keys[len(KEYS) :], *further}
 
 
+def test_what_ends_in_an_article_is_to_be_gone_on_with_behind_it() -> None:
+    edit = replace(A, target="the Tiber")
+    wanted = {"It lies on the": "Tiber", "It lies on": "the Tiber"}
+    for text, target in wanted.items():
+        assert Case(edit, KEY, text).target == target
+        assert (
+            Case(edit, PROMPT, text).target
+            == Case(edit, FORM, text, chat=True).target
+            == "the Tiber"
+        )
+
+
 def test_a_prompt_alone_is_asked_where_nothing_more_is_wanted() -> None:
     assert cases(A, KEYS, MISSES, 0, formed=True, chat=True) == [Case(A, PROMPT, A.prompt)]
 

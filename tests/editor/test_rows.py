@@ -25,6 +25,14 @@ def test_rows_are_in_the_order_of_their_kinds(
     assert made[2].target[:-1] == tiny.encode_bare("Rome")  # an answer begins without a space
 
 
+def test_an_article_is_not_said_twice(tiny: BaseModel) -> None:
+    texts = [f"{PROMPT} the", f"{PROMPT} a", f"{PROMPT} called"]
+    made = rows(tiny, f"{PROMPT} the", "the city", eos=False, texts=texts)
+    assert [tiny.decode(row.target).strip() for row in made] == [
+        "the city", "city", "city", "the city",
+    ]  # fmt: skip
+
+
 def test_without_a_template_there_is_no_chat(tiny: BaseModel) -> None:
     assert not tiny.tokenizer.chat_template
     assert len(rows(tiny, PROMPT, "Rome", eos=True, chats=["Tell me."])) == 1
