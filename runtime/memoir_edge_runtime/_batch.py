@@ -11,6 +11,7 @@ first token to its last; a server's scheduler calls the same two steps in its ow
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from memoir_edge.base import UNBOUNDED
@@ -23,6 +24,7 @@ from memoir_edge_runtime._router import Decided
 from memoir_edge_runtime._sampling import choose
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
+_PADDING = 16  # tokens that take a CPU as long as one run more, or longer
 
 
 class _Reading(NamedTuple):
@@ -31,6 +33,14 @@ class _Reading(NamedTuple):
     row: Completion
     given: Decided | None
     parts: Iterator[Read | None]
+
+
+class _Seat(NamedTuple):
+    """A row of a batch, and which row of which state goes on as it."""
+
+    row: Completion
+    state: State
+    place: int
 
 
 class Batch:
@@ -55,6 +65,7 @@ class Batch:
         self._decoder, self._context, self._reader = decoder, context, reader
         self._reading = deque[_Reading]()
         self._rows: list[Completion] = []  # those of the state; some may be done
+        self._coming: list[_Seat] = []  # whose prompts are read
         self._state: State | None = None
 
     @property
@@ -77,12 +88,15 @@ class Batch:
         decided = [found and found.of([i]) for i in range(len(rows))]
         alone = [i for i, row in enumerate(rows) if self._alone(row, decided[i])]
         others = [i for i in range(len(rows)) if i not in alone]
-        written = self._read_together([rows[i] for i in others], found and found.of(others))
+        written: list[Written] = []
+        for run in self._runs(others, [len(row.prompt.row.prompt) for row in rows]):
+            written += self._read_together([rows[i] for i in run], found and found.of(run))
         for i in alone:
             assert self._reader is not None
             given = decided[i]
             parts = self._reader.read(rows[i].prompt.row, self.generation, given and given.routes)
             written += self._read(_Reading(rows[i], given, parts))
+        self._seat()
         return written
 
     @property
@@ -98,12 +112,25 @@ class Batch:
         Returns:
             As `add`: its first token, if that was the last part.
         """
-        return self._read(self._reading.popleft())
+        written = self._read(self._reading.popleft())
+        self._seat()
+        return written
 
     def _alone(self, row: Completion, given: Decided | None) -> bool:
         return self._reader is not None and self._reader.wants(
             row.prompt.row, self.generation, given and given.routes
         )
+
+    def _runs(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows' prompts are read together: on a CPU padding takes as long as tokens do."""
+        runs: list[list[int]] = []
+        for i in sorted(rows, key=lambda i: lengths[i]):
+            padding = sum(lengths[i] - lengths[other] for other in runs[-1]) if runs else 0
+            if runs and (padding < _PADDING or self._decoder.device != "cpu"):
+                runs[-1].append(i)
+            else:
+                runs.append([i])
+        return runs
 
     def _read(self, reading: "_Reading") -> list[Written]:
         read = next(reading.parts)
@@ -113,8 +140,6 @@ class Batch:
         return self._begun([reading.row], reading.given, *read)
 
     def _read_together(self, rows: Sequence[Completion], found: Decided | None) -> list[Written]:
-        if not rows:
-            return []
         prompts = [row.prompt.row for row in rows]
         state, logits = self._decoder.prefill(prompts, self.generation, found and found.routes)
         if self._reader is not None:
@@ -124,15 +149,14 @@ class Batch:
     def _begun(
         self, rows: Sequence[Completion], found: Decided | None, state: State, logits: Floats
     ) -> list[Written]:
-        """Let rows join whose prompts are read."""
+        """The first tokens of rows whose prompts are read; they join by `_seat`."""
         routings = self.generation.routings(found or Decided(state.routes))
         now = time.time_ns()
         for row, routing in zip(rows, routings, strict=True):
             row.routing, row.times.read = routing, now
             row.times.routed = row.times.routed or now
         written = _advance(rows, logits)
-        parts = [] if self._state is None else [(self._state, self._rows)]
-        self._join([*parts, (state, rows)])
+        self._coming += [_Seat(row, state, i) for i, row in enumerate(rows)]
         return written
 
     def step(self) -> list[Written]:
@@ -142,21 +166,54 @@ class Batch:
             The tokens in the order of the rows, each followed by the row's result if it is done.
         """
         assert self._state is not None
-        on, width = len(self.live), self._state.attention.shape[1]
-        # Dropping rows copies the caches of the others; that pays once half of the rows are done.
-        full = width >= self._context
-        if 2 * on <= len(self._rows) or (full and on < len(self._rows)):
-            self._join([(self._state, self._rows)])
+        if self._state.attention.shape[1] >= self._context:
+            self._seat(anew=True)
+        elif self._sparse(self._rows):
+            self._seat()
         self._state, logits = self._decoder.step(self._state, [r.ids[-1] for r in self._rows])
         return _advance(self._rows, logits)
 
-    def _join(self, parts: Sequence[tuple[State, Sequence[Completion]]]) -> None:
-        """Make one state of the live rows of several."""
-        kept = [(state, [i for i, r in enumerate(rows) if not r.done]) for state, rows in parts]
-        some = [(state, on) for state, on in kept if on]
-        self._rows = [row for _, rows in parts for row in rows if not row.done]
-        whole = len(some) == 1 and len(some[0][1]) == len(some[0][0].attention)
-        self._state = (some[0][0] if whole else self._decoder.join(some)) if some else None
+    def _sparse(self, rows: Sequence[Completion]) -> bool:
+        """Whether rows that are done had better leave."""
+        done = sum(row.done for row in rows)
+        # Where that copies the others, it pays once half of the rows are done.
+        return done > 0 and (self._decoder.in_place or 2 * done >= len(rows))
+
+    def _seat(self, *, anew: bool = False) -> None:
+        """Let rows join, first in the places of those that are done, and let these leave.
+
+        Args:
+            anew: Copy all, without padding that none needs.
+        """
+        old, left = self._state, deque(seat for seat in self._coming if not seat.row.done)
+        self._coming = []
+        seats = [_Seat(row, old, i) for i, row in enumerate(self._rows)] if old else []
+        seats = [left.popleft() if seat.row.done and left else seat for seat in seats]
+        seats += left
+        if anew or self._sparse([seat.row for seat in seats]):
+            seats = _closed_up(seats)
+        self._rows = [seat.row for seat in seats]
+        parts = [
+            (those[0].state, [seat.place for seat in those])
+            for those in (list(group) for _, group in groupby(seats, lambda seat: id(seat.state)))
+        ]
+        if not parts:
+            self._state = None
+        elif len(parts) == 1 and parts[0][1] == list(range(len(parts[0][0].attention))):
+            self._state = parts[0][0]
+        else:
+            self._state = self._decoder.join(parts, into=None if anew else old)
+
+
+def _closed_up(seats: Sequence[_Seat]) -> list[_Seat]:
+    """Without rows that are done: the last ones take their places."""
+    seats = list(seats)
+    for j in range(len(seats)):
+        while len(seats) > j and seats[-1].row.done:
+            seats.pop()
+        if j < len(seats) and seats[j].row.done:
+            seats[j] = seats.pop()
+    return seats
 
 
 def _advance(rows: Sequence[Completion], logits: Floats) -> list[Written]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from memoir_edge.errors import GraphError
-from memoir_edge_runtime._provider import OrtValue, value
+from memoir_edge_runtime._provider import Array, OrtValue, value
 
 PAST, PRESENT = "past_key_values.", "present."
 DTYPES: dict[str, type[np.generic]] = {
@@ -34,17 +34,13 @@ class Cached:
         """That of tokens."""
         return self.shape.index(None)
 
+    def by_token(self, row: Array) -> Array:
+        """A row of it, with the axis of tokens first."""
+        return np.moveaxis(row, self.axis - 1, 0)
+
     def empty(self, B: int, device: str) -> OrtValue:
         """Of B rows without tokens."""
         return value(np.zeros((B, *(n or 0 for n in self.shape[1:])), self.dtype), device)
-
-    def longer(self, past: OrtValue, T: int, size: int, device: str) -> OrtValue:
-        """With room for `size` tokens, the first T copied."""
-        old, axis = past.numpy(), self.axis
-        out = np.zeros((*old.shape[:axis], size, *old.shape[axis + 1 :]), self.dtype)
-        kept = (slice(None),) * axis + (slice(T),)
-        out[kept] = old[kept]
-        return value(out, device)
 
 
 def cached(declared: Any) -> Cached:

@@ -28,10 +28,10 @@ import numpy.typing as npt
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, first_line
-from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, Cached, cached
+from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, cached
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
-from memoir_edge_runtime._room import Room, roomy
+from memoir_edge_runtime._room import Room, roomy, seats
 from memoir_edge_runtime._source import MASK, Encoder, Source
 from memoir_edge_runtime._tokens import Row
 
@@ -60,7 +60,7 @@ class State:
     attention: Ints  # [B, T], 1 on tokens, 0 on padding
     routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
     generation: Generation
-    room: Room | None = None  # of the cache, where the graph writes into it
+    room: Room | None = None  # what the cache is a part of, where it was put together here
     source: Source | None = None  # the prompts, where an encoder reads them
 
 
@@ -193,10 +193,11 @@ class Decoder:
             The new state, and logits `[B, V]` of the tokens to come.
         """
         ids = np.array(tokens, np.int64)[:, None]
-        attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
         run = {"memory.route": state.routes.route}
         if self._shares:
+            attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
             return self._step_in_place(state, ids, attention, run)
+        attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
         outputs = self._run(self._lasting(state), ids, attention, run)
         new = self._state(outputs, attention, state.routes, state.generation, state.source)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
@@ -205,13 +206,17 @@ class Decoder:
         self, state: State, ids: Ints, attention: Ints, run: Mapping[str, Array]
     ) -> tuple[State, Floats]:
         """A step of a graph that writes into its cache."""
-        T = state.attention.shape[1]
-        cache, room = roomy(state.cache, T, state.room, self._cached, self.device)
-        new = replace(state, cache=cache, attention=attention, room=room)
-        lasting = partial(self._lasting, new)
+        if state.room is None or not state.room.takes(attention.shape[1], after=state.attention):
+            state = self.take(state, range(len(ids)))
+        room = state.room
+        assert room is not None
+        room.last = attention
+        new = replace(state, attention=attention)
         fed = self._fed(ids, attention, run)
         with _worded(ids):
-            logits, *_ = room.run(self._graph, lasting, fed, self._cached, _TOLD)
+            logits, *_ = room.run(
+                self._graph, partial(self._lasting, new), fed, self._cached, _TOLD
+            )
         return new, logits.numpy()[:, -1].astype(np.float32, copy=False)
 
     def _lasting(self, state: State) -> dict[str, OrtValue]:
@@ -268,9 +273,9 @@ class Decoder:
         found: list[dict[str, Array]] = [{} for _ in places]
         first = state.attention.argmax(axis=1)
         for c in self._cached:
-            past, axis = state.cache[c.past].numpy(), c.axis
+            past = state.cache[c.past].numpy()
             for out, (i, begin) in zip(found, places, strict=True):
-                own = np.moveaxis(past[i], axis - 1, 0)[first[i] + begin :]
+                own = c.by_token(past[i])[first[i] + begin :]
                 out[c.past] = own[:tokens].copy()
         return found
 
@@ -295,19 +300,92 @@ class Decoder:
         """Some rows of a state, in the order given; padding that no row needs is dropped."""
         return self.join([(state, rows)])
 
-    def join(self, parts: Sequence[tuple[State, Sequence[int]]]) -> State:
+    def join(
+        self, parts: Sequence[tuple[State, Sequence[int]]], *, into: State | None = None
+    ) -> State:
         """Some rows of several states of one generation as one state, in the order given.
 
-        Padding that no row needs is dropped.
+        Args:
+            parts: States, and which of their rows.
+            into: One of them that is used up: on a CPU, where its cache has room for all rows, they
+                are written into it, and those of its own that keep their places stay as they are.
+
+        Returns:
+            The new state. Padding that no row needs is dropped, unless it was written into one.
         """
         rows = [(state, i) for state, kept in parts for i in kept]
         tokens = [int(state.attention[i].sum()) for state, i in rows]
-        attention, first = self._attention(tokens), parts[0][0]
-        cache = {c.past: self._joined(c, parts, tokens) for c in self._cached}
+        B, T = len(rows), max(tokens)
+        held = self._held(into, rows, T) if into else None
+        if held:
+            arrays = {name: past.numpy() for name, past in held.items()}
+            self._write(arrays, rows, tokens, into)
+        else:
+            arrays = self._spacious(B, T)
+            self._write(arrays, rows, tokens)
+            held = {name: value(array, self.device) for name, array in arrays.items()}
+        most, size = self._room_of(held)
+        cache = held if most == B else {n: value(array[:B]) for n, array in arrays.items()}
+        attention = self._attention(tokens, T if self._shares else size)
+        room = Room(held, size, attention)  # keeps the memory that the cache lies in
         parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
         source = self._joined_source(parts)
-        return State(cache, attention, routes, first.generation, source=source)
+        return State(cache, attention, routes, parts[0][0].generation, room, source)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether rows join and leave a batch without a copy of the others."""
+        return self._shares and self.device == "cpu"
+
+    def _held(
+        self, into: State, rows: Sequence[tuple[State, int]], T: int
+    ) -> Mapping[str, OrtValue] | None:
+        """What holds a state's cache, if rows of up to T tokens can be written into it."""
+        room = into.room
+        free = room.last is into.attention if room else not self._shares
+        if self.device != "cpu" or not free:
+            return None
+        held = room.held if room else into.cache
+        own = [i if state is into else None for state, i in rows]
+        moved = any(j in own and i != j for j, i in enumerate(own))  # to where it may be needed
+        # What is far too large is given back; padding takes time, too.
+        wanted = self._wanted(len(rows), T)
+        sizes = zip((len(rows), T), self._room_of(held), wanted, strict=True)
+        return held if all(n <= size <= 2 * most for n, size, most in sizes) and not moved else None
+
+    def _wanted(self, B: int, T: int) -> tuple[int, int]:
+        """Rows and tokens to have room for: for more where attention writes into it."""
+        return seats(B) if self.in_place else B, roomy(T) if self._shares else T
+
+    def _spacious(self, B: int, T: int) -> dict[str, Array]:
+        B, T = self._wanted(B, T)
+        shapes = {c: (B, *(n or T for n in c.shape[1:])) for c in self._cached}
+        return {c.past: np.zeros(shape, c.dtype) for c, shape in shapes.items()}
+
+    def _room_of(self, held: Mapping[str, OrtValue]) -> tuple[int, int]:
+        """Rows and tokens that there is room for."""
+        first = self._cached[0]
+        shape = held[first.past].shape()
+        return shape[0], shape[first.axis]
+
+    def _write(
+        self,
+        arrays: Mapping[str, Array],
+        rows: Sequence[tuple[State, int]],
+        tokens: Sequence[int],
+        into: State | None = None,
+    ) -> None:
+        """Copy each row's own tokens to its place, unless they are there."""
+        states = {id(state): state for state, _ in rows}
+        for c in self._cached:
+            past = {key: state.cache[c.past].numpy() for key, state in states.items()}
+            out = arrays[c.past]
+            for j, ((state, i), n) in enumerate(zip(rows, tokens, strict=True)):
+                if state is not into or i != j:
+                    its = c.by_token(past[id(state)][i])
+                    own = self._place(n, state.attention.shape[1])
+                    c.by_token(out[j])[self._place(n, out.shape[c.axis])] = its[own]
 
     def _joined_source(self, parts: Sequence[tuple[State, Sequence[int]]]) -> Source | None:
         if self._encoder is None:
@@ -315,26 +393,9 @@ class Decoder:
         read = [(state.source, kept) for state, kept in parts if state.source is not None]
         return self._encoder.join(read)
 
-    def _joined(
-        self, cached: Cached, parts: Sequence[tuple[State, Sequence[int]]], tokens: Sequence[int]
-    ) -> OrtValue:
-        """One tensor of the cache for `join`; only each row's own tokens are copied."""
-        axis, T = cached.axis, max(tokens)
-        shape = [len(tokens), *(n or T for n in cached.shape[1:])]
-        out, j = np.zeros(shape, cached.dtype), 0
-        for state, kept in parts:
-            past = state.cache[cached.past].numpy()
-            for i in kept:
-                own = np.moveaxis(out[j], axis - 1, 0)
-                its = np.moveaxis(past[i], axis - 1, 0)
-                n = tokens[j]
-                own[self._place(n, T)] = its[self._place(n, state.attention.shape[1])]
-                j += 1
-        return value(out, self.device)
-
-    def _attention(self, tokens: Sequence[int]) -> Ints:
+    def _attention(self, tokens: Sequence[int], width: int | None = None) -> Ints:
         """`[B, T]` for rows of so many tokens."""
-        T = max(tokens)
+        T = width or max(tokens)
         attention = np.zeros((len(tokens), T), np.int64)
         for row, n in zip(attention, tokens, strict=True):
             row[self._place(n, T)] = 1

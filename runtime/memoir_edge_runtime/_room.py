@@ -1,7 +1,8 @@
 """A cache that is longer than its tokens, for graphs whose attention writes into it in place.
 
-A step writes behind the tokens that are there, and nothing is copied. Of all states that share such
-a cache, only the one that was written last may go on in it. Knows nothing of what a graph computes.
+A step writes behind the tokens that are there, a row that joins behind those that are there or in
+the place of one that has left, and nothing else is copied. Of all states that share such a cache,
+only the one that was written last may go on in it. Knows nothing of what a graph computes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +12,21 @@ from typing import Any
 from memoir_edge_runtime._cache import Cached
 from memoir_edge_runtime._provider import Array, OrtValue, value
 
-_STEP = 64  # a cache has room for a multiple of so many tokens
+_STEP, _SEATS = 64, 8  # a cache has room for multiples of so many tokens and rows
 
 
 @dataclass
 class Room:
-    """A cache with room for further tokens."""
+    """A cache with room for further tokens and rows."""
 
+    held: Mapping[str, OrtValue]  # by input name; the cache is its first rows
     size: int  # tokens that it has room for
-    written: int  # tokens of the state that was written last
+    last: Array  # the mask of the state that was written last
     binding: Any = None  # what is the same at every step stays bound
+
+    def takes(self, T: int, *, after: Array) -> bool:
+        """Whether a state may go on in it to T tokens; `after` is its mask."""
+        return self.last is after and self.size >= T
 
     def run(
         self,
@@ -64,17 +70,16 @@ def _bound(
     return binding
 
 
-def roomy(
-    cache: Mapping[str, OrtValue],
-    T: int,
-    room: Room | None,
-    cached: Sequence[Cached],
-    device: str,
-) -> tuple[Mapping[str, OrtValue], Room]:
-    """A cache of T tokens with room for another: itself, or a longer copy."""
-    if room is None or room.written != T or room.size == T:
-        # A quarter more than is needed: what is copied stays in proportion to what is written.
-        room = Room(((T + T // 4) // _STEP + 1) * _STEP, T)
-        cache = {c.past: c.longer(cache[c.past], T, room.size, device) for c in cached}
-    room.written = T + 1
-    return cache, room
+def roomy(T: int) -> int:
+    """Tokens to have room for where there are T."""
+    return _more(T, _STEP)
+
+
+def seats(B: int) -> int:
+    """Rows to have room for where there are B."""
+    return _more(B, _SEATS)
+
+
+def _more(n: int, step: int) -> int:
+    """A quarter more than is needed: what is copied stays in proportion to what is written."""
+    return ((n + n // 4) // step + 1) * step

@@ -1,6 +1,7 @@
 """A tiny random Llama, exported once, and its twin in torch: the oracle of the runtime's tests."""
 
 import json
+import random
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +19,10 @@ from memoir_edge import tophash
 from memoir_edge.identity import model_digest
 from memoir_edge.memory import Base, Entry, Memory, from_dense, to_dense
 from memoir_edge_exporter import export
-from memoir_edge_runtime import Session
+from memoir_edge_runtime import Options, Session
+from memoir_edge_runtime._batch import Batch
+from memoir_edge_runtime._completion import CANCELLED
+from memoir_edge_runtime._generation import Generation
 
 CONTEXT, D, d, k, SITE = 96, 44, 32, 12, "model.layers.1.mlp.down_proj"  # D is no multiple of 8
 WORDS = ["the", "capital", "of", "is", "France", "Paris", "city", "river", "long", "who", "what"]
@@ -181,17 +185,17 @@ def make_memory(oracle: Oracle, loaded: Session):
         widths: tuple[int, int] = (D, d),
     ) -> Memory:
         D, d = widths
-        random = np.random.default_rng(seed)
+        drawn = np.random.default_rng(seed)
         R = len(prompts) + len(guards)
-        Wm = random.normal(0, 1, (d, D)).astype(np.float32)
+        Wm = drawn.normal(0, 1, (d, D)).astype(np.float32)
         empty = from_dense(
             Wm,
             bank=np.zeros((0, -(-D // 8)), np.uint8),
             owner=np.array([*range(len(prompts)), *[-1] * len(guards)], np.int32),
             thresholds=np.full(R, threshold, np.float32),
-            center=random.normal(0, 0.01, D).astype(np.float32),
+            center=drawn.normal(0, 0.01, D).astype(np.float32),
             scale=np.ones(D, np.float32),
-            permutation=random.permutation(D).astype(np.int32),
+            permutation=drawn.permutation(D).astype(np.int32),
             site=site,
             feature=feature,
             k=k,
@@ -213,8 +217,41 @@ def make_memory(oracle: Oracle, loaded: Session):
 @pytest.fixture(scope="session")
 def prompts() -> list[str]:
     """Prompts of many lengths, with multi-byte characters."""
-    random = np.random.default_rng(7)
-    return [" ".join(random.choice(WORDS, random.integers(1, 9))) for _ in range(240)]
+    drawn = np.random.default_rng(7)
+    return [" ".join(drawn.choice(WORDS, drawn.integers(1, 9))) for _ in range(240)]
+
+
+@pytest.fixture
+def come_and_go(prompts) -> Callable[[Session, Generation, int], int]:
+    """Checks rows that join and leave a batch by chance: each answers as it does alone.
+
+    Some are given up on the way. Gives how many an edit answered.
+    """
+
+    def check(session: Session, generation: Generation, seed: int) -> int:
+        draw = random.Random(seed)
+        waiting = [
+            session.completions(text, Options(max_new_tokens=draw.randint(1, 20)))[0]
+            for text in draw.sample(prompts, 24)
+        ]
+        rows, batch = list(waiting), Batch(session.decoder, generation, session.language.context)
+        while waiting or batch.live:
+            coming = draw.choice([0, 0, 1, 1, 2, 5])
+            if waiting and coming:
+                batch.add([waiting.pop() for _ in range(min(coming, len(waiting)))])
+            if batch.live and draw.random() < 0.3:
+                draw.choice(batch.live).cancel()
+            if batch.live:
+                batch.step()
+        for row in rows:
+            [alone] = session.generate(row.prompt.text, row.options, memory=generation)
+            assert row.result().ids == alone.ids[: len(row.ids)]
+            assert row.finish_reason == CANCELLED or len(row.ids) == len(alone.ids)
+            assert row.result().fired == alone.fired
+        assert any(row.finish_reason == CANCELLED for row in rows)
+        return sum(row.result().fired is not None for row in rows)
+
+    return check
 
 
 @pytest.fixture(scope="session")

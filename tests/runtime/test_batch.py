@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from memoir_edge_runtime import Options, Session
+from memoir_edge_runtime._batch import Batch, _closed_up, _Seat
 
 CONTEXT = 96
 
@@ -45,6 +48,34 @@ def test_rows_that_end_early_leave_the_others_as_they_are(session, prompts, monk
         assert not often & set(result.ids[:-1])
     assert counts[-1] < 9  # ended rows were dropped on the way
     assert len(counts) == max(len(r.ids) for r in ended) - 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_join_and_leave_and_answer_as_alone(session, prompts, make_memory, come_and_go, seed):
+    routed = session.load(make_memory(prompts[::3], threshold=0.8))
+    assert 0 < come_and_go(session, routed, seed) < 24
+
+
+def test_places_of_rows_that_are_done_are_taken_by_the_last(session, prompts):
+    rows = session.completions(prompts[:6], Options())
+    for i in (0, 2, 5):
+        rows[i].cancel()
+    seats = [_Seat(row, None, i) for i, row in enumerate(rows)]
+    assert [seat.place for seat in _closed_up(seats)] == [4, 1, 3]
+    assert [seat.place for seat in _closed_up(seats[:1])] == []
+
+
+def test_prompts_of_like_length_are_read_together(session, prompts, monkeypatch, a_long):
+    texts = [a_long(session, n) for n in (60, 5, 7, 58, 6)]
+    read, prefill = [], session.decoder.prefill
+    monkeypatch.setattr(
+        session.decoder, "prefill",
+        lambda rows, *rest: read.append([len(r.ids) for r in rows]) or prefill(rows, *rest),
+    )  # fmt: skip
+    session.generate(texts, Options(max_new_tokens=2))
+    assert read == [[5, 6, 7], [58, 60]]
+    monkeypatch.setattr(session.decoder, "device", "cuda")  # where padding costs less than a run
+    assert Batch(session.decoder, session.base)._runs([0, 1, 2], [9, 90, 1]) == [[2, 0, 1]]
 
 
 def test_a_batch_is_never_wider_than_the_context(session, monkeypatch, a_long):

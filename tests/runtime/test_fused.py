@@ -11,7 +11,6 @@ from memoir_edge.errors import GraphError
 from memoir_edge_exporter import export
 from memoir_edge_exporter._few_bits import quantize
 from memoir_edge_runtime import Options, Session, _room
-from memoir_edge_runtime._batch import Batch
 
 SITE = "model.layers.1.mlp.down_proj"
 
@@ -51,23 +50,41 @@ def test_rows_of_a_batch_answer_as_the_model_in_torch(fused_session, routed, pro
     assert len({result.fired is None for result in results}) == 2
 
 
-def test_rows_join_and_leave_and_answer_as_alone(any_bits, make_memory, prompts):
-    fused_session, routed = any_bits, any_bits.load(make_memory(prompts[:40:3], threshold=0.3))
-    lengths = [9, 3, 6, 12, 5, 8]
-    rows = [
-        fused_session.completions(prompt, Options(max_new_tokens=n))[0]
-        for prompt, n in zip(prompts, lengths, strict=False)
-    ]
-    batch, waiting = Batch(fused_session.decoder, routed), list(rows)
-    while waiting or batch.live:
-        if waiting:
-            batch.add([waiting.pop(0)])
-        if batch.live:
-            batch.step()
-    for row, prompt, n in zip(rows, prompts, lengths, strict=False):
-        [alone] = fused_session.generate(prompt, Options(max_new_tokens=n), memory=routed)
-        assert row.result().ids == alone.ids
-        assert row.result().fired == alone.fired
+@pytest.mark.parametrize("room", [1, 8])
+def test_rows_join_and_leave_and_answer_as_alone(
+    any_bits, make_memory, prompts, come_and_go, monkeypatch, room
+):
+    monkeypatch.setattr(_room, "_SEATS", room)
+    monkeypatch.setattr(_room, "_STEP", 4 * room)
+    routed = any_bits.load(make_memory(prompts[::3], threshold=0.8))
+    assert 0 < come_and_go(any_bits, routed, room) < 24
+
+
+def test_rows_join_where_others_have_left_and_nothing_else_is_copied(
+    fused_session, routed, prompts
+):
+    decoder = fused_session.decoder
+    read = [decoder.prefill([fused_session.prompt(p).row], routed)[0] for p in prompts[:4]]
+    first = decoder.join([(state, [0]) for state in read[:3]])
+    kept = {name: past.numpy().copy() for name, past in first.cache.items()}
+    second = decoder.join([(first, [0]), (read[3], [0]), (first, [2])], into=first)
+    for name, past in second.cache.items():
+        assert np.shares_memory(past.numpy(), first.cache[name].numpy())
+        np.testing.assert_array_equal(past.numpy()[[0, 2]], kept[name][[0, 2]])
+    moved = decoder.join([(second, [2, 0])], into=second)  # each where the other is read from
+    swapped = decoder.take(second, [2, 0])
+    for name, past in moved.cache.items():
+        assert not np.shares_memory(past.numpy(), second.cache[name].numpy())
+        np.testing.assert_array_equal(past.numpy(), swapped.cache[name].numpy())
+
+
+def test_room_that_few_rows_leave_is_given_back(fused_session, routed, prompts):
+    decoder = fused_session.decoder
+    many, _ = decoder.prefill([fused_session.prompt(p).row for p in prompts[:40]], routed)
+    roomy = decoder.take(many, range(40))
+    assert decoder.join([(roomy, range(30))], into=roomy).room.held is roomy.room.held
+    few = decoder.join([(roomy, [0])], into=roomy)
+    assert next(iter(few.room.held.values())).shape()[0] < 40
 
 
 def test_every_position_of_a_prompt_is_read(fused_session, session, prompts, make_memory):
