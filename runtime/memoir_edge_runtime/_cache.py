@@ -3,6 +3,9 @@
 Knows nothing of running a graph.
 """
 
+import math
+import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +44,16 @@ class Cached:
     def empty(self, B: int, device: str) -> OrtValue:
         """Of B rows without tokens."""
         return value(np.zeros((B, *(n or 0 for n in self.shape[1:])), self.dtype), device)
+
+
+def zeros(shape: Sequence[int], dtype: type[np.generic]) -> Array:
+    """An array in memory of its own, which the system has again as soon as it is freed.
+
+    The heap would keep it: caches come and go in sizes between which nothing else fits.
+    """
+    size = math.prod(shape)
+    held = mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize))
+    return np.frombuffer(held, dtype, size).reshape(shape)
 
 
 def cached(declared: Any) -> Cached:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, first_line
-from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, cached
+from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, cached, zeros
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
 from memoir_edge_runtime._room import Room, roomy, seats
@@ -361,7 +361,7 @@ class Decoder:
     def _spacious(self, B: int, T: int) -> dict[str, Array]:
         B, T = self._wanted(B, T)
         shapes = {c: (B, *(n or T for n in c.shape[1:])) for c in self._cached}
-        return {c.past: np.zeros(shape, c.dtype) for c, shape in shapes.items()}
+        return {c.past: zeros(shape, c.dtype) for c, shape in shapes.items()}
 
     def _room_of(self, held: Mapping[str, OrtValue]) -> tuple[int, int]:
         """Rows and tokens that there is room for."""

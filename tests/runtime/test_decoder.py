@@ -10,7 +10,9 @@ from memoir_edge.errors import GraphError
 from memoir_edge_exporter._carry import carry
 from memoir_edge_exporter._ports import require
 from memoir_edge_runtime import Decoder, Row
+from memoir_edge_runtime._cache import zeros
 from memoir_edge_runtime._decoder import _required
+from memoir_edge_runtime._provider import value
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -199,6 +201,18 @@ class FakeGraph:
 
     def get_providers(self):
         return ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1,), (0, 4), (3, 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_cache_begins_as_zeros_that_can_be_written(shape, dtype):
+    array = zeros(shape, dtype)
+    np.testing.assert_array_equal(array, np.zeros(shape, dtype), strict=True)
+    array[...] = 3
+    held = value(array)  # what onnxruntime reads
+    array[...] = 4
+    del array
+    np.testing.assert_array_equal(held.numpy(), np.full(shape, 4, dtype), strict=True)
 
 
 def test_only_ports_that_a_graph_has_are_fed():
