@@ -184,6 +184,7 @@ class Message(_Sent):
     """One turn of a conversation."""
 
     role: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    type: Literal["text", "message"] | None = None  # as some clients mark every turn
     content: Text | Annotated[list[Part], Field(max_length=4096, fail_fast=True)] | None = None
     name: Name | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=1024, fail_fast=True)] | None = None

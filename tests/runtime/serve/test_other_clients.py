@@ -58,7 +58,7 @@ def test_the_page_names_the_versions():
         r"^([\w-]+)(?:\[.*\])?==(.*)$", (CALLS / "requirements.txt").read_text(), re.M
     )
     wanted = json.loads((CALLS / "package.json").read_text())["dependencies"]
-    named = {"openai": "openai, Python", "lm-eval": "lm-evaluation-harness, `local-completions`"}
+    named = {"openai": "openai, Python", "lm-eval": "lm-evaluation-harness"}
     expected = {named.get(name, name): version for name, version in pins if name != "transformers"}
     expected |= {f"{name}, JavaScript": version for name, version in wanted.items()}
     found = re.findall(r"^\| ([^|]+) \| (\d+\.[\d.]+) \|", page, re.M)

@@ -1,6 +1,6 @@
-"""A task of lm-evaluation-harness by local-completions: its address and tokenizer's folder follow.
+"""Tasks of lm-evaluation-harness, of texts and chats: an address and a tokenizer's folder follow.
 
-The task is made here, so that no data set is fetched: choices by probability, and a generated text.
+They are made here, so that no data set is fetched: choices by probability, and generated texts.
 """
 
 import sys
@@ -50,4 +50,12 @@ for batch in (1, 4):
     assert 0 <= results["chooses"]["acc,none"] <= 1
     assert results["reads"]["word_perplexity,none"] > 1
     assert "exact_match,none" in results["writes"]
+found = simple_evaluate(
+    model="local-chat-completions",
+    model_args={"model": "base", "base_url": f"{sys.argv[1]}/v1/chat/completions"},
+    tasks=[ConfigurableTask(config=COMMON | WRITES)],
+    bootstrap_iters=0,
+    apply_chat_template=True,
+)
+assert "exact_match,none" in found["results"]["writes"]
 print("done")
