@@ -5,7 +5,7 @@ ignored: whoever sends it wants something that would not happen. A value that as
 taken under any name: clients send all their fields, and replies of servers as history.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -43,6 +43,8 @@ _DONE: dict[str, Any] = {
 }  # fmt: skip
 # Of these, false asks for something else.
 _ON = frozenset({"add_generation_prompt", "add_special_tokens", "detokenize"})
+# An empty object of these asks for something, too: any JSON, or a search.
+_OBJECTS = frozenset({"guided_json", "json_schema", "web_search_options"})
 _DEEP = 32  # levels in which nothing is looked for
 
 
@@ -60,6 +62,8 @@ class _Strict(BaseModel):
 class _Sent(_Strict):
     """What clients send: unknown fields that hold nothing are left out."""
 
+    _done: ClassVar[dict[str, Any]] = _DONE
+
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, sent: Any) -> Any:
@@ -68,13 +72,15 @@ class _Sent(_Strict):
         return {
             name: value
             for name, value in sent.items()
-            if name in cls.model_fields or not _asks_nothing(name, value)
+            if name in cls.model_fields or not _asks_nothing(name, value, cls._done)
         }
 
 
-def _asks_nothing(name: str, value: Any) -> bool:
-    done = name in _DONE and bool(value == _DONE[name])
-    return done or (_holds_nothing(value) and not (value is False and name in _ON))
+def _asks_nothing(name: str, value: Any, done: dict[str, Any]) -> bool:
+    if name in done and bool(value == done[name]):
+        return True
+    asks = (value is False and name in _ON) or (isinstance(value, dict) and name in _OBJECTS)
+    return not asks and _holds_nothing(value)
 
 
 def _holds_nothing(value: Any, depth: int = _DEEP) -> bool:
@@ -212,6 +218,9 @@ class Tool(_Sent):
 
 class ChatRequest(_Generation):
     """`POST /v1/chat/completions`."""
+
+    # The chat template writes the special tokens, and no others are added.
+    _done: ClassVar[dict[str, Any]] = _DONE | {"add_special_tokens": False}
 
     messages: Messages
     max_completion_tokens: int | None = Field(None, ge=-1, description="as max_tokens")

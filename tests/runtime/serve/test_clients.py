@@ -17,11 +17,12 @@ NOTHING = {
     "frequency_penalty": (0, 0.0, None), "repetition_penalty": (1.0, None), "min_p": (0.0,),
     "prompt_cache_key": ("a",), "safety_identifier": ("a",), "user": ("", "me"),
     "metadata": ({}, {"a": "b"}), "a_field_of_tomorrow": (None, [], {}, "", False),
-    "web_search_options": (None, {"user_location": None}), "logprobs": (None, False),
+    "web_search_options": (None,), "logprobs": (None, False),
     "chat_template_kwargs": (None, {}, {"unread": [1]}), "top_logprobs": (0, None),
     "max_completion_tokens": (None,), "n_probs": (None, False), "mirostat": (0,),
     "repeat_penalty": (1.0,), "add_generation_prompt": (True,), "verbosity": ("medium", None),
     "thinking": (None, {"type": "disabled"}), "cache_prompt": (True, False), "priority": (0,),
+    "add_special_tokens": (False, None), "guided_json": (None,), "json_schema": (None,),
 }  # fmt: skip
 
 
@@ -171,6 +172,10 @@ def test_token_ids_are_prompts_as_they_are(session, running, post, prompts):
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.type"),
         ({"stop": ["a", 5]}, "stop.1"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"web_search_options": {"user_location": None}}, "web_search_options"),
+        ({"guided_json": {}}, "guided_json"), ({"json_schema": {}}, "json_schema"),
+        ({"add_special_tokens": True}, "add_special_tokens"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"top_logprobs": 2}, "top_logprobs"),
