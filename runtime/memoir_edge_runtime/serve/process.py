@@ -10,7 +10,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -67,7 +69,8 @@ def run(
             server.awaited = None if watched.name in server.memories.table.loaded else watched.name
             _follow(server, watched, stop, seen, activate=not memories)
         grace = int(settings.drain) + 5
-        listen(create_app(server), host, port, grace=grace, drain=server.close)
+        cut = partial(server.close, seconds=0)
+        listen(create_app(server), host, port, grace=grace, drain=server.close, cut=cut)
     finally:
         stop.set()
         server.close()
@@ -92,7 +95,13 @@ def _nothing() -> None:
 
 
 def listen(
-    app: ASGIApp, host: str, port: int, *, grace: int, drain: Callable[[], None] = _nothing
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    grace: int,
+    drain: Callable[[], None] = _nothing,
+    cut: Callable[[], None] = _nothing,
 ) -> None:
     """Serve an application until SIGTERM or SIGINT.
 
@@ -102,6 +111,7 @@ def listen(
         port: 0 is a free one; the log says which.
         grace: Seconds that open connections get at the end.
         drain: Called at the end while requests still run; it waits for them, or lets them fail.
+        cut: Called beside it where a second Ctrl-C asks to wait no longer; it lets them fail.
 
     Raises:
         InputError: The address cannot be used.
@@ -122,7 +132,7 @@ def listen(
         bound = config.bind_socket()
     except SystemExit as error:  # what uvicorn raises if it cannot
         raise InputError(f"cannot listen on {host} port {port}") from error
-    listener = _Listener(config, drain)
+    listener = _Listener(config, drain, cut)
     # From the first moment on, before uvicorn sets its own; and behind it, because it raises the
     # signal once more when it is done, and an orderly end is no error.
     signal.signal(signal.SIGTERM, listener.handle_exit)
@@ -136,12 +146,22 @@ def listen(
 class _Listener(uvicorn.Server):
     """Drains before uvicorn waits for its connections: they wait for what is being written."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[], None], cut: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._drain = drain
+        self._drain, self._cut = drain, cut
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and end those that there are."""
         drained = asyncio.create_task(asyncio.to_thread(self._drain))
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the application as it is
+            await self.lifespan.shutdown()
         await drained
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End, or by a second Ctrl-C wait no longer; the signal may come between any two steps."""
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            threading.Thread(target=self._cut, name="cut").start()

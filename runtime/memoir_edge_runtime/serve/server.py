@@ -108,10 +108,14 @@ class Server:
             **({} if failure is None else {"error": failure}),
         )
 
-    def close(self) -> None:
-        """Finish what was taken, and end."""
+    def close(self, *, seconds: float | None = None) -> None:
+        """Finish what was taken, and end.
+
+        Args:
+            seconds: How long that may take; None is as long as the settings say.
+        """
         self.stopping = True
         self.aside.shutdown(wait=False, cancel_futures=True)
-        self.scheduler.close(seconds=self.settings.drain)
+        self.scheduler.close(seconds=self.settings.drain if seconds is None else seconds)
         if self.traces is not None:
             self.traces.close()

@@ -139,6 +139,23 @@ def test_a_signal_at_the_moment_of_listening_ends_it(monkeypatch):
     assert (lost, drained) == ([], [True])
 
 
+def test_a_second_ctrl_c_waits_for_nothing(start, prompts):
+    server = start("--drain", 100, "--max-rows", 1)
+    asked = {"prompt": [prompts[0]] * 16, "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    began = time.monotonic()
+    with server.client.stream("POST", "/v1/completions", json=asked) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGINT)
+        server.until(lambda: "CTRL+C to force quit" in server.log.read_text(encoding="utf-8"))
+        server.process.send_signal(signal.SIGINT)
+        last = [line for line in lines if line][-1]
+    assert server.process.wait(60) == 130
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+    assert "Traceback" not in server.log.read_text(encoding="utf-8")
+    assert time.monotonic() - began < 30
+
+
 def test_prompts_are_logged_where_they_are_asked_for(start, prompts):
     server = start("--log-prompts")
     asked = {"prompt": prompts[0], "max_tokens": 2}
