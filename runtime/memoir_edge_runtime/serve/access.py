@@ -2,7 +2,8 @@
 
 Knows nothing of what the routes do. Who may go where is decided by the path alone, in one place:
 all below /admin needs the admin key, the probes of health and the console's files are open, the
-rest needs the API key where there is one.
+rest needs the API key where there is one. An error that nobody foresaw is answered here, too: what
+stands before this gives the answer its id and says which pages may read it.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from memoir_edge_runtime.serve.errors import Refusal, said
+from memoir_edge_runtime.serve.errors import Refusal, refusal, said
 from memoir_edge_runtime.serve.pages import is_page
 from memoir_edge_runtime.serve.settings import Settings
 
@@ -67,6 +68,10 @@ class Access:
         except TimeoutError:  # a client that neither sends nor reads; its connection is closed
             if not begun:
                 await response(_LATE)(scope, receive, send)
+        except Exception as error:
+            if not begun:
+                await response(refusal(error))(scope, receive, send)
+            raise  # into the log
 
     def _refused(self, path: str, headers: dict[str, bytes]) -> Refusal | None:
         settings = self._settings

@@ -126,7 +126,10 @@ class Metrics:
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """Everything, and its content type: OpenMetrics, which has exemplars, where it is read."""
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that it cannot read
+            encode, kind = choose_encoder("")
         return encode(self.registry), kind
 
 

@@ -9,6 +9,7 @@ import zlib
 import pytest
 
 from memoir_edge.errors import InputError
+from memoir_edge_runtime.serve.metrics import Metrics
 from memoir_edge_runtime.serve.settings import Settings
 
 PAGE = "http://localhost:5173"
@@ -102,6 +103,17 @@ def test_every_answer_has_the_requests_id(make_server, key):
                     method, path, json=body, headers=[(b"x-request-id", bad.encode())]
                 )
                 assert re.fullmatch("[0-9a-f]{24}", made.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_an_answer_that_fails_unforeseen_has_an_id_and_an_origin(make_server, monkeypatch, key):
+    running = make_server(origins=(PAGE,), api_key=key)
+    monkeypatch.delattr(Metrics, "text")
+    with running.client(key) as client:
+        found = client.get("/metrics", headers={"origin": PAGE, "x-request-id": "mine"})
+    assert (found.status_code, found.json()["error"]["type"]) == (500, "server_error")
+    assert found.headers["x-request-id"] == "mine"
+    assert found.headers["access-control-allow-origin"] == PAGE
 
 
 def test_compressed_bodies_are_read_as_what_they_hold(make_server):

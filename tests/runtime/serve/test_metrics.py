@@ -88,6 +88,13 @@ class _Idle:
     table = Table({}, "base")
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["abc", "1.", "1..0", "1=2", "\u00b2", "9" * 5000])
+def test_who_reads_a_version_that_is_none_gets_plain_text(metrics, kind, version):
+    metrics.routed("a", Routing("e", 0.9, 0.8, "e", "d"))
+    assert metrics.text(f"{kind};version={version}") == metrics.text()
+
+
 def test_every_name_that_the_docs_promise_is_there(make_server, files, prompts):
     running = make_server()
     running.server.memories.load(files[0])
