@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from memoir_edge_runtime._completion import Completion
-from memoir_edge_runtime._results import Result
+from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime.serve.logs import log
 from memoir_edge_runtime.serve.memories import Loaded
 from memoir_edge_runtime.serve.metrics import Metrics
-from memoir_edge_runtime.serve.scheduler import Event
 from memoir_edge_runtime.serve.tracing import Trace
 
 ANSWERING = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/route"})
@@ -48,30 +47,26 @@ class Account:
     loaded: Loaded | None = None
     results: list[Result] = field(default_factory=list)
     _rows: Sequence[Completion] = ()
+    _seen: set[int] = field(default_factory=set)
     _n: int = 1
     _began: float = field(default_factory=time.monotonic)
     _last: float | None = None
     _closed: bool = False
 
     def begin(self, loaded: Loaded, rows: Sequence[Completion], n: int) -> None:
-        """Count the answers that begin: `n` of each prompt, by a known memory."""
+        """Take what is asked for: `n` answers of each prompt, by a known memory."""
         self.loaded, self._rows, self._n = loaded, rows, n
-        self.metrics.requests.labels(loaded.name, self.path).inc(len(rows))
-        self.metrics.settle(loaded.name)
 
-    def see(self, events: Sequence[Event]) -> None:
+    def see(self, events: Sequence[Token | Result]) -> None:
         """Record events that arrived together."""
         assert self.loaded is not None
-        now, name = time.monotonic(), self.loaded.name
-        if self._last is None:
-            self.metrics.first_token.labels(name).observe(now - self._began, self._exemplar)
-        else:
-            self.metrics.token_seconds.labels(name).observe(now - self._last)
-        self._last = now
+        if self.answers:
+            self._time(self.loaded.name)
         for event in events:
+            self._begins(event.row)
             if isinstance(event, Result):
                 self._ended(event)
-        self.metrics.settle(name)
+        self.metrics.settle(self.loaded.name)
 
     def end(self, status: int, error: Exception | None = None) -> None:
         """End the trace and write the line in the log; a second call does nothing."""
@@ -107,6 +102,19 @@ class Account:
             self.trace.end(fields, self._rows, self.results)
         log(logging.WARNING if status >= 500 else logging.INFO, "request", **fields)
 
+    def _time(self, name: str) -> None:
+        now = time.monotonic()
+        if self._last is None:
+            self.metrics.first_token.labels(name).observe(now - self._began, self._exemplar)
+        else:
+            self.metrics.token_seconds.labels(name).observe(now - self._last)
+        self._last = now
+
+    def _begins(self, row: int) -> None:
+        if self.loaded is not None and row not in self._seen:
+            self._seen.add(row)
+            self.metrics.requests.labels(self.loaded.name, self.path).inc()
+
     def _ended(self, result: Result) -> None:
         self.results.append(result)
         if self.answers and self.loaded is not None:
@@ -118,6 +126,7 @@ class Account:
         ended = {result.row for result in self.results}
         for row in self._rows:
             if row.row not in ended and row.routing is not None:
+                self._begins(row.row)
                 self._ended(row.result())
         if self.loaded is not None:
             self.metrics.settle(self.loaded.name)

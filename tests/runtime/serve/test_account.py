@@ -11,6 +11,7 @@ from memoir_edge_runtime.serve.account import Account
 from memoir_edge_runtime.serve.errors import ModelError
 from memoir_edge_runtime.serve.memories import Loaded, Memories
 from memoir_edge_runtime.serve.metrics import Metrics
+from memoir_edge_runtime.serve.scheduler import BusyError
 
 ROUTING = Routing("a", 0.9, 0.8, "a", "d")
 
@@ -60,6 +61,23 @@ def test_what_is_unloaded_before_its_answers_end_leaves_no_counts(account, sessi
     )
 
 
+def test_a_request_that_begins_no_answer_counts_as_none(session, account, lines):
+    account.begin(Loaded("m", Generation(1)), session.completions(["a", "b"], Options(8)), 1)
+    account.end(429, BusyError(256, 1))
+    assert lines[0][1]["model"] == "base@m"
+    text = account.metrics.text()[0].decode()
+    assert 'memoir_requests_total{memory="m"' not in text
+    assert 'memoir_responses_total{path="/v1/completions",status="429"} 1.0' in text
+
+
+def test_routes_tell_nothing_of_how_soon_tokens_come(lines):
+    account = Account(Metrics(), "id", "/v1/route", answers=False)
+    finish(account, rows=2, n=1)
+    text = account.metrics.text()[0].decode()
+    assert 'memoir_requests_total{memory="m",path="/v1/route"} 2.0' in text
+    assert "token_seconds_count" not in text
+
+
 def test_answers_that_are_given_up_count_as_far_as_they_came(session, account, lines):
     rows = session.completions(["a", "a", "a b", "a b"], Options(8))
     account.begin(Loaded("m", Generation(1)), rows, 2)
@@ -75,6 +93,7 @@ def test_answers_that_are_given_up_count_as_far_as_they_came(session, account, l
     assert sorted(fields["finish_reasons"]) == ["cancelled", "cancelled", "length"]
     text = account.metrics.text()[0].decode()
     assert 'memoir_fires_total{edit="a",memory="m"} 3.0' in text
+    assert 'memoir_requests_total{memory="m",path="/v1/completions"} 3.0' in text
     assert 'memoir_tokens_total{kind="completion",memory="m"} 6.0' in text
     assert account.metrics.usage.of("m", "a").fires == 3
 
