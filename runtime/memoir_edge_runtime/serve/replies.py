@@ -151,6 +151,7 @@ class Reply:
         silent: Ids that are no text.
         echoed: What answers begin with, by row.
         first: Rows whose first token stands behind no text.
+        created: When it was made, in Unix seconds; all its parts say the same.
     """
 
     id: str
@@ -163,13 +164,14 @@ class Reply:
     silent: frozenset[int] = frozenset()
     echoed: Mapping[int, Echo] = field(default_factory=dict)
     first: frozenset[int] = frozenset()
+    created: int = field(default_factory=lambda: int(time.time()))
     _places: dict[int, "_Place"] = field(default_factory=dict)  # of each row, as far as it is told
 
     def _head(self, kind: str) -> Document:
         return {
             "id": f"{self.style.prefix}-{self.id}",
             "object": kind,
-            "created": int(time.time()),
+            "created": self.created,
             "model": self.model,
         } | ({} if self.capped is None else {"max_tokens": self.capped})
 

@@ -1,6 +1,6 @@
 """Events as the documents of OpenAI's API."""
 
-from itertools import chain
+from itertools import chain, count
 
 import numpy as np
 import pytest
@@ -45,6 +45,17 @@ def test_a_prompt_is_counted_once_for_all_its_answers(style):
     assert [choice["index"] for choice in document["choices"]] == [0, 1, 2, 3]
     assert reply.last(results)["usage"] == document["usage"]
     assert document["memory"] == reply.last(results)["memory"]
+
+
+@pytest.mark.parametrize("style", [COMPLETION, CHAT])
+def test_all_parts_of_a_reply_were_made_at_one_time(style, monkeypatch):
+    seconds = count(1_000)
+    monkeypatch.setattr("time.time", lambda: float(next(seconds)))
+    reply = Reply("id", "base", 1, False, style, tokenizer=None)
+    results = [result(0, 5, 1), result(1, 5, 1)]
+    parts = [*reply.opening(2), reply.part(Token(0, 6, "hi")), *map(reply.part, results),
+             reply.last(results), reply.whole([], results)]  # fmt: skip
+    assert {part["created"] for part in parts} == {1_000}
 
 
 def test_a_stream_begins_goes_on_and_ends_as_its_api_words_it():
