@@ -14,17 +14,21 @@ import watchfiles
 from memoir_edge.errors import MemoirEdgeError
 from memoir_edge_runtime.serve.logs import log
 
-Signature = tuple[int, int, int, int] | None
+Signature = tuple[int, ...] | None
 _LOOK_MS = 2000  # without any event: links may lead to folders that are not watched
 
 
 def signature(file: Path) -> Signature:
-    """What tells a replaced file from the one before; None where there is none."""
+    """What tells a replaced file from the one before, or from one that nobody here may read.
+
+    None where there is none.
+    """
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    rights = found.st_mode, found.st_uid, found.st_gid
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, *rights
 
 
 def follow(

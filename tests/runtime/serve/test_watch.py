@@ -97,6 +97,22 @@ def test_no_error_ends_the_following(followed, tmp_path, monkeypatch, caplog, er
     assert "ZeroDivisionError: odd" in told
 
 
+def test_a_file_that_can_be_read_later_only(followed, tmp_path, monkeypatch):
+    """As one is that is copied with strict rights, and then given to its reader."""
+    monkeypatch.setattr(watch, "_LOOK_MS", 20)
+    start, wait = followed
+    file = tmp_path / "m"
+    start(file)
+    time.sleep(0.05)
+    _put(file, b"bad")  # what cannot be read is refused like this
+    wait(1)
+    for n, rights in enumerate((0o640, 0o644), start=2):
+        file.chmod(rights)
+        assert len(wait(n)) == n
+    time.sleep(0.1)
+    assert wait(3) == [b"bad"] * 3
+
+
 def test_the_way_of_kubernetes(followed, tmp_path):
     start, wait = followed
     for version in ("1", "2", "3"):
