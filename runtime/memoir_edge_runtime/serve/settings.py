@@ -3,6 +3,7 @@
 Knows nothing of what is done with it.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +48,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in (
-            "max_rows", "max_queue", "prefill_tokens", "max_choices", "max_new_tokens", "max_body",
-            "max_memories", "deadline", "drain",
+            "max_rows", "max_queue", "prefill_tokens", "max_choices", "max_new_tokens",
+            "max_prompt_tokens", "max_body", "max_memories", "deadline", "drain",
         ):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}, expected a positive number")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}, expected a positive number")
+        if self.drain == math.inf:
+            raise InputError("drain is inf, expected a number of seconds")
         if self.prefix_mb < 0:
             raise InputError(f"prefix_mb is {self.prefix_mb}, expected 0 or more")
         for origin in self.origins:
