@@ -34,9 +34,13 @@ def log(level: int, event: str, **fields: Any) -> None:
 
 
 def configure() -> None:
-    """Send this server's and uvicorn's lines to standard error as JSON."""
+    """Send this server's and uvicorn's lines to standard error as JSON, and warnings of others.
+
+    A program that has set up its own logging keeps it for these.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    logging.basicConfig(handlers=[handler])
     for name in (logger.name, "uvicorn"):
         each = logging.getLogger(name)
         each.handlers, each.propagate = [handler], False

@@ -34,6 +34,17 @@ def test_fields_stand_beside_time_level_and_event(capsys):
     assert json.loads(capsys.readouterr().err)["event"] == "started"
 
 
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("named", [None, "opentelemetry.exporter.otlp", "a_library"])
+def test_what_libraries_warn_of_is_a_line_of_json_too(capsys, monkeypatch, named):
+    with monkeypatch.context() as alone:
+        alone.setattr(logging.getLogger(), "handlers", [])  # of pytest
+        configure()
+        logging.getLogger(named).info("nobody asked")
+        logging.getLogger(named).warning("Transient error %s", "x")
+    assert json.loads(capsys.readouterr().err)["event"] == "Transient error x"
+
+
 def test_a_traceback_is_one_field():
     try:
         raise ValueError("why")
