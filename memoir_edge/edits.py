@@ -24,6 +24,7 @@ from memoir_edge.memory import unique
 
 MAX_CHARS = 1 << 20  # of a record
 _SPACE, _BETWEEN = re.compile(r"\s*"), re.compile(r"[\s,]*")  # of records; of an array's items
+_SHARE = "a number above 0 and at most 1"
 _HOLE = re.compile(r"\{(?:subject)?\}")  # where ROME's prompts have the subject
 
 
@@ -258,9 +259,18 @@ def from_record(raw: object) -> Edit:
     values = _checked(raw if foreign is None else foreign)
     subject = values.get("subject") or None
     edit = _edit(_filled(values, subject, foreign=foreign is not None))
-    if edit.made is None:
-        return edit
-    return replace(edit, keys=edit.own_keys, made=None)  # of a memory: the tool makes its own again
+    if edit.made is not None:  # of a memory: the tool makes its own again
+        edit = replace(edit, keys=edit.own_keys, made=None)
+    _refuse_unmeant(edit)
+    return edit
+
+
+def _refuse_unmeant(edit: Edit) -> None:
+    """Raise ValueError for what nobody means, though a memory of before may hold it."""
+    if edit.threshold == 0:
+        raise ValueError(f"threshold is 0, expected {_SHARE}: it would answer every prompt")
+    if both := {edit.prompt, *edit.keys} & set(edit.guards):
+        raise ValueError(f"guards holds {min(both)[:80]!r}, which must reach the edit, too")
 
 
 def from_stored(record: object) -> Edit:
@@ -401,7 +411,7 @@ def _routed(name: str, value: object) -> tuple[str, ...]:
 
 def _share(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}, expected a number from 0 to 1")
+        raise ValueError(f"{name} is {value!r}, expected {_SHARE}")
     return float(value)
 
 

@@ -90,7 +90,15 @@ def test_any_prompt_and_target_either_pass_or_say_why(prompt: str, target: str) 
         ({"prompt": " ", "target": "b"}, "prompt is missing or empty"),
         ({"prompt": 3, "target": "b"}, "prompt is int, expected a string"),
         ({"prompt": "a", "target": "b", "targt": "c"}, "unknown field 'targt'"),
-        ({"prompt": "a", "target": "b", "threshold": 2}, "expected a number from 0 to 1"),
+        ({"prompt": "a", "target": "b", "threshold": 2}, "expected a number above 0 and at most 1"),
+        ({"prompt": "a", "target": "b", "threshold": 0}, "expected a number above 0 and at most 1"),
+        ({"prompt": "a", "src": "a", "alt": "b", "threshold": 0.0}, "expected a number above 0"),
+        ({"prompt": "a", "target": "b", "guards": ["c", "a"]}, "guards holds 'a', which must"),
+        ({"prompt": "a", "target": "b", "keys": ["c"], "guards": ["c"]}, "guards holds 'c'"),
+        (
+            {"prompt": "a", "target": "b", "subject": "S", "keys": ["S is"], "guards": ["{} is"]},
+            "guards holds 'S is'",
+        ),
         ({"prompt": "a", "target": "b", "keys": "c"}, "keys is str, expected a list"),
         ({"prompt": "a", "target": "b", "keys": [1]}, r"keys\[0\] is int"),
         ({"prompt": "a", "target": "b", "keys": ["c", " \n"]}, r"keys\[1\] is empty"),
@@ -195,6 +203,14 @@ def test_white_space_at_the_ends_of_all_prompts_is_kept(before: str, after: str)
     assert (edit.keys, edit.guards) == ((padded("k"),), (padded("g"),))
     assert (edit.rephrase, edit.hard_negatives) == ((padded("r"),), (padded("h"),))
     assert edit.locality == (Unrelated(padded("l"), "m"), Unrelated(padded("n")))
+
+
+@pytest.mark.parametrize("rest", [{"threshold": 0}, {"keys": ["c"], "guards": ["c", "a"]}])
+def test_what_a_memory_of_before_holds_is_no_record_to_give_and_is_read(rest: Any) -> None:
+    record = {"prompt": "a", "target": "b"} | rest
+    with pytest.raises(ValueError, match=r"threshold is 0|guards holds 'a'"):
+        from_record(record)
+    assert from_stored(record).record().items() >= rest.items()
 
 
 def test_the_subject_is_put_into_the_holes_of_all_prompts() -> None:
