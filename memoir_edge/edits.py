@@ -184,16 +184,14 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 
 def _spread(text: str) -> list[tuple[int, str]]:
-    """Objects that are spread over lines, each with the line it begins on; else none."""
+    """Objects over any number of lines, each with the line it begins on; none if one is no JSON."""
     found: list[tuple[int, str]] = []
-    at = _behind(_SPACE, text, 0)
-    if text[at : at + 1] != "{" or _is_json(text[at:].partition("\n")[0]):
-        return found
+    line, at, end = 1, 0, 0
     try:
-        while at < len(text):
-            end = _end(text, at)
-            found.append((text.count("\n", 0, at) + 1, text[at:end]))
-            at = _behind(_SPACE, text, end)
+        while (begin := _behind(_SPACE, text, end)) < len(text):
+            line += text.count("\n", at, begin)
+            at, end = begin, _end(text, begin)
+            found.append((line, text[at:end]))
     except (ValueError, RecursionError):
         return []  # its lines say what is wrong
     return found
@@ -223,14 +221,6 @@ def _behind(what: re.Pattern[str], text: str, at: int) -> int:
     """The next place that is none of these characters."""
     found = what.match(text, at)
     return found.end() if found else at
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _parse(text: str) -> object:

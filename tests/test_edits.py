@@ -253,15 +253,19 @@ def test_nothing_in_a_stored_record_is_a_template() -> None:
         from_stored(None)
 
 
-@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("indents", [(None, None), (1, 1), (None, 1), (1, None)])
 @pytest.mark.parametrize("between", ["\n", "\r\n\n"])
-def test_objects_over_any_number_of_lines(tmp_path: Path, indent: int, between: str) -> None:
+def test_objects_over_any_number_of_lines(
+    tmp_path: Path, indents: tuple[int | None, int | None], between: str
+) -> None:
     records = [FULL, {"prompt": "a\n", "target": "b"}]
     file = tmp_path / "edits.json"
-    for some in (records[:1], records):
-        text = between.join(json.dumps(record, indent=indent) for record in some)
-        file.write_bytes(f"{between}{text}{between}".encode())
-        assert read(file)[0] == [from_record(record) for record in some]
+    texts = [json.dumps(record, indent=i) for record, i in zip(records, indents, strict=True)]
+    for count in (1, 2):
+        file.write_bytes(f"{between}{between.join(texts[:count])}{between}".encode())
+        for skip_bad in (False, True):
+            read_back = read(file, skip_bad=skip_bad)
+            assert read_back == ([from_record(record) for record in records[:count]], [])
 
 
 def test_a_bad_object_over_several_lines_is_named_by_its_first(tmp_path: Path) -> None:
@@ -269,6 +273,8 @@ def test_a_bad_object_over_several_lines_is_named_by_its_first(tmp_path: Path) -
     file.write_text('\n{\n"prompt": "a",\n"target": "b"}\n{\n"prompt": "c"}')
     with pytest.raises(EditsError, match="line 5: target is missing"):
         read(file)
+    file.write_text('\n{"prompt": "a", "target": "b"}\n{\n"prompt": "c"}\n{"prompt": "d"}')
+    assert [problem.line for problem in read(file, skip_bad=True)[1]] == [3, 5]
     file.write_text('{\n"prompt": "a",\n"target": "b"')
     with pytest.raises(EditsError, match="line 1: no JSON"):
         read(file)
