@@ -86,7 +86,7 @@ FIELDS = tuple(field.name for field in fields(Edit))
 
 
 class Problem(NamedTuple):
-    """A record that cannot be used, and why."""
+    """A record that is left out, and why."""
 
     line: int  # counted from 1; where the file is an array, the record's place in it
     reason: str
@@ -121,26 +121,29 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
         skip_bad: Leave unusable records out and report them, instead of raising for the first.
 
     Returns:
-        The edits in file order, and the records left out.
+        The edits in file order, of equal records the last, and the records left out.
 
     Raises:
         EditsError: A record cannot be used (unless `skip_bad`).
         InputError: The file cannot be read, is not UTF-8, or holds no usable record.
     """
-    edits: list[Edit] = []
+    first: dict[str, tuple[int, Edit]] = {}  # by id
     problems: list[Problem] = []
-    first_line: dict[str, int] = {}
+    again: list[Problem] = []
     unit, records = _records(path)
     for line, text in records:
         try:
             edit = from_record(_parse(text))
-            if edit.id in first_line:
-                raise ValueError(f"id {edit.id!r} is already used on {unit} {first_line[edit.id]}")
+            place, other = first.setdefault(edit.id, (line, edit))
+            used = f"id {edit.id!r} is already used on {unit} {place}"
+            if edit != other:
+                raise ValueError(used)
         except ValueError as error:
             problems.append(Problem(line, str(error), unit))
             continue
-        first_line[edit.id] = line
-        edits.append(edit)
+        if edit is not other:
+            again.append(Problem(line, f"{used}, by an equal record", unit))
+            first[edit.id] = first.pop(edit.id)  # of one prompt's records the last counts
     if problems and not skip_bad:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise EditsError(
@@ -149,12 +152,12 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
             unit=unit,
             hint=f"mend {path}, or pass --skip-bad to apply the rest; nothing was applied",
         )
-    if not edits:
+    if not first:
         bad = f", and {len(problems)} unusable {unit}s" if problems else ""
         raise InputError(
             f"{path} holds no edits{bad}", hint='one {"prompt": …, "target": …} a line'
         )
-    return edits, problems
+    return [edit for _, edit in first.values()], sorted([*problems, *again])
 
 
 def read_text(path: Path) -> str:

@@ -134,6 +134,17 @@ def test_an_id_is_used_once(tmp_path: Path) -> None:
         read(file)
 
 
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_an_equal_record_is_one_record(tmp_path: Path, skip_bad: bool) -> None:
+    """As in a file that two were put together to."""
+    other = {"prompt": "a", "target": "b"}
+    turned = dict(reversed(FULL.items())) | {"ground_truth": " Paris"}
+    edits, left_out = read(lines(tmp_path, FULL, other, turned, turned), skip_bad=skip_bad)
+    assert edits == [from_record(other), from_record(FULL)]  # of one prompt the last would count
+    assert [problem.line for problem in left_out] == [3, 4]
+    assert left_out[0].reason == "id 'fr' is already used on line 1, by an equal record"
+
+
 def test_files_that_hold_nothing_or_cannot_be_read(tmp_path: Path) -> None:
     for content in (b"", b"\n \n", b"[]"):
         (tmp_path / "empty").write_bytes(content)
@@ -281,6 +292,7 @@ def test_a_bad_object_over_several_lines_is_named_by_its_first(tmp_path: Path) -
 
 
 GOOD = '{"prompt": "p",\n"target": "t"}'
+OTHER = '{"prompt": "p",\n"target": "t", "source": "a book"}'
 LONG = '{"prompt": "' + "a" * MAX_CHARS + '", "target": "b"}'
 TWICE = '{"prompt": "a", "target": "b", "prompt": "c"}'
 
@@ -292,7 +304,7 @@ TWICE = '{"prompt": "a", "target": "b", "prompt": "c"}'
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [(LONG, "at most"), (TWICE, "the key 'prompt' stands twice"), ('{"prompt": "c"}', "target is"),
-     (GOOD, "is already used on ")],
+     (OTHER, "is already used on ")],
 )  # fmt: skip
 def test_the_bounds_of_a_record_are_those_of_all_forms(
     tmp_path: Path, text: str, where: str, bad: str, reason: str

@@ -30,7 +30,7 @@ def fails(capsys: Any, code: int, *words: object) -> str:
     [
         (GOOD + "\n{bad", "line 2: no JSON"),
         ("", "holds no edits"),
-        (GOOD + "\n" + GOOD, "line 2: id"),
+        (GOOD + "\n" + GOOD[:-1] + ', "source": "a book"}', "line 2: id"),
         (json.dumps({"prompt": "x " * 600, "target": "y"}), "the model's context is 512"),
     ],
 )
