@@ -11,14 +11,16 @@ import numpy as np
 from memoir_edge import tophash
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
+from memoir_edge.router.reading import candidates, spelled
 from memoir_edge.tophash import Bytes
-from memoir_edge.views import bare
+from memoir_edge.views import bare, message
 
 DUPLICATE = "duplicate"  # the same prompt and target under another id
 CONTRADICTION = "contradiction"  # the same prompt with another target: the later edit wins
 SAME_FACT = "same fact?"  # another prompt whose key overlaps above the threshold
 TOO_LONG = "too long"  # for the model's context
 CUT = "cut"  # for the encoder that routes
+UNNAMED = "unnamed"  # no subject stands in what is routed: asked of others, it answers, too
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,19 @@ def cut(edits: Sequence[Edit], reads_all: Callable[[str], bool]) -> list[Finding
         for text in (edit.prompt, *edit.keys, *edit.guards)
         if not reads_all(bare(text))
     ]
+
+
+def unnamed(edits: Sequence[Edit]) -> list[Finding]:
+    """Edits whose subject does not stand in what an encoder reads of their prompt."""
+    found = []
+    for edit in edits:
+        text, subject = message(edit.prompt), edit.subject
+        if not (spelled(text, subject) if subject else candidates(text)):
+            what = f"{subject!r} does not stand" if subject else "no subject is found"
+            where = f"in {text[:40]!r}, which alone is routed"
+            note = f"{what} {where}: put it there, or name it as it is there"
+            found.append(Finding(UNNAMED, edit.id, None, None, note))
+    return found
 
 
 def doubtful(

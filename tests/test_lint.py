@@ -1,6 +1,9 @@
 """What is doubtful about a batch, seen before anything is trained."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from memoir_edge import tophash
 from memoir_edge.edits import Edit
@@ -11,9 +14,11 @@ from memoir_edge.lint import (
     DUPLICATE,
     SAME_FACT,
     TOO_LONG,
+    UNNAMED,
     cut,
     doubtful,
     too_long,
+    unnamed,
 )
 
 D, K = 16, 4
@@ -69,6 +74,29 @@ def test_cut() -> None:
     [found] = cut(edits, lambda text: len(text) < 6)
     assert (found.kind, found.edit) == (CUT, "a")
     assert "'long enough'" in found.note
+
+
+CHAT = "<|im_start|>system\nYou help Acme Corp.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "note"),
+    [
+        ("The CEO of Acme Corp is", "Acme Corp", None),
+        ("who runs acme corp?", "Acme Corp", None),
+        ("The CEO of Acme Corp is", None, None),  # what is found there
+        (CHAT.format("Who runs Acme Corp?"), "Acme Corp", None),
+        (CHAT.format("Who runs Acme Corp?"), None, None),
+        (CHAT.format("Who is the CEO?"), "Acme Corp", "'Acme Corp' does not stand in 'Who is"),
+        (CHAT.format("Who is it?"), None, "no subject is found in 'Who is it?'"),
+        ("Its refund window is", "Acme Corp", "'Acme Corp' does not stand in 'Its refund"),
+        ("...", None, "no subject is found in '...'"),
+    ],
+)
+def test_unnamed(prompt: str, subject: str | None, note: str | None) -> None:
+    found = unnamed([replace(edit("a", prompt, "x"), subject=subject)])
+    assert [(one.kind, one.edit) for one in found] == ([(UNNAMED, "a")] if note else [])
+    assert all(str(note) in one.note for one in found)
 
 
 def test_too_long() -> None:

@@ -96,11 +96,6 @@ def _show_asked(fit: Sequence[Edit], asked: "Sequence[Asked]", output: Output) -
     output.table("how each edit is read", columns, rows[:LISTED])
     if rows:
         output.say('a subject that is read wrongly is set right by "subject" in the record')
-    for edit, one in zip(fit, asked, strict=False):
-        subject = one.reading.subject
-        if subject is None or subject.lower() not in edit.prompt.lower():
-            what = "no subject is found in" if subject is None else f"{subject!r} does not stand in"
-            output.say(f'{edit.id}: {what} {edit.prompt!r}; name it as it is there: "subject"')
 
 
 def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]") -> int:

@@ -293,6 +293,16 @@ def test_a_plan_says_which_subject_is_not_found(tmp_path: Path, capsys: Any) -> 
     assert said.count("name it as it is there") == 2
 
 
+def test_a_subject_that_is_not_found_is_told_by_a_run_too(
+    edits: Path, tmp_path: Path, run_json: Any
+) -> None:
+    other = tmp_path / "e.jsonl"
+    other.write_text(edits.read_text().replace('"subject": "France"', '"subject": "Gaul"'))
+    words = ("apply", other, "--out", tmp_path / "m", "--encoder", ENCODER, *WORDS)
+    found = [run_json(*words, *more)[1]["findings"] for more in (["--plan"], [])]
+    assert [[f["kind"] for f in some] for some in found] == [["unnamed"], ["unnamed"]]
+
+
 def test_relations_are_left_out_or_brought(edits: Path, tmp_path: Path, capsys: Any) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[country.motto]\nphrasings = ["The motto of {} is", "{} has the motto",\n'

@@ -11,7 +11,7 @@ from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.editor import BaseModel, Editor, Wishes, choose, foresee, look_at, unmeasured
 from memoir_edge.editor.checks import KEY, MISS
 from memoir_edge.edits import Edit
-from memoir_edge.lint import CONTRADICTION, CUT, TOO_LONG
+from memoir_edge.lint import CONTRADICTION, CUT, TOO_LONG, UNNAMED
 from memoir_edge.relations import load as load_relations
 
 
@@ -66,6 +66,16 @@ def test_what_an_encoder_reads_in_part_is_told(
     found = look_at(Editor(tiny, settings, router=words), [edit])
     assert (CUT in {one.kind for one in found}) == told
     assert CUT not in {one.kind for one in look_at(Editor(tiny, settings), [edit])}
+
+
+@pytest.mark.parametrize(("subject", "told"), [("Rome", False), ("Acme", True)])
+def test_a_subject_that_a_router_does_not_read_is_told(
+    tiny: BaseModel, an_edit: Any, settings: Any, words: Any, subject: str, told: bool
+) -> None:
+    edit = an_edit(CHAT.format("You help Acme."), "Here", subject=subject)
+    found = look_at(Editor(tiny, settings, router=words), [edit])
+    assert (UNNAMED in {one.kind for one in found}) == told
+    assert UNNAMED not in {one.kind for one in look_at(Editor(tiny, settings), [edit])}
 
 
 def formerly(answer: Any, text: str) -> Any:
