@@ -20,6 +20,7 @@ CONTRADICTION = "contradiction"  # the same prompt with another target: the late
 SAME_FACT = "same fact?"  # another prompt whose key overlaps above the threshold
 TOO_LONG = "too long"  # for the model's context
 CUT = "cut"  # for the encoder that routes
+CONTESTED = "contested"  # a text of it must reach another edit, for another target, or must not
 UNNAMED = "unnamed"  # no subject stands in what is routed: asked of others, it answers, too
 
 
@@ -64,6 +65,34 @@ def unnamed(edits: Sequence[Edit]) -> list[Finding]:
             note = f"{what} {where}: put it there, or name it as it is there"
             found.append(Finding(UNNAMED, edit.id, None, None, note))
     return found
+
+
+def contested(edits: Sequence[Edit], held: Sequence[Edit]) -> list[Finding]:
+    """Edits with a text that one before them claims, in the batch or among those that are held.
+
+    Each claims its prompt and its record's own keys for its target, and its guards for no edit. Of
+    two edits of one prompt the later takes the other's place.
+    """
+    found: list[Finding] = []
+    claims: dict[str, list[tuple[Edit, str, str | None]]] = {}
+    for place, edit in enumerate((*held, *edits)):
+        for text, (kind, target) in _claims(edit).items():
+            before = claims.setdefault(text, [])
+            for one, other, wanted in before if place >= len(held) else ():
+                if edit.prompt != one.prompt and target != wanted:
+                    note = f"its {kind} {text!r} is that one's {other}"
+                    found.append(Finding(CONTESTED, edit.id, one.id, None, note))
+            before.append((edit, kind, target))
+    return found
+
+
+def _claims(edit: Edit) -> dict[str, tuple[str, str | None]]:
+    """What each text is to an edit, and the target that must follow it."""
+    return {
+        **dict.fromkeys(edit.guards, ("guard", None)),
+        **dict.fromkeys(edit.own_keys, ("key", edit.target)),
+        edit.prompt: ("prompt", edit.target),
+    }
 
 
 def doubtful(

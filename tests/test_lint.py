@@ -1,6 +1,7 @@
 """What is doubtful about a batch, seen before anything is trained."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from memoir_edge import tophash
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
 from memoir_edge.lint import (
+    CONTESTED,
     CONTRADICTION,
     CUT,
     DUPLICATE,
     SAME_FACT,
     TOO_LONG,
     UNNAMED,
+    contested,
     cut,
     doubtful,
     too_long,
@@ -74,6 +77,34 @@ def test_cut() -> None:
     [found] = cut(edits, lambda text: len(text) < 6)
     assert (found.kind, found.edit) == (CUT, "a")
     assert "'long enough'" in found.note
+
+
+X = replace(edit("x", "p", "Rome"), keys=("k", "p"), guards=("g",))
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"prompt": "k"}, "its prompt 'k' is that one's key"),
+        ({"keys": ("p",)}, "its key 'p' is that one's prompt"),
+        ({"keys": ("k",)}, "its key 'k' is that one's key"),
+        ({"keys": ("g",)}, "its key 'g' is that one's guard"),
+        ({"prompt": "g"}, "its prompt 'g' is that one's guard"),
+        ({"guards": ("k",)}, "its guard 'k' is that one's key"),
+        ({"guards": ("p",)}, "its guard 'p' is that one's prompt"),
+        ({"guards": ("p",), "target": "Rome"}, "its guard 'p' is that one's prompt"),
+        ({"keys": ("k",), "target": "Rome"}, None),  # they agree
+        ({"guards": ("g",)}, None),
+        ({"prompt": "p", "keys": ("k",)}, None),  # it takes the other's place
+        ({"keys": ("a", "p"), "made": 1}, None),  # none that the tool made
+    ],
+)
+def test_contested(other: dict[str, Any], told: str | None) -> None:
+    y = replace(edit("y", "q", "Bern"), **other)
+    wanted = [(CONTESTED, "y", "x", None, told)] if told else []
+    for found in (contested([X, y], []), contested([y], [X])):
+        assert [(f.kind, f.edit, f.other, f.overlap, f.note) for f in found] == wanted
+    assert contested([], [X, y]) == contested([X], []) == []
 
 
 CHAT = "<|im_start|>system\nYou help Acme Corp.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"

@@ -11,7 +11,7 @@ from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.editor import BaseModel, Editor, Wishes, choose, foresee, look_at, unmeasured
 from memoir_edge.editor.checks import KEY, MISS
 from memoir_edge.edits import Edit
-from memoir_edge.lint import CONTRADICTION, CUT, TOO_LONG, UNNAMED
+from memoir_edge.lint import CONTESTED, CONTRADICTION, CUT, TOO_LONG, UNNAMED
 from memoir_edge.relations import load as load_relations
 
 
@@ -44,6 +44,16 @@ def test_what_meets_another_edit_or_does_not_fit_is_doubtful(
         (CONTRADICTION, "other"),
         (TOO_LONG, long.id),
     }
+
+
+def test_a_text_that_two_edits_claim_is_told_beside_a_memory(
+    demo: BaseModel, an_edit: Callable[..., Edit]
+) -> None:
+    editor = Editor(demo, choose(demo, Wishes(steps=1)))
+    first, *_ = showcase()
+    editor.edit(editor.keyed([first]))
+    found = look_at(editor, [an_edit("Who knows?", "x", keys=(first.prompt, first.prompt.lower()))])
+    assert [(one.kind, one.other) for one in found] == [(CONTESTED, first.id)]
 
 
 CHAT = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\nWhere is Rome?<|im_end|>\n"
