@@ -24,15 +24,13 @@ const SPANS = {
 /** Read a memory file: what the ports take, who owns its keys, and what it says of itself. */
 export async function readMemory(source) {
   const bytes = await bytesOf(source);
-  const { header, body } = split(bytes);
-  const said = header.__metadata__ ?? {};
+  const { said, entries, body } = split(bytes);
   if (!("memoir_edge.memory" in said)) throw new Error("no memory: its metadata has no memoir_edge.memory");
   const format = said["memoir_edge.format"];
   if (!["1", "2", "3", "4"].includes(format))
     throw new Error(`the memory has format ${format}, this version reads 1, 2, 3 and 4`);
   const digest = await checkedDigest(bytes, said["memoir_edge.sha256"]);
   const document = parsedDocument(said["memoir_edge.memory"]);
-  const entries = Object.entries(header).filter(([name]) => name !== "__metadata__");
   checkPlaces(entries, body);
   const tensors = Object.fromEntries(entries.map(([name, entry]) => [name, tensor(name, entry, body)]));
   // Format 4 is any of the others, at several sites.
@@ -109,9 +107,11 @@ function split(bytes) {
   if (8 + length > bytes.byteLength) throw new Error("no memory: cut short, or no safetensors file");
   limit("bytes of the header", length);
   const header = parsed("its header", () => STRICT.decode(bytes.subarray(8, 8 + length)));
-  if (!isObject(header) || !Object.values(header.__metadata__ ?? {}).every(isText))
+  const { __metadata__, ...tensors } = header ?? {}, said = __metadata__ ?? {};
+  const objects = [header, said, ...Object.values(tensors)];
+  if (!objects.every(isObject) || !Object.values(said).every(isText))
     throw new Error("no memory: its header is none of a safetensors file");
-  return { header, body: bytes.subarray(8 + length) };
+  return { said, entries: Object.entries(tensors), body: bytes.subarray(8 + length) };
 }
 
 function parsedDocument(text) {
@@ -138,6 +138,8 @@ function parsed(name, read, deeper = () => {}) {
     keys -= named.length;
     if (![...named, ...level.filter(isText)].every((it) => it.isWellFormed()))
       throw new Error(`no memory: ${name} holds half of a surrogate pair`);
+    if (level.includes(Infinity) || level.includes(-Infinity))
+      throw new Error(`no memory: ${name} holds a number that is too large`);
     level = outer.flatMap(Object.values);
   }
   if (keys) throw new Error(`no memory: a key stands twice in one object of ${name}`);

@@ -363,6 +363,7 @@ EVALUATIONS: dict[str, tuple[str, str | None]] = {
     "a key twice, escaped": (r'{"b":1,"\u0062":2}', "twice in one object of its document"),
     "half of a pair": (r'"\ud800"', "its document holds half of a surrogate pair"),
     "a key of half a pair": (r'{"\udc00":1}', "its document holds half of a surrogate pair"),
+    "a number too large": ("[-1e400]", "its document holds a number that is too large"),
     "a number that is none": ("NaN", "its document is no JSON"),
     "too long": ('"' + "a" * 2**26 + '"', "bytes of the document"),
 }
@@ -371,7 +372,16 @@ HEADS: dict[str, tuple[bytes, str]] = {
     "a tensor twice": (b'{"values":{},', "twice in one object of its header"),
     "no UTF-8": (b'{"\xff":{},', "its header is no JSON"),
     "a byte order mark": (b"\xef\xbb\xbf{", "its header is no JSON"),
+    "a tensor that is none": (b'{"more":null,', "none of a safetensors file"),
     "half of a pair in a name": (rb'{"\ud800":{},', "its header holds half of a surrogate pair"),
+}
+
+METADATA = {
+    "metadata that is no text": b'{"__metadata__":{"a":1,',
+    "metadata of nothing": b'{"__metadata__":{"a":null,',
+    "metadata of a list": b'{"__metadata__":{"a":[],',
+    "metadata that are a text": b'{"__metadata__":"memoir_edge.memory","a":{',
+    "metadata that are a list": b'{"__metadata__":["memoir_edge.memory"],"a":{',
 }
 
 
@@ -382,8 +392,9 @@ def spoiled() -> Iterator[tuple[str, bytes, str | None]]:
         yield name, saying(lambda text: text.replace('"evaluation":{}', other)), said  # noqa: B023
     for name, (begin, told) in HEADS.items():
         yield name, headed(lambda head: begin + head[1:]), told  # noqa: B023
-    pairs = headed(lambda head: head.replace(b'{"__metadata__":{', b'{"__metadata__":{"a":1,'))
-    yield "metadata that is no text", pairs, "none of a safetensors file"
+    for name, other in METADATA.items():
+        made = headed(lambda head: head.replace(b'{"__metadata__":{', other))  # noqa: B023
+        yield name, made, "none of a safetensors file"
     yield "a document that is none", saying(lambda text: "{"), "its document is no JSON"
     yield "a document of a list", saying(lambda text: "[]"), "is no JSON object"
     yield "more behind it", resealed(memories.to_bytes(SMALL) + bytes(8)), "fill the file"
