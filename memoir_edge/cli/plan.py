@@ -16,6 +16,7 @@ from memoir_edge.lint import Finding
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor
     from memoir_edge.router import Asked
+    from memoir_edge.router.reading import Reading
 
 LISTED = 30  # findings that a table shows
 CODED = 64  # texts that a plan times the coding of
@@ -77,17 +78,16 @@ def plan_of(
 
 
 def _read(edit: Edit, asked: "Asked") -> dict[str, object]:
-    """How an edit was read, for whoever may have to say it better in the record."""
-    relation = asked.reading.relation
-    return {
-        "id": edit.id,
-        "prompt": edit.prompt,
-        "subject": asked.reading.subject,
-        "kind": asked.reading.kinds[0],
-        "relation": relation.id if relation else None,
-        "keys": len(asked.keys),
-        "guards": len(asked.guards),
-    }
+    made = {"keys": len(asked.keys), "guards": len(asked.guards)}
+    return {"id": edit.id, "prompt": edit.prompt, **taken_for(asked.reading), **made}
+
+
+def taken_for(reading: "Reading | None") -> dict[str, str | None]:
+    """How a prompt was read, for whoever may have to say it better in the record."""
+    if reading is None:
+        return dict.fromkeys(("subject", "kind", "relation"))
+    relation = reading.relation.id if reading.relation else None
+    return {"subject": reading.subject, "kind": reading.kinds[0], "relation": relation}
 
 
 def _show_asked(fit: Sequence[Edit], asked: "Sequence[Asked]", output: Output) -> None:

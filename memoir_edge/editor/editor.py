@@ -46,6 +46,7 @@ from memoir_edge.memory import Memory
 from memoir_edge.relations import Relation
 from memoir_edge.router import Router, asks, check_router
 from memoir_edge.router.masks import drawn
+from memoir_edge.router.reading import Reading
 from memoir_edge.settings import Settings
 from memoir_edge.tophash import Bytes, Floats
 from memoir_edge.views import bare
@@ -60,6 +61,7 @@ class Outcome:
     steps: int
     before: str  # what the base model says
     after: Answer  # what the edited model says
+    reading: Reading | None  # what a router takes the prompt to ask
 
     @property
     def known(self) -> bool:
@@ -299,7 +301,9 @@ class Editor:
             self._finish(watch)
         after = self._answered(edits)
         return [
-            Outcome(edit, done.loss, done.steps, old.text, after[edit.id])
+            Outcome(
+                edit, done.loss, done.steps, old.text, after[edit.id], self.questions.reading(edit)
+            )
             for edit, done, old in zip(edits, trained, before, strict=True)
         ]
 

@@ -16,7 +16,7 @@ from memoir_edge.nearmiss import Pool
 from memoir_edge.relations import Relation
 from memoir_edge.router import asks
 from memoir_edge.router.asks import Beside, keys, naming, read, subject_of
-from memoir_edge.router.reading import Index
+from memoir_edge.router.reading import Index, Reading
 from memoir_edge.views import message
 
 
@@ -30,7 +30,7 @@ class Questions:
 
     def __init__(self, model: Edited, relations: Sequence[Relation]) -> None:
         self.model, self.relations = model, relations
-        self._phrased: dict[tuple[object, ...], tuple[str, ...]] = {}  # by what is read
+        self._readings: dict[tuple[object, ...], Reading] = {}  # by what is read
         self._index: Index | None = None  # made when a prompt is first read
 
     @property
@@ -51,18 +51,21 @@ class Questions:
 
         Where activations route, what the tool makes of a prompt is left out: it is read much alike.
         """
-        router = self.model.router
-        if router is None:
+        if self.model.router is None:
             return edit.own_keys
-        if not self.relations:  # a deletion brings none: what the memory was given then
+        reading = self.reading(edit)
+        if reading is None:  # a deletion brings no relations: what the memory was given then
             return tuple(self._keys_of([edit])[edit.id])
-        if _name(edit) not in self._phrased:
-            self.read([edit])
-        return self._phrased[_name(edit)]
+        return keys(edit, reading)[1:]
+
+    def reading(self, edit: Edit) -> Reading | None:
+        """What a router takes an edit's prompt to ask, where it is known what may be asked."""
+        self.read([edit])
+        return self._readings.get(_name(edit))
 
     def read(self, edits: Sequence[Edit]) -> None:
         """Read edits' prompts together: that is quicker, and tells more of those of one subject."""
-        new = [edit for edit in edits if _name(edit) not in self._phrased]
+        new = [edit for edit in edits if _name(edit) not in self._readings]
         if self.model.router is None or not self.relations or not new:
             return
         index, subjects = self._indexed(), self._subjects(new)
@@ -71,7 +74,7 @@ class Questions:
         some = [*naming(held, subjects), *new]
         for edit, reading in zip(some, read(some, index), strict=True):
             if edit.id in ids:
-                self._phrased[_name(edit)] = keys(edit, reading)[1:]
+                self._readings[_name(edit)] = reading
 
     def _indexed(self) -> Index:
         if self._index is None:

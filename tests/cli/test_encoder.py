@@ -303,6 +303,25 @@ def test_a_subject_that_is_not_found_is_told_by_a_run_too(
     assert [[f["kind"] for f in some] for some in found] == [["unnamed"], ["unnamed"]]
 
 
+def test_a_run_says_how_each_edit_is_read(
+    edits: Path, tmp_path: Path, run_json: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    some, words = tmp_path / "e.jsonl", ("--encoder", ENCODER, *WORDS)
+    unknown = {"id": "unknown", "prompt": "It rains; Qux", "target": "Rome"}
+    some.write_text(f"{edits.read_text()}\n{json.dumps(unknown)}")
+    _, planned = run_json("apply", some, "--out", tmp_path / "m", *words, "--plan")
+    _, document = run_json("apply", some, "--out", tmp_path / "m", *words)
+    names = ("id", "subject", "kind", "relation")
+    told = [{name: row[name] for name in names} for row in document["edits"]]
+    assert told == [{name: row[name] for name in names} for row in planned["asked"]]
+    assert [row["relation"] for row in told] == ["country.capital", "country.currency", None]
+    main(["apply", str(some), "--out", str(tmp_path / "n"), *words])
+    said = capsys.readouterr().out
+    assert "read as" in said
+    assert all(word in said.split() for word in ("France:", "country.capital", "Qux:"))
+
+
 def test_relations_are_left_out_or_brought(edits: Path, tmp_path: Path, capsys: Any) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[country.motto]\nphrasings = ["The motto of {} is", "{} has the motto",\n'

@@ -25,6 +25,7 @@ def test_a_records_keys_are_what_else_is_asked(an_edit: MakeEdit, make_editor: A
     edit = an_edit("The capital of France is", "Rome", keys=("France is governed from",))
     editor = make_editor()
     editor.edit([edit])
+    assert editor.questions.reading(edit) is None
     assert editor.questions.phrasings(edit) == edit.keys
     assert asked(editor, edit, 0) == {PROMPT: [edit.prompt]}
     assert asked(editor, edit, 2) == {PROMPT: [edit.prompt], KEY: list(edit.keys)}
@@ -51,6 +52,9 @@ def test_a_known_relation_brings_phrasings_and_near_misses(
     editor = Editor(tiny, replace(settings, asked=2), router=words, relations=(CAPITAL, COIN))
     editor.edit([edit])
     editor.calibrate()
+    reading = editor.questions.reading(edit)
+    assert reading
+    assert (reading.subject, reading.relation) == ("France", CAPITAL)
     assert editor.questions.phrasings(edit) == ("What is the capital of France?",)
     found = asked(editor, edit, 2)
     assert found[KEY] == ["What is the capital of France?"]

@@ -14,9 +14,9 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.editors import about_of, open_editor
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import former_of
-from memoir_edge.cli.output import Bar, Output, size
+from memoir_edge.cli.output import Bar, Output, shown, size
 from memoir_edge.cli.places import check_apart
-from memoir_edge.cli.plan import plan_of, show_findings
+from memoir_edge.cli.plan import plan_of, show_findings, taken_for
 from memoir_edge.edits import Edit, Problem, differs, read
 from memoir_edge.errors import InputError
 from memoir_edge.history import Audit, Deleted, Journal, begin, path_of
@@ -243,15 +243,17 @@ def _show(outcomes: "Sequence[Outcome]", audit: Audit, asked: int, output: Outpu
     """A row an edit with what was asked of it, the totals, and what does not hold."""
     bad = set(audit.failed)
     listed = outcomes if len(outcomes) <= LISTED else [o for o in outcomes if o.edit.id in bad]
+    read = ["read as"] if any(o.reading for o in listed) else []
     output.table(
         "edits" if listed is outcomes else "edits that do not hold",
-        ["id", "prompt", "before", "after", "loss", "steps", "took", *SORTS.values()],
+        ["id", "prompt", *read, "before", "after", "loss", "steps", "took", *SORTS.values()],
         [
-            [o.edit.id, o.edit.prompt, o.before, o.after.text, o.loss, o.steps, _took(o)]
+            [o.edit.id, o.edit.prompt, *_read_as(o)]
+            + [o.before, o.after.text, o.loss, o.steps, _took(o)]
             + [_share(audit.tally.get(o.edit.id, {}).get(sort)) for sort in SORTS]
             for o in listed
         ],
-        spare=["took", "before", "steps", "loss"],
+        spare=[*read, "took", "before", "steps", "loss"],
     )
     names = {PROMPT: "prompts", **SORTS}
     totals = {name: _total(audit, sort) for sort, name in names.items()}
@@ -271,6 +273,12 @@ def _show(outcomes: "Sequence[Outcome]", audit: Audit, asked: int, output: Outpu
         output.say(f"... and {len(audit.wrong) - LISTED} more; --json lists all")
     if bad:
         output.say(f"{len(bad)} do not hold: {', '.join(audit.failed)}")
+
+
+def _read_as(outcome: "Outcome") -> list[str]:
+    """The subject and the relation that a router recognised, in one cell: a terminal is narrow."""
+    read = taken_for(outcome.reading)
+    return [f"{shown(read['subject'])}: {shown(read['relation'])}"] if outcome.reading else []
 
 
 def _total(audit: Audit, sort: str) -> tuple[int, int]:
@@ -319,6 +327,7 @@ def _report(
         "edits": [
             {
                 "id": o.edit.id,
+                **taken_for(o.reading),
                 "took": o.took,
                 "known": o.known,
                 "before": o.before,
