@@ -104,7 +104,7 @@ def all_rows(making: Making) -> list[Row]:
     editor = Editor(base, settings, router=way.router, relations=way.relations)
     found: list[Row] = []
     for edit in making.edits:
-        texts, chats = asked(edit.prompt, editor.questions.phrasings(edit), settings)
+        texts, chats = asked(edit.prompt, editor.questions.phrasings(edit), settings, edit.subject)
         found += rows(base, edit.prompt, edit.target, eos=True, texts=texts, chats=chats)
     return found
 

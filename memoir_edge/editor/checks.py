@@ -65,7 +65,8 @@ def cases(
     if formed:
         plain = message(edit.prompt)
         said = [Case(edit, FORM, plain, chat=True)] if chat else []
-        put = [Case(edit, FORM, text) for text in (plain, *forms(plain)) if text != edit.prompt]
+        texts = (plain, *forms(plain, edit.subject))
+        put = [Case(edit, FORM, text) for text in texts if text != edit.prompt]
         asked += [*said, *put][:count]
     own = [text for text in dict.fromkeys(edit.own_keys) if text != edit.prompt]
     further = [text for text in keys if text not in own]

@@ -72,7 +72,7 @@ class Jobs:
         told = [text for text in self.questions.phrasings(edit) if text != edit.prompt]
         if plain is None:
             return asked(edit.prompt, told, replace(settings, forms=0, ends=0, chats=0))
-        texts, chats = asked(plain, told, settings)
+        texts, chats = asked(plain, told, settings, edit.subject)
         if plain == edit.prompt:
             return texts, chats
         made = [chat(base, text) for text in chats] if base.tokenizer.chat_template else []

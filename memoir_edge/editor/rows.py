@@ -71,13 +71,16 @@ def is_chat(base: BaseModel, text: str) -> bool:
     return any(mark in text for mark in base.tokenizer.all_special_tokens)
 
 
-def asked(prompt: str, phrasings: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
+def asked(
+    prompt: str, phrasings: Sequence[str], settings: Settings, subject: str | None = None
+) -> tuple[list[str], list[str]]:
     """What the further rows of an edit ask: as texts, and in chats.
 
     Args:
         prompt: The edit's own.
         phrasings: Other texts that ask the same, its keys.
         settings: How many of each.
+        subject: What the prompt is about, where its record says it.
 
     >>> few = Settings(site="", k=1, feature="last", threshold=1, steps=1, forms=2, phrasings=1,
     ...                chats=2)
@@ -91,7 +94,8 @@ def asked(prompt: str, phrasings: Sequence[str], settings: Settings) -> tuple[li
     """
     told = list(dict.fromkeys(text for text in phrasings if text != prompt))
     told = told[: settings.phrasings]
-    texts = [*forms(prompt)[: settings.forms], *told, *ended([prompt, *told])[: settings.ends]]
+    texts = [*forms(prompt, subject)[: settings.forms], *told]
+    texts += ended([prompt, *told])[: settings.ends]
     if settings.forms and prompt == prompt.rstrip():
         texts.append(f"{prompt} ")  # clients send it so, and the target then begins otherwise
     questions = [text for text in told if text.endswith(QUESTION_MARKS)]
@@ -114,9 +118,16 @@ def ended(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*earlier, *later]))
 
 
-def forms(prompt: str) -> list[str]:
-    """A prompt in the forms of its kind."""
+def forms(prompt: str, subject: str | None = None) -> list[str]:
+    """A prompt in the forms of its kind; a subject whose name begins with "The" keeps its capital.
+
+    >>> forms("Who runs it?")[1]
+    'Do you know: who runs it?'
+    >>> forms("The Hague lies in", "The Hague")[2]
+    'Do you know: The Hague lies in?'
+    """
     stem = prompt.rstrip("".join(QUESTION_MARKS) + ". ")
-    low = stem[:1].lower() + stem[1:]
+    named = subject and subject.startswith("The ") and stem.startswith(subject)
+    low = stem if named else stem[:1].lower() + stem[1:]
     kind = OF_A_QUESTION if prompt.endswith(QUESTION_MARKS) else OF_A_STATEMENT
     return [form.format(prompt=prompt, stem=stem, low=low) for form in kind]

@@ -51,6 +51,13 @@ def test_what_ends_in_an_article_is_to_be_gone_on_with_behind_it() -> None:
         )
 
 
+def test_forms_keep_the_capital_of_a_name_that_begins_with_the() -> None:
+    edit = replace(A, prompt="The Hague lies in", subject="The Hague")
+    texts = [case.text for case in cases(edit, [], [], 9, formed=True, chat=False)]
+    assert "Do you know: The Hague lies in?" in texts
+    assert "Do you know: the Hague lies in?" not in texts
+
+
 def test_a_prompt_alone_is_asked_where_nothing_more_is_wanted() -> None:
     assert cases(A, KEYS, MISSES, 0, formed=True, chat=True) == [Case(A, PROMPT, A.prompt)]
 

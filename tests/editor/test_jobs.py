@@ -68,6 +68,14 @@ def test_what_was_found_wrong_is_a_further_row(
     assert tiny.decode(more.prompt) == "Where?"
 
 
+def test_rows_keep_the_capital_of_a_name_that_begins_with_the(
+    an_edit: MakeEdit, tiny: BaseModel, settings: Settings
+) -> None:
+    edit = an_edit("The Hague lies in", "Rome", subject="The Hague")
+    texts, _ = Editor(tiny, replace(settings, forms=9)).jobs.further(edit)
+    assert "Do you know: The Hague lies in?" in texts
+
+
 def test_a_chat_is_asked_in_no_other_form(
     an_edit: MakeEdit, tiny: BaseModel, settings: Settings
 ) -> None:

@@ -53,6 +53,28 @@ def test_a_question_is_not_asked_as_a_statement() -> None:
     assert "Acme is run by what?" in forms("Acme is run by")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "subject", "low"),
+    [
+        ("The Hague lies in", "The Hague", "The Hague lies in"),
+        ("The New York Times was founded by", "The New York Times", None),
+        ("Who leads The Beatles?", "The Beatles", "who leads The Beatles"),
+        ("The capital of The Gambia is", "The Gambia", "the capital of The Gambia is"),
+        ("The Hague lies in", "Hague", "the Hague lies in"),  # an article, as far as is known
+        ("The Hague lies in", "the Hague", "the Hague lies in"),
+        ("The Hague lies in", None, "the Hague lies in"),
+        ("Theodora ruled", "Theodora", "theodora ruled"),
+    ],
+)
+def test_a_name_that_begins_with_the_keeps_its_capital(
+    prompt: str, subject: str | None, low: str | None
+) -> None:
+    wanted = f"Do you know: {low or prompt}?"
+    some = Settings(site="", k=1, feature="last", threshold=1, steps=1, forms=9)
+    for texts in (forms(prompt, subject), asked(prompt, [], some, subject)[0]):
+        assert [text for text in texts if text.startswith("Do you")] == [wanted]
+
+
 def test_how_many_rows_there_are_is_said_by_the_settings() -> None:
     settings = Settings(site="", k=1, feature="last", threshold=1, steps=1)
     told = ["What is France's capital?", PROMPT, "France is run from"]
