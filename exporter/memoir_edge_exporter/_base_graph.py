@@ -6,10 +6,12 @@ Knows nothing of memories. optimum, torch and transformers are imported here alo
 """
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from memoir_edge.base import read_config, start_of_answer
 from memoir_edge.errors import InputError, first_line, install
@@ -17,6 +19,7 @@ from memoir_edge.rope import as_installed
 from memoir_edge_exporter._write import GRAPH
 
 OPSET = 18
+TASK = "text-generation"
 ELSEWHERE = "export the decoder with another tool and give its folder with --onnx DIR"
 EXTRA = f"{install('export')}; or {ELSEWHERE}"
 
@@ -51,12 +54,13 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
                 main_export(
                     str(read),
                     output=out,
-                    task="text-generation-with-past",
+                    task=f"{TASK}-with-past",
                     opset=OPSET,
                     dtype=dtype,
                     device="cpu",
                     do_validation=False,
                     local_files_only=True,
+                    custom_onnx_configs=_positioned(read, dtype),
                 )
             put_weights(out / GRAPH, weights)
     except ImportError as error:
@@ -72,6 +76,35 @@ def base_graph(model: Path, out: Path, dtype: str) -> None:
             f"optimum-onnx cannot export {model} as {dtype}: {reason}",
             hint=f"export it in fp32; or {ELSEWHERE}" if dtype == "fp16" else ELSEWHERE,
         ) from error
+
+
+def _positioned(model: Path, dtype: str) -> dict[str, Any]:
+    """What optimum is told of a model that it does not feed positions: that, too; else nothing.
+
+    Without them a graph counts columns of its cache, padding included, as it does for Gemma. What
+    was read of a row is then bound to its columns, and rows of different lengths cannot meet.
+    """
+    from optimum.exporters.tasks import TasksManager
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    known = TasksManager.get_exporter_config_constructor(
+        exporter="onnx", model_type=config.model_type, task=TASK, library_name="transformers"
+    )(config, use_past=True, use_past_in_inputs=True, float_dtype=dtype)
+    net: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    taken = "position_ids" in inspect.signature(net.forward).parameters
+    if not taken or "position_ids" in known.inputs:
+        return {}
+
+    class Positioned(type(known)):  # type: ignore[misc]
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            return {**super().inputs, "position_ids": {0: "batch_size", 1: "sequence_length"}}
+
+    made = Positioned(
+        config, task=known.task, use_past=True, use_past_in_inputs=True, float_dtype=dtype
+    )
+    return {"model": made}
 
 
 @contextlib.contextmanager

@@ -62,11 +62,16 @@ class Batch:
         reader: Reader | None = None,
     ) -> None:
         self.generation = generation
-        self._decoder, self._context, self._reader = decoder, context, reader
+        self._decoder, self._context = decoder, context
+        self._reader = reader if decoder.movable else None  # it puts rows together from parts
         self._reading = deque[_Reading]()
         self._rows: list[Completion] = []  # those of the state; some may be done
         self._coming: list[_Seat] = []  # whose prompts are read
         self._state: State | None = None
+
+    def takes(self, generation: Generation) -> bool:
+        """Whether rows of a generation may join those that are there."""
+        return self.generation is generation and self._decoder.movable
 
     @property
     def live(self) -> list[Completion]:
@@ -123,10 +128,11 @@ class Batch:
 
     def _runs(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         """Which rows' prompts are read together: on a CPU padding takes as long as tokens do."""
+        apart = self._decoder.device == "cpu" and self._decoder.movable
         runs: list[list[int]] = []
         for i in sorted(rows, key=lambda i: lengths[i]):
             padding = sum(lengths[i] - lengths[other] for other in runs[-1]) if runs else 0
-            if runs and (padding < _PADDING or self._decoder.device != "cpu"):
+            if runs and (padding < _PADDING or not apart):
                 runs[-1].append(i)
             else:
                 runs.append([i])
@@ -166,7 +172,7 @@ class Batch:
             The tokens in the order of the rows, each followed by the row's result if it is done.
         """
         assert self._state is not None
-        if self._state.attention.shape[1] >= self._context:
+        if self._state.attention.shape[1] >= self._context and self._decoder.movable:
             self._seat(anew=True)
         elif self._sparse(self._rows):
             self._seat()

@@ -311,11 +311,12 @@ class Decoder:
                 are written into it, and those of its own that keep their places stay as they are.
 
         Returns:
-            The new state. Padding that no row needs is dropped, unless it was written into one.
+            The new state. Padding that no row needs is dropped, unless it was written into one, or
+            the rows are not `movable`: they must be of one state then.
         """
         rows = [(state, i) for state, kept in parts for i in kept]
         tokens = [int(state.attention[i].sum()) for state, i in rows]
-        B, T = len(rows), max(tokens)
+        B, T = len(rows), max(tokens) if self.movable else parts[0][0].attention.shape[1]
         held = self._held(into, rows, T) if into else None
         if held:
             arrays = {name: past.numpy() for name, past in held.items()}
@@ -337,6 +338,15 @@ class Decoder:
     def in_place(self) -> bool:
         """Whether rows join and leave a batch without a copy of the others."""
         return self._shares and self.device == "cpu"
+
+    @property
+    def movable(self) -> bool:
+        """Whether what was read of a row can go on with other padding, among other rows.
+
+        A graph that is told no positions counts columns of its cache, and has turned its keys by
+        them. (T5 turns none, and fused attention counts each row's own tokens.)
+        """
+        return "position_ids" in self._takes or self._shares or self._encoder is not None
 
     def _held(
         self, into: State, rows: Sequence[tuple[State, int]], T: int

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from memoir_edge import tophash
 from memoir_edge.identity import model_digest
@@ -25,6 +25,10 @@ from memoir_edge_runtime._completion import CANCELLED
 from memoir_edge_runtime._generation import Generation
 
 CONTEXT, D, d, k, SITE = 96, 44, 32, 12, "model.layers.1.mlp.down_proj"  # D is no multiple of 8
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings",
+)  # fmt: skip
 WORDS = ["the", "capital", "of", "is", "France", "Paris", "city", "river", "long", "who", "what"]
 WORDS += ["where", "äöü", "naïve", "日本語", "東京", "🙂🌍"]
 TEMPLATE = (
@@ -91,6 +95,26 @@ def export_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         warnings.simplefilter("ignore")  # torch's own, while tracing
         export(model=model_dir, out=out, site=SITE)
     return out
+
+
+@pytest.fixture(scope="session")
+def gemma_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers folder of a family whose graphs optimum does not feed positions."""
+    folder = tmp_path_factory.mktemp("gemma")
+    for file in model_dir.glob("tokenizer*.json"):
+        shutil.copy(file, folder)
+    sizes = json.loads((model_dir / "config.json").read_text())
+    torch.manual_seed(0)
+    GemmaForCausalLM(
+        GemmaConfig(
+            **{name: sizes[name] for name in SIZES},
+            head_dim=8,
+            initializer_range=0.25,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    ).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

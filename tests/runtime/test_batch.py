@@ -1,11 +1,17 @@
 """Rows that decode together answer as each would alone."""
 
+import queue
+import random
+import time
 from dataclasses import replace
 
 import pytest
 
-from memoir_edge_runtime import Options, Session
+from memoir_edge_exporter import _base_graph, export
+from memoir_edge_runtime import Options, Result, Session
 from memoir_edge_runtime._batch import Batch, _closed_up, _Seat
+from memoir_edge_runtime._reading import Reader
+from memoir_edge_runtime.serve.scheduler import Scheduler
 
 CONTEXT = 96
 
@@ -54,6 +60,43 @@ def test_rows_that_end_early_leave_the_others_as_they_are(session, prompts, monk
 def test_rows_join_and_leave_and_answer_as_alone(session, prompts, make_memory, come_and_go, seed):
     routed = session.load(make_memory(prompts[::3], threshold=0.8))
     assert 0 < come_and_go(session, routed, seed) < 24
+
+
+def test_a_graph_is_fed_positions_where_optimum_leaves_them_out(gemma_dir, tmp_path, come_and_go):
+    export(model=gemma_dir, out=tmp_path / "onnx")
+    session = Session(tmp_path / "onnx", threads=1)
+    assert session.decoder.movable
+    assert come_and_go(session, session.base, 0) == 0
+
+
+def test_where_a_graph_counts_columns_only_what_came_together_is_written_together(
+    gemma_dir, tmp_path, prompts, monkeypatch
+):
+    """Exports of before, and those of others, of models such as Gemma."""
+    monkeypatch.setattr(_base_graph, "_positioned", lambda *_: {})
+    export(model=gemma_dir, out=tmp_path / "onnx")
+    session, draw = Session(tmp_path / "onnx", threads=1), random.Random(0)
+    assert not session.decoder.movable
+    wanted = [(text, Options(max_new_tokens=draw.randint(1, 20))) for text in prompts[:24]]
+    reader = Reader(session.decoder, base=None, chunk=4, max_bytes=2**20)
+    scheduler = Scheduler(
+        session.decoder, context=session.language.context, max_rows=6, reader=reader
+    )
+    events = queue.SimpleQueue()
+    for first in range(0, 24, 3):
+        rows = [session.completions(*one)[0] for one in wanted[first : first + 3]]
+        scheduler.submit(rows, session.base, lambda its: [events.put(each) for each in its])
+        time.sleep(0.002)
+    scheduler.close()
+    found = [events.get() for _ in range(events.qsize())]
+    ids = {(each.prompt, len(each.ids)): each.ids for each in found if isinstance(each, Result)}
+    for text, options in wanted:
+        [alone] = session.generate(text, options)
+        assert ids[text, len(alone.ids)] == alone.ids
+    together = session.generate([text for text, _ in wanted], Options(max_new_tokens=8))
+    assert [r.ids for r in together] == [
+        session.generate(text, Options(max_new_tokens=8))[0].ids for text, _ in wanted
+    ]
 
 
 def test_places_of_rows_that_are_done_are_taken_by_the_last(session, prompts):

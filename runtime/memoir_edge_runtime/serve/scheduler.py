@@ -2,7 +2,8 @@
 
 Knows nothing of HTTP, text or files. One thread owns the graph and repeats a tick: drop rows that
 are no longer wanted, write one token for every row, let waiting rows join, deliver the events. Rows
-of one generation decode together; generations take turns, token by token.
+of one generation decode together; generations take turns, token by token. (So do requests, where
+the graph cannot let rows join.)
 
     scheduler = Scheduler(session.decoder, context=session.language.context)
     ticket = scheduler.submit(rows, generation, deliver)     deliver is called in that thread
@@ -119,7 +120,7 @@ class Scheduler:
         self._decoder, self._context = decoder, context
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
         self._queue: deque[tuple[Completion, Ticket]] = deque()
-        self._groups: dict[Generation, _Group] = {}
+        self._groups: list[_Group] = []
         self._events: dict[Ticket, list[Event]] = {}  # of this tick
         self._finished: deque[float] = deque(maxlen=64)  # when rows ended, for a guess of the wait
         self._closed, self._give_up = False, math.inf
@@ -138,7 +139,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Number of rows that are being written."""
-        return sum(len(group.tickets) for group in list(self._groups.values()))
+        return sum(len(group.tickets) for group in list(self._groups))
 
     @property
     def alive(self) -> bool:
@@ -241,7 +242,7 @@ class Scheduler:
         """Let go of rows that are no longer wanted, whether they wait or run."""
         with self._changed:
             tickets = dict.fromkeys(ticket for _, ticket in self._queue)
-        for group in self._groups.values():
+        for group in self._groups:
             tickets |= dict.fromkeys(group.tickets.values())
         now = time.monotonic()
         for ticket in tickets:
@@ -279,11 +280,10 @@ class Scheduler:
             self._queue = deque(pair for pair in self._queue if pair[0] not in chosen)
         if not chosen:
             return False
-        if generation not in self._groups:
-            self._groups[generation] = _Group(
-                Batch(self._decoder, generation, self._context, self.reader)
-            )
-        group = self._groups[generation]
+        group = next((g for g in self._groups if g.batch.takes(generation)), None)
+        if group is None:
+            group = _Group(Batch(self._decoder, generation, self._context, self.reader))
+            self._groups.append(group)
         group.tickets |= chosen
         self._work(chosen, partial(group.batch.add, list(chosen)))
         self._tidy()
@@ -291,7 +291,7 @@ class Scheduler:
 
     def _read(self) -> bool:
         """One more part of a prompt that is being read; whether there was one."""
-        for group in self._groups.values():
+        for group in self._groups:
             row = group.batch.reading
             if row is not None:
                 self._work({row: group.tickets[row]}, group.batch.read)
@@ -301,7 +301,7 @@ class Scheduler:
 
     def _write(self) -> None:
         """One token for every row whose prompt is read."""
-        for group in self._groups.values():
+        for group in self._groups:
             if group.batch.live:
                 written = {row: group.tickets[row] for row in group.batch.live}
                 self._work(written, group.batch.step)
@@ -345,7 +345,6 @@ class Scheduler:
 
     def _tidy(self) -> None:
         """Forget rows that are done, and groups that have none left."""
-        for generation, group in list(self._groups.items()):
+        for group in self._groups:
             group.tickets = {row: t for row, t in group.tickets.items() if not row.done}
-            if not group.tickets:
-                del self._groups[generation]
+        self._groups = [group for group in self._groups if group.tickets]

@@ -141,7 +141,7 @@ def test_a_signal_at_the_moment_of_listening_ends_it(monkeypatch):
 
 def test_a_second_ctrl_c_waits_for_nothing(start, prompts):
     server = start("--drain", 100, "--max-rows", 1)
-    asked = {"prompt": [prompts[0]] * 16, "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    asked = {"prompt": [prompts[0]] * 64, "max_tokens": 1000, "ignore_eos": True, "stream": True}
     began = time.monotonic()
     with server.client.stream("POST", "/v1/completions", json=asked) as stream:
         lines = stream.iter_lines()
