@@ -198,7 +198,6 @@ class Batch:
         seats += left
         if anew or self._sparse([seat.row for seat in seats]):
             seats = _closed_up(seats)
-        self._rows = [seat.row for seat in seats]
         parts = [
             (those[0].state, [seat.place for seat in those])
             for those in (list(group) for _, group in groupby(seats, lambda seat: id(seat.state)))
@@ -209,6 +208,7 @@ class Batch:
             self._state = parts[0][0]
         else:
             self._state = self._decoder.join(parts, into=None if anew else old)
+        self._rows = [seat.row for seat in seats]  # as in the state, also where that has failed
 
 
 def _closed_up(seats: Sequence[_Seat]) -> list[_Seat]:

@@ -99,6 +99,28 @@ def test_where_a_graph_counts_columns_only_what_came_together_is_written_togethe
     ]
 
 
+def test_rows_that_cannot_join_leave_the_others_as_they_are(session, prompts, monkeypatch):
+    wanted = Options(max_new_tokens=9)
+    rows = session.completions(prompts[:5], wanted)
+    batch = Batch(session.decoder, session.base)
+    batch.add(rows[:4])
+    for row in rows[:3]:
+        row.cancel()
+
+    def full(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session.decoder, "join", full)
+        with pytest.raises(MemoryError):
+            batch.add(rows[4:])
+    rows[4].cancel()  # as the scheduler does
+    while batch.live:
+        batch.step()
+    [alone] = session.generate(prompts[3], wanted)
+    assert tuple(rows[3].ids) == alone.ids
+
+
 def test_places_of_rows_that_are_done_are_taken_by_the_last(session, prompts):
     rows = session.completions(prompts[:6], Options())
     for i in (0, 2, 5):
