@@ -141,6 +141,8 @@ def listen(
     log(logging.INFO, "listening", host=where[0], port=where[1], version=__version__)
     with bound:
         listener.run(sockets=[bound])
+    if listener.force_exit:  # uvicorn tells by a signal, which whoever started this may ignore
+        raise KeyboardInterrupt
 
 
 class _Listener(uvicorn.Server):
