@@ -316,7 +316,8 @@ class Decoder:
         """
         rows = [(state, i) for state, kept in parts for i in kept]
         tokens = [int(state.attention[i].sum()) for state, i in rows]
-        B, T = len(rows), max(tokens) if self.movable else parts[0][0].attention.shape[1]
+        B = len(rows)
+        T = max(tokens) if self.movable else parts[0][0].attention.shape[1]
         held = self._held(into, rows, T) if into else None
         if held:
             arrays = {name: past.numpy() for name, past in held.items()}
@@ -369,6 +370,7 @@ class Decoder:
         return seats(B) if self.in_place else B, roomy(T) if self._shares else T
 
     def _spacious(self, B: int, T: int) -> dict[str, Array]:
+        """Empty caches by input name, with that room."""
         B, T = self._wanted(B, T)
         shapes = {c: (B, *(n or T for n in c.shape[1:])) for c in self._cached}
         return {c.past: zeros(shape, c.dtype) for c, shape in shapes.items()}
