@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from memoir_edge import tophash
 from memoir_edge.errors import InputError
-from memoir_edge.memory import MAX_TILES, Codes, Entry, Memory, Router, by_codes
+from memoir_edge.memory import Codes, Entry, Memory, Router, by_codes
+from memoir_edge.memory.limits import MAX_TILES
 from memoir_edge.tophash import GUARD, Bytes, Floats
 
 Record = dict[str, Any]

@@ -11,7 +11,6 @@ from memoir_edge import tophash
 from memoir_edge.errors import InputError
 from memoir_edge.history.bank import Bank, bank_of
 from memoir_edge.memory import (
-    MAX_TILES,
     Base,
     Codes,
     Memory,
@@ -20,6 +19,7 @@ from memoir_edge.memory import (
     from_dense,
     to_bytes,
 )
+from memoir_edge.memory.limits import MAX_TILES
 
 D, K = 20, 6
 ROUTER = Router("encoder", "0123456789abcdef" * 4, 28, 7)

@@ -24,7 +24,6 @@ from memoir_edge.history import (
     path_of,
 )
 from memoir_edge.memory import (
-    MAX_TILES,
     Codes,
     Entry,
     Memory,
@@ -34,6 +33,7 @@ from memoir_edge.memory import (
     to_dense,
     write,
 )
+from memoir_edge.memory.limits import MAX_TILES
 
 D, d = 20, 3
 

@@ -29,6 +29,7 @@ from memoir_edge.memory import (
     by_codes,
     from_bytes,
     from_dense,
+    limits,
     read,
     to_bytes,
     to_dense,
@@ -588,7 +589,7 @@ def test_a_refusal_names_the_file(tmp_path: Path) -> None:
 
 # --- The specification ---------------------------------------------------------------------------
 
-PAGE = (Path(__file__).parents[1] / "docs" / "memory-format.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "memory-format.md").read_text(encoding="utf-8")
 
 
 def test_the_page_names_every_error() -> None:
@@ -604,9 +605,9 @@ def test_the_page_names_every_error() -> None:
 
 
 def test_the_page_names_every_limit() -> None:
-    limits = {name: value for name, value in vars(module).items() if name.startswith("MAX_")}
+    held = {name: value for name, value in vars(limits).items() if name.startswith("MAX_")}
     stated = dict(re.findall(r"^\| `(MAX_\w+)` \| ([\d,]+) \|", PAGE, re.MULTILINE))
-    assert {name: int(value.replace(",", "")) for name, value in stated.items()} == limits
+    assert {name: int(value.replace(",", "")) for name, value in stated.items()} == held
 
 
 def test_the_page_names_every_tensor_and_field() -> None:

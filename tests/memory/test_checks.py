@@ -30,6 +30,7 @@ from memoir_edge.memory import (
     Router,
     by_codes,
     from_bytes,
+    limits,
     read,
     to_bytes,
     write,
@@ -916,9 +917,9 @@ def test_each_limit(
     whole = to_bytes(memory)
     found = memory.tiles if name == "MAX_TILES" else LIMITS[name](whole)
     (tmp_path / "memory").write_bytes(whole)
-    monkeypatch.setattr(module, name, found)
+    monkeypatch.setattr(limits, name, found)
     assert to_bytes(read(tmp_path / "memory")) == whole
-    monkeypatch.setattr(module, name, found - 1)
+    monkeypatch.setattr(limits, name, found - 1)
     if name == "MAX_CODE_BITS" and memory.codes is None:
         assert to_bytes(read(tmp_path / "memory")) == whole
         return
@@ -931,12 +932,12 @@ def test_each_limit(
 
 
 def test_every_limit_is_tested() -> None:
-    assert set(LIMITS) == {name for name in vars(module) if name.startswith("MAX_")}
+    assert set(LIMITS) == {name for name in vars(limits) if name.startswith("MAX_")}
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "memory").open("wb") as file:
-        file.truncate(module.MAX_FILE_BYTES + 1)  # a hole: it takes no room
+        file.truncate(limits.MAX_FILE_BYTES + 1)  # a hole: it takes no room
     with pytest.raises(module.LimitError):
         read(tmp_path / "memory")
 
