@@ -126,24 +126,32 @@ def layers(config: Config) -> int | None:
     return _get(config, *LAYERS)
 
 
+def heads(config: Config) -> int | None:
+    """Number of attention heads, whatever the architecture calls it."""
+    return _get(config, *HEADS)
+
+
+def width(config: Config) -> int | None:
+    """Width of a hidden state, whatever the architecture calls it."""
+    return _get(config, *_WIDTH)
+
+
 def head_size(config: Config) -> int | None:
     """Width of an attention head, whatever the architecture calls what it follows from.
 
     >>> head_size({"n_embd": 768, "n_head": 12}), head_size({"n_embd": 768})
     (64, None)
     """
-    heads, width = _get(config, *HEADS), _get(config, *_WIDTH)
-    return _get(config, "head_dim") or (width // heads if heads and width else None)
+    count, whole = heads(config), width(config)
+    return _get(config, "head_dim") or (whole // count if count and whole else None)
 
 
 def preset(config: Config, *, coded: bool = False) -> Preset:
     """The settings of a known model, or the default; `coded` where a router's codes decide."""
     if coded:
         return CODED
-    width = _get(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * (
-        _get(config, *_WIDTH) or 0
-    )
-    return PAPER.get((str(config.get("model_type")), width, layers(config) or 0), DEFAULT)
+    inner = _get(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * (width(config) or 0)
+    return PAPER.get((str(config.get("model_type")), inner, layers(config) or 0), DEFAULT)
 
 
 def default_site(config: Config, *, coded: bool = False) -> str:

@@ -24,7 +24,7 @@ import onnx
 from memoir_edge import base, onnx_adapter, sidecar
 from memoir_edge import memory as memories
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge.sites import head_size
+from memoir_edge.sites import head_size, heads, width
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import carry, layers
 from memoir_edge_exporter._write import (
@@ -42,6 +42,7 @@ from memoir_edge_exporter._write import (
 )
 
 ROUTER = "router"
+_LONGEST = 1 << 20  # tokens, where a model states no context: genai sets room for them aside
 
 
 @dataclass(frozen=True)
@@ -125,43 +126,47 @@ def _begin(folder: Path) -> tuple[int, ...]:
 
 
 def _ask_for_route(graph: onnx.ModelProto) -> None:
-    """Make `memory.route` an input that must be fed: `set_model_input` ignores optional ones."""
+    """Make `memory.route` an input that must be fed: `set_model_input` ignores optional ones.
+
+    In a package that is packaged anew it is one.
+    """
     held = graph.graph.initializer
-    held.remove(next(weight for weight in held if weight.name == "memory.route"))
+    for at in [i for i, weight in enumerate(held) if weight.name == "memory.route"]:
+        del held[at]
 
 
 def _settings(folder: Path, graph: onnx.ModelProto, library: Path | None) -> dict[str, Any]:
     """`genai_config.json`: the builder's own where there is one, else of the model's files."""
     found = base.read_json(folder / GENAI) or _described(folder, graph)
+    options = found["model"]["decoder"].setdefault("session_options", {})
+    options.pop("custom_ops_library", None)  # of a package that is packaged anew
     if library is not None:
-        options = found["model"]["decoder"].setdefault("session_options", {})
         options["custom_ops_library"] = library.name
     return found
 
 
 def _described(folder: Path, graph: onnx.ModelProto) -> dict[str, Any]:
     config = base.read_config(folder)
-    heads = config.get("num_attention_heads")
-    hidden = config.get("hidden_size")
-    if not heads or not hidden:
+    known = {"number of attention heads": heads(config), "width": width(config)}
+    if unknown := [name for name, value in known.items() if not value]:
         raise InputError(
-            f"{folder / 'config.json'} names no num_attention_heads and hidden_size, which "
+            f"{folder / 'config.json'} names no {' and no '.join(unknown)}, which "
             "onnxruntime-genai wants to know",
-            hint="export the model with --builder genai",
+            hint="give the folder of the model's own config.json when exporting: --model DIR",
         )
     ends = base.end_of_text(folder, None)
-    length = base.context(config)
+    length = min(base.context(config), _LONGEST)
     fed = [name for name in ("input_ids", "attention_mask", "position_ids") if _takes(graph, name)]
     decoder = {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": GRAPH,
         "head_size": head_size(config),
-        "hidden_size": hidden,
+        "hidden_size": width(config),
         "inputs": {name: name for name in fed} | _NAMES["inputs"],
         "outputs": {"logits": "logits"} | _NAMES["outputs"],
-        "num_attention_heads": heads,
+        "num_attention_heads": heads(config),
         "num_hidden_layers": layers(graph.graph),
-        "num_key_value_heads": config.get("num_key_value_heads") or heads,
+        "num_key_value_heads": config.get("num_key_value_heads") or heads(config),
     }
     model = {
         "bos_token_id": config.get("bos_token_id"),
@@ -174,7 +179,7 @@ def _described(folder: Path, graph: onnx.ModelProto) -> dict[str, Any]:
     }
     # The cache grows by concatenation, so it cannot lie in one place from the start.
     search = {"do_sample": False, "max_length": length, "past_present_share_buffer": False}
-    return {"model": model, "search": search}
+    return {"model": {k: v for k, v in model.items() if v is not None}, "search": search}
 
 
 _NAMES: Mapping[str, dict[str, str]] = {

@@ -198,9 +198,57 @@ def test_a_graph_of_optimum_gets_its_settings_from_the_models_files(done, tmp_pa
     assert "There is no adapter here." in (tmp_path / "out" / "README.md").read_text()
 
 
+RENAMED = {"num_attention_heads": "n_head", "hidden_size": "n_embd"}  # as GPT-2's
+
+
+@pytest.mark.parametrize(
+    ("renamed", "without"),
+    [({}, ["bos_token_id"]), ({}, ["pad_token_id", "eos_token_id"]), (RENAMED, []),
+     ({}, ["max_position_embeddings"])],
+    ids=str,
+)  # fmt: skip
+def test_settings_hold_numbers_alone_whatever_the_models_files_say(
+    done, tmp_path: Path, renamed: dict[str, str], without: list[str]
+) -> None:
+    folder = shutil.copytree(done.graph, tmp_path / "graph")
+    (folder / "generation_config.json").unlink()
+    said = json.loads((folder / "config.json").read_text())
+    kept = {renamed.get(name, name): v for name, v in said.items() if name not in without}
+    (folder / "config.json").write_text(json.dumps(kept | dict.fromkeys(without[:1])))
+    package_genai(folder, tmp_path / "out")
+    text = (tmp_path / "out" / "genai_config.json").read_text()
+    model = json.loads(text)["model"]
+    assert "null" not in text
+    assert model["decoder"]["num_attention_heads"] == said["num_attention_heads"]
+    assert model["decoder"]["hidden_size"] == said["hidden_size"]
+    assert 0 < model["context_length"] < 1 << 31
+
+
+def test_a_configuration_that_says_too_little_is_refused(done, capsys, tmp_path: Path) -> None:
+    folder = shutil.copytree(done.graph, tmp_path / "graph")
+    (folder / "config.json").write_text("{}")
+    assert main(["package", "genai", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "names no number of attention heads and no width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("graph", ["bare", "routed"])
+def test_a_package_is_packaged_anew_with_another_memory(
+    exports, tmp_path: Path, graph: str
+) -> None:
+    package_genai(exports / graph, tmp_path / "first")
+    made = package_genai(
+        tmp_path / "first", tmp_path / "second", memory=[exports / "facts.safetensors"]
+    )
+    assert list(made.adapters) == ["facts.onnx_adapter"]
+    session = Session(tmp_path / "second", memory=exports / "facts.safetensors", threads=1)
+    [found] = session.generate(ASKED[0], Options(TOKENS))
+    assert (found.text.strip(), found.fired) == (EDITS[0].target, EDITS[0].id)
+
+
 NEOX = {"intermediate_size": 44, "rotary_pct": 0.5, "use_parallel_residual": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_neox": NEOX, "opt": {"ffn_dim": 44, "word_embed_proj_dim": 32, "init_std": 0.2},
+    "gpt2": {"bos_token_id": None},
 }  # fmt: skip
 
 
@@ -209,11 +257,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def test_families_that_genai_has_no_name_for_answer(
     family: str, genai_python, tmp_path: Path
 ) -> None:
-    config = AutoConfig.for_model(
-        family, vocab_size=1500, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
-        max_position_embeddings=256, initializer_range=0.2, bos_token_id=0, eos_token_id=1,
-        pad_token_id=2, **FAMILIES[family],
-    )  # fmt: skip
+    sizes: dict[str, Any] = {
+        "vocab_size": 1500, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "max_position_embeddings": 256, "initializer_range": 0.2, "bos_token_id": 0,
+        "eos_token_id": 1, "pad_token_id": 2,
+    }  # fmt: skip
+    config = AutoConfig.for_model(family, **(sizes | FAMILIES[family]))
     torch.manual_seed(0)
     model = tmp_path / "model"
     AutoModelForCausalLM.from_config(config).save_pretrained(model)
