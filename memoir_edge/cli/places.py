@@ -1,14 +1,22 @@
-"""Where a command may write a file: where nothing is lost that it reads, nor a model's weights.
+"""Where a command may write a file: where nothing is lost that it reads, nor a model's files.
 
 Asked before anything is done.
 """
 
 from pathlib import Path
 
+from memoir_edge import sidecar
 from memoir_edge.errors import InputError
 from memoir_edge.files import followed
 from memoir_edge.history import path_of
 from memoir_edge.identity import is_weights
+
+_GRAPHS = (".onnx", ".onnx.data", ".onnx_data")
+_PARTS = frozenset({
+    sidecar.NAME, "config.json", "generation_config.json", "genai_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+})  # fmt: skip
 
 
 def check_file(out: Path, *inputs: Path | None) -> None:
@@ -26,7 +34,7 @@ def check_file(out: Path, *inputs: Path | None) -> None:
 
 
 def check_apart(out: Path, *inputs: Path | None) -> None:
-    """Raise InputError if a file would replace what a command reads, or a model's weights.
+    """Raise InputError if a file would replace what a command reads, or a model's files.
 
     Args:
         out: The file to write.
@@ -38,11 +46,17 @@ def check_apart(out: Path, *inputs: Path | None) -> None:
                 raise InputError(
                     f"cannot write {out}: {lost} would be lost", hint="give another place"
                 )
-    if is_weights(out) or is_weights(followed(out)):
-        raise InputError(
-            f"cannot write {out}: the model in that folder would be loaded from it",
-            hint="give it another name",
-        )
+    for place in (out, followed(out)):
+        if is_weights(place) or (place.is_file() and _is_part(place)):
+            raise InputError(
+                f"cannot write {out}: the model in that folder would be loaded from it",
+                hint="give it another name",
+            )
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is, by its name, a graph or what else a model or an export is loaded from."""
+    return path.name in _PARTS or path.name.endswith(_GRAPHS)
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -111,6 +111,42 @@ def test_no_model_is_loaded_from_what_was_written(
     check_file(kept.parent / name)  # no model's folder
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["model.onnx", "memoir_edge.json", "tokenizer.json", "onnx/model_q4.onnx", "m.onnx_data"],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["apply", "e.md", "--model", model_dir(), "--out"],
+        ["adapter", "m.md", "--out"],
+        ["adapter", "m.md", "--graph", "graph", "--out"],
+        ["delete", "m.md", "ID", "--no-replay", "--receipt"],
+        ["studio", "--model", model_dir(), "--edits"],
+    ],
+    ids=lambda words: " ".join(map(str, words)),
+)
+def test_no_part_of_an_export_or_a_package_is_written_over(
+    done: Any,
+    kept: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[object],
+    name: str,
+) -> None:
+    monkeypatch.chdir(kept.parent)
+    graph = shutil.copytree(done.graph, kept.parent / "graph")
+    (graph / "onnx").mkdir()
+    for extra in ("onnx/model_q4.onnx", "m.onnx_data"):
+        (graph / extra).write_bytes(b"weights")
+    (kept.parent / "link").symlink_to(graph / name)
+    before = content(kept.parent)
+    for out in (graph / name, kept.parent / "link"):
+        assert main([*map(str, words), str(out)]) == 2
+        assert "the model in that folder would be loaded from it" in capsys.readouterr().err
+        assert content(kept.parent) == before
+
+
 def test_a_receipt_that_cannot_be_written_is_said(
     done: Any, kept: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
