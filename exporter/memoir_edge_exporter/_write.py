@@ -57,13 +57,19 @@ def directory(out: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `out` if nothing goes wrong.
 
     Raises:
-        InputError: Something else is in the way, or the disk refuses.
+        InputError: Something else is in the way, it is the current folder, or the disk refuses.
     """
     out = out.expanduser().resolve()
     if out.exists() and not _replaceable(out):
         raise InputError(
             f"{out} is in the way: it is no earlier export", hint="give another --out, or move it"
         )
+    if out.exists() and Path.cwd().is_relative_to(out):  # who stands there would be left nowhere
+        raise InputError(
+            f"{out} is the folder that this runs in, which cannot be replaced from within",
+            hint="run it from another folder",
+        )
+    missing = [each for each in out.parents if not each.exists()]
     made = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +87,9 @@ def directory(out: Path) -> Iterator[Path]:
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+        with suppress(OSError):  # of a folder that holds what was made
+            for each in missing:
+                each.rmdir()
 
 
 def _replaceable(out: Path) -> bool:

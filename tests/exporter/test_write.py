@@ -62,15 +62,34 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseExcepti
     out.mkdir()
     fill(out, "old")
 
-    def half() -> None:
+    def half(out: Path) -> None:
         with directory(out) as folder:
             fill(folder, "half")
             raise error
 
-    with pytest.raises(error):
-        half()
+    for place in (out, tmp_path / "repository" / "model" / "1"):
+        with pytest.raises(error):
+            half(place)
     assert (out / sidecar.NAME).read_text() == "old"
     assert names(tmp_path) == {"out"}
+
+
+@pytest.mark.parametrize("inside", [".", "notes"])
+@pytest.mark.parametrize("there", ["an empty folder", "an earlier export"])
+def test_nobody_is_left_in_a_folder_that_was_replaced(
+    tmp_path: Path, monkeypatch, there: str, inside: str
+) -> None:
+    out = tmp_path / "out"
+    here = out / inside if there == "an earlier export" else out
+    here.mkdir(parents=True)
+    if there == "an earlier export":
+        fill(out, "old")
+    monkeypatch.chdir(here)
+    with pytest.raises(InputError, match="is the folder that this runs in"), directory(out):
+        pytest.fail("must not be entered")
+    with directory(here / "new") as folder:  # beside what is there
+        fill(folder, "new")
+    assert (here / "new" / sidecar.NAME).read_text() == "new"
 
 
 def test_a_failing_exchange_puts_the_old_one_back(tmp_path: Path, monkeypatch) -> None:
