@@ -35,6 +35,7 @@ ON_GRAPH = ("eval", "GRAPH", "--memory", "KEPT", "--edits", "EDITS")
 IN_PYTORCH = ("eval", "--memory", "KEPT", "--edits", "EDITS", *PYTORCH)
 TABLE = ("eval", "--dataset", "zsre", "--data", "EDITS", *PYTORCH, "--out", "OUT")
 DELETE = ("delete", "KEPT", "ID", "--no-replay")
+GIVEN = ("export", "--onnx", "GRAPH", *PYTORCH, "--out", "OUT")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,10 @@ DELETE = ("delete", "KEPT", "ID", "--no-replay")
         )),
         *((DELETE, option) for option in (
             PYTORCH, ("--device", "cpu"), ("--encoder", "x"), ("--repairs", "0"),
+        )),
+        *((GIVEN, option) for option in (
+            ("--dtype", "int4"), ("--dtype", "fp32"), ("--builder", "genai"),
+            ("--encoder-dtype", "fp32"),
         )),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Literal
 
 from memoir_edge.base import locate
 from memoir_edge.cli.extras import needs, refuse_empty
+from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output, size
 from memoir_edge.errors import InputError
 from memoir_edge.ports import Kind
@@ -17,12 +18,12 @@ def command(
     model: str | None = None,
     onnx: Path | None = None,
     site: str | None = None,
-    dtype: Literal["fp32", "fp16", "int8", "int4"] = "fp32",
-    builder: Literal["optimum", "genai"] = "optimum",
+    dtype: Literal["fp32", "fp16", "int8", "int4"] | None = None,
+    builder: Literal["optimum", "genai"] | None = None,
     ports: Literal["optional", "required", "state"] = "optional",
     state: Literal["recurrent", "cache"] | None = None,
     encoder: str | None = None,
-    encoder_dtype: Literal["int8", "fp32"] = "int8",
+    encoder_dtype: Literal["int8", "fp32"] | None = None,
     inputs_embeds: bool = False,
     output: Output = Output(),  # noqa: B008 - frozen
 ) -> int:
@@ -38,33 +39,38 @@ def command(
         onnx: A folder with a decoder graph exported earlier, to be given ports.
         site: Module path of the edited layer, or several separated by commas; default by
             architecture.
-        dtype: Type of the weights; a given graph keeps its own.
-        builder: What makes the graph: optimum-onnx, or onnxruntime-genai, whose graphs are fused.
+        dtype: Type of the weights, default fp32; a given graph keeps its own.
+        builder: What makes the graph: optimum-onnx by default, or onnxruntime-genai, whose graphs
+            are fused.
         ports: How a host feeds a memory: as optional inputs, as required ones (JavaScript, Java),
             or as optional ones of a graph that carries the route itself.
         state: As what it carries it: a recurrent state (onnxruntime-genai), or one more layer of
             the cache, for hosts that know nothing else.
         encoder: Folder or hub id of the sentence encoder that memories are made with: it then
             decides beside the graph which edit a prompt asks for.
-        encoder_dtype: Type of the encoder's weights.
+        encoder_dtype: Type of the encoder's weights, default int8.
         inputs_embeds: The graph takes vectors in place of tokens, by which a host of its own shows
             it images.
     """
     with needs("the exporter", "export"):
         from memoir_edge_exporter import export
     refuse_empty("--encoder", encoder)
+    if onnx is not None:
+        refuse("a graph that is given", dtype=dtype, builder=builder)
+    if encoder is None:
+        refuse("an export without --encoder", encoder_dtype=encoder_dtype)
     folder = locate(model) if model else None
     made = export(
         out=out,
         model=folder,
         onnx_dir=onnx,
         site=site,
-        dtype=dtype,
-        builder=builder,
+        dtype=dtype or "fp32",
+        builder=builder or "optimum",
         kind=_kind(ports, state),
         model_id=model if model and folder != Path(model).expanduser() else None,
         encoder=encoder,
-        precision=encoder_dtype,
+        precision=encoder_dtype or "int8",
         inputs_embeds=inputs_embeds,
     )
     output.say(
