@@ -13,7 +13,7 @@ from memoir_edge.memory import Memory
 from memoir_edge.tophash import Bytes
 from memoir_edge_runtime import _tokens
 from memoir_edge_runtime._decoder import Decoder
-from memoir_edge_runtime._provider import open_graph
+from memoir_edge_runtime._provider import graph_of, open_graph
 from memoir_edge_runtime._source import encoder_of
 
 
@@ -42,7 +42,7 @@ class Masks:
         self._memory = memory
         self._tokenizer = _tokens.load(model_dir)
         self._context = base.context(base.read_config(model_dir))
-        graph = open_graph(model_dir / "model.onnx", None, threads, shown=ports.SITE_INPUT)
+        graph = open_graph(graph_of(model_dir), None, threads, shown=ports.SITE_INPUT)
         encoder = encoder_of(model_dir, threads=threads)
         self._decoder = Decoder(graph, encoder, padding_side=made.padding_side)
 

@@ -26,6 +26,21 @@ _logger = logging.getLogger("memoir_edge.runtime")
 Library = Callable[[str], Path | None]  # of custom ops, by device
 
 
+def graph_of(folder: Path) -> Path:
+    """The graph of an export directory.
+
+    Raises:
+        GraphError: There is none.
+    """
+    path = folder / "model.onnx"
+    if path.is_file():
+        return path
+    hint = "export the model again: memoir-edge export --model MODEL --out DIR"
+    if (folder / "onnx").is_dir():  # made anew there, an export would take its place
+        hint = "it is a package for JavaScript or optimum: give the export that it was made of"
+    raise GraphError(f"{folder} is no export directory: it holds no {path.name}", hint=hint)
+
+
 def open_graph(
     path: Path,
     providers: Sequence[str] | None,

@@ -21,7 +21,7 @@ import numpy as np
 
 from memoir_edge import base, sidecar
 from memoir_edge import memory as memories
-from memoir_edge.errors import GraphError, InputError, MismatchError
+from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.memory import Memory
 from memoir_edge.text import Message, split_target
 from memoir_edge.views import said
@@ -421,14 +421,8 @@ class Session:
 def _open(
     folder: Path, providers: Sequence[str] | None, threads: int | None, *, native: bool
 ) -> object:
-    path = folder / "model.onnx"
-    if not path.is_file():
-        raise GraphError(
-            f"{folder} is no export directory: it holds no model.onnx",
-            hint="export the model again: memoir-edge export --model MODEL --out DIR",
-        )
     library = _ops.library if native else lambda device: None
-    return _provider.open_graph(path, providers, threads, library)
+    return _provider.open_graph(_provider.graph_of(folder), providers, threads, library)
 
 
 def _several(prompts: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from memoir_edge.errors import GraphError, InputError
-from memoir_edge_runtime import Options, Result, Session, _provider
+from memoir_edge_runtime import Masks, Options, Result, Session, _provider
 from memoir_edge_runtime._provider import CPU, CUDA, open_graph
 
 
@@ -14,6 +14,18 @@ def test_a_graph_that_cannot_be_loaded(spoiled):
     (spoiled / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(GraphError, match=r"model\.onnx cannot be loaded"):
         Session(spoiled)
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_a_folder_without_its_graph(spoiled, make_memory, prompts, package):
+    """A package for another host is not to be replaced by an export at its place."""
+    (spoiled / "model.onnx").unlink()
+    if package:
+        (spoiled / "onnx").mkdir()
+    for use in (Session, lambda folder: Masks(folder, make_memory(prompts[:1]))):
+        with pytest.raises(GraphError, match=r"it holds no model\.onnx") as raised:
+            use(spoiled)
+        assert ("give the export that it was made of" in str(raised.value.hint)) == package
 
 
 def test_providers_and_sizes(export_dir):
