@@ -32,6 +32,7 @@ from memoir_edge_exporter._write import (
     GENAI,
     GRAPH,
     companions,
+    copy_router,
     copy_weights,
     directory,
     load,
@@ -41,7 +42,6 @@ from memoir_edge_exporter._write import (
     save,
 )
 
-ROUTER = "router"
 _LONGEST = 1 << 20  # tokens, where a model states no context: genai sets room for them aside
 
 
@@ -101,7 +101,7 @@ def package_genai(
             if held[path.stem].codes is not None:
                 shutil.copyfile(path, place / f"{path.stem}.safetensors")
         if made.router is not None:
-            shutil.copytree(folder / ROUTER, place / ROUTER)
+            copy_router(folder, place)
         if library is not None:
             shutil.copyfile(library, place / library.name)
         sidecar.write(place, replace(made, kind="recurrent"))

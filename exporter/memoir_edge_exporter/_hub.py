@@ -29,10 +29,12 @@ from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._portable import portable
 from memoir_edge_exporter._ports import hold, seal
-from memoir_edge_exporter._router import FOLDER, route_graph
+from memoir_edge_exporter._router import route_graph
 from memoir_edge_exporter._write import (
     GRAPH,
+    ROUTER,
     companions,
+    copy_router,
     copy_weights,
     directory,
     load,
@@ -152,9 +154,9 @@ def _beside(source: Path, folder: Path, made: sidecar.Sidecar) -> None:
     companions(source, folder)
     sidecar.write(folder, made)
     if made.router is not None:
-        shutil.copytree(source / FOLDER, folder / FOLDER)
+        copy_router(source, folder)
         route = route_graph(made.router.bits, made.router.weight, required=True)
-        onnx.save(route, folder / FOLDER / "route.onnx")
+        onnx.save(route, folder / ROUTER / "route.onnx")
 
 
 def _say(folder: Path, text: str) -> None:

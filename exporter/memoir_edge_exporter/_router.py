@@ -32,9 +32,9 @@ from memoir_edge_exporter._base_graph import OPSET, quiet
 from memoir_edge_exporter._bodies import VERSION, bodies
 from memoir_edge_exporter._eight_bits import eight_bits
 from memoir_edge_exporter._ports import ROUTE_INPUTS
+from memoir_edge_exporter._write import ROUTER
 
 Precision = Literal["int8", "fp32"]
-FOLDER = "router"
 KEYS = ("memory.bank", "memory.owner", "memory.thresholds")
 
 
@@ -62,7 +62,7 @@ def export_router(
         made = export_router("sentence-transformers/all-MiniLM-L6-v2", Path("onnx"))
     """
     read = Encoder(encoder) if isinstance(encoder, str) else encoder
-    folder = out / FOLDER
+    folder = out / ROUTER
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer(read).save(str(folder / "tokenizer.json"))
     with _explained(read.folder):

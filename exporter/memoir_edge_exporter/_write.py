@@ -29,6 +29,7 @@ MAX_INSIDE = 1 << 28  # bytes of weights; more would be held twice by whoever lo
 SMALL = 1024  # bytes of a tensor that is not worth a place outside
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 GENAI = "genai_config.json"
+ROUTER = "router"
 COMPANIONS = (
     "config.json",
     "generation_config.json",
@@ -41,7 +42,7 @@ COMPANIONS = (
 )
 # What else of an earlier export goes with it.
 _PARTS = frozenset({
-    sidecar.NAME, "README.md", "router", "onnx", "merges.txt", "preprocessor_config.json",
+    sidecar.NAME, "README.md", ROUTER, "onnx", "merges.txt", "preprocessor_config.json",
     GRAPH, f"{GRAPH}.data", f"{GRAPH}_data", ENCODER, f"{ENCODER}.data",
     "libmemoir_edge_ops.so", "libmemoir_edge_ops.dylib",
     *COMPANIONS, *TOKENIZERS,
@@ -302,6 +303,18 @@ def companions(source: Path, folder: Path) -> None:
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+
+
+def copy_router(source: Path, folder: Path) -> None:
+    """Copy the router of an export directory.
+
+    Raises:
+        InputError: A part of it is missing.
+    """
+    for name in ("router.onnx", "route.onnx", "tokenizer.json"):
+        if not (part := source / ROUTER / name).is_file():
+            raise InputError(f"there is no {part}", hint="export the model again, with --encoder")
+    shutil.copytree(source / ROUTER, folder / ROUTER)
 
 
 def require_tokenizer(*sources: Path, names: tuple[str, ...] = TOKENIZERS) -> None:

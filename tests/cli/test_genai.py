@@ -245,6 +245,18 @@ def test_a_package_is_packaged_anew_with_another_memory(
     assert (found.text.strip(), found.fired) == (EDITS[0].target, EDITS[0].id)
 
 
+@pytest.mark.parametrize("host", ["genai", "web"])
+@pytest.mark.parametrize("part", ["router.onnx", "route.onnx", "tokenizer.json", "."])
+def test_a_router_that_lacks_a_part_is_not_packaged(
+    exports, capsys, tmp_path: Path, host: str, part: str
+) -> None:
+    folder = shutil.copytree(exports / "routed", tmp_path / "graph")
+    shutil.move(folder / "router" / part, tmp_path / "gone")
+    assert main(["package", host, str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "error: there is no " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 NEOX = {"intermediate_size": 44, "rotary_pct": 0.5, "use_parallel_residual": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_neox": NEOX, "opt": {"ffn_dim": 44, "word_embed_proj_dim": 32, "init_std": 0.2},
