@@ -112,11 +112,18 @@ def create(path: Path | None) -> Frames:
         path: The file; what `opened` took for none is overwritten.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or another process has begun it meanwhile.
     """
     if path is None:
         return Frames(IN_MEMORY, io.BytesIO(), [])
-    return Frames(path, _stream(path, "r+b" if path.exists() else "x+b"), [])
+    stream = _stream(path, "r+b" if path.exists() else "x+b")
+    if _payload(stream, 0, stream.seek(0, os.SEEK_END)):
+        stream.close()
+        raise InputError(
+            f"{path} was begun by another command meanwhile",
+            hint="begin again, to go on with what it has done",
+        )
+    return Frames(path, stream, [])
 
 
 def opened(path: Path, *, write: bool) -> Frames | None:

@@ -286,7 +286,7 @@ def begin(path: Path | None, origin: Memory, about: Mapping[str, Any]) -> Journa
         about: What else to note, such as the model's folder.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or another process has begun it meanwhile.
     """
     data = np.frombuffer(memory_file.to_bytes(origin), np.uint8)
     journal = Journal(frames_file.create(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
-from memoir_edge.history import Journal, begin, load, path_of
+from memoir_edge.history import Journal, begin, path_of
 from memoir_edge.memory import Memory
 
 
@@ -48,11 +48,11 @@ class Files:
             journal: What was done for it, beyond what the memory's own journal holds.
 
         Raises:
-            InputError: A file cannot be written.
+            InputError: A file cannot be written, or another command has begun the journal.
         """
         self._add(edit)
         if self.journal is None:
-            self.journal = self._begun(journal)
+            self.journal = begin(path_of(self.memory), journal.origin, self.about)
         self.journal.take(journal)
         return self.journal.write(self.memory)
 
@@ -67,16 +67,6 @@ class Files:
                 file.write(line if not old or old.endswith("\n") else f"\n{line}")
         except OSError as error:
             raise InputError(f"cannot write {self.edits}: {error.strerror}") from error
-
-    def _begun(self, journal: Journal) -> Journal:
-        path = path_of(self.memory)
-        if other := load(path, write=True):
-            other.__exit__()
-            raise InputError(
-                f"{path} was begun by another command meanwhile",
-                hint="start the studio again to go on with it",
-            )
-        return begin(path, journal.origin, self.about)
 
     def close(self) -> None:
         """Let the journal go."""

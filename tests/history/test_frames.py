@@ -108,6 +108,25 @@ def test_two_writers_do_not_meet(fresh: Any, reopened: Any) -> None:
             assert len(reader.frames) == 1
 
 
+def test_a_journal_that_another_has_begun_meanwhile_is_left_alone(
+    tmp_path: Path, origin: Any, made: Any
+) -> None:
+    path = tmp_path / "m.journal"
+    assert load(path, write=True) is None  # and while a model is loaded, another is quicker
+    with begin(path, origin(), {}) as other:
+        other.record(Together((made("a"),)))
+        with pytest.raises(InputError, match="another process is writing"):
+            begin(path, origin(), {})
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="was begun by another command meanwhile"):
+        begin(path, origin(), {})
+    assert path.read_bytes() == before
+    found = load(path, write=True)  # which is not locked
+    assert found
+    with found:
+        assert len(found.frames) == 2
+
+
 def test_a_full_disk_leaves_the_journal_as_it_was(
     fresh: Any, monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:
