@@ -9,6 +9,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.errors import InputError
+from memoir_edge.files import replacing
 from memoir_edge.history import Journal, load, path_of
 from memoir_edge.memory import Memory
 
@@ -68,23 +69,25 @@ def former_of(
             hint=f"leave --memory out to go on from {out}, or give another --out",
         )
     if memory and other and (source := load(path_of(memory), write=False)):
-        stack.enter_context(source)
-        _say_earlier(memory, source, output)
-        if not write:
-            return source, source.compile()
-        _copy(source.path, path)
-    journal = load(path, write=write)
-    if journal:
-        stack.enter_context(journal)
-        if journal.dropped:
-            output.say(f"{path}: the end of an interrupted run was dropped; going on before it")
-        if out.exists():
-            _say_earlier(out, journal, output)
-        return journal, journal.compile()
+        return _read(source, memory, output, stack)
+    if journal := load(path, write=write):
+        return _read(journal, out, output, stack)
     start = memory or (out if out.exists() else None)
     if start:
         output.say(f"{start} has no journal: its edits cannot be deleted one by one")
     return None, memory_file.read(start) if start else None
+
+
+def _read(
+    journal: Journal, memory: Path, output: Output, stack: ExitStack
+) -> tuple[Journal, Memory]:
+    """The journal of a memory file and what it amounts to, once a user knows what is not there."""
+    stack.enter_context(journal)
+    if journal.dropped:
+        output.say(f"{journal.path}: the end of an interrupted run was dropped; going on before it")
+    if memory.exists():
+        _say_earlier(memory, journal, output)
+    return journal, journal.compile()
 
 
 def _say_earlier(memory: Path, journal: Journal, output: Output) -> None:
@@ -93,7 +96,27 @@ def _say_earlier(memory: Path, journal: Journal, output: Output) -> None:
         output.say(f"{memory} is an earlier state; going on from the last of {journal.path}")
 
 
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+def taken_along(journal: Journal | None, out: Path, stack: ExitStack) -> Journal | None:
+    """The journal beside the memory file that is to be written: of another memory's, a copy.
+
+    Args:
+        journal: What `former_of` found.
+        out: The memory file.
+        stack: Closes the journal.
+
+    Raises:
+        InputError: The file cannot be written, or is there by now.
+    """
+    path = path_of(out)
+    if journal is None or journal.path == path:
+        return journal
+    with replacing(path) as partial:
+        shutil.copyfile(journal.path, partial)
+        if path.exists():
+            raise InputError(
+                f"{path} was begun by another command meanwhile",
+                hint=f"leave --memory out to go on from {out}, or give another --out",
+            )
+    copy = load(path, write=True)
+    assert copy is not None  # a whole one was copied
+    return stack.enter_context(copy)

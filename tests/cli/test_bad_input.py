@@ -57,6 +57,25 @@ def test_a_memory_in_the_way_is_not_lost(done: Any, tmp_path: Path, capsys: Any)
     assert "would be lost" in fails(capsys, 2, *words)
 
 
+@pytest.mark.parametrize("words", ["--model none", "--model M --site none", "--model M --k 3"])
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_run_from_another_memory_that_is_refused_begins_nothing(
+    done: Any, tmp_path: Path, capsys: Any, words: str, journal: bool
+) -> None:
+    kept, out = tmp_path / "m.safetensors", tmp_path / "out"
+    kept.write_bytes(done.memory.read_bytes())
+    if journal:
+        path_of(kept).write_bytes(path_of(done.memory).read_bytes())
+    out.mkdir()
+    given = [str(model_dir()) if word == "M" else word for word in words.split()]
+    code = main([
+        "apply", str(_edits(tmp_path)), *given, "--memory", str(kept), "--out", str(out / "m"),
+    ])  # fmt: skip
+    assert code in (2, 3)
+    assert "error:" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
 def test_models_and_sites_that_are_not_there(tmp_path: Path, capsys: Any) -> None:
     edits = tmp_path / "edits.jsonl"
     edits.write_text(GOOD)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
+from memoir_edge.cli.journals import opened, taken_along
+from memoir_edge.cli.output import Output
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import Editor
 from memoir_edge.edits import Edit
+from memoir_edge.errors import InputError
 from memoir_edge.history import Again, Deleted, Journal, path_of
 
 CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
@@ -332,6 +336,33 @@ def test_a_run_from_another_memory_takes_its_journal_along(
     code, _ = run_json("delete", out, CAPITAL.id, "--no-replay")
     assert code == 0
     assert len(ids(done.memory)) == 3
+
+
+def test_a_memory_to_which_nothing_is_added_takes_its_journal_along(
+    kept: Path, done: Any, tmp_path: Path, run_json: Any
+) -> None:
+    out = tmp_path / "out.safetensors"
+    path_of(kept).write_bytes(path_of(kept).read_bytes() + b"MEJ1 and no more")
+    words = ("apply", done.edits, "--model", model_dir(), "--memory", kept, "--out", out)
+    assert run_json(*words, "--plan")[0] == 0
+    assert not path_of(out).exists()
+    assert run_json(*words)[0] == 0
+    assert out.read_bytes() == kept.read_bytes()
+    assert run_json("delete", out, CAPITAL.id, "--no-replay")[0] == 0
+    assert CAPITAL.id in ids(kept)
+
+
+def test_a_journal_is_not_taken_to_where_another_was_begun_meanwhile(
+    kept: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    path_of(out).write_bytes(b"the other's")
+    with ExitStack() as stack, opened(kept, Output()) as journal:
+        with pytest.raises(InputError, match="was begun by another command meanwhile"):
+            taken_along(journal, out, stack)
+        assert taken_along(journal, kept, stack) is journal
+    assert path_of(out).read_bytes() == b"the other's"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_memory_without_a_journal_is_gone_on_from(

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from memoir_edge import memory as memory_file
 from memoir_edge.cli.editors import about_of, open_editor
 from memoir_edge.cli.extras import Routed, Torch
-from memoir_edge.cli.journals import former_of
+from memoir_edge.cli.journals import former_of, taken_along
 from memoir_edge.cli.output import Bar, Output, shown, size
 from memoir_edge.cli.places import check_apart
 from memoir_edge.cli.plan import plan_of, show_findings, taken_for
@@ -77,11 +77,14 @@ def command(
         held = {entry.id for entry in former.edits} - set(changed) if former else set()
         new = [edit for edit in counts.values() if edit.id not in held]
         if former and not new and not anew and _settled(journal):
+            if not plan:
+                journal = taken_along(journal, out, opened)
             return _nothing_new(former, out, len(counts), journal, output, plan=plan)
         editor = open_editor(torch, routed, wishes, former, journal, [] if plan else new)
-        if journal is None and not plan:
-            about = about_of(torch, routed)
-            journal = opened.enter_context(begin(path_of(out), editor.journal.origin, about))
+        if not plan:
+            journal = taken_along(journal, out, opened) or opened.enter_context(
+                begin(path_of(out), editor.journal.origin, about_of(torch, routed))
+            )
         if journal is not None and (changed or not plan):
             editor.go_on_with(_without(changed, journal.copied() if plan else journal, output))
         _say_settings(editor, output)
