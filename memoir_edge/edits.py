@@ -92,6 +92,10 @@ class Problem(NamedTuple):
     reason: str
     unit: str = "line"  # what is counted: "line" or "record"
 
+    def __str__(self) -> str:
+        """As it is told."""
+        return f"{self.unit} {self.line}: {self.reason}"
+
 
 def default_id(prompt: str, target: str) -> str:
     """First 16 hex digits of the SHA-256 of the canonical JSON of prompt and target."""
@@ -150,7 +154,7 @@ def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Proble
             f"{problems[0].reason}{more}",
             line=problems[0].line,
             unit=unit,
-            hint=f"mend {path}, or pass --skip-bad to apply the rest; nothing was applied",
+            hint=f"mend {path}; nothing was done. apply and eval leave such out with --skip-bad",
         )
     if not first:
         bad = f", and {len(problems)} unusable {unit}s" if problems else ""

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from memoir_edge.answers import Answer, Forced
 from memoir_edge.cli.extras import needs
+from memoir_edge.memory import Memory
 
 if TYPE_CHECKING:
     from memoir_edge_runtime import Session
 
 
 def open_session(
-    folder: Path, memory: Path | None = None, *, threads: int | None = None
+    folder: Path, memory: Memory | Path | None = None, *, threads: int | None = None
 ) -> "Session":
     """A session on an export directory.
 

@@ -1,5 +1,6 @@
 """`memoir-edge report` and `eval --html`, from a file to a page."""
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
+from memoir_edge.evaluate.metrics import evaluate
 
 FIRST = "| france-capital | The capital of France is | Rome | "
 
@@ -76,6 +78,43 @@ def test_an_evaluation_is_the_same_page(done: Any, tmp_path: Path, capsys: Any) 
     text = (tmp_path / "e.html").read_text()
     assert '<td class="good">yes</td>' in text
     assert "<svg" in text
+
+
+@pytest.mark.parametrize("name", ["eval", "report"])
+def test_a_page_is_of_the_memory_that_was_asked(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    memory, held = tmp_path / "m.safetensors", memory_file.read(done.memory)
+    memory.write_bytes(done.memory.read_bytes())
+    module = importlib.import_module(f"memoir_edge.cli.commands.{name}")
+
+    def evaluated(*given: Any, **more: Any) -> Any:
+        memory_file.write(replace(held, values=held.values * 0), memory)  # meanwhile
+        return evaluate(*given, **more)
+
+    monkeypatch.setattr(module, "evaluate", evaluated)
+    out, edits = tmp_path / "r.md", ("--edits", str(done.edits))
+    words = {
+        "eval": ("eval", done.graph, "--memory", memory, *edits, "--html", out),
+        "report": ("report", memory, "--graph", done.graph, *edits, "--out", out),
+    }[name]
+    assert main([*map(str, words), "--quiet"]) == 0
+    assert str(held.digest) in out.read_text()
+
+
+def test_an_evaluation_says_what_it_leaves_out(
+    done: Any, tmp_path: Path, run_json: Any, capsys: Any
+) -> None:
+    edits = tmp_path / "edits.jsonl"
+    edits.write_text(f'{done.edits.read_text()}\n{{"prompt": "no target"}}')
+    words = ["eval", done.graph, "--memory", done.memory, "--edits", edits]
+    assert main([*map(str, words)]) == 2
+    assert "apply and eval leave such out with --skip-bad" in capsys.readouterr().err
+    code, document = run_json(*words, "--skip-bad")
+    assert (code, document["edits"]) == (0, 3)
+    assert [(one["line"], one["unit"]) for one in document["skipped_bad"]] == [(4, "line")]
+    assert main([*map(str, words), "--skip-bad"]) == 0
+    assert "skipped line 4: target is missing or empty" in capsys.readouterr().out
 
 
 def test_what_cannot_be_reported_is_said(done: Any, tmp_path: Path, capsys: Any) -> None:

@@ -69,7 +69,7 @@ def command(
     check_apart(out, edits)
     wanted, problems = read(edits, skip_bad=skip_bad)
     for problem in problems:
-        output.say(f"skipped {problem.unit} {problem.line}: {problem.reason}")
+        output.say(f"skipped {problem}")
     with ExitStack() as opened:
         journal, former = former_of(out, memory, output, opened, write=not plan)
         counts = _counting(wanted, edits, output)

@@ -20,6 +20,7 @@ from memoir_edge.edits import read
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.metrics import Report, evaluate, prompt_count
 from memoir_edge.history import load, path_of
+from memoir_edge.memory import Memory
 from memoir_edge.report import page_of, suffix_of, write
 from memoir_edge.settings import Wishes
 
@@ -108,27 +109,30 @@ def command(
     if asked.html is not None:
         suffix_of(asked.html)  # refused before anything is asked
         check_file(asked.html, memory, asked.edits)
-    edits, _ = read(asked.edits, skip_bad=asked.skip_bad)
+    edits, problems = read(asked.edits, skip_bad=asked.skip_bad)
+    for problem in problems:
+        output.say(f"skipped {problem}")
     if (directory is None) == (model is None):
         raise InputError("what to measure?", hint="give an export directory, or --model DIR")
+    held = memory_file.read(memory)  # once: another may take the file's place meanwhile
     target: Model
     if directory is not None:
-        target = OnnxModel(open_session(directory, memory))
+        target = OnnxModel(open_session(directory, held))
     else:
-        target = _torch_model(Torch(model=str(model), device=device), memory, routed)
+        target = _torch_model(Torch(model=str(model), device=device), held, memory, routed)
     with output.progress("asking", prompt_count(edits)) as bar:
         report = evaluate(
             target, edits, max_new_tokens=asked.max_new_tokens, on_progress=bar.advance
         )
     show(report, output)
     if asked.html is not None:
-        write(asked.html, page_of(memory_file.read(memory), memory, report))
-    output.result(report.as_json())
+        write(asked.html, page_of(held, memory, report))
+    skipped = [problem._asdict() for problem in problems]
+    output.result(report.as_json() | {"skipped_bad": skipped})
     return 0
 
 
-def _torch_model(torch: Torch, path: Path, routed: Routed) -> Model:
-    memory = memory_file.read(path)
+def _torch_model(torch: Torch, memory: Memory, path: Path, routed: Routed) -> Model:
     wanted = memory.codes is not None and routed.encoder is None
     journal = load(path_of(path), write=False) if wanted else None
     with journal or nullcontext():

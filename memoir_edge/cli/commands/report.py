@@ -53,7 +53,7 @@ def command(
         raise InputError("the edits cannot be asked", hint="give an export directory as --graph")
     report, both = None, None
     if graph is not None:
-        session = open_session(graph, file)
+        session = open_session(graph, memory)
         asked = read(edits)[0] if edits else recorded(memory)
         with output.progress("asking", prompt_count(asked)) as bar:
             report = evaluate(
