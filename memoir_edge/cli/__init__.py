@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -65,8 +66,20 @@ def _complain(message: str, hint: str | None = None) -> None:
     complain(message, hint)
 
 
+def _open_streams() -> None:
+    """Put nothing where a standard stream was closed, as by `>&-` or a daemon.
+
+    Python has None there, and the next file to be opened, such as a journal, would get the stream's
+    number and with it what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open to the end
+
+
 def run() -> None:
     """Entry point of the installed program."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an id or a path may hold what it cannot encode
             stream.reconfigure(errors="backslashreplace")

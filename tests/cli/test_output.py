@@ -52,6 +52,39 @@ def test_output_that_is_cut_short_ends_quietly(tmp_path: Path, words: list[str])
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
+PRINTING = """
+import os, sys
+from pathlib import Path
+from memoir_edge import cli
+
+def main():
+    print(sys.stdin.read(), flush=True)
+    print(end="", file=sys.stderr)
+    with Path("kept").open("w") as file:
+        for number in (0, 1, 2):
+            assert file.fileno() != number and os.fstat(number)
+    return 0
+
+cli.main = main
+cli.run()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_error_and_no_file_takes_its_place(
+    tmp_path: Path, closed: str
+) -> None:
+    memories.write(_memory(), tmp_path / "facts")
+    scripts = ("from memoir_edge.cli import run; run()' inspect facts --json", f"{PRINTING}'")
+    for script in scripts:
+        ended = subprocess.run(
+            ["sh", "-c", f"'{sys.executable}' -c '{script} {closed}"],
+            cwd=tmp_path, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("words", [["inspect", "facts"], ["inspect", "facts", "--json"]])
 def test_a_stream_of_another_encoding_takes_any_name(tmp_path: Path, words: list[str]) -> None:
     memory = replace(_memory(), edits=(memories.Entry("東京", 0),))
