@@ -130,6 +130,19 @@ def test_edits_may_be_called_anything(tmp_path: Path, run_json: Any) -> None:
     assert json.loads(Path(document["receipt"]).read_text(encoding="utf-8"))["deleted"]
 
 
+def test_an_edit_that_answers_a_deleted_one_is_named(
+    tmp_path: Path, run_json: Any, capsys: Any
+) -> None:
+    near = replace(LANGUAGE, keys=(CAPITAL.prompt,), target=CAPITAL.target)
+    edits = written(tmp_path / "edits.jsonl", CAPITAL, near)
+    out = tmp_path / "m.safetensors"
+    words = ("--model", model_dir(), "--out", out, "--steps", 40, "--asked", 0)
+    run_json("apply", edits, *words)
+    assert main(["delete", str(out), CAPITAL.id]) == 1
+    said = f"{CAPITAL.id} is not the base model's again: {near.id} answers it"
+    assert said in capsys.readouterr().out
+
+
 def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any) -> None:
     """An edit that is wrong without the deleted one's change, as after a deletion it may be."""
     from memoir_edge.history import load

@@ -222,6 +222,9 @@ def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) 
             )
             + (f"; not: {', '.join(failed)}" if failed else "")
         )
+        for row in document["deleted"]:
+            if not row["base_is_back"]:
+                output.say(f"{row['id']} is not the base model's again: {row['edit']} answers it")
     else:
         output.say(f"{remaining['edits']} edits remain; no model was asked")
     output.say(f"receipt: {path}; sha256 {document['digest_after']}")
