@@ -33,9 +33,19 @@ def opened(file: Path, output: Output) -> Iterator[Journal]:
         )
     with journal:
         if not journal.check_kin(file) and not _is_last(journal, file):
-            output.say(f"{file} is behind its journal; brought up to it first")
-            journal.write(file, finished=not journal.state().changed)
+            before = memory_file.read(file)
+            after = journal.write(file, finished=not journal.state().changed)
+            moved = _moved(before, after)
+            output.say(f"{file} is behind its journal; brought up to it first{moved}")
         yield journal
+
+
+def _moved(before: Memory, after: Memory) -> str:
+    """Which edits come and go, such as one that an interrupted run was to make anew."""
+    old, new = (dict.fromkeys(entry.id for entry in memory.edits) for memory in (before, after))
+    came = [f"{id} came" for id in new if id not in old]
+    went = [f"{id} went" for id in old if id not in new]
+    return f": {', '.join(came + went)}" if came or went else ""
 
 
 def _is_last(journal: Journal, file: Path) -> bool:

@@ -182,7 +182,7 @@ def test_delete_refuses_and_nothing_changes(
     assert "has no journal beside it" in refused(alone, CAPITAL.id)
 
 
-def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, run_json: Any) -> None:
+def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, capsys: Any) -> None:
     """As after a kill between the journal's step and the memory's replacement."""
     from memoir_edge.history import load
 
@@ -191,8 +191,29 @@ def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, run_json: A
     with journal:
         journal.record(Deleted([CAPITAL.id]))
     assert CAPITAL.id in ids(kept)
-    run_json("rollback", kept)
+    assert main(["rollback", str(kept), "--to", "9"]) == 0
+    said = f"{kept} is behind its journal; brought up to it first: {CAPITAL.id} went"
+    assert said in capsys.readouterr().out
     assert ids(kept) == [CURRENCY.id, LANGUAGE.id]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("it cannot be looked at")])
+def test_a_correction_that_is_only_looked_at_leaves_the_former_edit(
+    kept: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, error: BaseException
+) -> None:
+    before = kept.read_bytes(), path_of(kept).read_bytes()
+    edits = written(tmp_path / "edits.jsonl", replace(CAPITAL, target="Madrid"))
+
+    def looked(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("memoir_edge.editor.look_at", looked)
+    words = ["apply", str(edits), "--model", str(model_dir()), "--out", str(kept)]
+    assert main(words) == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert f"to be made anew, because their records have changed: {CAPITAL.id}" in (
+        capsys.readouterr().out
+    )
+    assert (kept.read_bytes(), path_of(kept).read_bytes()) == before
 
 
 @pytest.mark.parametrize("words", [("--out", "KEPT"), ("--memory", "KEPT", "--out", "NEW")])

@@ -86,7 +86,7 @@ def command(
                 begin(path_of(out), editor.journal.origin, about_of(torch, routed))
             )
         if journal is not None and (changed or not plan):
-            editor.go_on_with(_without(changed, journal.copied() if plan else journal, output))
+            editor.go_on_with(_without(changed, journal, output))
         _say_settings(editor, output)
         from memoir_edge.editor import look_at, unmeasured
 
@@ -98,6 +98,9 @@ def command(
             output.say(warning)
         if plan:
             return plan_of(editor, new, findings, warnings, problems, output)
+        if changed and journal is not None:
+            journal.take(editor.journal)
+            editor.go_on_with(journal)
         start = time.monotonic()
         outcomes, asked = _train(editor, new, out, output, anew=anew)
         seconds = time.monotonic() - start
@@ -162,11 +165,17 @@ def _changed(
 
 
 def _without(changed: Sequence[str], journal: Journal, output: Output) -> Journal:
-    """A journal after which edits can be made anew: what was done for them is gone."""
-    if changed:
-        output.say(f"to be made anew, because their records have changed: {', '.join(changed)}")
-        journal.record(Deleted(list(changed)))
-    return journal
+    """A journal after which edits can be made anew: what was done for them is gone.
+
+    In a copy, to be taken over when they are trained: until then they are looked at, and whoever
+    thinks better of it still has them.
+    """
+    if not changed:
+        return journal
+    output.say(f"to be made anew, because their records have changed: {', '.join(changed)}")
+    copy = journal.copied()
+    copy.record(Deleted(list(changed)))
+    return copy
 
 
 def _settled(journal: Journal | None) -> bool:
