@@ -15,8 +15,13 @@ from memoir_edge.memory import Memory
 
 
 @contextmanager
-def opened(file: Path, output: Output) -> Iterator[Journal]:
-    """The journal of a memory file, to be changed; a file that is behind it is brought up to it.
+def opened(file: Path, output: Output, *, write: bool = True) -> Iterator[Journal]:
+    """The journal of a memory file.
+
+    Args:
+        file: The memory file.
+        output: Told of a file that is behind its journal.
+        write: Whether the journal will be changed; the file is then brought up to it first.
 
     Raises:
         InputError: There is no such file, or no journal beside it.
@@ -24,7 +29,7 @@ def opened(file: Path, output: Output) -> Iterator[Journal]:
     """
     if not file.exists():
         raise InputError(f"no memory file at {file}")
-    journal = load(path_of(file), write=True)
+    journal = load(path_of(file), write=write)
     if journal is None:
         raise InputError(
             f"{file} has no journal beside it ({path_of(file).name}): what one edit changed cannot "
@@ -32,7 +37,10 @@ def opened(file: Path, output: Output) -> Iterator[Journal]:
             hint="keep the journal that `memoir-edge apply` writes with the memory",
         )
     with journal:
-        if not journal.check_kin(file) and not _is_last(journal, file):
+        behind = not journal.check_kin(file) and not _is_last(journal, file)
+        if behind and not write:
+            output.say(f"{file} is behind its journal")
+        elif behind:
             before = memory_file.read(file)
             after = journal.write(file, finished=not journal.state().changed)
             moved = _moved(before, after)

@@ -18,7 +18,7 @@ from memoir_edge.demo.facts import model_dir
 from memoir_edge.editor import Editor
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError
-from memoir_edge.history import Again, Deleted, Journal, path_of
+from memoir_edge.history import Again, Deleted, Journal, load, path_of
 
 CAPITAL, CURRENCY, LANGUAGE = showcase()[:3]
 EACH = 4  # keys of these edits: the prompt, in small letters, as a chat, behind other text
@@ -145,8 +145,6 @@ def test_an_edit_that_answers_a_deleted_one_is_named(
 
 def test_what_leant_on_a_deleted_edit_is_trained_again(kept: Path, run_json: Any) -> None:
     """An edit that is wrong without the deleted one's change, as after a deletion it may be."""
-    from memoir_edge.history import load
-
     journal = load(path_of(kept), write=True)
     assert journal
     with journal:  # the language's change is now shared out between it and the currency edit
@@ -184,8 +182,6 @@ def test_delete_refuses_and_nothing_changes(
 
 def test_a_memory_behind_its_journal_is_brought_up_to_it(kept: Path, capsys: Any) -> None:
     """As after a kill between the journal's step and the memory's replacement."""
-    from memoir_edge.history import load
-
     journal = load(path_of(kept), write=True)
     assert journal
     with journal:
@@ -242,6 +238,20 @@ def test_rollback_lists_the_steps(kept: Path, run_json: Any, capsys: Any) -> Non
     ]  # fmt: skip
     assert main(["rollback", str(kept)]) == 0
     assert "asked what may have changed of 3 edits: 0 do not hold" in capsys.readouterr().out
+
+
+def test_steps_are_listed_and_nothing_is_done(kept: Path, capsys: Any) -> None:
+    """While another command writes the journal, too, and where the memory is behind it."""
+    journal = load(path_of(kept), write=True)
+    assert journal
+    with journal:
+        journal.record(Deleted([CAPITAL.id]))
+        before = {path: path.read_bytes() for path in kept.parent.iterdir()}
+        assert main(["rollback", str(kept)]) == 0
+        assert {path: path.read_bytes() for path in kept.parent.iterdir()} == before
+    said = capsys.readouterr().out
+    assert f"{kept} is behind its journal\n" in said
+    assert f"deleted {CAPITAL.id}" in said
 
 
 def test_rollback_and_forth_byte_for_byte(kept: Path, run_json: Any) -> None:

@@ -28,7 +28,7 @@ def command(
         to: The number of a step, or a date or time (ISO 8601, UTC unless it says): the last step
             up to it. A date means the end of that day.
     """
-    with opened(file, output) as journal:
+    with opened(file, output, write=to is not None) as journal:
         if to is None:
             steps = [_listed(list(group)) for _, group in itertools.groupby(journal.frames, _kind)]
             output.table("steps", ["step", "time", "what"], [list(s.values()) for s in steps])
