@@ -62,10 +62,11 @@ VERBS = frozenset(
     ]
 )
 FUNCTION_WORDS = VERBS | frozenset(
-    ["a", "an", "and", "at", "by", "for", "from", "how", "in", "it", "its", "me", "my", "of", "on",
-     "or", "runs", "tell", "that", "this", "to", "use", "used", "uses", "what", "when", "where",
-     "which", "who", "whom", "whose", "why", "with", "you", "your"]
+    ["a", "an", "and", "at", "by", "for", "from", "how", "i", "i'd", "i'll", "i'm", "i've", "in",
+     "it", "its", "me", "my", "of", "on", "or", "runs", "tell", "that", "this", "to", "use", "used",
+     "uses", "what", "when", "where", "which", "who", "whom", "whose", "why", "with", "you", "your"]
 )  # fmt: skip
+ASKERS = frozenset(["i", "you"])
 
 
 @dataclass(frozen=True)
@@ -305,12 +306,15 @@ def put(prompt: str, name: str, other: str) -> str:
 def candidates(prompt: str) -> list[str]:
     """Spans of words that may be the subject: those with a capital or a digit, else any.
 
-    None begins or ends with a function word, and none is a part of a name in capitals.
+    None begins or ends with a function word, and none is a part of a name in capitals. What an
+    auxiliary verb asks of does not take in the verb at the end: "When did {} start?".
 
     >>> candidates("The CEO of Example Corp is")
     ['The CEO of Example Corp', 'CEO of Example Corp', 'Example Corp']
     >>> candidates("Who runs brightfen?")
     ['brightfen']
+    >>> candidates("When does Example Corp open?")
+    ['Example Corp']
     """
     words = list(_WORD.finditer(prompt))
     telling = [_telling(prompt, word) for word in words]
@@ -320,9 +324,14 @@ def candidates(prompt: str) -> list[str]:
     ]
     found: dict[str, bool] = {}
     for i in range(len(words)):
+        if i and small[i] and small[i - 1] in ASKERS:  # a verb
+            continue
+        helped = _HELPED.search(prompt[: words[i].start()])
         for j in range(i, min(i + LONGEST, len(words))):
             span = prompt[words[i].start() : words[j].end()]
-            if small[j] in VERBS or re.search(r"[?:;,!]\s", span):
+            if small[j] in VERBS or re.search(r"[?:;,!]\s|\n", span):
+                break
+            if helped and _ENDED.match(prompt[words[j].end() :]):
                 break
             if small[i] in FUNCTION_WORDS or small[j] in FUNCTION_WORDS or small[j] == "the":
                 continue
@@ -332,9 +341,23 @@ def candidates(prompt: str) -> list[str]:
     return [text for text, tells in found.items() if tells] or list(found)
 
 
-# "Node.js", "C++", and "Inc." within a sentence.
-_WORD = re.compile(r"[\w&.'’/+#-]*[\w+#](?:\.(?=\s[a-z]|['’]))?")
+# "Node.js", "C++", and "Inc." within a sentence; no opening quote.
+_WORD = re.compile(r"(?!['’](?!s-))[\w&.'’/+#-]*[\w+#](?:\.(?=\s[a-z]|['’]))?")
 _POSSESSIVE = re.compile(r"['’]s?$")
+_QUOTES = "\"'“‘«"
+# Where a sentence begins; marks of a list may stand before it. What is quoted may be a name.
+_BEGUN = re.compile(rf"(?:^|[.?!:]\s+|\n\s*)[^\w\s{_QUOTES}]*\s*$")
+# Whom an auxiliary verb asks of stands behind it, and the verb itself behind that.
+_HELPED = re.compile(
+    r"\b(?<!the )(?:do|does|did|will|would|can|could|should)\s+(?:the\s+)?$", re.IGNORECASE
+)
+_ENDED = re.compile(r"\s*(?:[?!]|\.?\s*$)")
+_ASKER = re.compile(r"I(?:['’](?:d|ll|m|ve))?")
+# Words with a capital that "I" may stand behind where a sentence begins.
+_BEFORE_ASKER = FUNCTION_WORDS | frozenset(
+    ["after", "as", "because", "before", "but", "could", "if", "may", "must", "once", "shall",
+     "should", "since", "so", "will", "would"]
+)  # fmt: skip
 
 
 def _telling(prompt: str, word: re.Match[str]) -> bool:
@@ -343,10 +366,22 @@ def _telling(prompt: str, word: re.Match[str]) -> bool:
     An abbreviation before "of" is what is asked ("the CEO of").
     """
     text = word.group()
+    if _ASKER.fullmatch(text):
+        return not _asker(prompt, word)
     if text.isupper() and re.match(r"\s+(?:of|for)\b", prompt[word.end() :]):
         return False
-    begins = re.search(r"(?:^|[.?!:]\s+)$", prompt[: word.start()])
+    before = prompt[: word.start()]
+    if _POSSESSIVE.sub("", text).lower() in FUNCTION_WORDS:
+        before = before.rstrip(_QUOTES)
+    begins = _BEGUN.search(before)
     return any(c.isupper() or c.isdigit() for c in (text[1:] if begins else text))
+
+
+def _asker(prompt: str, word: re.Match[str]) -> bool:
+    """Whether an "I" is whoever asks ("How can I reach"), and of no name ("Elizabeth I")."""
+    before = prompt[: word.start()].split()[-1:] or [""]
+    named = before[0][:1].isupper() and before[0].lower() not in _BEFORE_ASKER
+    return not named and not re.match(r"\s[^\W\d_a-z]", prompt[word.end() :])
 
 
 def _joined(prompt: str, words: list[re.Match[str]], telling: list[bool], i: int) -> bool:
