@@ -49,6 +49,10 @@ def split_target(
     then encoded on its own, because the model will read the prompt as it stands alone. Where an
     encoder reads the prompt, the target begins a text.
 
+    A space at the prompt's end is the one that joins them where that is a token of its own: many
+    tokenizers have one before digits. What the model reads would else be the same as where the
+    prompt ends before the space and the answer has begun, and something else would have to follow.
+
     Args:
         encode: Text to ids with the special tokens that the tokenizer adds.
         encode_bare: Text to ids without them.
@@ -62,9 +66,10 @@ def split_target(
     """
     if apart:
         return encode(prompt), encode_bare(target)
-    read, both = encode(prompt), encode(f"{prompt} {target}")
-    if len(both) > len(read) and both[: len(read)] == read:
-        return read, both[len(read) :]
+    read, spaced = encode(prompt), prompt.endswith(" ")
+    for both in map(encode, (f"{prompt}{target}", f"{prompt} {target}")[not spaced :]):
+        if len(both) > len(read) and both[: len(read)] == read:
+            return read, both[len(read) :]
     return read, encode_bare(f" {target}")
 
 

@@ -1,5 +1,8 @@
 """Where a prompt ends and its target begins."""
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +19,19 @@ def test_split_target_where_tokens_end_and_where_they_merge():
     assert split_target(encode, bare, "abcd", "x") == (encode("abcd"), bare(" x"))
     assert split_target(encode, bare, "abc", "x") == (encode("abc"), bare(" x"))
     assert encode("abc x")[:3] != encode("abc")
+
+
+@pytest.mark.parametrize("target", ["30 days", "8", "$5", "Rome", "a"])
+def test_a_space_at_a_prompts_end_asks_for_what_follows_it_without(target: str) -> None:
+    def encode(text: str) -> list[str]:  # a space is of the word behind it, and not of a digit
+        return re.findall(r" ?[A-Za-z]+| |\S", text)
+
+    said = [a + b for a, b in (split_target(encode, encode, p, target) for p in ("x is", "x is "))]
+    ends = [encode(p) for p in ("x is", "x is ")]
+    if said[0][: len(ends[1])] == ends[1]:  # both read the same there
+        assert said[0] == said[1]
+    else:
+        assert "".join(said[1]) == f"x is  {target}"
 
 
 @given(st.text("ab \n"), st.integers(0, 3))
