@@ -4,6 +4,7 @@ Also when an answer counts as an edit's own, so that every check of a memory mea
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -46,6 +47,20 @@ def holds(answer: Answer, target: str, edit: str | None) -> bool:
     (True, False)
     """
     return answer.text.strip() == target and answer.edit == edit
+
+
+def alike(shown: str, target: str) -> bool:
+    """Whether what a tokenizer makes of a target is that, but for white space, case and marks.
+
+    >>> alike("the cafe", "The  café"), alike("start", "start </s>")
+    (True, False)
+    """
+    return _letters(shown) == _letters(target)
+
+
+def _letters(text: str) -> str:
+    spelled = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in spelled if not c.isspace() and not unicodedata.combining(c))
 
 
 _ARTICLE = re.compile(r"(?:the|an?)\s+", re.IGNORECASE)

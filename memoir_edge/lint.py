@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from memoir_edge import tophash
+from memoir_edge.answers import alike
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
 from memoir_edge.router.reading import candidates, spelled
@@ -21,6 +22,7 @@ SAME_FACT = "same fact?"  # another prompt whose key overlaps above the threshol
 TOO_LONG = "too long"  # for the model's context
 CUT = "cut"  # for the encoder that routes
 CONTESTED = "contested"  # a text of it must reach another edit, for another target, or must not
+UNSAID = "unsaid"  # the model's tokenizer cannot write the target
 UNNAMED = "unnamed"  # no subject stands in what is routed: asked of others, it answers, too
 
 
@@ -41,6 +43,15 @@ def too_long(edits: Sequence[Edit], lengths: Sequence[int], context: int) -> lis
         Finding(TOO_LONG, edit.id, None, None, f"{length} tokens, the context is {context}")
         for edit, length in zip(edits, lengths, strict=True)
         if length > context
+    ]
+
+
+def unsaid(edits: Sequence[Edit], shown: Sequence[str]) -> list[Finding]:
+    """Edits of whose target an answer shows something else, for all that is trained."""
+    return [
+        Finding(UNSAID, edit.id, None, None, f"of {edit.target!r} the model can only say {said!r}")
+        for edit, said in zip(edits, shown, strict=True)
+        if not alike(said, edit.target)
     ]
 
 

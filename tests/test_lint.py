@@ -17,11 +17,13 @@ from memoir_edge.lint import (
     SAME_FACT,
     TOO_LONG,
     UNNAMED,
+    UNSAID,
     contested,
     cut,
     doubtful,
     too_long,
     unnamed,
+    unsaid,
 )
 
 D, K = 16, 4
@@ -134,3 +136,9 @@ def test_too_long() -> None:
     [found] = too_long([edit("a", "p", "x"), edit("b", "q", "x")], [8, 9], 8)
     assert (found.kind, found.edit) == (TOO_LONG, "b")
     assert "9 tokens, the context is 8" in found.note
+
+
+def test_unsaid() -> None:
+    [found] = unsaid([edit("a", "p", "x"), edit("b", "q", "x <s>")], ["x", "x"])
+    assert (found.kind, found.edit) == (UNSAID, "b")
+    assert "of 'x <s>' the model can only say 'x'" in found.note

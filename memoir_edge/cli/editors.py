@@ -32,18 +32,19 @@ def open_editor(
         new: The edits that will be made, where they are known.
 
     Raises:
-        InputError: Something is not installed or not there, an edit is too long, or there is no
-            room for all of them.
+        InputError: Something is not installed or not there, an edit is too long, no answer can show
+            its target, or there is no room for all of them.
     """
     relations = routed.known()
     router = routed.load(journal)
     base = torch.load()
-    from memoir_edge.editor import Editor, choose, refuse_too_long
+    from memoir_edge.editor import Editor, choose, refuse_too_long, refuse_unsaid
     from memoir_edge.editor.prompts import rendered
 
     settings = choose(base, wishes, former, coded=router is not None)
     for edit in new:
         refuse_too_long(base, edit)
+        refuse_unsaid(base, edit)
     if new and base.tokenizer.chat_template and (settings.chats or settings.made_keys):
         rendered(base, new[0].prompt)  # refused now, not once the journal is begun
     editor = Editor(base, settings, former, router=router, relations=relations)

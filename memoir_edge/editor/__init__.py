@@ -14,7 +14,7 @@ from memoir_edge.editor.live import thaw
 from memoir_edge.editor.look import Foreseen, fitting, foresee, look_at, related, unmeasured
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.editor.origin import nothing
-from memoir_edge.editor.prompts import length, refuse_too_long
+from memoir_edge.editor.prompts import length, refuse_too_long, refuse_unsaid
 from memoir_edge.editor.recall import Edited, edited
 from memoir_edge.nearmiss import unrelated_prompts
 from memoir_edge.settings import Settings, Wishes
@@ -43,6 +43,7 @@ __all__ = [
     "nothing",
     "quiet",
     "refuse_too_long",
+    "refuse_unsaid",
     "related",
     "sites_near",
     "structural_site",

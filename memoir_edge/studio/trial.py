@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from memoir_edge.editor import Editor, Foreseen, Outcome, Watch, foresee, look_at, unmeasured
 from memoir_edge.editor.prompts import chat as chat_of
-from memoir_edge.editor.prompts import refuse_too_long
+from memoir_edge.editor.prompts import refuse_too_long, refuse_unsaid
 from memoir_edge.edits import Edit, stored
 from memoir_edge.errors import InputError
 from memoir_edge.history import Audit, Journal
@@ -81,7 +81,7 @@ class Studio:
         """What is doubtful about an edit beside those that are kept, and what would be made of it.
 
         Raises:
-            InputError: The edit is kept already, or too long.
+            InputError: The edit is kept already or too long, or no answer can show its target.
         """
         with self._alone:
             now = self.editor.journal
@@ -97,13 +97,14 @@ class Studio:
         if edit.id in self._kept.state().bank.records:
             raise InputError("this edit is kept already")
         refuse_too_long(self.editor.base, edit)
+        refuse_unsaid(self.editor.base, edit)
 
     def train(self, edit: Edit, told: Told = lambda what, step, loss: None) -> Trial:
         """Train an edit into what is kept; a trial before it is thrown away.
 
         Raises:
-            InputError: The edit is kept already or too long, its training diverged, or the studio
-                is closed meanwhile.
+            InputError: The edit is kept already or does not fit, its training diverged, or the
+                studio is closed meanwhile.
         """
         with self._alone:
             self._check(edit)

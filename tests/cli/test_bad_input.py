@@ -32,6 +32,7 @@ def fails(capsys: Any, code: int, *words: object) -> str:
         ("", "holds no edits"),
         (GOOD + "\n" + GOOD[:-1] + ', "source": "a book"}', "line 2: id"),
         (json.dumps({"prompt": "x " * 600, "target": "y"}), "the model's context is 512"),
+        ('{"prompt": "x", "target": "go <pad>"}', "the model can only say 'go'"),
     ],
 )
 def test_edits_that_cannot_be_used(tmp_path: Path, capsys: Any, content: str, message: str) -> None:

@@ -11,7 +11,7 @@ from memoir_edge.demo.edits import sample, showcase
 from memoir_edge.editor import BaseModel, Editor, Wishes, choose, foresee, look_at, unmeasured
 from memoir_edge.editor.checks import KEY, MISS
 from memoir_edge.edits import Edit
-from memoir_edge.lint import CONTESTED, CONTRADICTION, CUT, TOO_LONG, UNNAMED
+from memoir_edge.lint import CONTESTED, CONTRADICTION, CUT, TOO_LONG, UNNAMED, UNSAID
 from memoir_edge.relations import load as load_relations
 
 
@@ -39,10 +39,12 @@ def test_what_meets_another_edit_or_does_not_fit_is_doubtful(
     editor = Editor(demo, choose(demo))
     first, *_ = showcase()
     long = an_edit("word " * demo.context, "x")
-    found = look_at(editor, [first, replace(first, id="other", target="Oslo"), long])
+    ended = an_edit("Where is it?", "Rome</s>")
+    found = look_at(editor, [first, replace(first, id="other", target="Oslo"), long, ended])
     assert {(one.kind, one.edit) for one in found} == {
         (CONTRADICTION, "other"),
         (TOO_LONG, long.id),
+        (UNSAID, ended.id),
     }
 
 

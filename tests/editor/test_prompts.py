@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from memoir_edge.editor import BaseModel, Editor, Settings, load
-from memoir_edge.editor.prompts import chat, ways
+from memoir_edge.editor.prompts import chat, refuse_unsaid, shown, ways
 from memoir_edge.edits import Edit, differs
+from memoir_edge.errors import InputError
 
 MakeEdit = Callable[..., Edit]
 
@@ -33,6 +34,34 @@ def test_an_edit_is_given_the_other_ways_to_type_it(
     assert editor.keyed([small]) == [second]  # as when the run had been interrupted
     assert ways(tiny, "word " * 62) == []  # no room in the context of 64
     assert Editor(tiny, settings).keyed([asked]) == [replace(asked, made=0)]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("Rome", "Rome"),
+        ("€5, Tromsø\n東京 🌉  ½", "€5, Tromsø\n東京 🌉  ½"),
+        ("Rome</s>", "Rome"),
+        ("write <pad> there", "write  there"),
+        ("<s>", ""),
+    ],
+)
+def test_a_target_that_no_answer_can_show_is_refused(
+    tiny: BaseModel, an_edit: MakeEdit, target: str, said: str
+) -> None:
+    edit = an_edit("Where is France?", target)
+    assert shown(tiny, target) == said
+    if said == target:
+        refuse_unsaid(tiny, edit)
+    else:
+        with pytest.raises(InputError, match="the model can only say") as refused:
+            refuse_unsaid(tiny, edit)
+        assert repr(said) in str(refused.value)
+
+
+def test_a_target_that_has_no_tokens_is_refused(t5: BaseModel, an_edit: MakeEdit) -> None:
+    with pytest.raises(InputError, match="can only say 'Paris'"):
+        refuse_unsaid(t5, an_edit("The capital of France is", "Paris 東京"))
 
 
 TURNS = "{% for m in messages %}[{{ m.content }}]{% endfor %}\n"
