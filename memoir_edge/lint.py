@@ -12,7 +12,7 @@ from memoir_edge import tophash
 from memoir_edge.answers import alike
 from memoir_edge.edits import Edit
 from memoir_edge.history.bank import Bank
-from memoir_edge.router.reading import candidates, spelled
+from memoir_edge.router.names import candidates, spelled
 from memoir_edge.tophash import Bytes
 from memoir_edge.views import bare, message
 

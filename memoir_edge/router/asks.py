@@ -20,7 +20,8 @@ from memoir_edge.answers import WORDS
 from memoir_edge.edits import Edit, plain_name
 from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.reading import Index, Reading, put, spelled
+from memoir_edge.router.names import put, spelled
+from memoir_edge.router.reading import Index, Reading
 from memoir_edge.router.subjects import subjects
 from memoir_edge.views import asking, message
 

@@ -14,7 +14,6 @@ city, a person.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from memoir_edge import cache
 from memoir_edge.edits import plain_name
 from memoir_edge.relations import Relation, answers, fill
 from memoir_edge.router.encoder import Router
+from memoir_edge.router.names import candidates, put
 from memoir_edge.router.subjects import subjects
 from memoir_edge.tophash import Bytes, Floats, overlap
 
@@ -41,32 +41,6 @@ ALIKE = 2  # answers of a sort that tell how well one fits
 ANSWER_WEIGHT = 0.8  # of how much better an answer fits a relation than others of its kind
 RECOGNISED = 0.23  # score from which a phrasing's relation is the prompt's own
 UNSURE = 0.10  # score from which a relation may be the prompt's own
-LONGEST = 6  # words of a subject that is looked for
-# Words in small letters that no subject contains, and those that none begins or ends with.
-VERBS = frozenset(
-    [
-        "am",
-        "are",
-        "be",
-        "been",
-        "can",
-        "did",
-        "do",
-        "does",
-        "had",
-        "has",
-        "have",
-        "is",
-        "was",
-        "were",
-    ]
-)
-FUNCTION_WORDS = VERBS | frozenset(
-    ["a", "an", "and", "at", "by", "for", "from", "how", "i", "i'd", "i'll", "i'm", "i've", "in",
-     "it", "its", "me", "my", "of", "on", "or", "runs", "tell", "that", "this", "to", "use", "used",
-     "uses", "what", "when", "where", "which", "who", "whom", "whose", "why", "with", "you", "your"]
-)  # fmt: skip
-ASKERS = frozenset(["i", "you"])
 
 
 @dataclass(frozen=True)
@@ -274,120 +248,3 @@ def _nearest(overlaps: Floats, kind: np.ndarray, count: int, of: int) -> Floats:
         mine = np.sort(overlaps[kind == i])[-of:]
         found[i] = mine.mean() if len(mine) else 0
     return found
-
-
-def spelled(prompt: str, name: str) -> re.Pattern[str] | None:
-    """How a prompt spells a subject: as a word of its own if it does, in its own case if it does.
-
-    >>> spelled("The most famous capital of the US is", "US").search("famous US").start()
-    7
-    >>> spelled("Lisbon lies in", "Porto") is None
-    True
-    """
-    anywhere = re.escape(name)
-    word = rf"(?<!\w){anywhere}(?!\w)"
-    ways = ((word, re.NOFLAG), (word, re.IGNORECASE), (anywhere, re.IGNORECASE))
-    patterns = (re.compile(*way) for way in ways if name)
-    return next((pattern for pattern in patterns if pattern.search(prompt)), None)
-
-
-def put(prompt: str, name: str, other: str) -> str:
-    """The prompt asked of another subject; as it is where the subject is not in it.
-
-    >>> put("Lisbon lies in", "lisbon", "something")
-    'something lies in'
-    >>> put("The most famous capital of the US is", "us", "Cuba")
-    'The most famous capital of the Cuba is'
-    """
-    found = spelled(prompt, name)
-    return found.sub(lambda _: other, prompt) if found else prompt
-
-
-def candidates(prompt: str) -> list[str]:
-    """Spans of words that may be the subject: those with a capital or a digit, else any.
-
-    None begins or ends with a function word, and none is a part of a name in capitals. What an
-    auxiliary verb asks of does not take in the verb at the end: "When did {} start?".
-
-    >>> candidates("The CEO of Example Corp is")
-    ['The CEO of Example Corp', 'CEO of Example Corp', 'Example Corp']
-    >>> candidates("Who runs brightfen?")
-    ['brightfen']
-    >>> candidates("When does Example Corp open?")
-    ['Example Corp']
-    """
-    words = list(_WORD.finditer(prompt))
-    telling = [_telling(prompt, word) for word in words]
-    small = [
-        "" if tells else _POSSESSIVE.sub("", w.group()).lower()
-        for w, tells in zip(words, telling, strict=True)
-    ]
-    found: dict[str, bool] = {}
-    for i in range(len(words)):
-        if i and small[i] and small[i - 1] in ASKERS:  # a verb
-            continue
-        helped = _HELPED.search(prompt[: words[i].start()])
-        for j in range(i, min(i + LONGEST, len(words))):
-            span = prompt[words[i].start() : words[j].end()]
-            if small[j] in VERBS or re.search(r"[?:;,!]\s|\n", span):
-                break
-            if helped and _ENDED.match(prompt[words[j].end() :]):
-                break
-            if small[i] in FUNCTION_WORDS or small[j] in FUNCTION_WORDS or small[j] == "the":
-                continue
-            if _joined(prompt, words, telling, i - 1) or _joined(prompt, words, telling, j):
-                continue
-            found[_POSSESSIVE.sub("", span)] = any(telling[i : j + 1])
-    return [text for text, tells in found.items() if tells] or list(found)
-
-
-# "Node.js", "C++", and "Inc." within a sentence; no opening quote.
-_WORD = re.compile(r"(?!['’](?!s-))[\w&.'’/+#-]*[\w+#](?:\.(?=\s[a-z]|['’]))?")
-_POSSESSIVE = re.compile(r"['’]s?$")
-_QUOTES = "\"'“‘«"
-# Where a sentence begins; marks of a list may stand before it. What is quoted may be a name.
-_BEGUN = re.compile(rf"(?:^|[.?!:]\s+|\n\s*)[^\w\s{_QUOTES}]*\s*$")
-# Whom an auxiliary verb asks of stands behind it, and the verb itself behind that.
-_HELPED = re.compile(
-    r"\b(?<!the )(?:do|does|did|will|would|can|could|should)\s+(?:the\s+)?$", re.IGNORECASE
-)
-_ENDED = re.compile(r"\s*(?:[?!]|\.?\s*$)")
-_ASKER = re.compile(r"I(?:['’](?:d|ll|m|ve))?")
-# Words with a capital that "I" may stand behind where a sentence begins.
-_BEFORE_ASKER = FUNCTION_WORDS | frozenset(
-    ["after", "as", "because", "before", "but", "could", "if", "may", "must", "once", "shall",
-     "should", "since", "so", "will", "would"]
-)  # fmt: skip
-
-
-def _telling(prompt: str, word: re.Match[str]) -> bool:
-    """Whether a word is likely of a name: a capital that no sentence begins with, or a digit.
-
-    An abbreviation before "of" is what is asked ("the CEO of").
-    """
-    text = word.group()
-    if _ASKER.fullmatch(text):
-        return not _asker(prompt, word)
-    if text.isupper() and re.match(r"\s+(?:of|for)\b", prompt[word.end() :]):
-        return False
-    before = prompt[: word.start()]
-    if _POSSESSIVE.sub("", text).lower() in FUNCTION_WORDS:
-        before = before.rstrip(_QUOTES)
-    begins = _BEGUN.search(before)
-    return any(c.isupper() or c.isdigit() for c in (text[1:] if begins else text))
-
-
-def _asker(prompt: str, word: re.Match[str]) -> bool:
-    """Whether an "I" is whoever asks ("How can I reach"), and of no name ("Elizabeth I")."""
-    before = prompt[: word.start()].split()[-1:] or [""]
-    named = before[0][:1].isupper() and before[0].lower() not in _BEFORE_ASKER
-    return not named and not re.match(r"\s[^\W\d_a-z]", prompt[word.end() :])
-
-
-def _joined(prompt: str, words: list[re.Match[str]], telling: list[bool], i: int) -> bool:
-    """Whether the words `i` and `i + 1` are of one name in capitals."""
-    if i < 0 or i + 1 >= len(words) or _POSSESSIVE.search(words[i].group()):
-        return False
-    between = prompt[words[i].end() : words[i + 1].start()]
-    capital = telling[i] or (between == " & " and words[i].group()[0].isupper())
-    return between in (" ", " & ") and capital and telling[i + 1]
