@@ -148,10 +148,11 @@ def check_fit(memory: Memory, graph: Sidecar) -> None:
         MismatchError: It was not; the message names both sides.
     """
     if memory.sites != graph.sites:
+        router = " --encoder ENCODER" if memory.codes is not None and graph.router is None else ""
         raise MismatchError(
             f"the memory's {named_sites(memory.sites)}, the graph's {named_sites(graph.sites)}",
-            hint=f"export the model with --site {','.join(memory.sites)}, or use a memory that was "
-            f"made with --site {','.join(graph.sites)}",
+            hint=f"export the model with --site {','.join(memory.sites)}{router}, or use a memory "
+            f"that was made with --site {','.join(graph.sites)}",
         )
     pairs = {
         "D, d": ((memory.D, memory.d), (graph.D, graph.d)),

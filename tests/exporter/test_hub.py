@@ -120,6 +120,10 @@ def test_a_memory_of_codes_needs_a_host_that_runs_the_encoder(
     with pytest.raises(InputError, match="routed by an encoder") as caught:
         package_optimum(llama.out, tmp_path / "out", facts)
     assert "--encoder" in str(caught.value.hint)
+    elsewhere = replace(memories.read(facts), site="model.layers.9.mlp.down_proj")
+    with pytest.raises(MismatchError, match="site is") as raised:
+        sidecar.check_fit(elsewhere, llama.exported.sidecar)
+    assert "layers.9.mlp.down_proj --encoder ENCODER, or" in str(raised.value.hint)
     with pytest.raises(MismatchError, match="the export has no router"):
         package_web([llama.out], tmp_path / "out", held=[facts])
 
