@@ -172,6 +172,18 @@ def start_of_answer(config: Mapping[str, Any]) -> int | None:
     return start
 
 
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The special tokens by name; tokenizer_config.json wins over special_tokens_map.json.
+
+    Raises:
+        InputError: A file is no JSON object.
+    """
+    found = read_json(folder / "special_tokens_map.json")
+    found |= read_json(folder / "tokenizer_config.json")
+    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items()}
+    return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+
+
 def end_of_text(folder: Path, own: int | None) -> tuple[int, ...]:
     """Token ids that end a text: generation_config.json's, config.json's and the tokenizer's.
 

@@ -125,6 +125,13 @@ def _begin(folder: Path) -> tuple[int, ...]:
     return ()
 
 
+def _end(folder: Path) -> int | None:
+    """Id of the tokenizer's own end of text."""
+    text = base.special_tokens(folder).get("eos_token")
+    added = base.read_json(folder / "tokenizer.json").get("added_tokens") or []
+    return next((each["id"] for each in added if each["content"] == text), None)
+
+
 def _ask_for_route(graph: onnx.ModelProto) -> None:
     """Make `memory.route` an input that must be fed: `set_model_input` ignores optional ones.
 
@@ -154,7 +161,7 @@ def _described(folder: Path, graph: onnx.ModelProto) -> dict[str, Any]:
             "onnxruntime-genai wants to know",
             hint="give the folder of the model's own config.json when exporting: --model DIR",
         )
-    ends = base.end_of_text(folder, None)
+    ends = base.end_of_text(folder, _end(folder))
     length = min(base.context(config), _LONGEST)
     fed = [name for name in ("input_ids", "attention_mask", "position_ids") if _takes(graph, name)]
     decoder = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from memoir_edge.base import read_json, start_of_answer
+from memoir_edge.base import read_json, special_tokens, start_of_answer
 from memoir_edge.errors import InputError, first_line
 from memoir_edge.text import routed
 
@@ -216,12 +216,4 @@ def load(folder: Path) -> Tokenizer:
     core.no_padding()
     special = (i for i, token in core.get_added_tokens_decoder().items() if token.special)
     start = start_of_answer(read_json(folder / "config.json"))
-    return Tokenizer(core, frozenset(special), _named(folder), start)
-
-
-def _named(folder: Path) -> dict[str, str]:
-    """The special tokens by name; tokenizer_config.json wins over special_tokens_map.json."""
-    found = read_json(folder / "special_tokens_map.json")
-    found |= read_json(folder / "tokenizer_config.json")
-    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in found.items()}
-    return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+    return Tokenizer(core, frozenset(special), special_tokens(folder), start)

@@ -219,6 +219,7 @@ def test_settings_hold_numbers_alone_whatever_the_models_files_say(
     text = (tmp_path / "out" / "genai_config.json").read_text()
     model = json.loads(text)["model"]
     assert "null" not in text
+    assert model["eos_token_id"] == [1]  # if nowhere else, the tokenizer says it
     assert model["decoder"]["num_attention_heads"] == said["num_attention_heads"]
     assert model["decoder"]["hidden_size"] == said["hidden_size"]
     assert 0 < model["context_length"] < 1 << 31
