@@ -10,7 +10,7 @@ from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.errors import InputError
 from memoir_edge.files import replacing
-from memoir_edge.history import Journal, load, path_of
+from memoir_edge.history import Journal, JournalError, Written, load, path_of
 from memoir_edge.memory import Memory
 
 
@@ -68,7 +68,8 @@ def former_of(
 
     Args:
         out: The memory file that is to be written.
-        memory: A memory to begin from instead of what `out` holds.
+        memory: A memory to begin from instead of what `out` holds, unless that is what a run that
+            began from it and was interrupted has left.
         output: Told of what a user should know of them.
         stack: Closes the journal.
         write: Whether the journal will be gone on with.
@@ -79,21 +80,36 @@ def former_of(
     """
     check_file(out)
     path = path_of(out)
-    other = memory is not None and not (out.exists() and out.samefile(memory))
-    if other and (out.exists() or path.exists()):
+    other = memory if memory and not (out.exists() and out.samefile(memory)) else None
+    begun = other is not None and _begun(path, other)
+    if other and not begun and (out.exists() or path.exists()):
         raise InputError(
             f"{out if out.exists() else path} exists and would be lost, because the run begins "
-            f"from {memory}",
+            f"from {other}",
             hint=f"leave --memory out to go on from {out}, or give another --out",
         )
-    if memory and other and (source := load(path_of(memory), write=False)):
-        return _read(source, memory, output, stack)
+    if other and not begun and (source := load(path_of(other), write=False)):
+        return _read(source, other, output, stack)
     if journal := load(path, write=write):
         return _read(journal, out, output, stack)
     start = memory or (out if out.exists() else None)
     if start:
         output.say(f"{start} has no journal: its edits cannot be deleted one by one")
     return None, memory_file.read(start) if start else None
+
+
+def _begun(path: Path, memory: Path) -> bool:
+    """Whether a journal is that of a run which began from a memory and has not been finished."""
+    journal = load(path, write=False)
+    if journal is None:
+        return False
+    with journal:
+        try:
+            place = journal.place_of(memory_file.read(memory).digest)
+        except JournalError:
+            return False
+        since = journal.frames[place + 1 :]
+        return not any(f.kind == Written.kind and f.data.get("finished") for f in since)
 
 
 def _read(

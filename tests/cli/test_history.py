@@ -382,6 +382,46 @@ def test_a_run_from_another_memory_takes_its_journal_along(
     assert len(ids(done.memory)) == 3
 
 
+@pytest.mark.parametrize(
+    ("point", "journal"), [("looking", True), ("training", False), ("writing", True)]
+)
+def test_a_run_from_another_memory_is_gone_on_with(
+    kept: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, point: str, journal: bool
+) -> None:
+    """By the same command; once it is finished there is something to be lost."""
+    if not journal:
+        path_of(kept).unlink()
+    edits = written(tmp_path / "edits.jsonl", *showcase()[3:5])
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
+    words = ["apply", str(edits), "--model", str(model_dir()), "--memory", str(kept)]
+    words += ["--steps", "20", "--asked", "0", "--repairs", "0"]
+    code = main([*words, "--out", str(whole)])
+    edit, write, made = Editor.edit, Journal.write, []
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def one(editor: Editor, *given: Any) -> Any:
+        made.append(editor)
+        return edit(editor, *given) if len(made) == 1 else interrupted()
+
+    def half(journal: Journal, out: Path, *, finished: bool = True) -> Any:
+        return interrupted() if finished else write(journal, out, finished=finished)
+
+    with monkeypatch.context() as patch:
+        if point == "looking":
+            patch.setattr("memoir_edge.editor.look_at", interrupted)
+        elif point == "training":
+            patch.setattr(Editor, "edit", one)
+        else:
+            patch.setattr(Journal, "write", half)
+        assert main([*words, "--out", str(out)]) == 130
+    assert main([*words, "--out", str(out)]) == code
+    assert out.read_bytes() == whole.read_bytes()
+    assert main([*words, "--out", str(out)]) == 2
+    assert f"{out} exists and would be lost" in capsys.readouterr().err
+
+
 def test_a_memory_to_which_nothing_is_added_takes_its_journal_along(
     kept: Path, done: Any, tmp_path: Path, run_json: Any
 ) -> None:
