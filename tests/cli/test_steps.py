@@ -306,7 +306,10 @@ def test_what_a_deletion_left_unasked_is_asked_by_the_next_run(
 def test_looking_at_what_an_interrupted_run_has_left_changes_nothing_of_it(
     apply: Apply, tmp_path: Path
 ) -> None:
-    """The file is brought up to its journal, once, and the run ends as if nobody had looked."""
+    """A list of steps writes nothing, what would delete brings the file up to its journal, once.
+
+    Either way the run ends as if nobody had looked.
+    """
     out = tmp_path / "m.safetensors"
     apply(out, FIRST, SECOND)
     parts, whole = [data for _, data in frames(out)], out.read_bytes()
@@ -318,8 +321,11 @@ def test_looking_at_what_an_interrupted_run_has_left_changes_nothing_of_it(
         journal.write(out, finished=False)
     with path.open("ab") as file:
         file.write(parts[3])
+    left = out.read_bytes(), path.read_bytes()
+    assert main(["rollback", str(out), "--quiet"]) == 0
+    assert (out.read_bytes(), path.read_bytes()) == left
     for _ in range(2):
-        assert main(["rollback", str(out), "--quiet"]) == 0
+        assert main(["delete", str(out), "nobody", "--no-replay", "--quiet"]) == 2
         assert kinds(out) == ["begin", MADE, MADE, WRITTEN, AGAIN, WRITTEN]
     apply(out, FIRST, SECOND)
     assert out.read_bytes() == whole
