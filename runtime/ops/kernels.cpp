@@ -161,11 +161,16 @@ void count_block(const uint8_t* block, size_t width, const uint32_t* features, s
   counts->counted = before + n;
   size_t top = 4;  // planes that may be non-zero so far
   for (size_t g = 0; g < n; g += 16) {
-    const uint8_t* group[16];
-    for (size_t i = 0; i < 16; i++)
-      group[i] = g + i < n ? block + features[g + i] * width : NO_FEATURE;
+    const uint8_t *group[16], *next[16];
+    auto run = [&](size_t i) { return i < n ? block + features[i] * width : NO_FEATURE; };
+    for (size_t i = 0; i < 16; i++) group[i] = run(g + i), next[i] = run(g + 16 + i);
     while (top < used && (before + g + 16) >> top != 0) top++;
     for (size_t at = 0; at < width; at += STEP) {
+      // Sixteen runs at once, of some KiB each, are more than hardware prefetchers follow. (A
+      // prefetch beyond the block cannot fault.)
+      const size_t ahead = at + 512;
+      for (size_t i = 0; i < 16; i++)
+        __builtin_prefetch(ahead < width ? group[i] + ahead : next[i] + (ahead - width));
       auto bits = [&](size_t i) { return load<Bits>(group[i] + at); };
       auto plane = [&](size_t p) { return counts->planes[p] + at; };
       // A tree of carry-save adders takes in sixteen features; its last carry has weight 16.
