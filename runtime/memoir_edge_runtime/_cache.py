@@ -52,7 +52,7 @@ def zeros(shape: Sequence[int], dtype: type[np.generic]) -> Array:
     The heap would keep it: caches come and go in sizes between which nothing else fits.
     """
     size = math.prod(shape)
-    held = mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize))
+    held = mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize), access=mmap.ACCESS_COPY)
     return np.frombuffer(held, dtype, size).reshape(shape)
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -193,18 +194,15 @@ class Decoder:
             The new state, and logits `[B, V]` of the tokens to come.
         """
         ids = np.array(tokens, np.int64)[:, None]
-        run = {"memory.route": state.routes.route}
         if self._shares:
             attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
-            return self._step_in_place(state, ids, attention, run)
+            return self._step_in_place(state, ids, attention)
         attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
-        outputs = self._run(self._lasting(state), ids, attention, run)
+        outputs = self._run(self._lasting(state), ids, attention)
         new = self._state(outputs, attention, state.routes, state.generation, state.source)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
 
-    def _step_in_place(
-        self, state: State, ids: Ints, attention: Ints, run: Mapping[str, Array]
-    ) -> tuple[State, Floats]:
+    def _step_in_place(self, state: State, ids: Ints, attention: Ints) -> tuple[State, Floats]:
         """A step of a graph that writes into its cache."""
         if state.room is None or not state.room.takes(attention.shape[1], after=state.attention):
             state = self.take(state, range(len(ids)))
@@ -212,16 +210,15 @@ class Decoder:
         assert room is not None
         room.last = attention
         new = replace(state, attention=attention)
-        fed = self._fed(ids, attention, run)
+        fed = self._fed(ids, attention)
         with _worded(ids):
-            logits, *_ = room.run(
-                self._graph, partial(self._lasting, new), fed, self._cached, _TOLD
-            )
+            logits = room.run(self._graph, partial(self._lasting, new), fed, self._cached)
         return new, logits.numpy()[:, -1].astype(np.float32, copy=False)
 
     def _lasting(self, state: State) -> dict[str, OrtValue]:
         """What a state is fed with that is the same at every step, and its cache."""
         feeds = {**self._required, **state.cache, **(state.source.feeds if state.source else {})}
+        feeds["memory.route"] = value(state.routes.route)
         if (state.routes.route > tophash.UNDECIDED).any():
             feeds |= state.generation.feeds  # no row reads the memory otherwise
         return self._taken(feeds)
@@ -439,7 +436,7 @@ class Decoder:
         feeds: Mapping[str, OrtValue],
         ids: Ints,
         attention: Ints,
-        run: Mapping[str, Array],
+        run: Mapping[str, Array] = MappingProxyType({}),
     ) -> dict[str, OrtValue]:
         fed = {name: value(array) for name, array in self._fed(ids, attention, run).items()}
         feeds = self._taken({**self._required, **feeds, **fed})
@@ -447,7 +444,9 @@ class Decoder:
             values = self._run_bound(feeds) if self._bind else self._run_fed(feeds)
         return dict(zip(self._outputs, values, strict=True))
 
-    def _fed(self, ids: Ints, attention: Ints, run: Mapping[str, Array]) -> dict[str, Array]:
+    def _fed(
+        self, ids: Ints, attention: Ints, run: Mapping[str, Array] = MappingProxyType({})
+    ) -> dict[str, Array]:
         """What differs from run to run, as far as the graph takes it."""
         fed: dict[str, Array] = {"input_ids": ids, "attention_mask": attention, **run}
         if "position_ids" in self._takes:
@@ -455,7 +454,7 @@ class Decoder:
         for state in self._states:
             fed[state.name] = np.zeros([len(ids), *state.shape[1:]], np.int64)
         dtypes = {name: DTYPES[self._types.get(name, "tensor(int64)")] for name in fed}
-        return {n: a.astype(dtypes[n], copy=False) for n, a in self._taken(fed).items()}
+        return {n: np.ascontiguousarray(a, dtypes[n]) for n, a in self._taken(fed).items()}
 
     def _taken(self, feeds: Mapping[str, Fed]) -> dict[str, Fed]:
         """What the graph takes of them."""

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from memoir_edge_runtime._cache import Cached
-from memoir_edge_runtime._provider import Array, OrtValue, value
+from memoir_edge_runtime._provider import Array, OrtValue
 
-_STEP, _SEATS = 64, 8  # a cache has room for multiples of so many tokens and rows
+# A cache has room for multiples of so many tokens and rows; what is not written takes no memory of
+# a CPU.
+_STEP, _SEATS = 256, 8
 
 
 @dataclass
@@ -34,8 +36,7 @@ class Room:
         lasting: Callable[[], Mapping[str, OrtValue]],
         changing: Mapping[str, Array],
         cached: Sequence[Cached],
-        outputs: Sequence[str],
-    ) -> list[OrtValue]:
+    ) -> OrtValue:
         """A step whose cache is input and output.
 
         Args:
@@ -43,28 +44,23 @@ class Room:
             lasting: Gives inputs that are the same at every step, the cache among them; asked once.
             changing: Inputs that differ from step to step.
             cached: The tensors of the cache.
-            outputs: What else is wanted, on the host.
 
         Returns:
-            What was wanted, in that order.
+            The logits, on the host.
         """
         if self.binding is None:
-            self.binding = _bound(graph, lasting(), cached, outputs)
+            self.binding = _bound(graph, lasting(), cached)
         for name, array in changing.items():
-            self.binding.bind_ortvalue_input(name, value(array))
+            self.binding.bind_cpu_input(name, array)
         graph.run_with_iobinding(self.binding)
-        values = self.binding.get_outputs_as_ortvaluevector()
-        return [values[i] for i in range(len(outputs))]
+        return self.binding.get_outputs_as_ortvaluevector()[0]
 
 
-def _bound(
-    graph: Any, feeds: Mapping[str, OrtValue], cached: Sequence[Cached], outputs: Sequence[str]
-) -> Any:
+def _bound(graph: Any, feeds: Mapping[str, OrtValue], cached: Sequence[Cached]) -> Any:
     binding = graph.io_binding()
     for name, fed in feeds.items():
         binding.bind_ortvalue_input(name, fed)
-    for name in outputs:
-        binding.bind_output(name, "cpu")
+    binding.bind_output("logits", "cpu")
     for each in cached:
         binding.bind_ortvalue_output(each.present, feeds[each.past])
     return binding

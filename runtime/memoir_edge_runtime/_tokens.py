@@ -3,7 +3,6 @@
 Knows nothing of models or memories. Needs `tokenizers` alone, no transformers.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,6 @@ import tokenizers
 from memoir_edge.base import read_json, special_tokens, start_of_answer
 from memoir_edge.errors import InputError, first_line
 from memoir_edge.text import routed
-
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # how SentencePiece-like vocabularies name a single byte
 
 
 def _letters() -> dict[str, int]:
@@ -137,8 +134,8 @@ class Tokenizer:
         name = self.core.id_to_token(id) or ""
         if id in self._added:
             return self._added[id].encode()
-        if _BYTE.fullmatch(name):
-            return bytes([int(name[3:5], 16)])
+        if id in self._byte_of:
+            return bytes([self._byte_of[id]])
         if self._is_byte_level and all(letter in _LETTERS for letter in name):
             return bytes(_LETTERS[letter] for letter in name)
         whole = self.core.decode([*self.plain, id], skip_special_tokens=False)
@@ -166,7 +163,13 @@ class Tokenizer:
 
     def is_byte(self, token: int) -> bool:
         """Whether an id stands for a single byte."""
-        return bool(_BYTE.fullmatch(self.core.id_to_token(token) or ""))
+        return token in self._byte_of
+
+    @cached_property
+    def _byte_of(self) -> dict[int, int]:
+        """The byte of each id that stands for one, as SentencePiece-like vocabularies name it."""
+        ids = [self.core.token_to_id(f"<0x{byte:02X}>") for byte in range(256)]
+        return {id: byte for byte, id in enumerate(ids) if id is not None}
 
     def counted(self, text: str, begin: int) -> Row:
         """A text's ids without added special tokens; those from character `begin` on count.
