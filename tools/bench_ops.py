@@ -145,7 +145,7 @@ def _scan(R: int, threads: int, rounds: int) -> Row:
     held = fed | {"route": _value(np.array([-1]))}
     words, own = bank.view(np.uint64), tophash.pack(query).view(np.uint64)
     indexed = fed | {"bank": _value(bank.copy())}
-    assert _ops.index(indexed["bank"])
+    assert _ops.index(indexed["bank"], indexed["thresholds"])
     native, body = (route_alone(threads, native=is_native) for is_native in (True, False))
     calls: dict[str, Callable[[], object]] = {
         "native": lambda: native.run_with_ort_values(None, indexed),
@@ -216,7 +216,7 @@ def _million(given: argparse.Namespace, R: int, kind: Kind) -> list[Row]:
     whole = values(bank, D, k, threshold, far[:1])
     start = time.perf_counter()
     indexed = _value(bank.copy())
-    assert _ops.index(indexed)
+    assert _ops.index(indexed, whole["thresholds"])
     seconds = time.perf_counter() - start
     asked = itertools.cycle([values(bank[:1], D, k, threshold, far[[i]])["a"] for i in range(10)])
     rows: list[Row] = []

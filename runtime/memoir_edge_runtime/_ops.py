@@ -45,7 +45,9 @@ def _functions() -> ctypes.CDLL:
         raise MemoirEdgeError("the native ops were not built", hint="python runtime/hatch_build.py")
     loaded.memoir_edge_kernels.restype = ctypes.c_char_p
     loaded.memoir_edge_kernels.argtypes = [ctypes.c_char_p]
-    loaded.memoir_edge_index.argtypes = [ctypes.c_void_p, *[ctypes.c_uint64] * 3]
+    loaded.memoir_edge_index.argtypes = [
+        ctypes.c_void_p, *[ctypes.c_uint64] * 3, ctypes.c_void_p, ctypes.c_uint64,
+    ]  # fmt: skip
     loaded.memoir_edge_forget.argtypes = [ctypes.c_void_p]
     loaded.memoir_edge_forget.restype = None
     return loaded
@@ -67,8 +69,8 @@ def kernels(wanted: str | None = None) -> str | None:
     return None if found is None else str(found, "ascii")
 
 
-def index(bank: OrtValue, features: int | None = None) -> bool:
-    """Search a bank on the CPU by an index from now on, for as long as the value lives.
+def index(bank: OrtValue, thresholds: OrtValue, features: int | None = None) -> bool:
+    """Search a bank on the CPU by an index from now on, for as long as the values live.
 
     Up to `LARGE` bytes the index is a second copy of the bank, and finds what a scan finds. For a
     larger bank it holds only the first features of each key. It then misses a key that would answer
@@ -77,6 +79,7 @@ def index(bank: OrtValue, features: int | None = None) -> bool:
 
     Args:
         bank: `[R, W]` uint8; from now on it must not be moved or changed.
+        thresholds: `[R]` or `[1]` float32, those that are fed with it; nor must they.
         features: Number of features in the index, if not as above. They take `features * R / 8`
             bytes.
 
@@ -92,9 +95,9 @@ def index(bank: OrtValue, features: int | None = None) -> bool:
         if R * W < SMALL:
             return False
         features = 8 * W if R * W < LARGE else min(PREFIX, 6 * W)
-    where = bank.data_ptr()
-    if _functions().memoir_edge_index(where, R, W, features):
+    where, [T] = bank.data_ptr(), thresholds.shape()
+    if _functions().memoir_edge_index(where, R, W, features, thresholds.data_ptr(), T):
         return False
-    # Before the memory is given back and another bank may come to lie there.
-    weakref.finalize(bank, _functions().memoir_edge_forget, where)
+    for held in (bank, thresholds):  # before its memory is given back and another may lie there
+        weakref.finalize(held, _functions().memoir_edge_forget, where)
     return True

@@ -96,7 +96,7 @@ class Router:
         # Copies: on the CPU a value is a view, and the caller may change what it was made of.
         placed = {name: value(array.copy()) for name, array in tensors.items()}
         if self._native:
-            _ops.index(placed["memory.bank"])
+            _ops.index(placed["memory.bank"], placed["memory.thresholds"])
         return Keys(placed, self._spelling.knowing(codes.texts))
 
     def decide(self, texts: Sequence[str], keys: Keys) -> Decided:

@@ -121,7 +121,7 @@ class Session:
         self._check_fit(memory)
         generation = place(memory, next(self._numbers), self.decoder.device, self.router)
         if self._native and self.decoder.device == "cpu":
-            _ops.index(generation.feeds["memory.bank"])
+            _ops.index(generation.feeds["memory.bank"], generation.feeds["memory.thresholds"])
         return generation
 
     def swap(self, memory: Memory | Generation | str | os.PathLike[str] | None) -> Generation:

@@ -23,8 +23,9 @@ EXPORTED const char* memoir_edge_kernels(const char* wanted);
 EXPORTED int memoir_edge_has_cuda();
 
 // Derives the prefix of a bank [R, W] for Route to search by, of up to n features; 0 on success.
-// The bank must stay where and as it is until `memoir_edge_forget`.
-EXPORTED int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n);
+// The bank must stay where and as it is until `memoir_edge_forget`, and so must its T thresholds.
+EXPORTED int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n,
+                               const float* thresholds, uint64_t T);
 EXPORTED void memoir_edge_forget(const uint8_t* bank);
 
 // How many of the `seen` ones of a query (of its k) that the prefix holds a key must have, or be

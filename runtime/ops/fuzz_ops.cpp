@@ -247,6 +247,13 @@ void spoil(std::vector<OrtValue>& in) {
   }
 }
 
+// Input i and the number of its elements, if it is a vector of float32.
+std::pair<const float*, uint64_t> floats(const std::vector<OrtValue>& in, size_t i) {
+  if (i >= in.size() || in[i].info.type != FLOAT || in[i].info.sizes.size() != 1) return {};
+  const void* bytes = in[i].bytes.get();
+  return {static_cast<const float*>(bytes), static_cast<uint64_t>(in[i].info.sizes[0])};
+}
+
 using Status = std::unique_ptr<OrtStatus>;
 
 Status run(const OrtCustomOp* op, OrtKernelContext& context) {
@@ -311,13 +318,14 @@ int main(int argc, char** argv) {
       bank = context.inputs[3].bytes.get();
       if (context.inputs[3].info.type != UINT8) bank = nullptr;
       const uint64_t features = 8 * (1 + below(40));
+      const auto [thresholds, T] = floats(context.inputs, 5);
       for (long n = 0; bank != nullptr && scarce && n < 8; n++) {
         allocations_left = n;
-        memoir_edge_index(bank, sizes[0], sizes[1], features);
+        memoir_edge_index(bank, sizes[0], sizes[1], features, thresholds, T);
         allocations_left = -1;
         memoir_edge_forget(bank);
       }
-      if (bank != nullptr) memoir_edge_index(bank, sizes[0], sizes[1], features);
+      if (bank != nullptr) memoir_edge_index(bank, sizes[0], sizes[1], features, thresholds, T);
     }
     Status status = run(op, context);
     if (scarce) {

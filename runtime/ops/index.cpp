@@ -46,11 +46,13 @@ std::shared_ptr<const Index> index_of(const uint8_t* bank, size_t R, size_t W) {
 
 using memoir_edge::Index;
 
-int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n) {
+int memoir_edge_index(const uint8_t* bank, uint64_t R, uint64_t W, uint64_t n,
+                      const float* thresholds, uint64_t T) {
   n = std::min<uint64_t>({n, memoir_edge::MAX_PREFIX, W * 8}) / 8 * 8;
   if (bank == nullptr || R == 0 || n == 0) return 1;
   try {
-    Index index{{bank, R, W, n, nullptr, nullptr}, {}, {}};
+    Index index{{bank, R, W, n, nullptr, nullptr}, {}, {}, thresholds,
+                memoir_edge::lowest_of(thresholds, T)};
     index.rows = memoir_edge::in_order(index.bank);
     index.bank.rows = index.rows.data();
     index.prefix.reset(memoir_edge::allocate(index.bank.prefix_bytes()));

@@ -105,19 +105,22 @@ uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen, double miss
   }
 }
 
-uint32_t least_shared(const float* thresholds, size_t n, uint32_t k) {
-  float lowest_of[16];  // sixteen independent minima: the compiler vectorizes them
-  std::fill(std::begin(lowest_of), std::end(lowest_of), INFINITY);
+float lowest_of(const float* thresholds, size_t n) {
+  float lowest[16];  // sixteen independent minima: the compiler vectorizes them
+  std::fill(std::begin(lowest), std::end(lowest), INFINITY);
   size_t i = 0;
   for (; i + 16 <= n; i += 16)
     for (size_t j = 0; j < 16; j++)
-      lowest_of[j] = thresholds[i + j] < lowest_of[j] ? thresholds[i + j] : lowest_of[j];
-  for (; i < n; i++) lowest_of[0] = std::min(thresholds[i], lowest_of[0]);
-  const float lowest = *std::min_element(std::begin(lowest_of), std::end(lowest_of));
+      lowest[j] = thresholds[i + j] < lowest[j] ? thresholds[i + j] : lowest[j];
+  for (; i < n; i++) lowest[0] = std::min(thresholds[i], lowest[0]);
+  return *std::min_element(std::begin(lowest), std::end(lowest));
+}
+
+uint32_t least_shared(float threshold, uint32_t k) {
   uint32_t low = 0, high = k + 1;  // bisection, on the quotient as Route rounds it
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
-    const bool reached = static_cast<float>(middle) / static_cast<float>(k) >= lowest;
+    const bool reached = static_cast<float>(middle) / static_cast<float>(k) >= threshold;
     (reached ? high : low) = reached ? middle : middle + 1;
   }
   return low;

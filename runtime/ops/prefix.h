@@ -58,8 +58,11 @@ void make_prefix(const Bank& bank, uint8_t* prefix);
 // a key has in common with the query are among the `seen` of the query's k ones in the prefix.
 uint32_t least_in_prefix(uint32_t k, uint32_t shared, uint32_t seen, double miss);
 
-// The smallest number of shared ones that reaches the lowest threshold; k + 1 if none does.
-uint32_t least_shared(const float* thresholds, size_t n, uint32_t k);
+// The lowest of n thresholds.
+float lowest_of(const float* thresholds, size_t n);
+
+// The smallest number of shared ones that reaches a threshold; k + 1 if none does.
+uint32_t least_shared(float threshold, uint32_t k);
 
 struct Best {
   uint32_t shared = 0;  // ones of the best key so far

@@ -101,11 +101,16 @@ std::vector<Best> scan(const Call& call, const RouteInputs& in,
 
 // The same by the bank's prefix. For a query that no key answers it is some near key, not always
 // the nearest, with its true overlap.
-std::vector<Best> search(const Call& call, const RouteInputs& in, const Bank& bank,
+std::vector<Best> search(const Call& call, const RouteInputs& in, const Index& index,
                          const std::vector<uint8_t>& queries) {
+  const Bank& bank = index.bank;
   const size_t n = queries.size() / in.W(), blocks = Blocks(in.R()).number;
   const uint32_t k = static_cast<uint32_t>(in.k);
-  const uint32_t shared = least_shared(in.thresholds.as<float>(), in.thresholds.size[0], k);
+  const float* thresholds = in.thresholds.as<float>();
+  const float lowest = thresholds == index.thresholds
+                           ? index.lowest
+                           : lowest_of(thresholds, in.thresholds.size[0]);
+  const uint32_t shared = least_shared(lowest, k);
   std::vector<Search> searches(n);
   call.each(n, [&](size_t q) { searches[q] = plan(&queries[q * in.W()], k, shared, bank); });
   std::vector<Best> best(blocks * n);
@@ -137,7 +142,7 @@ void compute_route(const Call& call) {
   call.each(undecided.size(), [&](size_t q) { make_mask(in, undecided[q], &queries[q * in.W()]); });
   const auto index = index_of(in.bank.as<uint8_t>(), in.R(), in.W());
   const std::vector<Best> best =
-      index ? search(call, in, index->bank, queries) : scan(call, in, queries);
+      index ? search(call, in, *index, queries) : scan(call, in, queries);
   for (size_t q = 0; q < undecided.size(); q++) {
     const size_t row = undecided[q], key = best[q].row;
     const float found = static_cast<float>(best[q].shared) / static_cast<float>(in.k);

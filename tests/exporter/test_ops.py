@@ -477,7 +477,6 @@ def test_search_by_an_index_decides_as_a_scan(by: str, features: int) -> None:
     thresholds = np.random.default_rng(9).choice(np.float32([0.85, 0.9, 0.95]), LARGE)
     owner = np.where(np.arange(LARGE) % 7 == 0, -1, np.arange(LARGE)).astype(np.int32)
     bank = onnxruntime.OrtValue.ortvalue_from_numpy(packed)
-    assert _ops.index(bank, features)
     feeds = {
         "a": a, "span": np.ones((n, 1), np.int64), "route": np.zeros(n, np.int64), "owner": owner,
         "thresholds": thresholds, "center": np.zeros(WIDE, np.float32),
@@ -485,10 +484,11 @@ def test_search_by_an_index_decides_as_a_scan(by: str, features: int) -> None:
         "k": np.array([ONES]),
     }  # fmt: skip
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in feeds.items()}
+    assert _ops.index(bank, values["thresholds"], features)
     session = opened("Route", F, _ops.library("cpu"))
 
-    def routed() -> tophash.Routes:
-        out = session.run_with_ort_values(None, values | {"bank": bank})
+    def routed(**others: onnxruntime.OrtValue) -> tophash.Routes:
+        out = session.run_with_ort_values(None, values | {"bank": bank} | others)
         return tophash.Routes(*(value.numpy().copy() for value in out))
 
     found = routed()
@@ -506,6 +506,12 @@ def test_search_by_an_index_decides_as_a_scan(by: str, features: int) -> None:
         assert (found.overlap < truth.overlap).any()  # or else the index was not used
     if features == WIDE:
         np.testing.assert_array_equal(found.candidate, truth.candidate)
+
+    # Nor are the lowest of other thresholds taken for theirs.
+    lower = thresholds - np.float32(0.3)
+    truth = tophash.route(query, feeds["route"], packed, owner, lower, ONES)
+    found = routed(thresholds=onnxruntime.OrtValue.ortvalue_from_numpy(lower))
+    np.testing.assert_array_equal(found.route, truth.route)
 
     # Another bank at the same place, once the value is gone, is not mistaken for the first.
     del bank
@@ -537,7 +543,7 @@ def test_search_by_an_index_decides_as_a_scan_wherever_the_thresholds_lie(
         "k": np.array([ONES]), "bank": packed,
     }  # fmt: skip
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in feeds.items()}
-    assert _ops.index(values["bank"], 192)
+    assert _ops.index(values["bank"], values["thresholds"], 192)
     found = tophash.Routes(
         *(
             v.numpy()
@@ -559,7 +565,7 @@ def test_search_by_an_index_of_any_bank_decides_as_the_oracle(by: str, case: Cas
     runner("Route", by)
     values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(x) for n, x in case.feeds.items()}
     features = 8 * draw_prefix(case)
-    assert _ops.index(values["bank"], features)
+    assert _ops.index(values["bank"], values["thresholds"], features)
     out = opened("Route", F, _ops.library("cpu")).run_with_ort_values(None, values)
     if features == 8 * case.feeds["bank"].shape[1]:
         for found, oracle in zip(out, case.expected(), strict=True):
@@ -584,8 +590,9 @@ def test_a_bank_is_indexed_where_a_scan_is_slower() -> None:
     W = 1792
     few, many = (onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((R, W), np.uint8))
                  for R in (_ops.SMALL // W, _ops.SMALL // W + 1))  # fmt: skip
-    assert not _ops.index(few)
-    assert _ops.index(many)
+    one = onnxruntime.OrtValue.ortvalue_from_numpy(np.ones(1, np.float32))
+    assert not _ops.index(few, one)
+    assert _ops.index(many, one)
 
 
 def draw_prefix(case: Case) -> int:

@@ -236,7 +236,7 @@ def loaded(folder: Path) -> Any:
     assert found is not None
     keys = {"bank": found.keys, "owner": found.owner, "thresholds": found.thresholds}
     placed = {name: value(array.copy()) for name, array in keys.items()}
-    _ops.index(placed["bank"])
+    _ops.index(placed["bank"], placed["thresholds"])
     return generation, placed
 
 
