@@ -152,6 +152,7 @@ class Memories:
         *,
         name: str | None = None,
         activate: bool = True,
+        again: bool = True,
         verify: bool = True,
         digest: str | None = None,
     ) -> Loaded:
@@ -164,6 +165,7 @@ class Memories:
             path: The file.
             name: What requests call it; default the file's name up to its first dot.
             activate: Whether it answers by default.
+            again: Whether it does so, too, where the same file is loaded under this name already.
             verify: Replay its probes, or where it has none its edits, before anything changes.
             digest: SHA-256 that the file must have.
 
@@ -179,13 +181,15 @@ class Memories:
             name = checked(name_of(path) if name is None else name)
             loaded = self._read(path, name, verify, digest)
             with self._exchange:
-                known = {**self.table.loaded, name: loaded}
+                former, known = self.table.loaded.get(name), {**self.table.loaded, name: loaded}
                 if len(known) - 1 > self._max_loaded:
                     raise ConflictError(
                         f"{self._max_loaded} memories are loaded, that is the most",
                         hint="unload one first",
                     )
-                self.table = Table(known, name if activate else self.table.active)
+                same = former is not None and former.generation.digest == loaded.generation.digest
+                chosen = activate and (again or not same)
+                self.table = Table(known, name if chosen else self.table.active)
         return loaded
 
     def _read(self, path: Path, name: str, verify: bool, digest: str | None) -> Loaded:

@@ -80,8 +80,10 @@ def _follow(
     server: Server, watched: Source, stop: threading.Event, seen: Signature, *, activate: bool
 ) -> None:
     def load(path: Path) -> object:
-        verify = server.settings.verify
-        loaded = server.memories.load(path, name=watched.name, activate=activate, verify=verify)
+        # A touch, other rights or a copy of the same file do not undo what was activated since.
+        loaded = server.memories.load(
+            path, name=watched.name, activate=activate, again=False, verify=server.settings.verify
+        )
         server.awaited = None
         return loaded
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -176,6 +177,28 @@ def test_a_file_that_is_followed(start, pair):
     damaged.replace(file)
     server.until(lambda: any("error" in line for line in server.lines("memory load")))
     assert server.ready()["digest"] == wanted
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda file: os.utime(file),
+        lambda file: file.chmod(0o600),
+        lambda file: file.write_bytes(file.read_bytes()),
+        lambda file: Path(shutil.copy(file, file.with_suffix(".tmp"))).replace(file),
+    ],
+    ids=["touched", "other rights", "written again", "replaced by a copy"],
+)
+def test_a_followed_file_that_stays_the_same_undoes_no_rollback(start, pair, touch):
+    file, other = pair
+    server = start("--watch", file)
+    server.client.post("/admin/memories/base/activate").raise_for_status()
+    loads = len(server.lines("memory load"))
+    touch(file)
+    server.until(lambda: len(server.lines("memory load")) > loads)
+    assert server.ready()["model"] == "base"
+    other.replace(file)
+    server.until(lambda: server.ready()["model"] == "base@a")  # another one answers
 
 
 def test_memories_of_one_stem_are_given_two_names(start, pair, tmp_path):
