@@ -4,6 +4,7 @@ Knows nothing of keys: `access` stands before everything below /admin.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from memoir_edge_runtime.serve import schema
 from memoir_edge_runtime.serve.memories import Loaded
+from memoir_edge_runtime.serve.names import name_of
 from memoir_edge_runtime.serve.routes import ERRORS, server_of
 
 routes = APIRouter(prefix="/admin", tags=["administration"], responses=ERRORS)
@@ -32,7 +34,8 @@ async def load(request: Request, asked: schema.LoadRequest) -> Response:
     def work() -> Loaded:
         return server.memories.load(
             server.memories.allowed(asked.path),
-            name=asked.name,
+            # A link is called by its own name, as on the command line, wherever it leads.
+            name=name_of(Path(asked.path)) if asked.name is None else asked.name,
             activate=asked.activate,
             verify=asked.verify,
             digest=asked.digest,

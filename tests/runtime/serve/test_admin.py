@@ -157,6 +157,19 @@ def test_the_wanted_digest_is_checked(admin, files):
     assert _load(admin, files[0], digest=digest).json()["digest"] == digest
 
 
+@pytest.mark.parametrize("link", ["now.safetensors", "sub/now.v1.safetensors", "sub/../now"])
+def test_a_link_is_called_by_its_own_name(admin, files, link):
+    (files[0].parent / "sub").mkdir()
+    place = files[0].parent / link
+    for file in files:  # as when the link is led elsewhere
+        place.unlink(missing_ok=True)
+        place.symlink_to(file)
+        found = _load(admin, link).json()
+        assert (found["name"], found["file"]) == ("now", str(file))
+        assert _digest(admin, model="base@now") == memories.read(file).digest
+    assert [m["name"] for m in admin.get("/admin/memories").json()["memories"]] == ["base", "now"]
+
+
 @pytest.mark.parametrize("name", ["base", "default", "a/b", "", "x" * 65, "ä", "-"])
 def test_names_that_cannot_be(admin, files, name):
     assert _load(admin, files[0], name=name).status_code == 400
