@@ -72,7 +72,7 @@ class Table:
         return self.loaded[self.active]
 
 
-Observe = Callable[[str, float, Exception | None], None]
+Observe = Callable[[str, str, float, Exception | None], None]
 
 
 class Memories:
@@ -83,7 +83,8 @@ class Memories:
         roots: Folders that `allowed` takes files from.
         max_loaded: Most memories that are loaded at once, the base model not counted.
         complete: Writes the probes' answers; default the session alone.
-        observe: Told of every load, activation and unloading: what, its seconds, and why it failed.
+        observe: Told of every load, activation and unloading: what, of which memory, its seconds,
+            and why it failed.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Memories:
         roots: Sequence[str | Path] = (),
         max_loaded: int = 16,
         complete: Complete | None = None,
-        observe: Observe = lambda what, seconds, error: None,
+        observe: Observe = lambda what, name, seconds, error: None,
     ) -> None:
         self._session, self._complete = session, complete
         self._max_loaded, self._observe = max_loaded, observe
@@ -177,9 +178,9 @@ class Memories:
             ConflictError: Too many memories are loaded.
         """
         path = Path(path)
-        with self._watched("load"), self._loading:
-            name = checked(name_of(path) if name is None else name)
-            loaded = self._read(path, name, verify, digest)
+        name = name_of(path) if name is None else name
+        with self._watched("load", name), self._loading:
+            loaded = self._read(path, checked(name), verify, digest)
             with self._exchange:
                 former, known = self.table.loaded.get(name), {**self.table.loaded, name: loaded}
                 if len(known) - 1 > self._max_loaded:
@@ -230,7 +231,7 @@ class Memories:
             UnknownModelError: Nothing of that name is loaded.
             VerificationError: A probe does not hold; what answered goes on.
         """
-        with self._watched("activate"):
+        with self._watched("activate", name):
             if not verify:
                 return self._activate(name)
             with self._loading:  # nothing takes the name's place meanwhile
@@ -256,7 +257,7 @@ class Memories:
             UnknownModelError: Nothing of that name is loaded.
             ConflictError: It is active, or the base model.
         """
-        with self._watched("unload"), self._exchange:
+        with self._watched("unload", name), self._exchange:
             known = self._known(name)
             if name in (BASE, self.table.active):
                 what = "the base model" if name == BASE else "active"
@@ -272,15 +273,15 @@ class Memories:
         return found
 
     @contextmanager
-    def _watched(self, what: str) -> Iterator[None]:
-        """Tell the observer how long something took and whether it failed."""
+    def _watched(self, what: str, name: str) -> Iterator[None]:
+        """Tell the observer how long something took with a memory and whether it failed."""
         began = time.perf_counter()
         try:
             yield
         except Exception as error:
-            self._observe(what, time.perf_counter() - began, error)
+            self._observe(what, name, time.perf_counter() - began, error)
             raise
-        self._observe(what, time.perf_counter() - began, None)
+        self._observe(what, name, time.perf_counter() - began, None)
 
 
 def _root(root: Path) -> Path:

@@ -91,17 +91,18 @@ class Server:
         """Of time.monotonic, for a request that begins and may take so long; never beyond ours."""
         return time.monotonic() + min(seconds or math.inf, self.settings.deadline)
 
-    def _changed(self, what: str, seconds: float, error: Exception | None) -> None:
+    def _changed(self, what: str, name: str, seconds: float, error: Exception | None) -> None:
         self.metrics.changed(what, seconds, error)
-        active = self.memories.table.default
+        name, active = name[:80], self.memories.table.default
         failure = None if error is None else f"{type(error).__name__}: {error}"
         digest = active.generation.digest
         if self.traces is not None:
-            told = {"memory.active": active.name, "memory.digest": digest, "error": failure}
-            self.traces.swap(what, seconds, told)
+            told = {"memory.name": name, "memory.active": active.name, "memory.digest": digest}
+            self.traces.swap(what, seconds, told | {"error": failure})
         log(
             logging.INFO if error is None else logging.ERROR,
             f"memory {what}",
+            memory=name,
             seconds=round(seconds, 6),
             active=active.name,
             digest=digest,

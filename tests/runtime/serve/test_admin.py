@@ -86,6 +86,23 @@ def test_what_is_loaded_meanwhile_is_unloaded(running, admin, files, monkeypatch
     assert admin.delete("/admin/memories/a").json()["file"] == str(files[0])
 
 
+def test_the_log_names_what_was_changed_beside_what_answers(admin, files, caplog):
+    with caplog.at_level("INFO", "memoir_edge.serve"):
+        _load(admin, files[0])
+        _load(admin, files[1], activate=False)
+        _load(admin, files[1], name="c", digest="0" * 64)
+        admin.post("/admin/memories/none/activate")
+        admin.delete("/admin/memories/b")
+    told = [(r.message, r.fields) for r in caplog.records if r.message.startswith("memory ")]
+    assert [(what, f["memory"], f["active"], "error" in f) for what, f in told] == [
+        ("memory load", "a", "a", False),
+        ("memory load", "b", "a", False),
+        ("memory load", "c", "a", True),
+        ("memory activate", "none", "a", True),
+        ("memory unload", "b", "a", False),
+    ]
+
+
 def test_loading_beside_without_activating(admin, files):
     found = _load(admin, files[0], activate=False, name="my-facts.2").json()
     assert (found["name"], found["active"]) == ("my-facts.2", False)

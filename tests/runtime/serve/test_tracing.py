@@ -106,6 +106,8 @@ def test_swaps_are_told_and_why_one_failed(running, spans, files):
         memories.load(files[1])
     load, activate, failed = named(spans, "swap")
     assert [s.attributes["memory.change"] for s in (load, activate)] == ["load", "activate"]
+    names = [s.attributes["memory.name"] for s in (load, activate, failed)]
+    assert names == ["a", "base", "b"]
     assert load.attributes["memory.digest"] == memories.table.loaded["a"].generation.digest
     assert "memory.digest" not in activate.attributes  # the base model answers
     assert load.end_time > load.start_time
