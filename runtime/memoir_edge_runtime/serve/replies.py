@@ -183,13 +183,17 @@ class Reply:
     def _offset(self, token: Token) -> int:
         """Where a token's text begins in its choice's; called for each token once, in order."""
         place = self._places.setdefault(token.row, _Place())
-        if token.id in self.silent:
+        if token.id in self.silent and not self._spelled(token, place.at):
             return place.at
         raw = self.tokenizer.bytes(token.id)
         begins = token.row in self.first and not place.begun
         if begins and not self.tokenizer.decode([token.id]).startswith(" "):
             raw = raw.removeprefix(b" ")  # some decoders drop a text's first space
         return place.take(raw)
+
+    def _spelled(self, token: Token, at: int) -> bool:
+        """Whether an echoed prompt spells out a special token, as one in a chat's template does."""
+        return self._echo(token.row).text.startswith(self.tokenizer.show(token.id), at)
 
     def usage(self, results: Sequence[Result]) -> Document:
         """Tokens read and written."""

@@ -220,6 +220,30 @@ def test_offsets_of_an_echo_count_from_where_its_prompt_begins(name):
     assert choice["logprobs"]["text_offset"] == [0, len(text)]
 
 
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize(
+    ("text", "ids", "offsets"),
+    [
+        ("<x>a<x> a", ("x", "a", "x", "word"), [0, 3, 4, 7]),  # as a chat in its template
+        ("a a", ("x", "a", "word"), [0, 0, 1]),  # the tokenizer alone puts it there
+        ("<x>a", ("x", "a"), [0, 3]),
+    ],
+)
+def test_offsets_count_special_tokens_where_an_echo_spells_them_out(name, text, ids, offsets):
+    core = Tokenizer.from_str(FAMILIES[name].to_str())
+    core.add_special_tokens(["<x>"])
+    word = core.token_to_id("Ġa" if name == "byte_level" else "▁a")
+    known = {"x": core.token_to_id("<x>"), "a": core.token_to_id("a"), "word": word}
+    tokenizer, row, tokens = answered(core, [known["a"]], [known["a"], known["x"]])
+    echo = {0: Echo(text, [Token(0, known[id], "") for id in ids])}
+    silent = frozenset([known["x"]])
+    reply = Reply(
+        "id", "base", 1, True, COMPLETION, tokenizer, None, silent, echo, frozenset([0])
+    )  # fmt: skip
+    said = reply.whole(tokens, [row.result()])["choices"][0]["logprobs"]
+    assert said["text_offset"] == [*offsets, len(text), len(text) + 1]
+
+
 def test_a_text_that_stands_behind_nothing_begins_as_its_decoder_says():
     core = FAMILIES["stripped"]
     core = Tokenizer.from_str(core.to_str())
