@@ -159,6 +159,23 @@ def test_a_memory_is_activated_and_rolled_back(open_page, running):
     assert running.server.memories.table.active == "a"
 
 
+def test_what_answered_before_stays_known_while_others_come_and_go(open_page, running, files):
+    page = open_page("memories")
+    unlock(page)
+    page.click("text=/^Activate b$/")
+    page.wait_for_selector("text=Roll back to a")
+    page.fill("input[name=path]", files[1].name)
+    page.fill("input[name=name]", "c")
+    page.uncheck("input[name=activate]")
+    page.click("text=/^Load$/")
+    page.click("text=/^Unload c$/")
+    page.wait_for_selector("text=/^Unload c$/", state="detached")
+    page.click("text=Roll back to a")
+    page.wait_for_selector("#active >> text=base@a")
+    page.click("text=Roll back to b")
+    page.wait_for_selector("#active >> text=base@b")
+
+
 def test_a_wrong_admin_key_opens_nothing(open_page):
     page = open_page("memories")
     page.fill("input[name=admin]", API)

@@ -38,8 +38,8 @@ export function view({ models, fail, reload }) {
     const gate = h("input", { type: "checkbox", name: "gate", checked: true });
     const act = (what, work) => async () => {
       try {
-        await work();
-        before = found.some((memory) => memory.name === now) ? now : before;
+        const changed = await work();
+        if (changed.active && changed.name !== now) before = now;
         await reload();
         say(what);
       } catch (error) {
