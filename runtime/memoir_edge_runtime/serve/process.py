@@ -132,8 +132,11 @@ def listen(
     )
     try:
         bound = config.bind_socket()
-    except SystemExit as error:  # what uvicorn raises if it cannot
-        raise InputError(f"cannot listen on {host} port {port}") from error
+    except (SystemExit, OverflowError) as error:  # what uvicorn raises if it cannot, or no port
+        raise InputError(
+            f"cannot listen on {host} port {port}",
+            hint="give an address of this machine, and a port that is free, from 0 to 65535",
+        ) from error
     listener = _Listener(config, drain, cut)
     # From the first moment on, before uvicorn sets its own; and behind it, because it raises the
     # signal once more when it is done, and an orderly end is no error.
