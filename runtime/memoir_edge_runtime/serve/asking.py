@@ -67,7 +67,7 @@ def tools_of(server: Server, asked: schema.ChatRequest) -> list[dict[str, Any]] 
             param="tools",
             hint='leave them out, or send "tool_choice": "none"',
         )
-    return [tool.model_dump(exclude_none=True) for tool in asked.tools]
+    return [tool.model_dump(exclude={"cache_control"}, exclude_none=True) for tool in asked.tools]
 
 
 def options_of(

@@ -31,6 +31,8 @@ Prompts = Text | Annotated[list[Text], _Several] | Ids | Annotated[list[Ids], _S
 
 _DEFAULT_COMPLETION = 16  # tokens
 Given = str | list[str] | list[int] | list[list[int]]  # what `Prompts` are
+# Says what is worth keeping: what is shared is found without being told.
+Cached = dict[str, Any] | None
 
 
 # Options of other servers, with the value that asks for what is done anyway.
@@ -136,6 +138,7 @@ class _Generation(_Asked):
     user: Text | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
+    cache_control: Cached = None
     metadata: dict[str, Any] | None = None
 
     def room(self) -> int | None:
@@ -163,7 +166,7 @@ class Part(_Sent):
 
     type: Literal["text"]
     text: Text
-    cache_control: dict[str, Any] | None = None  # what is shared is found without being told
+    cache_control: Cached = None
 
     @model_validator(mode="before")
     @classmethod
@@ -198,6 +201,7 @@ class Message(_Sent):
     reasoning_content: Text | None = Field(None, description="for a chat template that reads it")
     refusal: Text | None = Field(None, description="what was said, where there is no content")
     id: Text | None = None  # clients count their messages by it
+    cache_control: Cached = None
 
 
 Messages = Annotated[list[Message], _Several]
@@ -214,6 +218,7 @@ class Tool(_Sent):
 
     type: Literal["function"]
     function: dict[str, Any]
+    cache_control: Cached = None
 
 
 class ChatRequest(_Generation):

@@ -289,6 +289,22 @@ def test_a_template_that_takes_tools_is_told_of_them(session, post, monkeypatch)
     assert seen == [f"TOOLSweather{said}", said, f"{said}glad"]
 
 
+def test_what_is_marked_to_be_kept_reads_as_without_the_mark(session, post, monkeypatch):
+    template = "{{ tools[0] | list }}{% for m in messages %}{{ m | list }}{% endfor %}"
+    monkeypatch.setattr(session, "_template", template)
+
+    def asked(mark):
+        messages = [turn | mark for turn in ASK]
+        found = post("chat/completions", messages=messages, tools=[TOOL | mark], **mark)
+        assert found.status_code == 200, found.text
+        return found.json()["choices"][0]["message"], found.json()["usage"]
+
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    assert asked(mark) == asked({})
+    found = post("completions", prompt="a", **mark)
+    assert found.status_code == 200, found.text
+
+
 def test_a_variable_of_the_template_has_one_meaning(post):
     for name, mixed in itertools.product(("messages", "tools", "documents"), ({}, {"a": 1})):
         given = mixed | {name: []}
