@@ -103,6 +103,16 @@ def test_a_link_reproduces_the_view(open_page, running, told):
     assert page.url.endswith(f"#/ask?{view}")
 
 
+def test_a_link_to_a_memory_that_is_gone_asks_no_other_one(open_page, running, told):
+    running.server.unload("b")
+    query = urlencode({"prompt": told[0], "model": "base@b"})
+    page = open_page(f"ask?{query}")
+    page.wait_for_selector("text=base@b is not loaded any more")
+    assert page.query_selector(".answer") is None
+    page.click("text=/^Ask$/ >> nth=-1")
+    page.wait_for_selector(".card h2 >> text=base@a")
+
+
 def test_an_answer_streams_and_a_swap_does_not_change_it(
     open_page, running, told, endless, slow_steps, session, monkeypatch
 ):

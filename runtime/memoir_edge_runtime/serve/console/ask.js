@@ -10,11 +10,13 @@ const TOKENS = 64;
 
 export function view({ models, query, fail }) {
   const names = models.map((model) => model.id).filter((id) => id !== "base");
+  const choices = [...names, "base"];
   const active = models.find((model) => model.active)?.id;
   const wanted = query.get("model") ?? (active === "base" ? names[0] : active) ?? "base";
+  const there = choices.includes(wanted); // a link may be older than what is loaded
   const prompt = h("textarea", { name: "prompt", rows: 3, required: true, maxlength: 100000, placeholder: "The capital of France is" });
   prompt.value = query.get("prompt") ?? "";
-  const model = h("select", { name: "model" }, [...names, "base"].map((id) =>
+  const model = h("select", { name: "model" }, choices.map((id) =>
     h("option", { value: id, selected: id === wanted }, id)));
   const chat = h("input", { type: "checkbox", name: "chat", checked: query.has("chat") });
   const results = h("section", { class: "results", "aria-label": "Answers" });
@@ -39,8 +41,8 @@ export function view({ models, query, fail }) {
       h("p", { class: "hint" }, "Ctrl-Enter asks. The address of this page reproduces it.")));
   sentByKeys(form);
   return {
-    children: [form, results],
-    begin: () => { prompt.value ? start() : prompt.focus(); },
+    children: [...(there ? [] : [trouble(new Error(`${wanted} is not loaded any more: choose what is asked.`))]), form, results],
+    begin: () => { prompt.value && there ? start() : prompt.focus(); },
     leave: () => running.abort(),
   };
 }
