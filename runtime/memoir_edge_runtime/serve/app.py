@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from memoir_edge import __version__
-from memoir_edge.errors import MemoirEdgeError
+from memoir_edge.errors import MemoirEdgeError, first_line
 from memoir_edge_runtime.serve import (
     account,
     admin,
@@ -97,4 +97,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    cause = error.__cause__
+    if isinstance(cause, ValueError | RecursionError):  # of a body, which FastAPI does not tell
+        return response(errors.said(error.status_code, f"the body is no JSON: {first_line(cause)}"))
     return response(errors.said(error.status_code, str(error.detail), headers=error.headers))

@@ -260,6 +260,27 @@ def test_json_that_is_not_declared_is_said_to_be_so(running):
     assert "content-type: application/json" in found.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"prompt": "Was läuft"}'.encode("latin-1"), "can't decode byte 0xe4"),
+        (b'{"prompt": ' + b"[" * 200_000, "recursion"),
+        (b'{"prompt": "a", "seed": ' + b"1" * 5000 + b"}", "digits"),
+        (b'{"prompt": "a', "Unterminated string"),
+    ],
+    ids=["not UTF-8", "too deep", "too long a number", "cut short"],
+)
+def test_a_body_that_is_no_json_is_told_why(running, body, said):
+    with running.client() as client:
+        found = client.post(
+            "/v1/completions", content=body, headers={"content-type": "application/json"}
+        )
+    assert found.status_code == 400
+    message = found.json()["error"]["message"]
+    assert message.startswith("the body is no JSON: ")
+    assert said in message
+
+
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 TAKES = (
     "{%- if tools is not none %}TOOLS{{ tools | map(attribute='function.name') | join(',') }}"
