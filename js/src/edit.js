@@ -18,7 +18,7 @@ import { attach } from "./session.js";
 export function edit(pipeline, { made = null, router = null } = {}) {
   const sessions = pipeline.model.sessions;
   const name = "model" in sessions ? "model" : "decoder_model_merged";
-  const { session, state } = attach(sessions[name]);
+  const { session, state } = attach(sessions[name], null, made);
   sessions[name] = session;
   return new Edited(pipeline, state, made, router);
 }
@@ -54,31 +54,35 @@ class Edited {
   }
 
   async #generate(prompts, options) {
-    const one = typeof prompts === "string" || isChat(prompts);
-    const all = one ? [prompts] : prompts, memory = this.#state.memory;
-    const read = (prompt) => asked(prompt) || (isChat(prompt) ? rendered(this.pipeline.tokenizer, prompt) : "");
-    const found = memory?.keys ? await this.#router.decide(all.map(read), memory) : null;
-    this.#state.given = await this.#given(all, memory, found);
-    this.#state.decided = null;
-    // As a memory's own prompts were read; a pipeline leaves special tokens out by itself.
-    const answers = await this.pipeline(prompts, { add_special_tokens: true, ...options });
-    const routings = all.map((_, row) => routing(memory, found?.[row] ?? decided(this.#state.decided, row)));
-    if (one) return answers.map((answer) => ({ ...answer, routing: routings[0] }));
-    return answers.map((many, row) => many.map((answer) => ({ ...answer, routing: routings[row] })));
+    const one = typeof prompts === "string" || isChat(prompts), all = one ? [prompts] : prompts;
+    if (!Array.isArray(all) || !all.every((each) => typeof each === "string" || isChat(each)))
+      throw new TypeError("a prompt is a string or a chat of messages, each with a role; several are an array");
+    const memory = this.#state.memory, answers = [];
+    for (const group of this.#groups(all, options)) answers.push(...(await this.#answers(group, memory, options)));
+    return one ? answers[0] : answers;
   }
 
-  /** What the run of the prompts is told: the router's routes, or which tokens of a chat are asked. */
-  async #given(all, memory, found) {
-    if (memory === null) return null;
-    if (found) return { memory, route: BigInt64Array.from(found, (each) => each.route), span: null };
-    if (!all.every(isChat)) return null;
+  /** The prompts that run together, in their order. */
+  #groups(all, options) {
+    const special = new Set(all.map((prompt) => takesSpecial(this.pipeline.tokenizer, prompt, options)));
+    // A pipeline pads on the left, whatever the graph reads.
+    const apart = special.size > 1 || this.#made?.padding_side === "right";
+    return apart ? all.map((prompt) => [prompt]) : [all];
+  }
+
+  /** The answers to each of some prompts, of one run. */
+  async #answers(all, memory, options) {
     const { tokenizer } = this.pipeline;
-    const rows = all.map((chat) => counted(tokenizer, chat));
-    const T = Math.max(...rows.map((row) => row.length));
-    const feature = Array.from(memory.ports["memory.feature"].data, Number);
-    const span = new BigInt64Array(rows.length * T); // padding is on the left
-    rows.forEach((row, i) => span.set(spanOf(row, feature), i * T + T - row.length));
-    return { memory, route: new BigInt64Array(rows.length), span };
+    // As a memory's own prompts were read; a pipeline leaves special tokens out by itself.
+    const told = { ...options, add_special_tokens: all.some((each) => takesSpecial(tokenizer, each, options)) };
+    const rows = memory && all.map((prompt) => counted(tokenizer, prompt, told));
+    const read = (prompt) => asked(prompt) || (isChat(prompt) ? rendered(tokenizer, prompt, options) : "");
+    const found = memory?.keys ? await this.#router.decide(all.map(read), memory) : null;
+    this.#state.given = given(memory, found, rows, all.length);
+    this.#state.decided = null;
+    const answers = await this.pipeline(all, told);
+    const routings = all.map((_, row) => routing(memory, found?.[row] ?? decided(this.#state.decided, row)));
+    return answers.map((many, row) => many.map((answer) => ({ ...answer, routing: routings[row] })));
   }
 
   #check(memory) {
@@ -98,7 +102,7 @@ class Edited {
   }
 }
 
-const isChat = (it) => Array.isArray(it) && it.every((turn) => typeof turn === "object" && "role" in turn);
+const isChat = (it) => Array.isArray(it) && it.length > 0 && it.every((turn) => turn?.role !== undefined);
 
 /** What a prompt asks: its text, or a chat's last user message; empty where that is no text. */
 function asked(prompt) {
@@ -107,16 +111,51 @@ function asked(prompt) {
   return typeof content === "string" ? content.trim() : "";
 }
 
-/** The text that the model's chat template makes of a chat. */
-const rendered = (tokenizer, chat) => tokenizer.apply_chat_template(chat, { tokenize: false, add_generation_prompt: true });
+/** The text that the chat template makes of a chat, told what a pipeline tells it. */
+const rendered = (tokenizer, chat, { tools, documents, chat_template, tokenizer_encode_kwargs }) =>
+  tokenizer.apply_chat_template(chat, {
+    tokenize: false, add_generation_prompt: true, tools, documents, chat_template, ...tokenizer_encode_kwargs,
+  });
 
-/** For each token of a chat whether it counts: from the last user message on, or all where that is not found. */
-function counted(tokenizer, chat) {
-  const text = rendered(tokenizer, chat), said = asked(chat);
-  const ids = (part) => tokenizer.encode(part, { add_special_tokens: false });
-  const at = said ? Math.max(text.lastIndexOf(said), 0) : 0;
-  const before = at ? ids(text.slice(0, at)).length : 0;
-  return ids(text).map((_, i) => (i >= before ? 1 : 0));
+/** Whether special tokens are put before a prompt: not where a template wrote the one that begins a text, which is not doubled. */
+function takesSpecial(tokenizer, prompt, { add_special_tokens = true }) {
+  if (isChat(prompt) || !add_special_tokens) return add_special_tokens;
+  const [first, second] = tokenizer.bos_token && prompt.startsWith(tokenizer.bos_token) ? tokenizer.encode(prompt) : [];
+  return first === undefined || first !== second;
+}
+
+/**
+ * For each token of a prompt whether it counts: spaces at the end do not; of a chat those do that stand
+ * from the last user message on, or all where that is not found.
+ */
+function counted(tokenizer, prompt, options) {
+  const chat = isChat(prompt), text = chat ? rendered(tokenizer, prompt, options) : prompt;
+  const ids = (part) => tokenizer.encode(part, { add_special_tokens: !chat && options.add_special_tokens });
+  const said = chat ? asked(prompt) : "", at = said ? Math.max(text.lastIndexOf(said), 0) : 0;
+  const all = ids(text), words = ids(text.replace(/ +$/, "") || text);
+  if (all.length > tokenizer.model_max_length)
+    throw new Error(`a prompt is ${all.length} tokens long, of which ${tokenizer.model_max_length} are read: shorten it`);
+  const begin = at ? alike(ids(text.slice(0, at)), all) : 0;
+  const end = alike(words, all) === words.length ? words.length : all.length;
+  return all.map((_, i) => (i >= begin && i < end ? 1 : 0));
+}
+
+/** How many tokens two texts begin with alike. */
+function alike(some, others) {
+  const at = some.findIndex((id, i) => id !== others[i]);
+  return at < 0 ? some.length : at;
+}
+
+/** What the run of B prompts is told: the router's routes, or which tokens count where not all do. */
+function given(memory, found, rows, B) {
+  if (memory === null) return { memory, route: new BigInt64Array(B).fill(-1n), span: null };
+  if (found) return { memory, route: BigInt64Array.from(found, (each) => each.route), span: null };
+  const route = new BigInt64Array(B), T = Math.max(...rows.map((row) => row.length));
+  if (rows.every((row) => row.every(Boolean))) return { memory, route, span: null };
+  const feature = Array.from(memory.ports["memory.feature"].data, Number);
+  const span = new BigInt64Array(B * T); // padding is on the left
+  rows.forEach((row, i) => span.set(spanOf(row, feature), i * T + T - row.length));
+  return { memory, route, span };
 }
 
 /** Of the tokens that count those that a routing feature takes, as docs/ports.md says. */

@@ -47,9 +47,10 @@ export interface Session {
 
 /**
  * Wrap a session whose graph has required ports: what is returned takes a decoder's inputs alone and
- * feeds the ports itself. `state.memory` is what prompts begin with.
+ * feeds the ports itself. `state.memory` is what prompts begin with. With `made`, memoir_edge.json, rows that
+ * the graph would not read as they are padded are refused.
  */
-export function attach(session: Session, memory?: Memory | null): {
+export function attach(session: Session, memory?: Memory | null, made?: object | null): {
   session: Session;
   state: {
     memory: Memory | null;

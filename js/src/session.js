@@ -7,8 +7,10 @@ const CACHE = /^past_key_values\./;
 /**
  * Wrap a session. What is returned stands in for it; `state.memory` may be exchanged at any time:
  * an answer goes on with the memory that it began with.
+ *
+ * @param made memoir_edge.json, parsed: rows that the graph would not read as they are padded are then refused
  */
-export function attach(session, memory = null) {
+export function attach(session, memory = null, made = null) {
   const shapes = new Map(session.inputMetadata.map((each) => [each.name, each.shape]));
   if (!shapes.has("memory.values"))
     throw new Error(
@@ -24,6 +26,8 @@ export function attach(session, memory = null) {
   async function run(inputs, ...rest) {
     const Tensor = inputs.input_ids.constructor; // the host's own
     const [B, T] = inputs.input_ids.dims;
+    if (made?.padding_side === "right" && padsLeft(inputs.attention_mask))
+      throw new Error("the graph reads rows flush left, these are padded there: ask one at a time, or by generate");
     const before = T === 1 ? begun.get(inputs[first]) : undefined;
     const { memory, route, span } = before ?? begin(state, B);
     if (memory?.tiles > 1 && !takes("memory.tile"))
@@ -59,6 +63,9 @@ export function attach(session, memory = null) {
   });
   return { session: shown, state };
 }
+
+/** Whether any row begins with padding. */
+const padsLeft = ({ data, dims: [B, T] }) => Array.from({ length: B }, (_, i) => data[i * T]).some((each) => Number(each) === 0);
 
 /** What a prompt begins with: the memory of now, and the route and span that were given for it. */
 function begin(state, B) {

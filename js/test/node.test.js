@@ -11,7 +11,7 @@ import { at, json, TOKENS } from "./cases.js";
 
 env.allowRemoteModels = false;
 env.localModelPath = "/";
-const { prompts, memories, chats, routed, spelled } = json("cases.json");
+const { prompts, memories, chats, withCare, routed, spelled } = json("cases.json");
 const made = json("web", "memoir_edge.json");
 const PLAIN = { ...TOKENS, return_full_text: false, add_special_tokens: true };
 const ones = json("cases.json").k;
@@ -142,6 +142,42 @@ test("a batch is routed row by row, and answers of two pipelines' runs do not mi
     prompts.map((each) => edited.pipeline(each.prompt, PLAIN)),
   );
   together.forEach(([answer], i) => assert.equal(answer.generated_text.trim(), prompts[i].edited.text.trim()));
+});
+
+test("what counts of a prompt is what counts for Session", async () => {
+  for (const { memory, asked } of withCare) {
+    await edited.swap(file(memory));
+    for (const { prompt, variables, text, edit, overlap } of asked) {
+      const options = { ...TOKENS, return_full_text: false, tokenizer_encode_kwargs: variables };
+      const [{ generated_text: said, routing }] = await edited.generate(prompt, options);
+      const which = `${memory}: ${JSON.stringify(prompt)}`;
+      assert.equal(routing.edit, edit, which);
+      assert.ok(Math.abs(routing.overlap - overlap) <= 1.5 / ones, `${which}: ${routing.overlap} for ${overlap}`);
+      assert.equal((said.at(-1).content ?? said).trim(), text.trim(), which);
+    }
+    const texts = asked.filter((each) => typeof each.prompt === "string");
+    const answers = await edited.generate(texts.map((each) => each.prompt), { ...TOKENS, return_full_text: false });
+    answers.forEach(([{ routing }], i) => assert.equal(routing.edit, texts[i].edit, texts[i].prompt));
+  }
+});
+
+test("a prompt that would be cut, or is none, is refused", async () => {
+  await edited.swap(file(memories[0].name));
+  const long = "well ".repeat(600) + prompts[0].prompt;
+  for (const prompt of [long, [{ role: "user", content: long }]])
+    await assert.rejects(edited.generate(prompt, TOKENS), /tokens long, of which 512 are read/);
+  for (const prompt of [undefined, null, 5, [null], [[]]])
+    await assert.rejects(edited.generate(prompt, TOKENS), /a prompt is a string or a chat/);
+});
+
+test("rows are asked one by one, or refused, where a graph reads them flush left", async () => {
+  const alone = edit(await load(), { made: { ...made, padding_side: "right" } });
+  await alone.swap(file(memories[0].name));
+  const all = prompts.map((each) => each.prompt), answers = await alone.generate(all, { ...TOKENS, return_full_text: false });
+  answers.forEach(([answer], i) => assert.equal(answer.generated_text.trim(), prompts[i].edited.text.trim()));
+  await assert.rejects(alone.pipeline(all, PLAIN), /the graph reads rows flush left/);
+  const [answer] = await alone.pipeline(all[0], PLAIN);
+  assert.equal(answer.generated_text.trim(), prompts[0].edited.text.trim());
 });
 
 test("an answer goes on with the memory that it began with", async () => {

@@ -114,8 +114,8 @@ def answered(session: Session, prompt: str | Prompt) -> dict[str, Any]:
             "ids": list(result.ids), "ends": ends}  # fmt: skip
 
 
-# The demo's, of messages that consist of parts, too.
-TEMPLATE = """{{ bos_token }}{% for m in messages %}\
+# The demo's, of messages that consist of parts, too, and with a variable.
+TEMPLATE = """{{ bos_token }}{% if style %}{{ style }}{% endif %}{% for m in messages %}\
 {% set said = m['content'] if m['content'] is string else m['content'][0]['text'] %}\
 {% if m['role'] == 'user' %}Q: {{ said }} A:{% else %} {{ said }}
 {% endif %}{% endfor %}"""
@@ -138,6 +138,18 @@ def conversations() -> list[list[dict[str, Any]]]:
         [*before, turn([{"type": "text", "text": asked}])],
         [turn(asked, "system")],
     ]
+
+
+def read_with_care(session: Session) -> Iterator[dict[str, Any]]:
+    """Prompts of which not all that stands in them counts, and what Session answers."""
+    prompt, variables = EDITS[0].prompt, {"style": "In short. "}
+    within = [{"role": "user", "content": prompt.removeprefix("The ")}]  # begins within a token
+    bos = session.language.tokenizer.named["bos_token"]
+    for text in (prompt, f"{prompt} ", f"{prompt}   ", f"{bos}{prompt}"):
+        yield {"prompt": text, "variables": {}} | answered(session, text)
+    for told in ({}, variables):
+        asked = session.chat_prompt(within, variables=told)
+        yield {"prompt": within, "variables": told} | answered(session, asked)
 
 
 def tiled(memory: Memory) -> Memory:
@@ -182,6 +194,7 @@ def cases(
             *value_types(memory),
             ("coded.safetensors", by_code),
             ("tiled.safetensors", tiled(by_code)),
+            ("mean.safetensors", replace(memory, feature="mean")),
             ("sited.safetensors", sited(memory)),
             ("sited-coded.safetensors", sited(tiled(by_code))),
         ]
@@ -193,6 +206,10 @@ def cases(
     edited = [answered(session, prompt) for prompt in prompts]
     asked = [session.chat_prompt(chat) for chat in conversations()]
     by_bank = [answered(session, prompt) for prompt in asked]
+    with_care = []
+    for name in ("facts.safetensors", "mean.safetensors"):
+        session.swap(written[name])
+        with_care.append({"memory": name, "asked": [*read_with_care(session)]})
     session.swap(by_code)
     by_router = [answered(session, prompt) for prompt in asked]
     said = {prompt: answered(session, prompt) for prompt in prompts}
@@ -219,6 +236,7 @@ def cases(
             {"chat": chat, "edited": e, "coded": c}
             for chat, e, c in zip(conversations(), by_bank, by_router, strict=True)
         ],
+        "withCare": with_care,
         "spelled": spelled(),
         "routed": {
             "memory": "tiled.safetensors",
