@@ -57,11 +57,15 @@ class Files:
         return self.journal.write(self.memory)
 
     def _add(self, edit: Edit) -> None:
-        """A line more, unless the file has the edit."""
+        """A line more, unless the file's last word on the prompt is the edit."""
         old = self.edits.read_text(encoding="utf-8") if self.edits.exists() else ""
-        if old.strip() and edit.id in {known.id for known in read(self.edits)[0]}:
+        held = read(self.edits)[0] if old.strip() else []
+        alike = [one for one in held if one.prompt == edit.prompt]
+        if alike and alike[-1].id == edit.id:
             return
-        line = json.dumps(edit.record(), ensure_ascii=False) + "\n"
+        known = next((one for one in alike if one.id == edit.id), edit)
+        record = edit.record() if known == edit else known.full_record()  # of an id all are equal
+        line = json.dumps(record, ensure_ascii=False) + "\n"
         try:
             with self.edits.open("a", encoding="utf-8") as file:
                 file.write(line if not old or old.endswith("\n") else f"\n{line}")

@@ -1,7 +1,10 @@
 """What is kept is what `apply` would have written."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +55,23 @@ def test_a_file_of_edits_grows_by_a_line_and_holds_none_twice(
     assert [edit.target for edit in read(paths[1])[0]] == ["Asia", france.target]
     files.keep(france, edited.journal)
     assert paths[1].read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("more", [{}, {"rephrase": ["France is run from"], "keys": ["France"]}])
+def test_an_edit_that_is_kept_again_is_the_last_of_its_prompt(
+    make_files: Callable[[], Files],
+    paths: Paths,
+    edited: Editor,
+    france: Edit,
+    more: dict[str, Any],
+) -> None:
+    kept = json.dumps(france.record() | more) + "\n"
+    paths[1].write_text(kept, encoding="utf-8")
+    files = make_files()
+    for edit in (replace(france, target="Madrid", id="madrid"), france):
+        files.keep(edit, edited.journal)
+    assert [edit.id for edit in read(paths[1])[0]] == ["madrid", france.id]  # the last counts
+    assert paths[1].read_text(encoding="utf-8").startswith(kept)
 
 
 @pytest.mark.parametrize(
