@@ -37,6 +37,8 @@ from memoir_edge_runtime._source import encoder_of
 from memoir_edge_runtime._tokens import Prompt, check_length
 
 GREEDY = Options()
+_LOAD = "give what session.load(memory) gives"
+_IN_HAND = "read bytes by memoir_edge.memory.from_bytes; None is the base model"
 T = TypeVar("T")
 Prompts = str | Prompt | Sequence[str | Prompt]
 
@@ -112,11 +114,12 @@ class Session:
         Nothing changes until it is given to `swap`, or to a request of its own.
 
         Raises:
-            InputError: The file cannot be read.
+            InputError: It is no file, or one that cannot be read.
             MemoryFormatError: It is no valid memory.
             MismatchError: It belongs to another model or site.
         """
         if not isinstance(memory, Memory):
+            _expect("the memory", memory, "a file", str, os.PathLike, hint=_IN_HAND)
             memory = memories.read(Path(memory))
         self._check_fit(memory)
         generation = place(memory, next(self._numbers), self.decoder.device, self.router)
@@ -155,9 +158,11 @@ class Session:
             )
 
     def _pin(self, memory: Generation | None) -> Generation:
-        if memory is not None:
-            self._check(memory)
-        return memory or self._generation
+        if memory is None:
+            return self._generation
+        _expect("the memory", memory, "a generation", Generation, hint=_LOAD)
+        self._check(memory)
+        return memory
 
     # --- Prompts ---------------------------------------------------------------------------------
 
@@ -175,7 +180,7 @@ class Session:
         Raises:
             InputError: There are none, one that the model does not have, or too many.
         """
-        most = self._vocabulary
+        ids, most = list(ids), self._vocabulary
         if bad := [id for id in ids if not _is_id(id, most)]:
             raise InputError(f"the prompt holds token id {bad[0]!r}, expected from 0 to {most - 1}")
         tokenizer = self.language.tokenizer
@@ -286,6 +291,7 @@ class Session:
         Raises:
             InputError: An empty or too long prompt.
         """
+        _expect("the options", options, "Options", Options, hint="Options(max_new_tokens=8)")
         seed = fresh_seed() if options.seed is None else options.seed
         return [
             Completion(i, prompt, options, seed, self.language)
@@ -429,6 +435,12 @@ def _several(prompts: Any) -> list[Any]:
     """Prompts as a list, whatever they are: one that is none is refused when it is read."""
     one = isinstance(prompts, str | bytes | Prompt) or not isinstance(prompts, Iterable)
     return [prompts] if one else list(prompts)
+
+
+def _expect(name: str, found: object, expected: str, *types: type, hint: str) -> None:
+    if not isinstance(found, types):
+        kind = type(found).__name__
+        raise InputError(f"{name} is of type {kind}, expected {expected}", hint=hint)
 
 
 def _is_id(found: object, most: int) -> bool:

@@ -1,9 +1,12 @@
 """Requests: batches, streams, stop strings, seeds, limits, and every refusal."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from memoir_edge.errors import GraphError, InputError
+from memoir_edge.memory import Memory
 from memoir_edge_runtime import Options, Session, Token
 
 CONTEXT = 96
@@ -118,7 +121,32 @@ def test_a_token_that_is_no_id_is_named(session):
     for wrong in ("a", 1.5, None):
         with pytest.raises(InputError, match=f"token id {wrong!r}, expected from 0 to"):
             session.token_prompt([3, wrong])
-    assert session.token_prompt(np.array([3, 4])).row.ids == (3, 4)
+    for ids in (np.array([3, 4]), (id for id in (3, 4))):
+        assert session.token_prompt(ids).row.ids == (3, 4)
+
+
+@pytest.mark.parametrize("wrong", [5, False, b"abc", ["facts.safetensors"]], ids=str)
+def test_a_memory_that_is_none_is_named(session, wrong):
+    before = session.generation
+    with pytest.raises(InputError, match=f"the memory is of type {type(wrong).__name__}, expected"):
+        session.swap(wrong)
+    assert session.generation is before
+
+
+@pytest.mark.parametrize("given", [str, Path, Memory])
+def test_a_memory_that_is_not_placed_answers_no_request(session, make_memory, prompts, given):
+    memory = make_memory(prompts[:1]) if given is Memory else given("facts.safetensors")
+    for ask in (session.generate, session.stream, session.route):
+        with pytest.raises(InputError, match="expected a generation") as refused:
+            ask(prompts[0], memory=memory)
+        assert "session.load" in refused.value.hint
+
+
+@pytest.mark.parametrize("wrong", [8, None, {"max_new_tokens": 8}], ids=str)
+def test_options_that_are_none_are_named(session, wrong):
+    for ask in (session.generate, session.stream):
+        with pytest.raises(InputError, match=f"type {type(wrong).__name__}, expected Options"):
+            ask("a", wrong)
 
 
 def test_an_empty_prompt_needs_a_bos(session, monkeypatch):
