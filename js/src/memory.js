@@ -109,7 +109,7 @@ function split(bytes) {
   const header = parsed("its header", () => STRICT.decode(bytes.subarray(8, 8 + length)));
   const { __metadata__, ...tensors } = header ?? {}, said = __metadata__ ?? {};
   const objects = [header, said, ...Object.values(tensors)];
-  if (!objects.every(isObject) || !Object.values(said).every(isText))
+  if (!objects.every(isObject) || !Object.values(said).every(isText) || !Object.values(tensors).every(isEntry))
     throw new Error("no memory: its header is none of a safetensors file");
   return { said, entries: Object.entries(tensors), body: bytes.subarray(8 + length) };
 }
@@ -169,7 +169,6 @@ function checkPlaces(entries, body) {
 function tensor(name, { dtype, shape, data_offsets: [begin, end] }, body) {
   const count = shape.reduce((product, n) => product * n, 1);
   if (!Object.hasOwn(BYTES, dtype)) throw new Error(`${name} is ${dtype}`);
-  if (!shape.every((n) => Number.isInteger(n) && n >= 0)) throw new Error(`${name} has shape [${shape}]`);
   if (end - begin !== count * BYTES[dtype])
     throw new Error(`${name} has ${end - begin} bytes, expected ${count * BYTES[dtype]}`);
   const own = body.slice(begin, end).buffer; // a copy: aligned, and apart from the file
@@ -221,6 +220,8 @@ function checkedSites({ site, sites }) {
 const isName = (it) => typeof it === "string" && it !== "", isText = (it) => typeof it === "string";
 const isObject = (it) => typeof it === "object" && it !== null && !Array.isArray(it);
 const isDigest = (it) => isText(it) && /^[0-9a-f]{64}$/.test(it), orNull = (is) => (it) => it === null || is(it);
+const isCount = (it) => Number.isInteger(it) && it >= 0;
+const isEntry = ({ dtype, shape, data_offsets: at }) => isText(dtype) && allOf(isCount)(shape) && allOf(isCount)(at) && at.length === 2;
 const allOf = (is) => (it) => Array.isArray(it) && it.every(is);
 
 const DOCUMENT = {

@@ -394,6 +394,29 @@ HEADS: dict[str, tuple[bytes, str]] = {
     "half of a pair in a name": (rb'{"\ud800":{},', "its header holds half of a surrogate pair"),
 }
 
+# What may not stand in the place of a tensor's entry of some name.
+ENTRIES: dict[str, list[object]] = {
+    "dtype": [None, 1],
+    "shape": [None, 3, "3", [-3], [1.5], [[3]]],
+    "data_offsets": [None, 1, [], [0], [0, 12, 12], [0, "12"], [-12, 0], {}],
+}
+
+
+def entered() -> Iterator[tuple[str, bytes]]:
+    """Files whose header says of a tensor what no safetensors file says."""
+
+    def other(head: bytes) -> bytes:
+        header = json.loads(head)
+        header["columns"] |= {name: value}
+        if value is None:
+            del header["columns"][name]
+        return json.dumps(header, separators=(",", ":")).encode()
+
+    for name, values in ENTRIES.items():
+        for value in values:
+            yield f"{name} {value}", headed(other)
+
+
 METADATA = {
     "metadata that is no text": b'{"__metadata__":{"a":1,',
     "metadata of nothing": b'{"__metadata__":{"a":null,',
@@ -412,6 +435,8 @@ def spoiled() -> Iterator[tuple[str, bytes, str | None]]:
         yield name, headed(lambda head: begin + head[1:]), told  # noqa: B023
     for name, other in METADATA.items():
         made = headed(lambda head: head.replace(b'{"__metadata__":{', other))  # noqa: B023
+        yield name, made, "none of a safetensors file"
+    for name, made in entered():
         yield name, made, "none of a safetensors file"
     yield "a document that is none", saying(lambda text: "{"), "its document is no JSON"
     yield "a document of a list", saying(lambda text: "[]"), "is no JSON object"
