@@ -146,12 +146,11 @@ function alike(some, others) {
   return at < 0 ? some.length : at;
 }
 
-/** What the run of B prompts is told: the router's routes, or which tokens count where not all do. */
+/** What the run of B prompts is told: the router's routes, or which tokens count. */
 function given(memory, found, rows, B) {
   if (memory === null) return { memory, route: new BigInt64Array(B).fill(-1n), span: null };
   if (found) return { memory, route: BigInt64Array.from(found, (each) => each.route), span: null };
   const route = new BigInt64Array(B), T = Math.max(...rows.map((row) => row.length));
-  if (rows.every((row) => row.every(Boolean))) return { memory, route, span: null };
   const feature = Array.from(memory.ports["memory.feature"].data, Number);
   const span = new BigInt64Array(B * T); // padding is on the left
   rows.forEach((row, i) => span.set(spanOf(row, feature), i * T + T - row.length));
