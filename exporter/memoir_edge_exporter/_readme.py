@@ -155,7 +155,8 @@ state to no other place.
 # Of a package with a router.
 _FED = """
 `memory.route` must be fed here, one number a row: what the router says of a memory whose keys are
-codes, 0 to let the graph decide by itself, -1 for the base model. It holds for the whole generator.
+codes, 0 to let the graph decide by itself, -1 for the base model. Without an adapter the graph has
+none of the rows that a router names: feed -1. It holds for the whole generator.
 """
 
 _GENAI_CODE = """\
@@ -177,7 +178,7 @@ memories = og.Adapters(model)
 memories.load({adapter}, {name})
 """
 _ACTIVE = """\
-generator.set_active_adapter(memories, {name})  # leave it out: the base model answers
+generator.set_active_adapter(memories, {name})  # {without}: the base model answers
 """
 _KEPT = """\
 generator.set_model_input("memory.route", route)  # keeps no copy: keep the array
@@ -234,6 +235,7 @@ def _genai_code(name: str | None, *, fed: bool, routed: bool, begin: Sequence[in
         ids = f"[{', '.join(map(str, begin))}, *{ids}]"
     files = {"name": name, "adapter": f"{name}.onnx_adapter", "keys": f"{name}.safetensors"}
     said = {what: _string(f"{file}") for what, file in files.items()}
+    said["without"] = f"leave it out{', and feed -1' if routed else ''}"
     return _GENAI_CODE.format(
         imports=imports, opened=opened.format(**said), given=given.format(**said), ids=ids
     )

@@ -182,6 +182,12 @@ def test_the_lines_of_the_readme_are_python(served) -> None:
     compile(served[0], "README.md", "exec")
 
 
+def test_the_lines_say_that_without_an_adapter_no_row_of_it_is_fed(served) -> None:
+    code = served[0]
+    assert ("leave it out, and feed -1" in code) == ("router.decide" in code)
+    assert ("leave it out" in code) == ("set_active_adapter" in code)
+
+
 @pytest.mark.slow
 def test_the_lines_of_the_readme_answer(served, genai_python) -> None:
     code, answer = served
