@@ -113,19 +113,38 @@ class BaseModel:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def counted(base: BaseModel, texts: Sequence[str]) -> tuple[dict[str, Tensor], Ints]:
+def counted(
+    base: BaseModel, texts: Sequence[str], said: Sequence[str] | None = None
+) -> tuple[dict[str, Tensor], Ints]:
     """Prompts as a batch flush right, and the tokens that count for routing: `[B, T]`, 1 or 0.
 
     Where an encoder reads the prompts, T is 1: the decoder's first token, which has seen all of it.
+
+    Args:
+        base: The model.
+        texts: The prompts.
+        said: Of each what it asks, where that stands behind something else, as in a chat: tokens
+            before it do not count.
     """
     read = [routed(base.encode, text) for text in texts]
     batch = _prompts(base, [ids for ids, _ in read])
     if base.start is not None:
         return batch, np.ones((len(read), 1), np.int64)
     counts = batch["attention_mask"].cpu().numpy().copy()
-    for row, (ids, end) in zip(counts, read, strict=True):
-        row[len(row) - len(ids) + end :] = 0
+    for row, (ids, end), text, asked in zip(counts, read, texts, said or texts, strict=True):
+        start, begin = len(row) - len(ids), text.rfind(asked)
+        row[start + end :] = 0
+        if begin > 0:
+            row[start : start + _alike(ids, base.encode(text[:begin]))] = 0
     return batch, counts
+
+
+def _alike(some: Sequence[int], others: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(some, others, strict=False)) if a != b),
+        min(len(some), len(others)),
+    )
 
 
 def device_of(module: nn.Module) -> torch.device:

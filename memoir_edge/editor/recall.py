@@ -37,21 +37,30 @@ class Edited:
     router: Router | None = None  # what the live memory's keys are codes of; None: masks
     later: Sequence[nn.Module] = ()  # the memory's other sites
 
-    def features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
+    def features(
+        self, prompts: Sequence[str], feature: str, said: Sequence[str] | None = None
+    ) -> tophash.Floats:
         """Routing features `[len(prompts), D]`, float32; only the layers below the site are run."""
-        parts = _parts(prompts, self.batch)
+        parts = _parts(list(zip(prompts, said or prompts, strict=True)), self.batch)
         return np.concatenate([self._features(part, feature) for part in parts])
 
-    def _features(self, prompts: Sequence[str], feature: str) -> tophash.Floats:
-        batch, counts = counted(self.base, prompts)
+    def _features(self, part: Sequence[tuple[str, str]], feature: str) -> tophash.Floats:
+        batch, counts = counted(self.base, *zip(*part, strict=True))
         a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
         return tophash.feature(a.reshape(*counts.shape, -1), tophash.span(feature, counts))
 
-    def routes(self, prompts: Sequence[str]) -> tophash.Routes:
-        """Where each prompt goes, by whichever of its `views` decides where a router reads it."""
+    def routes(self, prompts: Sequence[str], said: Sequence[str] | None = None) -> tophash.Routes:
+        """Where each prompt goes, by whichever of its `views` decides where a router reads it.
+
+        Args:
+            prompts: What the model reads.
+            said: Of each what is asked, where that is not the whole: a chat's last user message.
+        """
         assert self.live is not None
         if self.router is None:
-            return self.live.bank.route(self.keys(prompts))
+            f = self.features(prompts, self.live.hashing.feature, said)
+            return self.live.bank.route(self.live.hashing.mask(f))
+        prompts = said or prompts
         held = (key.text for key in self.live.bank.keys if key.text)
         texts, of = views(prompts, self.router.respelling(held))
         return decisive(self.live.bank.route(self.keys(texts)), of)

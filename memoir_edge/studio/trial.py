@@ -133,7 +133,7 @@ class Studio:
         with self._alone:
             model = self.editor.model
             text = self._text(prompt, chat)
-            routes = model.routes([text if self.editor.router is None else prompt])
+            routes = model.routes([text], [(prompt.strip() or text) if chat else prompt])
             [old] = model.answer([text], TOKENS, memory=False)
             [edit], [best], [overlap] = model.fired(routes), routes.candidate, routes.overlap
             [new] = (

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from memoir_edge.editor import BaseModel
@@ -58,6 +59,21 @@ def test_an_encoder_reads_the_prompt(t5: BaseModel) -> None:
     assert batch["decoder_input_ids"].tolist() == [[t5.start]] * 3
     assert batch["attention_mask"].sum(1).tolist() == [len(t5.encode(text)) for text in ASKED]
     assert batch["attention_mask"][:, 0].tolist() == [1] * 3  # flush left
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "behind"),
+    [("", "The capital", " of"), ("Be brief. Q:", " is", " A:"), ("Q: is it? Q: ", "is", " A:")],
+)
+def test_what_stands_before_what_is_asked_does_not_count(
+    tiny: BaseModel, before: str, said: str, behind: str
+) -> None:
+    text, longer = f"{before}{said}{behind}", "a text of some more tokens, so that there is padding"
+    _, counts = counted(tiny, [text, longer, text], [said, longer, "nowhere"])
+    count = len(tiny.encode(text))
+    first = count - len(tiny.encode_bare(f"{said}{behind}")) if before else 0
+    assert counts[0].tolist() == [0] * (counts.shape[1] - count + first) + [1] * (count - first)
+    assert [row.sum() for row in counts[1:]] == [len(tiny.encode(longer)), count]
 
 
 def test_an_encoder_decoder_answers_as_transformers_does(t5: BaseModel) -> None:

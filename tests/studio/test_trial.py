@@ -139,6 +139,21 @@ def test_a_studio_goes_on_from_what_was_kept(
         again.train(france)
 
 
+def test_a_chat_is_routed_from_its_last_message_on(
+    studio: Studio, demo: BaseModel, france: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "You are helpful, and know all capitals. {{ messages[0]['content'] }} A:"
+    monkeypatch.setattr(demo.tokenizer, "chat_template", told)
+    studio.train(france)
+    monkeypatch.setattr(studio.editor.live.hashing, "feature", "mean")
+    model = studio.editor.model
+    text = told.replace("{{ messages[0]['content'] }}", france.prompt)
+    [overlap] = model.routes([text], [france.prompt]).overlap
+    assert studio.ask(france.prompt, chat=True).overlap == pytest.approx(overlap)
+    assert overlap != model.routes([text]).overlap[0]
+    assert studio.ask("  ", chat=True).overlap > 0  # nothing is found, and the whole counts
+
+
 def test_where_a_router_stands_a_chat_reaches_the_edit(
     demo: BaseModel, wishes: Wishes, make_files: Callable[[], Files], words: Any, france: Edit
 ) -> None:
