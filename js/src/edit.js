@@ -40,7 +40,7 @@ class Edited {
 
   /** Answer with this memory from now on; null is the base model. If it does not fit, nothing changes. */
   async swap(source) {
-    const memory = source === null || source.ports ? source : await readMemory(source);
+    const memory = source === null || source?.ports ? source : await readMemory(source);
     if (memory !== null) this.#check(memory);
     this.#state.memory = memory;
     return memory;
@@ -80,7 +80,8 @@ class Edited {
     const found = memory?.keys ? await this.#router.decide(all.map(read), memory) : null;
     this.#state.given = given(memory, found, rows, all.length);
     this.#state.decided = null;
-    const answers = await this.pipeline(all, told);
+    // A pipeline that fails before its run leaves what was given for it.
+    const answers = await this.pipeline(all, told).finally(() => { this.#state.given = null; });
     const routings = all.map((_, row) => routing(memory, found?.[row] ?? decided(this.#state.decided, row)));
     return answers.map((many, row) => many.map((answer) => ({ ...answer, routing: routings[row] })));
   }

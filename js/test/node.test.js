@@ -161,6 +161,16 @@ test("what counts of a prompt is what counts for Session", async () => {
   }
 });
 
+test("what a prompt that failed was told is not told to the next one", async () => {
+  await edited.swap(file(memories[0].name));
+  const [{ prompt, base }] = prompts, streamer = { put() { throw new Error("the reader is gone"); }, end() {} };
+  await assert.rejects(edited.generate(prompt, { ...TOKENS, streamer }), /the reader is gone/);
+  await assert.rejects(edited.swap(undefined), /bytes, a Blob or a Response/);
+  await edited.swap(null);
+  const [answer] = await edited.pipeline(prompt, PLAIN);
+  assert.equal(answer.generated_text.trim(), base.text.trim());
+});
+
 test("a prompt that would be cut, or is none, is refused", async () => {
   await edited.swap(file(memories[0].name));
   const long = "well ".repeat(600) + prompts[0].prompt;
