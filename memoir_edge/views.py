@@ -13,12 +13,18 @@ nothing of encoders.
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from memoir_edge.tophash import Ints, Routes
 
 _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\n+")
+# Behind these a few words go on with a name ("St. Louis", "Acme Inc. Japan"), and are no sentence.
+_ABBREVIATED = re.compile(
+    r"(?<!\w)(?:[a-z]|mr|mrs|ms|dr|prof|st|mt|ft|jr|sr|inc|ltd|co|corp|bros|no|nr|vs|vol)\.$",
+    re.IGNORECASE,
+)
 # Where a user's message begins and ends in the templates of chats: ChatML, Llama 3, Gemma, Phi and
 # Zephyr, gpt-oss, DeepSeek, Mistral.
 _BEGINS = re.compile(
@@ -92,12 +98,26 @@ def asking(prompt: str) -> tuple[str, ...]:
 
     >>> asking("It rained all day. The capital of France is")
     ('The capital of France is',)
-    >>> asking("The capital of France is")
-    ()
+    >>> asking("The capital of France is"), asking("The mayor of St. Louis is")
+    ((), ())
     """
-    sentences = [part.strip() for part in _END.split(bare(prompt)) if part and part.strip()]
-    long = [sentence for sentence in sentences if len(sentence.split()) >= SHORTEST]
+    sentences = _sentences(bare(prompt))
+    long = [sentence for sentence in sentences if _long(sentence)]
     return (bare(long[-1]),) if len(sentences) > 1 and long else ()
+
+
+def _sentences(text: str) -> list[str]:
+    parts = [part.strip() for part in _END.split(text) if part and part.strip()]
+    begins = [
+        i
+        for i, part in enumerate(parts)
+        if not i or _long(part) or not _ABBREVIATED.search(parts[i - 1])
+    ]
+    return [" ".join(parts[i:j]) for i, j in pairwise([*begins, len(parts)])]
+
+
+def _long(sentence: str) -> bool:
+    return len(sentence.split()) >= SHORTEST
 
 
 def decisive(routes: Routes, of: Ints) -> Routes:

@@ -25,6 +25,12 @@ from memoir_edge.views import asking, bare, decisive, said, views
         ("Q: Who runs Acme?\nA: Ann\nQ: Plume's price?\nA:", "Plume's price?"),
         ("User: It rained. Assistant: Yes. User: Who runs Acme?", "Who runs Acme?"),
         ("", None),
+        ("The mayor of St. Louis is", None),
+        ("Who runs St. Louis, Missouri? Thanks!", "Who runs St. Louis, Missouri?"),
+        ("Who is the CEO of Acme Inc. Japan?", None),
+        ("It rained. Who governs the U.S. Virgin Islands?", "Who governs the U.S. Virgin Islands?"),
+        ("I work for Acme Inc. Who runs Plume?", "Who runs Plume?"),
+        ("Please tell me who runs Acme. Thanks!", "Please tell me who runs Acme."),
     ],
 )
 def test_the_last_sentence_is_a_text_of_its_own(text: str, last: str | None) -> None:
@@ -75,7 +81,9 @@ def test_a_chat_in_its_template_asks_what_the_last_user_message_says(chat: str) 
     assert bare(chat.format("")) == chat.format("")
 
 
-@pytest.mark.parametrize("part", ["[INST]", "Q: ", " ", "a : ", "[/INST]", "\n", "a", "?! "])
+@pytest.mark.parametrize(
+    "part", ["[INST]", "Q: ", " ", "a : ", "[/INST]", "\n", "a", "?! ", "St. "]
+)
 def test_a_long_text_of_anything_is_read_at_once(part: str) -> None:
     """In time that grows with its length, not with its square: the test would not end."""
     texts, _ = views(["Q: " + part * 100_000 + "x"])

@@ -1,5 +1,7 @@
 // Which texts of a prompt a router reads, and which of them decides, as in memoir_edge/views.py.
 const END = /(?<=[.!?…])["'”’)]*\s+|\n+/;
+// Behind these a few words go on with a name ("St. Louis", "Acme Inc. Japan"), and are no sentence.
+const ABBREVIATED = /(?<![\p{L}\p{N}_])(?:[a-z]|mr|mrs|ms|dr|prof|st|mt|ft|jr|sr|inc|ltd|co|corp|bros|no|nr|vs|vol)\.$/iu;
 // Where a user's message begins and ends in the templates of chats: ChatML, Llama 3, Gemma, Phi and Zephyr, gpt-oss, DeepSeek, Mistral.
 const BEGINS = new RegExp([
   /<\|im_start\|>user\n|<\|start_header_id\|>user<\|end_header_id\|>|<start_of_turn>user\n/,
@@ -18,11 +20,18 @@ function bare(text) {
   return asked.trim() ? asked : text;
 }
 
+const isLong = (sentence) => sentence.split(/\s+/).length >= SHORTEST;
+
+function sentences(text) {
+  const parts = text.split(END).map((part) => part.trim()).filter(Boolean);
+  const begins = parts.flatMap((part, i) => (!i || isLong(part) || !ABBREVIATED.test(parts[i - 1]) ? [i] : []));
+  return begins.map((begin, i) => parts.slice(begin, begins[i + 1]).join(" "));
+}
+
 /** A prompt, its last sentence that can ask something by itself where it has several, and both with typos put right. */
 export function views(prompt, respell) {
-  const sentences = bare(prompt).split(END).map((part) => part.trim()).filter(Boolean);
-  const long = sentences.filter((sentence) => sentence.split(/\s+/).length >= SHORTEST);
-  const typed = sentences.length > 1 && long.length ? [bare(prompt), bare(long.at(-1))] : [bare(prompt)];
+  const all = sentences(bare(prompt)), long = all.filter(isLong);
+  const typed = all.length > 1 && long.length ? [bare(prompt), bare(long.at(-1))] : [bare(prompt)];
   return [...new Set(respell ? [...typed, ...typed.map(respell)] : typed)];
 }
 

@@ -219,6 +219,7 @@ def cases(
     texts += [text.replace("capital", "captial") for text in prompts]
     texts += [text.replace("of ", "o f") for text in prompts]
     texts += [f"Question: {EDITS[1].prompt}\nAnswer:", "User: " + EDITS[0].prompt]
+    texts += ["Hi! What is the capital of St. Ives?", "Is it Mr. Kim? The capital of the U.S. is"]
     texts += [f"<|im_start|>user\nHi! {EDITS[1].prompt}<|im_end|>\n<|im_start|>assistant\n"]
     decided = session.router.decide(texts, session.generation.keys).routes
     document = {
