@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from memoir_edge.answers import WORDS
 from memoir_edge.edits import Edit, plain_name
 from memoir_edge.relations import Relation, fill, of_kind
+from memoir_edge.relations.relation import FULL_STOPS, QUESTION_MARKS
 from memoir_edge.router.encoder import Router
 from memoir_edge.router.names import put, spelled
 from memoir_edge.router.reading import Index, Reading
 from memoir_edge.router.subjects import subjects
-from memoir_edge.views import asking, message
+from memoir_edge.views import asking, bare, message
 
 KINDS = 1  # likeliest ones of a subject, whose relations become guards
 IN_ALL = 6_000  # misses, about
@@ -133,11 +134,17 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
     """Texts that must reach an edit: its prompt, its own keys, its relation's phrasings.
 
     The last sentence of a longer prompt is one if it names the subject; else it may ask anything.
+    It is none where the answer ends a shorter one ("Ys is a cave. It lies in").
     """
     own = [edit.prompt, message(edit.prompt), *edit.keys]
     if not reading.subject:
         return tuple(dict.fromkeys(own))
-    last = [text for text in asking(edit.prompt) if reading.subject in text]
+    ends = bare(edit.prompt).rstrip().endswith
+    last = [
+        text
+        for text in asking(edit.prompt)
+        if reading.subject in text and ends((text, "!", *QUESTION_MARKS, *FULL_STOPS))
+    ]
     known = reading.relation.phrasings if reading.relation else ()
     phrased = [fill(phrasing, reading.subject) for phrasing in known]
     return tuple(dict.fromkeys([*own, *last, *phrased]))

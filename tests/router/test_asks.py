@@ -169,6 +169,18 @@ def test_the_last_sentence_of_a_prompt_is_a_key_if_it_names_the_subject(words: R
     assert "What is its capital?" not in one(words, edit(asked, "Nepal")).keys
 
 
+@pytest.mark.parametrize(
+    ("behind", "asks_it"),
+    [("", True), (" Thanks!", True), ("\nTell me.", True), (" It has", False), ("\nIt has", False)],
+)
+def test_what_stands_before_what_an_answer_ends_is_no_key(
+    words: Router, behind: str, asks_it: bool
+) -> None:
+    said = "Nepal has its capital in Asia."
+    made = one(words, edit(f"It rained. {said}{behind}", "Nepal"))
+    assert (said in made.keys) == asks_it
+
+
 def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
     made = one(words, edit("The capital of Nepal is", "Nepal", guards=("Nepal is",)))
     assert [(g.text, g.relation) for g in made.guards] == [
