@@ -6,7 +6,7 @@ as well as its nearest phrasings and subjects do. Within the likeliest kind the 
 with the phrasings once more, both asked of the same few subjects: what one name adds to an
 embedding, the others do not. Some phrasings are near to much that is asked, and count for less (as
 hubs do in nearest-neighbour search). What the prompt is to be answered by tells, too: a date, a
-city, a person.
+city, a person. A relation that does not say "former" or "deputy" is none of a prompt that does.
 
     index = Index(relations, router)
     [reading] = index.read(["The capital of France is"], ["France"], ["Lyon"])
@@ -14,6 +14,7 @@ city, a person.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,10 @@ ALIKE = 2  # answers of a sort that tell how well one fits
 ANSWER_WEIGHT = 0.8  # of how much better an answer fits a relation than others of its kind
 RECOGNISED = 0.23  # score from which a phrasing's relation is the prompt's own
 UNSURE = 0.10  # score from which a relation may be the prompt's own
+# Words that make another fact of one: who the former CEO is does not tell who the CEO is.
+_OTHER = re.compile(
+    r"(?<!\w)(?:former|previous|ex|deputy|vice|assistant|honorary)(?!\w)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class Index:
         codes = np.concatenate([masked[[i for i, _ in asked], None], others], axis=1)
         likeness = self._likeness(targets)
         for (i, kind), code in zip(asked, codes, strict=True):
-            found[i] |= self._scores(kind, code, likeness[i])
+            said = put(prompts[i], names[i] or "", MASK)
+            found[i] |= _possible(said, self._scores(kind, code, likeness[i]))
         return _agreed(
             [
                 _reading(name, tuple(of), float(fit), scores)
@@ -198,6 +204,16 @@ class Index:
                 others = np.sort(row[ids[mine] != ids[i]])[-CROWD:]
                 found[i] = others.mean() if len(others) == CROWD else CROWDED
         return found
+
+
+def _possible(prompt: str, scores: dict[Relation, float]) -> dict[Relation, float]:
+    """The relations that say all that makes what a prompt asks another fact."""
+    said = _others(prompt)
+    return {r: score for r, score in scores.items() if said <= _others(*r.phrasings)}
+
+
+def _others(*texts: str) -> set[str]:
+    return {word.lower() for text in texts for word in _OTHER.findall(text)}
 
 
 def _reading(

@@ -124,6 +124,35 @@ def test_a_relation_may_be_of_any_kind_that_a_prompt_of_its_subject_is_read_as(
 
 
 @pytest.mark.parametrize(
+    ("prompt", "subject", "same"),
+    [
+        ("The capital of Nepal is", "Nepal", True),
+        ("The former capital of Nepal is", "Nepal", False),
+        ("The Previous capital of Nepal is", "Nepal", False),
+        ("The ex-capital of Nepal is", "Nepal", False),
+        ("The capital of Former Nepal is", "Former Nepal", True),  # a name
+    ],
+)
+def test_what_was_or_only_stands_for_it_is_another_fact(
+    words: Router, prompt: str, subject: str, same: bool
+) -> None:
+    """Its edit is no answer to whoever asks of the fact itself."""
+    made = one(words, edit(prompt, subject))
+    assert (made.reading.relation == CAPITAL) == same
+    assert (f"What is the capital of {subject}?" in made.keys) == same
+    assert (f"The capital of {subject} is" in [guard.text for guard in made.guards]) != same
+
+
+def test_a_relation_that_says_it_is_of_the_former_is_recognised(words: Router) -> None:
+    former = Relation(
+        "country.former_capital", ("The former capital of {} is", "What was {}'s ex-capital?")
+    )
+    index = Index([*RELATIONS, former], words)
+    [reading] = index.read(["The former capital of Nepal is"], ["Nepal"], [""])
+    assert reading.relation == former
+
+
+@pytest.mark.parametrize(
     ("prompt", "subject"),
     [
         ("The capital of Nepal is", "Nepal"),
