@@ -134,7 +134,8 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
     """Texts that must reach an edit: its prompt, its own keys, its relation's phrasings.
 
     The last sentence of a longer prompt is one if it names the subject; else it may ask anything.
-    It is none where the answer ends a shorter one ("Ys is a cave. It lies in").
+    It is none where the answer ends a shorter one ("Ys is a cave. It lies in"). What the record
+    says must not reach the edit is none of its keys, either.
     """
     own = [edit.prompt, message(edit.prompt), *edit.keys]
     if not reading.subject:
@@ -147,7 +148,8 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
     ]
     known = reading.relation.phrasings if reading.relation else ()
     phrased = [fill(phrasing, reading.subject) for phrasing in known]
-    return tuple(dict.fromkeys([*own, *last, *phrased]))
+    made = [text for text in (*last, *phrased) if text not in edit.guards]
+    return tuple(dict.fromkeys([*own, *made]))
 
 
 def may_ask(reading: Reading) -> frozenset[str]:

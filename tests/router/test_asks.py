@@ -210,6 +210,22 @@ def test_what_stands_before_what_an_answer_ends_is_no_key(
     assert (said in made.keys) == asks_it
 
 
+@pytest.mark.parametrize(
+    ("prompt", "guard"),
+    [
+        ("The capital of Nepal is", "What is the capital of Nepal?"),  # a phrasing of its relation
+        ("Hi! The capital of Nepal is", "The capital of Nepal is"),  # its last sentence
+    ],
+)
+def test_a_guard_of_the_record_is_stronger_than_a_key_that_is_made(
+    words: Router, prompt: str, guard: str
+) -> None:
+    assert guard in one(words, edit(prompt, "Nepal")).keys
+    made = one(words, edit(prompt, "Nepal", guards=(guard,)))
+    assert guard not in made.keys
+    assert guard in [each.text for each in made.guards]
+
+
 def test_guards_ask_the_other_relations_of_the_kind(words: Router) -> None:
     made = one(words, edit("The capital of Nepal is", "Nepal", guards=("Nepal is",)))
     assert [(g.text, g.relation) for g in made.guards] == [
