@@ -153,7 +153,11 @@ class Index:
             if name:
                 near = _nearest(subject[i], self._kind_of_name, len(self.kinds), NAMES)
                 # Of a kind that somebody's own relations are about no subjects are known.
-                near[near == 0] = near.max()
+                own = near == 0
+                near[own] = near.max()
+                asked = _nearest(templates[i], self._kind, len(self.kinds), of=1) == 1
+                if any(own & asked):  # in their words: of kinds asked in just these the name tells
+                    fits[asked] = 1
                 fits += SUBJECT_WEIGHT * near
             kinds.append([self.kinds[k] for k in np.argsort(-fits, kind="stable")])
             best[i] = fits.max()

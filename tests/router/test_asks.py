@@ -178,6 +178,16 @@ def test_a_kind_without_known_subjects_is_recognised_by_its_phrasings(words: Rou
     assert reading.kinds[0] == "ship"
 
 
+@pytest.mark.parametrize(("subject", "kind"), [("Zzyx 7", "ship"), ("Marie Curie", "person")])
+def test_a_phrasing_of_a_kind_of_ones_own_and_of_another_is_told_by_the_name(
+    words: Router, subject: str, kind: str
+) -> None:
+    yard = Relation("ship.yard", ("{} comes from", "What was {}'s last dry dock?"))
+    [reading] = Index([*RELATIONS, yard], words).read([f"{subject} comes from"], [subject], [""])
+    assert reading.kinds[0] == kind
+    assert reading.relation == {"ship": yard, "person": BORN}[kind]
+
+
 # --- Keys, guards, misses ------------------------------------------------------------------------
 
 
