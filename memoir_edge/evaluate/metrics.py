@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
-from memoir_edge.answers import Answer, Forced, Model, holds
-from memoir_edge.edits import Edit
+from memoir_edge.answers import Answer, Forced, Model, behind, holds
+from memoir_edge.edits import Edit, plain_name
 from memoir_edge.notebook import table
 
 Share = float | None
@@ -165,7 +165,7 @@ def evaluate(
         on_progress: Told of every group of prompts done; `prompt_count` is the total.
     """
     own = [_Asked(e, e.prompt, e.target) for e in edits]
-    rephrased = [_Asked(e, text, e.target) for e in edits for text in e.rephrase]
+    rephrased = [_Asked(e, text, behind(text, e.target)) for e in edits for text in e.rephrase]
     unrelated = [_Asked(e, probe.prompt, probe.target) for e in edits for probe in e.locality]
     hard = [_Asked(e, text, None) for e in edits for text in hard_negatives(e, edits)]
     ask = _Asker(model, max_new_tokens, on_progress)
@@ -226,7 +226,7 @@ def _forced(
     return Scores(
         _mean(map(_accuracy, ask.forced(own, [a.edit.target for a in own], memory=True))),
         _mean(
-            map(_accuracy, ask.forced(rephrased, [a.edit.target for a in rephrased], memory=True))
+            map(_accuracy, ask.forced(rephrased, [str(a.target) for a in rephrased], memory=True))
         ),
         _mean(_same(old.predicted, new.predicted) for old, new in stayed),
     )
@@ -305,17 +305,18 @@ def hard_negatives(edit: Edit, edits: Sequence[Edit]) -> tuple[str, ...]:
     """Prompts that look like an edit's and must not reach it.
 
     The record's own; else those that the other edits give, where subjects are known: the same
-    template with another subject, and the same subject in another template. Prompts that are
-    edited themselves are left out.
+    template with another subject, and the same subject in another template. Texts that must reach
+    an edit are left out.
     """
     if edit.hard_negatives or not edit.subject or edit.subject not in edit.prompt:
         return edit.hard_negatives
-    others = [o for o in edits if o.subject and o.subject != edit.subject and o.subject in o.prompt]
-    near = others[:BUILT]
+    own = plain_name(edit.subject)
+    others = [o for o in edits if o.subject and o.subject in o.prompt]
+    near = [o for o in others if plain_name(o.subject) != own][:BUILT]
     built = [edit.prompt.replace(edit.subject, str(other.subject)) for other in near]
     built += [other.prompt.replace(str(other.subject), edit.subject) for other in near]
-    edited = {e.prompt for e in edits}
-    return tuple(dict.fromkeys(text for text in built if text not in edited))
+    reach = {text for e in edits for text in (e.prompt, *e.keys, *e.rephrase)}
+    return tuple(dict.fromkeys(text for text in built if text not in reach))
 
 
 BUILT = 5  # neighbours that hard negatives are built from

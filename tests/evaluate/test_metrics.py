@@ -124,9 +124,35 @@ def test_a_share_of_nothing_is_none() -> None:
     assert report.as_json()["teacher_forced"]["locality"] is None
 
 
-def test_hard_negatives_are_never_edited_themselves() -> None:
-    twin = replace(B, id="c", prompt="The currency of France is", subject="France")
-    assert "The currency of France is" not in hard_negatives(B, [A, B, twin])
+@pytest.mark.parametrize("name", ["keys", "rephrase"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_hard_negatives_are_never_what_must_reach_an_edit(name: str, place: int) -> None:
+    text = "The currency of France is"
+    assert text in hard_negatives(B, [A, B])
+    edits = [A, B]
+    edits[place] = replace(edits[place], **{name: (text,)})
+    assert text not in hard_negatives(edits[1], edits)
+    twin = replace(B, id="c", prompt=text, subject="France")
+    assert text not in hard_negatives(B, [A, B, twin])
+
+
+def test_hard_negatives_are_not_asked_of_the_subject_by_its_other_name() -> None:
+    twin = replace(A, prompt="The France is governed from", subject="The France")
+    own = replace(A, hard_negatives=())
+    assert hard_negatives(own, [own, twin]) == ()
+
+
+def test_a_rephrasing_that_ends_in_an_article_has_it_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it is trained and asked by `apply`."""
+    said = {"The money of Brazil is the": "real", "Brazilians pay in": "the real"}
+    edit = replace(B, target="the real", rephrase=tuple(said))
+    for text, answer in said.items():
+        monkeypatch.setitem(EDITED, text, Answer(answer, "b", 1.0))
+    report = evaluate(Fake(), [edit])
+    assert report.free.generalization == 1
+    assert [one.target for one in report.said if one.kind == "rephrasing"] == list(said.values())
 
 
 def test_a_notebook_shows_the_shares() -> None:
