@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
+from memoir_edge.cli.modes import refuse
 from memoir_edge.errors import InputError, install
 from memoir_edge.history import Journal
 from memoir_edge.relations import Relation, without
@@ -93,12 +94,14 @@ class Routed:
         """The encoder; None where neither a wish nor the journal to go on with names one.
 
         Raises:
-            InputError: sentence-transformers is not installed, or there is no such encoder.
+            InputError: sentence-transformers is not installed, there is no such encoder, or
+                relations are named and there is none to make keys of them.
         """
         refuse_empty("--encoder", self.encoder)
         noted = journal.frames[0].data.get("encoder") if journal else None
         name = self.encoder or noted
         if name is None:
+            refuse("a run without --encoder", relations=self.relations, without=self.without)
             return None
         with needs("sentence-transformers", "router"):
             from memoir_edge.router import Encoder

@@ -29,6 +29,8 @@ def test_the_first_option_that_is_given_is_named() -> None:
             refuse("a mode", given, **options)
 
 
+APPLY = ("apply", "EDITS", *PYTORCH, "--out", "OUT")
+MEASURED = ("calibrate", "EDITS", *PYTORCH)
 GRAPH = ("calibrate", "GRAPH", "--memory", "KEPT", "--out", "OUT")
 HELD = ("calibrate", "--memory", "KEPT", *PYTORCH)
 ON_GRAPH = ("eval", "GRAPH", "--memory", "KEPT", "--edits", "EDITS")
@@ -41,6 +43,8 @@ GIVEN = ("export", "--onnx", "GRAPH", *PYTORCH, "--out", "OUT")
 @pytest.mark.parametrize(
     ("words", "option"),
     [
+        *((words, ("--without", "P19")) for words in (APPLY, MEASURED, HELD)),
+        *((words, ("--relations", "x")) for words in (MEASURED, HELD)),
         *((HELD, option) for option in (
             ("--out", "OUT"), ("--layers", "5"), ("--unrelated", "missing.txt"), ("--site", "x"),
         )),
