@@ -5,6 +5,7 @@ Knows nothing of encoders: which of several spans is the subject, a reading tell
 """
 
 import re
+import unicodedata
 
 LONGEST = 6  # words of a subject that is looked for
 # Words in small letters that no subject contains, and those that none begins or ends with.
@@ -28,6 +29,7 @@ BEFORE_ASKER = FUNCTION_WORDS | AUXILIARIES | frozenset(
 # "Node.js", "C++", and "Inc." within a sentence; no opening quote.
 _WORD = re.compile(r"(?!['’](?!s-))[\w&.'’/+#-]*[\w+#](?:\.(?=\s[a-z]|['’]))?")
 _POSSESSIVE = re.compile(r"['’]s?$")
+_APOSTROPHE, _EITHER = re.compile("['’]"), "['’]"
 _QUOTES = "\"'“‘«"
 # What stands before a sentence's first word: marks of a list may. What is quoted may be a name.
 _BEGUN = re.compile(rf"(?:[.?!:]\s+|\n\s*)[^\w\s{_QUOTES}]*\s*$")
@@ -42,12 +44,15 @@ _ASKER = re.compile(r"I(?:['’](?:d|ll|m|ve))?")
 def spelled(prompt: str, name: str) -> re.Pattern[str] | None:
     """How a prompt spells a subject: as a word of its own if it does, in its own case if it does.
 
+    Accents may be letters' own or stand behind them, and apostrophes be of either sort.
+
     >>> spelled("The most famous capital of the US is", "US").search("famous US").start()
     7
     >>> spelled("Lisbon lies in", "Porto") is None
     True
     """
-    anywhere = re.escape(name)
+    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+    anywhere = f"(?:{'|'.join(_APOSTROPHE.sub(_EITHER, re.escape(form)) for form in forms)})"
     word = rf"(?<!\w){anywhere}(?!\w)"
     ways = ((word, re.NOFLAG), (word, re.IGNORECASE), (anywhere, re.IGNORECASE))
     patterns = (re.compile(*way) for way in ways if name)

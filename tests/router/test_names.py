@@ -1,5 +1,8 @@
 """Which words of a prompt may name its subject, and how a subject is spelled in it."""
 
+from typing import Literal
+from unicodedata import normalize
+
 import pytest
 
 from memoir_edge.router.names import candidates, put
@@ -67,3 +70,14 @@ def test_a_subject_is_masked_in_any_case() -> None:
     assert put("THE CAPITAL OF FRANCE", "France", "something") == "THE CAPITAL OF something"
     assert put("The capital is", "France", "something") == "The capital is"
     assert put("The capital is", "", "something") == "The capital is"
+
+
+@pytest.mark.parametrize("name", ["Côte d'Ivoire", "Côte d’Ivoire", "Müller & Söhne"])
+@pytest.mark.parametrize("given", ["NFC", "NFD"])
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+def test_a_subject_is_found_however_accents_and_apostrophes_are_typed(
+    name: str, given: Literal["NFC", "NFD"], typed: Literal["NFC", "NFD"]
+) -> None:
+    prompt = f"The capital of {normalize(typed, name)} is"
+    for text in (prompt, prompt.replace("’", "'"), prompt.replace("'", "’")):
+        assert put(text, normalize(given, name), "it") == "The capital of it is"
