@@ -67,7 +67,7 @@ class Edit:
         """
         if self.made is not None:
             return self.keys[: len(self.keys) - self.made]
-        return tuple(key for key in self.keys if _plain(self.prompt) not in key.casefold())
+        return tuple(key for key in self.keys if plain_prompt(self.prompt) not in key.casefold())
 
     def record(self) -> Record:
         """The edit as a JSON object, without what is empty and without the evaluation fields."""
@@ -115,6 +115,15 @@ def plain_name(name: str | None) -> str:
     True
     """
     return (name or "").strip().casefold().removeprefix("the ")
+
+
+def plain_prompt(prompt: str) -> str:
+    """The part of a prompt that stands in every key that is made of it, in no case.
+
+    >>> plain_prompt("Who runs Acme?") == plain_prompt("who runs acme ")
+    True
+    """
+    return prompt.rstrip("?:.! ").strip().casefold()
 
 
 def read(path: Path, *, skip_bad: bool = False) -> tuple[list[Edit], list[Problem]]:
@@ -307,11 +316,6 @@ def differs(edit: Edit, held: Edit) -> bool:
     most = held.keys if held.made is None else held.own_keys
     alike = set(held.own_keys) <= set(edit.keys) <= set(most)
     return not alike or set(edit.guards) != set(held.guards)
-
-
-def _plain(prompt: str) -> str:
-    """The part of a prompt that stands in every key that is made of it."""
-    return prompt.rstrip("?:.! ").strip().casefold()
 
 
 def _edit(values: Record) -> Edit:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from memoir_edge.answers import WORDS
-from memoir_edge.edits import Edit, plain_name
+from memoir_edge.edits import Edit, plain_name, plain_prompt
 from memoir_edge.relations import Relation, fill, of_kind
 from memoir_edge.relations.relation import FULL_STOPS, QUESTION_MARKS
 from memoir_edge.router.encoder import Router
@@ -148,7 +148,8 @@ def keys(edit: Edit, reading: Reading) -> tuple[str, ...]:
     ]
     known = reading.relation.phrasings if reading.relation else ()
     phrased = [fill(phrasing, reading.subject) for phrasing in known]
-    made = [text for text in (*last, *phrased) if text not in edit.guards]
+    refused = set(map(plain_prompt, edit.guards))
+    made = [text for text in (*last, *phrased) if plain_prompt(text) not in refused]
     return tuple(dict.fromkeys([*own, *made]))
 
 
