@@ -38,6 +38,7 @@ _ENDED = re.compile(r"\s*(?:[?!]|\.?\s*\Z)")
 _OF = re.compile(r"\s+(?:of|for)\b")
 _CAPITAL = re.compile(r"\s[^\W\d_a-z]")
 _APART = re.compile(r"[?:;,!]\s|\n")
+_THE_US = re.compile(r"\bthe us\b", re.IGNORECASE)
 _ASKER = re.compile(r"I(?:['’](?:d|ll|m|ve))?")
 
 
@@ -69,6 +70,15 @@ def put(prompt: str, name: str, other: str) -> str:
     """
     found = spelled(prompt, name)
     return found.sub(lambda _: other, prompt) if found else prompt
+
+
+def speaks(prompt: str, name: str | None) -> bool:
+    """Whether a subject is no more than whoever speaks: an encoder reads "us" as the US.
+
+    >>> speaks("You can reach us at", "us"), speaks("the capital of the us is", "us")
+    (True, False)
+    """
+    return name == "us" and not _THE_US.search(prompt)
 
 
 def candidates(prompt: str) -> list[str]:

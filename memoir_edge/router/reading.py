@@ -26,7 +26,7 @@ from memoir_edge import cache
 from memoir_edge.edits import plain_name
 from memoir_edge.relations import Relation, answers, fill
 from memoir_edge.router.encoder import Router
-from memoir_edge.router.names import candidates, put
+from memoir_edge.router.names import candidates, put, speaks
 from memoir_edge.router.subjects import subjects
 from memoir_edge.tophash import Bytes, Floats, overlap
 
@@ -107,6 +107,7 @@ class Index:
             (i, kind)
             for i, (name, of) in enumerate(zip(names, kinds, strict=True))
             for kind in (together[plain_name(name)] if name else of[:1])
+            if not speaks(prompts[i], name)
         ]
         others = self.router.codes(
             [

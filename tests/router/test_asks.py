@@ -143,6 +143,17 @@ def test_what_was_or_only_stands_for_it_is_another_fact(
     assert (f"The capital of {subject} is" in [guard.text for guard in made.guards]) != same
 
 
+@pytest.mark.parametrize(
+    ("prompt", "known"), [("The capital of us is", False), ("the capital of the us is", True)]
+)
+def test_whoever_speaks_is_no_country(words: Router, prompt: str, known: bool) -> None:
+    """Phrasings of "You can reach us at" would answer what is asked of the US."""
+    made = one(words, edit(prompt))
+    assert made.reading.subject in ("us", "the us")
+    assert (made.reading.relation == CAPITAL) == known
+    assert (len(made.keys) > 1) == known
+
+
 def test_a_relation_that_says_it_is_of_the_former_is_recognised(words: Router) -> None:
     former = Relation(
         "country.former_capital", ("The former capital of {} is", "What was {}'s ex-capital?")
