@@ -18,6 +18,21 @@ _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches anything
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 ENCODER = "encoder_model.onnx"  # beside model.onnx, where a model is an encoder and a decoder
+GENAI = "genai_config.json"  # a description for onnxruntime-genai
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+# What an export takes along from the model's folder.
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    GENAI,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+# All that a model or an export is loaded from, its weights and graph aside.
+BESIDE = frozenset({*COMPANIONS, *TOKENIZERS, "merges.txt"})
 
 UNBOUNDED = sys.maxsize  # context of a model that states none, as ALiBi models need not
 

@@ -29,7 +29,6 @@ from memoir_edge_exporter import _readme
 from memoir_edge_exporter._carry import carry, layers
 from memoir_edge_exporter._write import (
     ADAPTER,
-    GENAI,
     GRAPH,
     companions,
     copy_router,
@@ -95,7 +94,7 @@ def package_genai(
         save(graph, place)
         companions(folder, place)
         settings = _settings(folder, graph, library)
-        (place / GENAI).write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+        (place / base.GENAI).write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
         for path in memory:
             onnx_adapter.write(held[path.stem], place / f"{path.stem}{ADAPTER}")
             if held[path.stem].codes is not None:
@@ -144,7 +143,7 @@ def _ask_for_route(graph: onnx.ModelProto) -> None:
 
 def _settings(folder: Path, graph: onnx.ModelProto, library: Path | None) -> dict[str, Any]:
     """`genai_config.json`: the builder's own where there is one, else of the model's files."""
-    found = base.read_json(folder / GENAI) or _described(folder, graph)
+    found = base.read_json(folder / base.GENAI) or _described(folder, graph)
     options = found["model"]["decoder"].setdefault("session_options", {})
     options.pop("custom_ops_library", None)  # of a package that is packaged anew
     if library is not None:

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memoir_edge.base import end_of_text
+from memoir_edge.base import COMPANIONS, TOKENIZERS, end_of_text
 from memoir_edge.errors import InputError, first_line
 from memoir_edge_exporter._base_graph import EXTRA, quiet
-from memoir_edge_exporter._write import COMPANIONS, TOKENIZERS
 
 
 @contextmanager

@@ -21,31 +21,18 @@ import onnx
 from onnx import external_data_helper
 
 from memoir_edge import ports, sidecar
-from memoir_edge.base import ENCODER
+from memoir_edge.base import BESIDE, COMPANIONS, ENCODER, GENAI, TOKENIZERS
 from memoir_edge.errors import GraphError, InputError, first_line, install
 
 GRAPH = "model.onnx"
 MAX_INSIDE = 1 << 28  # bytes of weights; more would be held twice by whoever loads the graph
 SMALL = 1024  # bytes of a tensor that is not worth a place outside
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-GENAI = "genai_config.json"
 ROUTER = "router"
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    GENAI,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 # What else of an earlier export goes with it.
 _PARTS = frozenset({
-    sidecar.NAME, "README.md", ROUTER, "onnx", "merges.txt", "preprocessor_config.json",
+    sidecar.NAME, "README.md", ROUTER, "onnx", "preprocessor_config.json", *BESIDE,
     GRAPH, f"{GRAPH}.data", f"{GRAPH}_data", ENCODER, f"{ENCODER}.data",
     "libmemoir_edge_ops.so", "libmemoir_edge_ops.dylib",
-    *COMPANIONS, *TOKENIZERS,
 })  # fmt: skip
 ADAPTER = ".onnx_adapter"
 
@@ -299,7 +286,7 @@ def of_a_decoder_alone(folder: Path) -> sidecar.Sidecar:
 
 
 def companions(source: Path, folder: Path) -> None:
-    """Copy those files that the runtime reads beside the graph."""
+    """Copy the files of a model that are read beside its graph."""
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -6,17 +6,13 @@ Asked before anything is done.
 from pathlib import Path
 
 from memoir_edge import sidecar
+from memoir_edge.base import BESIDE
 from memoir_edge.errors import InputError
 from memoir_edge.files import followed
 from memoir_edge.history import path_of
 from memoir_edge.identity import is_weights
 
 _GRAPHS = (".onnx", ".onnx.data", ".onnx_data")
-_PARTS = frozenset({
-    sidecar.NAME, "config.json", "generation_config.json", "genai_config.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
-})  # fmt: skip
 
 
 def check_file(out: Path, *inputs: Path | None) -> None:
@@ -56,7 +52,7 @@ def check_apart(out: Path, *inputs: Path | None) -> None:
 
 def _is_part(path: Path) -> bool:
     """Whether a file is, by its name, a graph or what else a model or an export is loaded from."""
-    return path.name in _PARTS or path.name.endswith(_GRAPHS)
+    return path.name in {sidecar.NAME, *BESIDE} or path.name.endswith(_GRAPHS)
 
 
 def _same(a: Path, b: Path) -> bool:
