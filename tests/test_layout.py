@@ -21,9 +21,7 @@ ELSEWHERE = {
     "exporter/memoir_edge_exporter/_triton.py": "tests/cli/test_package.py",
     "memoir_edge/editor/descent.py": "tests/editor/test_train.py",
     "memoir_edge/evaluate/dataset.py": "tests/cli/test_eval_dataset.py",
-    "memoir_edge/memory/limits.py": "tests/memory/test_checks.py",
     "memoir_edge/memory/memory.py": "tests/memory/test_file.py",
-    "memoir_edge/memory/schema.py": "tests/memory/test_checks.py",
     "memoir_edge/router/adapter.py": "tests/router/test_encoder.py",  # an encoder's own change
     "memoir_edge/router/reading.py": "tests/router/test_asks.py",
     "runtime/memoir_edge_runtime/_cache.py": "tests/runtime/test_decoder.py",
