@@ -209,18 +209,6 @@ def genai_python() -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def fused() -> Callable[[Path, Path], Path]:
-    """Writes the graph that onnxruntime-genai's builder makes of a Llama: `fused(model, out)`."""
-    spec = importlib.util.spec_from_file_location("fused", Path(__file__).with_name("fused.py"))
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: Callable[[Path, Path], Path] = module.fused
-    return made
-
-
-@pytest.fixture(scope="session")
 def readme(tool: Callable[[str], ModuleType]) -> ModuleType:
     """tools/readme.py as a module."""
     return tool("readme")

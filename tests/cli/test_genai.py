@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from fused import fused
 from memoir_edge import memory as memories
 from memoir_edge import ports, sidecar
 from memoir_edge.cli import main
@@ -33,7 +34,7 @@ NEAR = ["The capital of Italy is", "The capital of Spain is", "The currency of F
 
 
 @pytest.fixture(scope="module", params=[None, 4], ids=["fp32", "int4"])
-def graph(request, fused, tmp_path_factory) -> Path:
+def graph(request, tmp_path_factory) -> Path:
     """A graph as the builder makes it of the demo model."""
     folder = fused(model_dir(), tmp_path_factory.mktemp("graph"))
     if request.param:

@@ -1,9 +1,7 @@
-"""A tiny random Llama, quick to edit, the demo model, and the slow reference."""
+"""A tiny random Llama, quick to edit, and the demo model."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -48,15 +46,3 @@ def an_edit() -> Callable[..., Edit]:
     return lambda text, target, **rest: Edit(
         id=text[:12], prompt=text, target=target, tags={}, **rest
     )
-
-
-@pytest.fixture(scope="session")
-def reference() -> ModuleType:
-    """reference.py as a module."""
-    path = Path(__file__).with_name("reference.py")
-    spec = importlib.util.spec_from_file_location("reference", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

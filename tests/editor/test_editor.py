@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import reference
 from memoir_edge import tophash
 from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import load_facts, prompt
@@ -25,9 +25,7 @@ MakeEdit = Callable[..., Edit]
 
 
 @pytest.mark.parametrize("feature", ["mean", "last"])
-def test_masks_are_the_references(
-    reference: ModuleType, tiny: BaseModel, settings: Settings, feature: str
-) -> None:
+def test_masks_are_the_references(tiny: BaseModel, settings: Settings, feature: str) -> None:
     editor = Editor(tiny, replace(settings, feature=feature))
     h = editor.live.hashing
     for text, packed in zip(PROMPTS, editor.masks(PROMPTS), strict=True):

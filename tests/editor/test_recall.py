@@ -4,12 +4,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+import reference
 from memoir_edge import tophash
 from memoir_edge.base import weights_digest
 from memoir_edge.demo.facts import load_facts, prompt
@@ -25,9 +25,7 @@ PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
 Make = Callable[[], Editor]
 
 
-def test_routing_is_the_references(
-    reference: ModuleType, make_editor: Make, settings: Settings
-) -> None:
+def test_routing_is_the_references(make_editor: Make, settings: Settings) -> None:
     editor = make_editor()
     stored = editor.masks(PROMPTS[:8])
     for i, mask in enumerate(stored):

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+import reference
 from memoir_edge import tophash
 from memoir_edge.demo.facts import load_facts, prompt
 from memoir_edge.editor import BaseModel, Editor, Settings
@@ -24,9 +24,7 @@ Make = Callable[[], Editor]
 MakeEdit = Callable[..., Edit]
 
 
-def test_one_edits_change_is_the_references(
-    reference: ModuleType, make_editor: Make, settings: Settings
-) -> None:
+def test_one_edits_change_is_the_references(make_editor: Make, settings: Settings) -> None:
     editor = make_editor()
     base, site = editor.base, editor.model.site
     torch.manual_seed(1)
@@ -64,7 +62,6 @@ def test_one_edits_change_is_the_references(
 
 @pytest.mark.parametrize(("lr", "steps"), [(1.0, 30), (1e-6, 1)])  # to the end; until it stalls
 def test_parity_is_the_released_codes_arithmetic(
-    reference: ModuleType,
     an_edit: MakeEdit,
     tiny: BaseModel,
     settings: Settings,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from fused import fused
 from memoir_edge.base import context, read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge_exporter import export
@@ -35,7 +36,7 @@ def widths(graph: onnx.GraphProto) -> list[list[str | int]]:
 
 @pytest.mark.parametrize("config", NAMED)
 def test_a_width_that_has_a_name_only_gets_its_number(
-    llama, fused, tmp_path: Path, config: dict[str, int]
+    llama, tmp_path: Path, config: dict[str, int]
 ) -> None:
     graph = onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph
     before = widths(graph)
@@ -46,7 +47,7 @@ def test_a_width_that_has_a_name_only_gets_its_number(
     assert {row[3] for row in widths(graph)} == {8}  # a number stays
 
 
-def test_a_width_that_nothing_tells_is_refused(llama, fused, tmp_path: Path) -> None:
+def test_a_width_that_nothing_tells_is_refused(llama, tmp_path: Path) -> None:
     graph = onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph
     with pytest.raises(InputError, match="width of a head") as caught:
         settle_sizes(graph, {"hidden_size": 32})
@@ -60,7 +61,7 @@ def test_a_graph_of_optimum_stays_as_it_is(llama) -> None:
     assert graph.SerializeToString() == before
 
 
-def test_rows_are_padded_where_attention_wants_it(llama, gpt2, fused, tmp_path: Path) -> None:
+def test_rows_are_padded_where_attention_wants_it(llama, gpt2, tmp_path: Path) -> None:
     assert padding_side(onnx.load(llama.base / "model.onnx").graph) == "left"
     assert padding_side(onnx.load(gpt2.base / "model.onnx").graph) == "left"
     assert padding_side(onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph) == "right"
@@ -106,7 +107,7 @@ SIZES = {"max_position_embeddings": 128, "original_max_position_embeddings": 16}
     ids=str,
 )
 def test_the_context_ends_where_the_angles_of_a_trace_do(
-    llama, fused, tmp_path: Path, said: dict[str, Any], of_a_trace: int
+    llama, tmp_path: Path, said: dict[str, Any], of_a_trace: int
 ) -> None:
     built = onnx.load(fused(llama.model, tmp_path) / "model.onnx").graph
     traced = onnx.load(llama.base / "model.onnx").graph

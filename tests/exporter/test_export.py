@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import memoir_edge_exporter
+from fused import fused
 from memoir_edge import ports, sidecar
 from memoir_edge.errors import GraphError, InputError, MemoirEdgeError, SiteError
 from memoir_edge.identity import former_digests, model_digest
@@ -114,9 +115,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path, refused) -> None:
     refused(tmp_path, InputError, "optimum-onnx cannot export", model=tmp_path, site="x")
 
 
-def test_a_graph_without_a_configuration_needs_its_model(
-    llama, fused, tmp_path: Path, refused
-) -> None:
+def test_a_graph_without_a_configuration_needs_its_model(llama, tmp_path: Path, refused) -> None:
     graph = fused(llama.model, tmp_path / "graph")
     error = refused(tmp_path, InputError, r"holds no config\.json", onnx_dir=graph)
     assert "--model DIR" in str(error.hint)

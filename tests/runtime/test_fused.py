@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from fused import fused
 from memoir_edge.errors import GraphError
 from memoir_edge_exporter import export
 from memoir_edge_exporter._few_bits import quantize
@@ -15,7 +16,7 @@ from memoir_edge_runtime import Options, Session, _room
 SITE = "model.layers.1.mlp.down_proj"
 
 
-def make(model, folder, fused, bits=None):
+def make(model, folder, bits=None):
     graph = fused(model, folder / "graph")
     if bits:
         path = graph / "model.onnx"
@@ -25,14 +26,14 @@ def make(model, folder, fused, bits=None):
 
 
 @pytest.fixture(scope="session")
-def fused_session(model_dir, fused, tmp_path_factory):
-    return make(model_dir, tmp_path_factory.mktemp("fused"), fused)
+def fused_session(model_dir, tmp_path_factory):
+    return make(model_dir, tmp_path_factory.mktemp("fused"))
 
 
 @pytest.fixture(scope="session", params=[None, 8, 4], ids=["fp32", "int8", "int4"])
-def any_bits(request, model_dir, fused, tmp_path_factory):
+def any_bits(request, model_dir, tmp_path_factory):
     """The same with weights of few bits, too."""
-    return make(model_dir, tmp_path_factory.mktemp("fused"), fused, request.param)
+    return make(model_dir, tmp_path_factory.mktemp("fused"), request.param)
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ def test_every_position_of_a_prompt_is_read(fused_session, session, prompts, mak
         for each, generation in zip((session, fused_session), loaded, strict=True)
     )
     assert [f.predicted_ids for f in found] == [f.predicted_ids for f in expected]
-    [plain], [fused] = (each.read_prompts(prompts[3], 1) for each in (session, fused_session))
-    assert [t.id for t in fused] == [t.id for t in plain]
-    np.testing.assert_allclose(fused[2].logprob, plain[2].logprob, atol=1e-3)
+    [plain], [ours] = (each.read_prompts(prompts[3], 1) for each in (session, fused_session))
+    assert [t.id for t in ours] == [t.id for t in plain]
+    np.testing.assert_allclose(ours[2].logprob, plain[2].logprob, atol=1e-3)
 
 
 def test_how_far_a_cache_grows_at_once_changes_nothing(fused_session, routed, prompts, monkeypatch):
