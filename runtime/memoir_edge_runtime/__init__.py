@@ -5,7 +5,7 @@ Needs neither torch nor transformers nor onnx, and imports none of them.
 
 from memoir_edge_runtime._batch import Batch, complete
 from memoir_edge_runtime._completion import Completion, Language
-from memoir_edge_runtime._decoder import Decoder, State
+from memoir_edge_runtime._decoder import Decoder
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._masks import Masks
 from memoir_edge_runtime._ops import library as ops_library
@@ -14,6 +14,7 @@ from memoir_edge_runtime._results import Forced, Result, Routing, Token
 from memoir_edge_runtime._router import Router
 from memoir_edge_runtime._sampling import Options
 from memoir_edge_runtime._session import Session
+from memoir_edge_runtime._state import State
 from memoir_edge_runtime._tokens import Prompt, Row, Tokenizer
 
 __version__ = "0.1.0"

@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 from memoir_edge.base import UNBOUNDED
 from memoir_edge_runtime._completion import Completion
-from memoir_edge_runtime._decoder import Decoder, Floats, State
+from memoir_edge_runtime._decoder import Decoder, Floats
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._reading import Read, Reader
 from memoir_edge_runtime._results import Result, Token
 from memoir_edge_runtime._router import Decided
 from memoir_edge_runtime._sampling import choose
+from memoir_edge_runtime._state import State
 
 Written = tuple[Completion, Token | Result]  # a row and what came of it
 _PADDING = 16  # tokens that take a CPU as long as one run more, or longer

@@ -12,14 +12,11 @@ values stay where the graph left them and are handed back to it as they are.
 
 Where an encoder reads the prompts (an encoder-decoder), prefill asks it, and its keys and values
 stay with the state; rows then begin with the decoder's start token.
-
-Rows of a batch are padded on the left, or on the right for a graph whose attention takes a row's
-length from the sum of its mask (GroupQueryAttention).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -29,15 +26,14 @@ import numpy.typing as npt
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, first_line
-from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, cached, zeros
+from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, cached
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
-from memoir_edge_runtime._room import Room, roomy, seats
-from memoir_edge_runtime._source import MASK, Encoder, Source
+from memoir_edge_runtime._source import MASK, Encoder, Ints, Source
+from memoir_edge_runtime._state import Layout, State, positions
 from memoir_edge_runtime._tokens import Row
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Fed = TypeVar("Fed")
 
 _STATE = "_state"
@@ -45,24 +41,6 @@ _STATE = "_state"
 _LATER = {"memory.feature", "memory.tile"}
 _FED = {"input_ids", "attention_mask", "position_ids"}
 _TOLD = ("logits", *ports.OUTPUTS)
-
-# Where the n tokens of a row of width T stand, by the side of the padding.
-_PLACES: dict[str, Callable[[int, int], slice]] = {
-    "left": lambda n, T: slice(T - n, T),
-    "right": lambda n, T: slice(0, n),
-}
-
-
-@dataclass(frozen=True)
-class State:
-    """A batch between two steps. B rows, T tokens so far, padding where the graph wants it."""
-
-    cache: Mapping[str, OrtValue]  # by input name; on the device
-    attention: Ints  # [B, T], 1 on tokens, 0 on padding
-    routes: tophash.Routes  # decided on the prompts, [B] each; by the graph unless given
-    generation: Generation
-    room: Room | None = None  # what the cache is a part of, where it was put together here
-    source: Source | None = None  # the prompts, where an encoder reads them
 
 
 class Decoder:
@@ -90,17 +68,15 @@ class Decoder:
         self.device = device(graph)
         self._encoder = encoder
         self._of_encoder = {MASK, *encoder.gives} if encoder else set[str]()
-        self._place = _PLACES[padding_side]
         self._graph = graph
         self._bind = self.device != "cpu" if bind is None else bind
-        # GroupQueryAttention appends in place where its cache is both input and output.
-        self._shares = padding_side == "right"
         self._types = {i.name: i.type for i in graph.get_inputs()}
         self._takes = self._types.keys() | {i.name for i in graph.get_overridable_initializers()}
         self._check()
         past = [i for i in graph.get_inputs() if i.name.startswith(PAST)]
         past = [i for i in past if i.name not in self._of_encoder]
         self._cached = [cached(i) for i in past if not i.name.endswith(_STATE)]
+        self._layout = Layout(self._cached, self.device, padding_side)
         # The route is fed with every run, so what a graph would carry of it may stay undecided.
         self._states = [i for i in past if i.name.endswith(_STATE)]
         self._required = _required(graph)
@@ -122,7 +98,7 @@ class Decoder:
         """
         state, logits = self._read(rows, generation, given)
         T = logits.shape[1]
-        last = [self._place(len(row.ids), T).stop - 1 for row in rows]
+        last = [self._layout.place(len(row.ids), T).stop - 1 for row in rows]
         # A copy frees the other positions' logits.
         return state, logits[np.arange(len(rows)), last].astype(np.float32)
 
@@ -132,7 +108,7 @@ class Decoder:
         """As `prefill`, with the logits of every position: `[B, T, V]`, rows ending together."""
         state, logits = self._read(rows, generation, given)
         T = logits.shape[1]
-        ends = [self._place(len(row.ids), T).stop for row in rows]
+        ends = [self._layout.place(len(row.ids), T).stop for row in rows]
         if min(ends) < T:
             logits = np.stack(
                 [np.roll(row, -end, axis=0) for row, end in zip(logits, ends, strict=True)]
@@ -141,7 +117,7 @@ class Decoder:
 
     def site_input(self, row: Row) -> Floats:
         """What the site reads of a prompt, `[T, D]`; the graph must have it as an output."""
-        ids, attention, _ = self._padded([row])
+        ids, attention, _ = self._layout.padded([row])
         source = self._source([row])
         feeds = self._begun(1, source)
         outputs = self._run(feeds, ids, attention, {"memory.route": np.full(1, tophash.BASE)})
@@ -152,7 +128,7 @@ class Decoder:
         self, rows: Sequence[Row], generation: Generation, given: tophash.Routes | None
     ) -> tuple[State, Array]:
         """As `read`, with the rows where they are padded."""
-        ids, attention, counted = self._padded(rows)
+        ids, attention, counted = self._layout.padded(rows)
         source = self._source(rows)
         feeds = self._begun(len(rows), source)
         if given is not None:
@@ -194,8 +170,8 @@ class Decoder:
             The new state, and logits `[B, V]` of the tokens to come.
         """
         ids = np.array(tokens, np.int64)[:, None]
-        if self._shares:
-            attention = self._attention([int(n) + 1 for n in state.attention.sum(axis=1)])
+        if self._layout.shares:
+            attention = self._layout.attention([int(n) + 1 for n in state.attention.sum(axis=1)])
             return self._step_in_place(state, ids, attention)
         attention = np.concatenate([state.attention, np.ones_like(ids)], axis=1)
         outputs = self._run(self._lasting(state), ids, attention)
@@ -312,21 +288,8 @@ class Decoder:
             the rows are not `movable`: they must be of one state then.
         """
         rows = [(state, i) for state, kept in parts for i in kept]
-        tokens = [int(state.attention[i].sum()) for state, i in rows]
-        B = len(rows)
-        T = max(tokens) if self.movable else parts[0][0].attention.shape[1]
-        held = self._held(into, rows, T) if into else None
-        if held:
-            arrays = {name: past.numpy() for name, past in held.items()}
-            self._write(arrays, rows, tokens, into)
-        else:
-            arrays = self._spacious(B, T)
-            self._write(arrays, rows, tokens)
-            held = {name: value(array, self.device) for name, array in arrays.items()}
-        most, size = self._room_of(held)
-        cache = held if most == B else {n: value(array[:B]) for n, array in arrays.items()}
-        attention = self._attention(tokens, T if self._shares else size)
-        room = Room(held, size, attention)  # keeps the memory that the cache lies in
+        width = None if self.movable else parts[0][0].attention.shape[1]
+        cache, attention, room = self._layout.join(rows, width=width, into=into)
         parted = [[field[list(kept)] for field in state.routes] for state, kept in parts]
         routes = tophash.Routes._make(map(np.concatenate, zip(*parted, strict=True)))
         source = self._joined_source(parts)
@@ -335,7 +298,7 @@ class Decoder:
     @property
     def in_place(self) -> bool:
         """Whether rows join and leave a batch without a copy of the others."""
-        return self._shares and self.device == "cpu"
+        return self._layout.in_place
 
     @property
     def movable(self) -> bool:
@@ -344,81 +307,13 @@ class Decoder:
         A graph that is told no positions counts columns of its cache, and has turned its keys by
         them. (T5 turns none, and fused attention counts each row's own tokens.)
         """
-        return "position_ids" in self._takes or self._shares or self._encoder is not None
-
-    def _held(
-        self, into: State, rows: Sequence[tuple[State, int]], T: int
-    ) -> Mapping[str, OrtValue] | None:
-        """What holds a state's cache, if rows of up to T tokens can be written into it."""
-        room = into.room
-        free = room.last is into.attention if room else not self._shares
-        if self.device != "cpu" or not free:
-            return None
-        held = room.held if room else into.cache
-        own = [i if state is into else None for state, i in rows]
-        moved = any(j in own and i != j for j, i in enumerate(own))  # to where it may be needed
-        # What is far too large is given back; padding takes time, too.
-        wanted = self._wanted(len(rows), T)
-        sizes = zip((len(rows), T), self._room_of(held), wanted, strict=True)
-        return held if all(n <= size <= 2 * most for n, size, most in sizes) and not moved else None
-
-    def _wanted(self, B: int, T: int) -> tuple[int, int]:
-        """Rows and tokens to have room for: for more where attention writes into it."""
-        return seats(B) if self.in_place else B, roomy(T) if self._shares else T
-
-    def _spacious(self, B: int, T: int) -> dict[str, Array]:
-        """Empty caches by input name, with that room."""
-        B, T = self._wanted(B, T)
-        shapes = {c: (B, *(n or T for n in c.shape[1:])) for c in self._cached}
-        return {c.past: zeros(shape, c.dtype) for c, shape in shapes.items()}
-
-    def _room_of(self, held: Mapping[str, OrtValue]) -> tuple[int, int]:
-        """Rows and tokens that there is room for."""
-        first = self._cached[0]
-        shape = held[first.past].shape()
-        return shape[0], shape[first.axis]
-
-    def _write(
-        self,
-        arrays: Mapping[str, Array],
-        rows: Sequence[tuple[State, int]],
-        tokens: Sequence[int],
-        into: State | None = None,
-    ) -> None:
-        """Copy each row's own tokens to its place, unless they are there."""
-        states = {id(state): state for state, _ in rows}
-        for c in self._cached:
-            past = {key: state.cache[c.past].numpy() for key, state in states.items()}
-            out = arrays[c.past]
-            for j, ((state, i), n) in enumerate(zip(rows, tokens, strict=True)):
-                if state is not into or i != j:
-                    its = c.by_token(past[id(state)][i])
-                    own = self._place(n, state.attention.shape[1])
-                    c.by_token(out[j])[self._place(n, out.shape[c.axis])] = its[own]
+        return "position_ids" in self._takes or self._layout.shares or self._encoder is not None
 
     def _joined_source(self, parts: Sequence[tuple[State, Sequence[int]]]) -> Source | None:
         if self._encoder is None:
             return None
         read = [(state.source, kept) for state, kept in parts if state.source is not None]
         return self._encoder.join(read)
-
-    def _attention(self, tokens: Sequence[int], width: int | None = None) -> Ints:
-        """`[B, T]` for rows of so many tokens."""
-        T = width or max(tokens)
-        attention = np.zeros((len(tokens), T), np.int64)
-        for row, n in zip(attention, tokens, strict=True):
-            row[self._place(n, T)] = 1
-        return attention
-
-    def _padded(self, rows: Sequence[Row]) -> tuple[Ints, Ints, Ints]:
-        """Ids, attention, which tokens count for routing; `[B, T]` each."""
-        attention = self._attention([len(row.ids) for row in rows])
-        ids, counted = np.zeros_like(attention), np.zeros_like(attention)
-        for i, row in enumerate(rows):
-            place = self._place(len(row.ids), attention.shape[1])
-            ids[i, place] = row.ids
-            counted[i, place][row.counted] = 1
-        return ids, attention, counted
 
     def _state(
         self,
@@ -450,7 +345,7 @@ class Decoder:
         """What differs from run to run, as far as the graph takes it."""
         fed: dict[str, Array] = {"input_ids": ids, "attention_mask": attention, **run}
         if "position_ids" in self._takes:
-            fed["position_ids"] = np.maximum(attention.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
+            fed["position_ids"] = positions(attention, ids.shape[1])
         for state in self._states:
             fed[state.name] = np.zeros([len(ids), *state.shape[1:]], np.int64)
         dtypes = {name: DTYPES[self._types.get(name, "tensor(int64)")] for name in fed}

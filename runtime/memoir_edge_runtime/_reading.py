@@ -22,9 +22,10 @@ import numpy as np
 
 from memoir_edge import tophash
 from memoir_edge.tophash import Routes
-from memoir_edge_runtime._decoder import Decoder, Floats, State
+from memoir_edge_runtime._decoder import Decoder, Floats
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array
+from memoir_edge_runtime._state import State
 from memoir_edge_runtime._tokens import Row
 
 Kept = Mapping[str, Array]  # keys and values of a block of tokens, by input name
