@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from memoir_edge import ports, tophash
 from memoir_edge.errors import GraphError, first_line
+from memoir_edge.memory import Memory
 from memoir_edge_runtime._cache import DTYPES, PAST, PRESENT, cached
 from memoir_edge_runtime._generation import Generation
 from memoir_edge_runtime._provider import Array, OrtValue, device, value
@@ -134,10 +135,7 @@ class Decoder:
         if given is not None:
             run = {"memory.route": given.route}
         elif generation.memory is not None and generation.routes:
-            run = {
-                "memory.route": np.full(len(rows), tophash.UNDECIDED),
-                "memory.span": tophash.span(generation.memory.feature, counted),
-            }
+            run = _undecided(generation.memory, counted)
         else:
             # A fed base route saves the graph the routing. With the empty memory it would hash
             # every prompt only to find nothing.
@@ -145,9 +143,7 @@ class Decoder:
         if (run["memory.route"] >= tophash.UNDECIDED).any():
             feeds |= generation.feeds
         outputs = self._run(feeds, ids, attention, run)
-        routes = given
-        if routes is None:
-            routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
+        routes = _decided(outputs) if given is None else given
         state = self._state(outputs, attention, routes, generation, source)
         return state, outputs["logits"].numpy()
 
@@ -216,17 +212,12 @@ class Decoder:
         generation, run = state.generation, {"memory.route": state.routes.route}
         if decide:
             assert generation.memory is not None
-            run = {
-                "memory.route": np.full(1, tophash.UNDECIDED),
-                "memory.span": tophash.span(generation.memory.feature, counted),
-            }
+            run = _undecided(generation.memory, counted)
         feeds = dict(state.cache)
         if (run["memory.route"] >= tophash.UNDECIDED).any():
             feeds |= generation.feeds
         outputs = self._run(feeds, ids, attention, run)
-        routes = state.routes
-        if decide:
-            routes = tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
+        routes = _decided(outputs) if decide else state.routes
         new = self._state(outputs, attention, routes, generation)
         return new, outputs["logits"].numpy()[:, -1].astype(np.float32, copy=False)
 
@@ -393,6 +384,19 @@ class Decoder:
                 f"{sorted(absent) or 'nothing'} and has {len(past)} {PAST}* and {sorted(strange)}",
                 hint="export it with the task text-generation-with-past",
             )
+
+
+def _undecided(memory: Memory, counted: Ints) -> dict[str, Ints]:
+    """What lets the graph decide the routes of prompts, whose counted tokens are `[B, T]`."""
+    return {
+        "memory.route": np.full(len(counted), tophash.UNDECIDED),
+        "memory.span": tophash.span(memory.feature, counted),
+    }
+
+
+def _decided(outputs: Mapping[str, OrtValue]) -> tophash.Routes:
+    """The routes that the graph decided."""
+    return tophash.Routes._make(outputs[name].numpy().copy() for name in ports.OUTPUTS)
 
 
 @contextmanager
