@@ -47,6 +47,7 @@ from memoir_edge.evaluate.metrics import (
     evaluate,
     kind_of,
     prompt_count,
+    share,
 )
 from memoir_edge.history import path_of
 from memoir_edge.nearmiss import Pool
@@ -232,18 +233,11 @@ def why(heard: Heard, made: Made, edits: Sequence[Edit]) -> dict[str, float]:
     return {name: reasons[name] / max(len(pairs), 1) for name in names}
 
 
-def share(values: Any) -> float | None:
-    """Of those that are true."""
-    found = list(values)
-    return sum(found) / len(found) if found else None
-
-
 def mean(rows: Sequence[Any]) -> Any:
     """Rows as one: the mean of each number, of those that have it."""
     if isinstance(rows[0], dict):
         return {name: mean([row[name] for row in rows]) for name in rows[0]}
-    known = [value for value in rows if value is not None]
-    return sum(known) / len(known) if known else None
+    return share(rows)
 
 
 # --- What is shown -------------------------------------------------------------------------------

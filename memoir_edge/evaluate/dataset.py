@@ -16,7 +16,7 @@ from memoir_edge.base import read_json
 from memoir_edge.editor import BaseModel, Editor, Settings, Watch, nothing
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
-from memoir_edge.evaluate.metrics import OnProgress, evaluate
+from memoir_edge.evaluate.metrics import OnProgress, evaluate, share
 from memoir_edge.history import begin, load, path_of
 from memoir_edge.relations import Relation
 from memoir_edge.router import Router
@@ -182,11 +182,6 @@ def mean(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The reports of memories of one size as one: the mean of each share that any of them has."""
     first = reports[0]
     return {
-        group: {name: _mean([report[group][name] for report in reports]) for name in first[group]}
+        group: {name: share(report[group][name] for report in reports) for name in first[group]}
         for group in ("teacher_forced", "free", "routing")
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -178,15 +178,15 @@ def evaluate(
         prompts={name: len(asked) for name, asked in counts.items()},
         teacher_forced=_forced(ask, own, rephrased, unrelated, unrelated_base),
         free=Free(
-            _mean(map(_says, own, own_free)),
-            _mean(map(_says, rephrased, rephrased_free)),
-            _mean(a.text == b.text for a, b in zip(unrelated_base, unrelated_free, strict=True)),
-            _mean(a.text != b.text for a, b in zip(hard_base, hard_free, strict=True)),
+            share(map(_says, own, own_free)),
+            share(map(_says, rephrased, rephrased_free)),
+            share(a.text == b.text for a, b in zip(unrelated_base, unrelated_free, strict=True)),
+            share(a.text != b.text for a, b in zip(hard_base, hard_free, strict=True)),
         ),
         routing=Routing(
-            _mean(map(_reaches, rephrased, rephrased_free)),
-            _mean(new.edit is not None for new in hard_free),
-            _mean(new.edit is not None for new in unrelated_free),
+            share(map(_reaches, rephrased, rephrased_free)),
+            share(new.edit is not None for new in hard_free),
+            share(new.edit is not None for new in unrelated_free),
         ),
         detail=_detail(rephrased, rephrased_free, hard, hard_free),
         failed=[
@@ -224,11 +224,11 @@ def _forced(
     known, texts = [a for a, _ in asked], [text for _, text in asked]
     stayed = zip(*(ask.forced(known, texts, memory=m) for m in (False, True)), strict=True)
     return Scores(
-        _mean(map(_accuracy, ask.forced(own, [a.edit.target for a in own], memory=True))),
-        _mean(
+        share(map(_accuracy, ask.forced(own, [a.edit.target for a in own], memory=True))),
+        share(
             map(_accuracy, ask.forced(rephrased, [str(a.target) for a in rephrased], memory=True))
         ),
-        _mean(_same(old.predicted, new.predicted) for old, new in stayed),
+        share(_same(old.predicted, new.predicted) for old, new in stayed),
     )
 
 
@@ -244,7 +244,7 @@ def _detail(
     kinds = [kind_of(a.edit, a.prompt) for a in hard]
 
     def fires(kind: str) -> Share:
-        return _mean(
+        return share(
             new.edit is not None for k, new in zip(kinds, hard_answers, strict=True) if k == kind
         )
 
@@ -254,8 +254,8 @@ def _detail(
         fires(SAME_TEMPLATE),
         fires(SAME_SUBJECT),
         fires(OTHER),
-        _mean(new.key == prompts[str(new.edit)] for new in reached if new.key is not None),
-        _mean(new.guarded for new in hard_answers),
+        share(new.key == prompts[str(new.edit)] for new in reached if new.key is not None),
+        share(new.guarded for new in hard_answers),
     )
 
 
@@ -342,6 +342,7 @@ def _same(a: Sequence[int], b: Sequence[int]) -> float:
     return sum(x == y for x, y in zip(a, b, strict=True)) / max(len(a), 1)
 
 
-def _mean(values: Iterable[float | bool]) -> Share:
-    found = list(values)
-    return sum(found) / len(found) if found else None
+def share(values: Iterable[float | bool | None]) -> Share:
+    """Mean of what is known, a share where it is true or false; None of nothing."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -10,6 +10,7 @@ import unicodedata
 from importlib import resources
 from pathlib import Path
 
+from memoir_edge.edits import read_text
 from memoir_edge.errors import InputError
 from memoir_edge.relations.relation import FULL_STOPS, HOLE, QUESTION_MARKS, WIKIDATA, Relation
 
@@ -41,18 +42,9 @@ def load(path: Path | None = None) -> tuple[Relation, ...]:
     for file in sorted(data.iterdir(), key=lambda file: file.name):
         found |= _parse(file.read_text("utf-8"), file.name)
     if path is not None:
-        found |= _parse(_text(path), str(path))
+        found |= _parse(read_text(path), str(path))
         _check_distinct(found, path)
     return tuple(found.values())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error
 
 
 def _parse(text: str, name: str) -> dict[str, Relation]:

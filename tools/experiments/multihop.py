@@ -38,7 +38,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from compare_editors import share
 from compare_training import to
 from peers import InContext, before, first
 from router_looks import show
@@ -50,6 +49,7 @@ from memoir_edge.editor import BaseModel, Edited, Watch, choose, find_site, load
 from memoir_edge.editor.prompts import chat
 from memoir_edge.edits import Edit, default_id
 from memoir_edge.evaluate.dataset import Way, claim, kept, make
+from memoir_edge.evaluate.metrics import share
 from memoir_edge.relations import load as load_relations
 from memoir_edge.router import Encoder
 
