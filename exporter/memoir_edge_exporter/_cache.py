@@ -3,7 +3,6 @@
 onnxruntime-genai's builder differs from optimum in all of it.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from memoir_edge.base import context, read_config
 from memoir_edge.errors import GraphError, InputError
 from memoir_edge.rope import even
 from memoir_edge.sites import Config, head_size
+from memoir_edge_exporter._write import write_json
 
 _PAST, _PRESENT = "past_key_values.", "present."
 # Attention that takes a row's length from the sum of its mask, so its tokens must come first.
@@ -23,6 +23,18 @@ _FLUSH_LEFT = {"GroupQueryAttention", "SparseAttention"}
 def padding_side(graph: onnx.GraphProto) -> Literal["left", "right"]:
     """Where the rows of a batch that are shorter than others must be padded."""
     return "right" if any(node.op_type in _FLUSH_LEFT for node in graph.node) else "left"
+
+
+def settle_cache(graph: onnx.GraphProto, config: Config, folder: Path) -> None:
+    """Check the cache's types, and settle its sizes in place and its length in `config.json`.
+
+    Raises:
+        GraphError: What a step leaves in it cannot be fed to the next.
+        InputError: The configuration does not tell the width of a head.
+    """
+    require_types(graph)
+    settle_sizes(graph, config)
+    settle_context(graph, folder)
 
 
 def settle_sizes(graph: onnx.GraphProto, config: Config) -> None:
@@ -79,8 +91,7 @@ def settle_context(graph: onnx.GraphProto, folder: Path) -> None:
     if most is None or most >= context(config) or padding_side(graph) == "right":
         return
     config["max_position_embeddings"] = most
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    write_json(folder / "config.json", config)
 
 
 def _head_size(config: Config) -> int:

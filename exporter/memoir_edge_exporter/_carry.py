@@ -11,7 +11,6 @@ Rules:
    read; a cache without tokens is undecided.
 """
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from memoir_edge.errors import GraphError, InputError
 from memoir_edge.ports import Kind
 from memoir_edge.sites import LAYERS
 from memoir_edge_exporter._ports import describe, ints, node, require, require_feature
+from memoir_edge_exporter._write import write_json
 
 State = Literal["recurrent", "cache"]
 _PAST, _PRESENT = "past_key_values", "present"
@@ -116,8 +116,7 @@ def one_layer_more(folder: Path) -> None:
         config["attention_types"] = [*config["attention_types"], [["global"], 1]]
     if "attention_layers" in config:  # the same, layer by layer
         config["attention_layers"] = [*config["attention_layers"], "global"]
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    write_json(folder / "config.json", config)
 
 
 # --- Rule 1 --------------------------------------------------------------------------------------

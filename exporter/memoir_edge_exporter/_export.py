@@ -1,7 +1,6 @@
 """The export from end to end."""
 
 import gc
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,19 +19,14 @@ from memoir_edge.sites import Config, default_site, paths_of
 from memoir_edge_exporter import _readme
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_exporter._builder import build
-from memoir_edge_exporter._cache import (
-    padding_side,
-    require_types,
-    settle_context,
-    settle_sizes,
-)
+from memoir_edge_exporter._cache import padding_side, settle_cache
 from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._embeds import add_embeds
 from memoir_edge_exporter._few_bits import quantize
 from memoir_edge_exporter._language import language_folder
 from memoir_edge_exporter._ports import add_ports, obstacle
 from memoir_edge_exporter._router import Precision, export_router
-from memoir_edge_exporter._site import Site, find_sites
+from memoir_edge_exporter._site import Site, bits, find_sites
 from memoir_edge_exporter._tokenizer import settle_tokenizer
 from memoir_edge_exporter._write import (
     MAX_INSIDE,
@@ -44,6 +38,7 @@ from memoir_edge_exporter._write import (
     require_apart,
     require_tokenizer,
     save,
+    write_json,
 )
 
 DTYPES = ("fp32", "fp16", "int8", "int4")
@@ -147,9 +142,7 @@ def export(
             copy_weights(graph, onnx_dir, folder)
         _accompany(folder, given, config if seeing else None)
         settle_tokenizer(named, folder)
-        require_types(graph.graph)
-        settle_sizes(graph.graph, config)
-        settle_context(graph.graph, folder)
+        settle_cache(graph.graph, config, folder)
         add_ports(graph, *found)
         if inputs_embeds:
             add_embeds(graph)
@@ -157,9 +150,8 @@ def export(
         save(graph, folder, max_inside)
         router = None
         if encoder is not None:
-            router = export_router(
-                encoder, folder, precision=precision, required=kind == "required"
-            )
+            required = kind == "required"
+            router = export_router(encoder, folder, precision=precision, required=required)
         made = sidecar.Sidecar(
             site=found[0].path,
             later=tuple(each.path for each in found[1:]),
@@ -248,19 +240,16 @@ def _accompany(folder: Path, sources: Sequence[Path], part: Config | None) -> No
     for source in sources:
         companions(source, folder)
     if part is not None:
-        text = json.dumps(part, indent=2, ensure_ascii=False) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        write_json(folder / "config.json", part)
     require_tokenizer(folder, names=("tokenizer.json",))
 
 
 def _weights(site: Site, dtype: str) -> str:
     """Type of the site's weight."""
-    bits = next((a.i for a in site.node.attribute if a.name == "bits"), None)
-    if bits is None:
-        return (
-            "int8" if "Integer" in site.node.op_type or "Quantize" in site.node.op_type else dtype
-        )
-    return f"int{bits}"
+    if few := bits(site.node):
+        return f"int{few}"
+    integers = "Integer" in site.node.op_type or "Quantize" in site.node.op_type
+    return "int8" if integers else dtype
 
 
 def _decoder(folder: Path, paths: Sequence[str]) -> tuple[onnx.ModelProto, list[Site]]:

@@ -12,12 +12,10 @@ memory and carry the route in its cache, for hosts that know neither: optimum's 
 and transformers.js as it is.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -30,6 +28,7 @@ from memoir_edge_exporter._carry import as_kind
 from memoir_edge_exporter._portable import portable
 from memoir_edge_exporter._ports import hold, seal
 from memoir_edge_exporter._router import route_graph
+from memoir_edge_exporter._site import bits
 from memoir_edge_exporter._write import (
     GRAPH,
     ROUTER,
@@ -44,6 +43,7 @@ from memoir_edge_exporter._write import (
     require_names,
     save,
     weight_files,
+    write_json,
 )
 
 GRAPHS = "onnx"
@@ -169,7 +169,7 @@ def _chat_template(folder: Path) -> None:
     config = read_json(path)
     if template.is_file() and "chat_template" not in config:
         config["chat_template"] = template.read_text(encoding="utf-8")
-        path.write_text(_text(config), encoding="utf-8")
+        write_json(path, config)
 
 
 def _graph(graph: onnx.ModelProto, name: str, source: Path, folder: Path) -> None:
@@ -199,28 +199,17 @@ def _say_external(path: Path, name: str) -> None:
     config = read_json(path)
     told = config.setdefault("transformers.js_config", {})
     told.setdefault("use_external_data_format", {})[name] = True
-    path.write_text(_text(config), encoding="utf-8")
-
-
-def _text(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    write_json(path, config)
 
 
 def _name(graph: onnx.ModelProto) -> str:
     """What transformers.js calls a graph, by its products and the type of its logits."""
-    products = {(node.op_type, _bits(node)) for node in graph.graph.node}
-    half = (
-        "f16"
-        if graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-        else ""
-    )
+    products = {(node.op_type, bits(node)) for node in graph.graph.node}
+    logits = graph.graph.output[0].type.tensor_type
+    half = logits.elem_type == onnx.TensorProto.FLOAT16
     if ("MatMulNBits", 4) in products:
-        return f"model_q4{half}.onnx"
+        return "model_q4f16.onnx" if half else "model_q4.onnx"
     eight = {("MatMulNBits", 8), ("MatMulInteger", None), ("DynamicQuantizeMatMul", None)}
     if products & eight:
         return "model_quantized.onnx"
     return "model_fp16.onnx" if half else "model.onnx"
-
-
-def _bits(node: onnx.NodeProto) -> int | None:
-    return next((int(each.i) for each in node.attribute if each.name == "bits"), None)

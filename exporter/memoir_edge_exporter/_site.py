@@ -86,6 +86,11 @@ def find_sites(graph: onnx.GraphProto, paths: Sequence[str]) -> list[Site]:
     return found
 
 
+def bits(node: onnx.NodeProto) -> int | None:
+    """Of each weight of a `MatMulNBits`; None of another product."""
+    return next((int(each.i) for each in node.attribute if each.name == "bits"), None)
+
+
 # --- Rules 1 and 2 -------------------------------------------------------------------------------
 
 _Shapes = dict[str, tuple[int, ...]]

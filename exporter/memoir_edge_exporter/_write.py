@@ -11,11 +11,13 @@ Rules:
    that other exporters write.)
 """
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx
 from onnx import external_data_helper
@@ -290,6 +292,12 @@ def companions(source: Path, folder: Path) -> None:
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a file such as `config.json`."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def copy_router(source: Path, folder: Path) -> None:
