@@ -9,13 +9,13 @@ memory = editor.memory()
 from memoir_edge.editor.choice import Trial, sites_near, trials
 from memoir_edge.editor.config import choose
 from memoir_edge.editor.editor import Editor, Outcome, Watch
-from memoir_edge.editor.layer import choose_site, find_site, structural_site, width
 from memoir_edge.editor.live import thaw
 from memoir_edge.editor.look import Foreseen, fitting, foresee, look_at, related, unmeasured
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.editor.origin import nothing
 from memoir_edge.editor.prompts import length, refuse_too_long, refuse_unsaid
 from memoir_edge.editor.recall import Edited, edited
+from memoir_edge.editor.site import choose_site, find_site, structural_site, width
 from memoir_edge.nearmiss import unrelated_prompts
 from memoir_edge.settings import Settings, Wishes
 from memoir_edge.sites import default_site

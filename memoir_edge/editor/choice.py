@@ -18,9 +18,10 @@ import torch
 
 from memoir_edge import tophash
 from memoir_edge.calibrate import NOBODY, Keys, Misses, thresholds
-from memoir_edge.editor.layer import find_site, input_of
+from memoir_edge.editor.layer import input_of
 from memoir_edge.editor.model import BaseModel, counted
 from memoir_edge.editor.prompts import own_texts, ways
+from memoir_edge.editor.site import find_site
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
 from memoir_edge.nearmiss import Miss, misses, subjects, unrelated_prompts

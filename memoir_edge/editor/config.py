@@ -1,7 +1,7 @@
 """The settings for a model at hand: its site found, the rest by its architecture and the wishes."""
 
-from memoir_edge.editor.layer import choose_site, find_sites, in_order, width
 from memoir_edge.editor.model import BaseModel
+from memoir_edge.editor.site import choose_site, find_sites, in_order, width
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Settings, Wishes, settle
 from memoir_edge.sites import paths_of

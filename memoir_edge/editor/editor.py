@@ -16,7 +16,6 @@ from memoir_edge.editor.batch import Job, OnStep
 from memoir_edge.editor.checks import Asked, audit
 from memoir_edge.editor.holds import checked
 from memoir_edge.editor.jobs import Jobs
-from memoir_edge.editor.layer import find_sites, width
 from memoir_edge.editor.live import live
 from memoir_edge.editor.model import BaseModel, device_of
 from memoir_edge.editor.origin import check_settings, nothing
@@ -24,6 +23,7 @@ from memoir_edge.editor.prompts import keyed, own_texts, refuse_too_long
 from memoir_edge.editor.questions import Questions
 from memoir_edge.editor.readings import Readings
 from memoir_edge.editor.recall import Edited, check_fit
+from memoir_edge.editor.site import find_sites, width
 from memoir_edge.editor.thresholds import rules, stands, tabled
 from memoir_edge.editor.train import train
 from memoir_edge.edits import Edit, from_stored, stored

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from memoir_edge import __version__, tophash
-from memoir_edge.editor.layer import find_sites, width
 from memoir_edge.editor.model import BaseModel
 from memoir_edge.editor.recall import Edited
+from memoir_edge.editor.site import find_sites, width
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Base, Memory, no_codes
 from memoir_edge.nearmiss import unrelated_prompts

@@ -15,15 +15,9 @@ import torch
 from torch import Tensor
 
 from memoir_edge.editor.batch import collate_rows, even, places, tokens
-from memoir_edge.editor.layer import (
-    Part,
-    decoded,
-    find_sites,
-    inputs_of,
-    part_of,
-    site_input,
-)
+from memoir_edge.editor.layer import Part, decoded, inputs_of, part_of, site_input
 from memoir_edge.editor.model import BaseModel, Row
+from memoir_edge.editor.site import find_sites
 from memoir_edge.editor.tail import Tail, tail_of
 from memoir_edge.editor.woven import weave
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from memoir_edge import tophash
 from memoir_edge.answers import Answer, Forced
-from memoir_edge.editor.layer import all_changed, find_sites, head_reads, input_of, width
+from memoir_edge.editor.layer import all_changed, head_reads, input_of
 from memoir_edge.editor.live import LiveMemory, thaw
 from memoir_edge.editor.model import BaseModel, Row, collate, counted, device_of, greedy
+from memoir_edge.editor.site import find_sites, width
 from memoir_edge.errors import MismatchError
 from memoir_edge.memory import Base, Memory
 from memoir_edge.router import Router, check_router

@@ -14,16 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memoir_edge.editor.layer import (
-    Stop,
-    blocks_of,
-    changed,
-    constant,
-    decoded,
-    head_writes,
-    width,
-)
+from memoir_edge.editor.layer import Stop, blocks_of, changed, constant, decoded, head_writes
 from memoir_edge.editor.model import BaseModel, collate
+from memoir_edge.editor.site import width
 from memoir_edge.editor.woven import weave
 
 LOGITS = 1 << 20  # held at once, where those of all tokens are wanted

@@ -11,10 +11,7 @@ from memoir_edge.editor.layer import (
     Part,
     changed,
     decoded,
-    find_site,
-    find_sites,
     head_writes,
-    in_order,
     input_of,
     inputs_of,
     part_of,
@@ -22,7 +19,7 @@ from memoir_edge.editor.layer import (
     site_input,
 )
 from memoir_edge.editor.model import collate
-from memoir_edge.errors import SiteError
+from memoir_edge.editor.site import find_sites
 
 SITE = "model.layers.1.mlp.down_proj"
 PROMPTS = [prompt(fact, i % 8) for i, fact in enumerate(load_facts()[::60])]
@@ -143,20 +140,3 @@ def test_inputs_of_several_layers_are_those_of_one_run(tiny: BaseModel) -> None:
     assert not ran  # nor anything else above the last one
     for site, a in zip(sites, found, strict=True):
         assert torch.equal(a, input_of(tiny.net, site, batch))
-
-
-def test_sites_of_a_memory_go_together(tiny: BaseModel) -> None:
-    last = "model.layers.2.mlp.down_proj"
-    assert in_order(tiny.net, [last, SITE, last]) == [SITE, last]
-    assert len(find_sites(tiny.net, [SITE, last])) == 2
-    for wrong in ([last, SITE], [SITE, SITE]):
-        with pytest.raises(SiteError, match="each once, in the model's order") as caught:
-            find_sites(tiny.net, wrong)
-        assert "--site model.layers.1.mlp.down_proj" in str(caught.value.hint)
-    with pytest.raises(SiteError, match=r"down_proj is 44 to 32, .*up_proj is 32 to 44"):
-        find_sites(tiny.net, [SITE, "model.layers.2.mlp.up_proj"])
-
-
-def test_a_site_is_in_the_decoder(t5: BaseModel) -> None:
-    with pytest.raises(SiteError, match="is not in the decoder"):
-        find_site(t5.net, "encoder.block.1.layer.1.DenseReluDense.wo")

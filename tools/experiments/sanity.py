@@ -32,7 +32,7 @@ from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.demo.models import path as model_path
 from memoir_edge.editor import BaseModel, Editor, Settings, Wishes, choose, load, quiet
-from memoir_edge.editor.layer import find_site, width
+from memoir_edge.editor.site import find_site, width
 from memoir_edge.edits import Edit
 from memoir_edge.evaluate.dataset import kept
 from memoir_edge.evaluate.metrics import evaluate
