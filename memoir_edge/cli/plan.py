@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,25 +23,35 @@ CODED = 64  # texts that a plan times the coding of
 TRIED = 3  # edits that a plan times, after one that warms up
 
 
-def show_findings(findings: Sequence[Finding], output: Output) -> None:
-    """A table of them, for people."""
-    output.table(
-        "look at these",
-        ["what", "edit", "meets", "overlap", ""],
-        [[f.kind, f.edit, f.other, f.overlap, f.note] for f in findings[:LISTED]],
-    )
-    if len(findings) > LISTED:
-        output.say(f"... and {len(findings) - LISTED} more; --json lists all")
+class Looked(NamedTuple):
+    """What was seen of edits before any was trained."""
+
+    findings: Sequence[Finding]
+    warnings: Sequence[str]
+    problems: Sequence[Problem]  # records that were left out
+
+    def show(self, output: Output) -> None:
+        """Say it for people, but for the problems, which were said when they were met."""
+        output.table(
+            "look at these",
+            ["what", "edit", "meets", "overlap", ""],
+            [[f.kind, f.edit, f.other, f.overlap, f.note] for f in self.findings[:LISTED]],
+        )
+        if len(self.findings) > LISTED:
+            output.say(f"... and {len(self.findings) - LISTED} more; --json lists all")
+        for warning in self.warnings:
+            output.say(warning)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        return {
+            "skipped_bad": [problem._asdict() for problem in self.problems],
+            "findings": [asdict(finding) for finding in self.findings],
+            "warnings": list(self.warnings),
+        }
 
 
-def plan_of(
-    editor: "Editor",
-    new: Sequence[Edit],
-    findings: Sequence[Finding],
-    warnings: Sequence[str],
-    problems: Sequence[Problem],
-    output: Output,
-) -> int:
+def plan_of(editor: "Editor", new: Sequence[Edit], looked: Looked, output: Output) -> int:
     """Train a few edits into a memory that is thrown away, and say what all would take."""
     from memoir_edge.editor import fitting, related
     from memoir_edge.editor.thresholds import GROWN
@@ -58,9 +68,7 @@ def plan_of(
     grows = len(new) * rank * (editor.settings.k + editor.live.Wm.shape[0]) * 4
     document = {
         "edits": len(new),
-        "findings": [asdict(finding) for finding in findings],
-        "warnings": list(warnings),
-        "skipped_bad": [problem._asdict() for problem in problems],
+        **looked.as_json(),
         "asked": [_read(edit, one) for edit, one in zip(fit, asked, strict=False)],
         "seconds_per_edit": round(seconds / max(len(new), 1), 3),
         "seconds": round(seconds, 1),

@@ -1,12 +1,10 @@
 """`memoir-edge apply`: train edits into a memory file."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
@@ -16,13 +14,12 @@ from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import former_of, taken_along
 from memoir_edge.cli.output import Bar, Output, shown, size
 from memoir_edge.cli.places import check_apart
-from memoir_edge.cli.plan import plan_of, show_findings, taken_for
-from memoir_edge.edits import Edit, Problem, differs, read
+from memoir_edge.cli.plan import Looked, plan_of, taken_for
+from memoir_edge.edits import Edit, differs, read
 from memoir_edge.errors import InputError
 from memoir_edge.history import Audit, Deleted, Journal, begin, path_of
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT
 from memoir_edge.keys import known
-from memoir_edge.lint import Finding
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Settings, Wishes
 
@@ -90,29 +87,18 @@ def command(
         _say_settings(editor, output)
         from memoir_edge.editor import look_at, unmeasured
 
-        looked = [edit for edit in wanted if counts[edit.prompt].id not in held]
-        findings = look_at(editor, looked) if new else []
-        show_findings(findings, output)
-        warnings = unmeasured(editor, new)
-        for warning in warnings:
-            output.say(warning)
+        beside = [edit for edit in wanted if counts[edit.prompt].id not in held]
+        findings = look_at(editor, beside) if new else []
+        looked = Looked(findings, unmeasured(editor, new), problems)
+        looked.show(output)
         if plan:
-            return plan_of(editor, new, findings, warnings, problems, output)
+            return plan_of(editor, new, looked, output)
         if changed and journal is not None:
             journal.take(editor.journal)
             editor.go_on_with(journal)
-        start = time.monotonic()
-        outcomes, asked = _train(editor, new, out, output, anew=anew)
-        seconds = time.monotonic() - start
-        made = editor.journal.write(out)
-        audit = editor.journal.state().audit
-    assert audit is not None  # what a run ends with
-    skipped = len(counts) - len(new)
-    _report(
-        made, audit, asked, out, outcomes, findings, warnings, problems, seconds,
-        skipped, output,
-    )  # fmt: skip
-    return 1 if audit.failed else 0
+        ran = _train(editor, new, out, output, anew=anew)
+    _report(ran, looked, len(counts) - len(new), out, output)
+    return 1 if ran.audit.failed else 0
 
 
 def _say_settings(editor: "Editor", output: Output) -> None:
@@ -208,17 +194,22 @@ def _nothing_new(
 # --- Training ------------------------------------------------------------------------------------
 
 
-def _train(
-    editor: "Editor", new: Sequence[Edit], out: Path, output: Output, *, anew: bool
-) -> "tuple[list[Outcome], int]":
+class Ran(NamedTuple):
+    """What came of a run."""
+
+    outcomes: "list[Outcome]"
+    asked: int  # edits of the memory
+    seconds: float
+    made: Memory
+    audit: Audit
+
+
+def _train(editor: "Editor", new: Sequence[Edit], out: Path, output: Output, *, anew: bool) -> Ran:
     """Train with a bar; when interrupted, what is done is in the memory file too.
 
     Each edit counts once a pass and once for its check; repairs cannot be foreseen.
-
-    Returns:
-        What came of each edit, and how many edits of the memory were asked.
     """
-    asked = [0]  # by each check
+    start, asked = time.monotonic(), [0]  # by each check
     with output.progress("training and checking", len(new) * (editor.settings.passes + 1)) as bar:
         try:
             outcomes = editor.apply(new, _watch(bar, len(new), output, asked), anew=anew)
@@ -227,7 +218,10 @@ def _train(
             editor.journal.write(out, finished=False)
             output.say(f"{done} of {len(new)} edits are in {out}; repeat the command to go on")
             raise
-    return outcomes, max(asked)
+    seconds = time.monotonic() - start
+    made, audit = editor.journal.write(out), editor.journal.state().audit
+    assert audit is not None  # what a run ends with
+    return Ran(outcomes, max(asked), seconds, made, audit)
 
 
 def _watch(bar: Bar, count: int, output: Output, asked: list[int]) -> "Watch":
@@ -302,22 +296,10 @@ def _share(count: tuple[int, int] | None) -> str | None:
     return None if count is None else f"{count[1]}/{count[0]}"
 
 
-def _report(
-    made: Memory,
-    audit: Audit,
-    asked: int,
-    out: Path,
-    outcomes: "Sequence[Outcome]",
-    findings: Sequence[Finding],
-    warnings: Sequence[str],
-    problems: Sequence[Problem],
-    seconds: float,
-    skipped: int,
-    output: Output,
-) -> None:
-    _show(outcomes, audit, asked, output)
-    bytes_ = os.path.getsize(out)  # noqa: PTH202
-    each = seconds / max(len(outcomes), 1)
+def _report(ran: Ran, looked: Looked, skipped: int, out: Path, output: Output) -> None:
+    made, audit = ran.made, ran.audit
+    _show(ran.outcomes, audit, ran.asked, output)
+    bytes_, each = out.stat().st_size, ran.seconds / max(len(ran.outcomes), 1)
     output.say(
         f"{out}: {len(made.edits)} edits, {size(bytes_)}, {each:.2f} s an edit, "
         f"sha256 {made.digest}"
@@ -326,14 +308,12 @@ def _report(
         "memory": str(out),
         "digest": made.digest,
         "bytes": bytes_,
-        "seconds": round(seconds, 3),
+        "seconds": round(ran.seconds, 3),
         "settings": {"site": made.site, "sites": made.sites, "k": made.k, "feature": made.feature},
         "skipped": skipped,
-        "skipped_bad": [problem._asdict() for problem in problems],
-        "findings": [asdict(finding) for finding in findings],
-        "warnings": list(warnings),
+        **looked.as_json(),
         "checked": audit.checked,
-        "asked": asked,
+        "asked": ran.asked,
         "failed": audit.failed,
         "wrong": [one._asdict() for one in audit.wrong],
         "edits": [
@@ -348,7 +328,7 @@ def _report(
                 "steps": o.steps,
                 "asked": audit.tally.get(o.edit.id, {}),
             }
-            for o in outcomes
+            for o in ran.outcomes
         ],
     }
     output.result(document)
