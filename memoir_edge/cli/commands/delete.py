@@ -86,16 +86,12 @@ def command(
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool": f"memoir-edge {__version__}",
         "model": named if replay else None,
-        "deleted": [
-            {"id": e.id, "prompt": e.prompt, "target": e.target}
-            | (replay.deleted[i] if replay else {})
-            for i, e in enumerate(gone)
-        ],
-        "remaining": replay.remaining if replay else {"edits": len(after.edits)},
+        **_told(gone, replay, after),
     }
     path = receipt or file.with_name(f"{file.name}.deleted-{last}.json")
     _write(document, path)
-    _show(document, path, replay is not None, output)
+    _show(document, replay, output)
+    output.say(f"receipt: {path}; sha256 {after.digest}")
     output.result(document | {"receipt": str(path)})
     return 0 if replay is None or replay.held else 1
 
@@ -190,6 +186,15 @@ class _Asked:
         return Replay(deleted, remaining, back and not state.failed)
 
 
+def _told(gone: Sequence[Edit], replay: Replay | None, after: Memory) -> dict[str, Any]:
+    """The edits that went and those that stay, with what the model says of them if it was asked."""
+    deleted = [{"id": e.id, "prompt": e.prompt, "target": e.target} for e in gone]
+    if replay is None:
+        return {"deleted": deleted, "remaining": {"edits": len(after.edits)}}
+    said = [one | more for one, more in zip(deleted, replay.deleted, strict=True)]
+    return {"deleted": said, "remaining": replay.remaining}
+
+
 def _write(document: dict[str, Any], path: Path) -> None:
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     try:
@@ -201,30 +206,18 @@ def _write(document: dict[str, Any], path: Path) -> None:
         ) from error
 
 
-def _show(document: dict[str, Any], path: Path, replayed: bool, output: Output) -> None:
-    columns = ["id", "prompt", *(("before", "after", "base model") if replayed else ())]
-    output.table(
-        "deleted",
-        columns,
-        [
-            [row[n] for n in ("id", "prompt", *(("before", "after", "base") if replayed else ()))]
-            for row in document["deleted"]
-        ],
-    )
-    remaining = document["remaining"]
-    if replayed:
-        failed = remaining["failed"]
-        output.say(
-            f"{remaining['edits'] - len(failed)} of {remaining['edits']} other edits hold"
-            + (
-                f", {len(remaining['trained_again'])} trained again"
-                * bool(remaining["trained_again"])
-            )
-            + (f"; not: {', '.join(failed)}" if failed else "")
-        )
-        for row in document["deleted"]:
-            if not row["base_is_back"]:
-                output.say(f"{row['id']} is not the base model's again: {row['edit']} answers it")
-    else:
-        output.say(f"{remaining['edits']} edits remain; no model was asked")
-    output.say(f"receipt: {path}; sha256 {document['digest_after']}")
+def _show(document: dict[str, Any], replay: Replay | None, output: Output) -> None:
+    said = {"before": "before", "after": "after", "base": "base model"} if replay else {}
+    columns = {"id": "id", "prompt": "prompt", **said}
+    rows = [[row[name] for name in columns] for row in document["deleted"]]
+    output.table("deleted", list(columns.values()), rows)
+    if replay is None:
+        output.say(f"{document['remaining']['edits']} edits remain; no model was asked")
+        return
+    count, failed, again = (replay.remaining[n] for n in ("edits", "failed", "trained_again"))
+    trained = f", {len(again)} trained again" if again else ""
+    bad = f"; not: {', '.join(failed)}" if failed else ""
+    output.say(f"{count - len(failed)} of {count} other edits hold{trained}{bad}")
+    for row in document["deleted"]:
+        if not row["base_is_back"]:
+            output.say(f"{row['id']} is not the base model's again: {row['edit']} answers it")
