@@ -36,7 +36,7 @@ from rich.table import Table
 from memoir_edge import ports, tophash
 from memoir_edge.demo.edits import showcase
 from memoir_edge.demo.facts import model_dir
-from memoir_edge.editor import Editor, choose, load, quiet
+from memoir_edge.editor import Editor, Outcome, choose, load, quiet
 from memoir_edge.memory import Base, Entry, Memory
 from memoir_edge.router.masks import drawn
 from memoir_edge_exporter import export
@@ -111,6 +111,13 @@ def show(part: str, rows: Sequence[Figures]) -> None:
     for row in rows:
         table.add_row(*(_shown(row.get(name, "")) for name in columns))
     Console(width=160).print(table)
+
+
+def checked(
+    what: str, cases: int, differ: int, more: Mapping[str, Any] = {}, *, ok: bool = True
+) -> Figures:
+    """A row that fails where a case differs, or where something else is not `ok`."""
+    return {"what": what, "cases": cases, "differ": differ, "ok": ok and not differ, **more}
 
 
 def _shown(figure: object) -> str:
@@ -225,9 +232,9 @@ def small(rng: np.random.Generator, dtype: type = np.float32, *, ties: bool = Tr
     }  # fmt: skip
 
 
-def wide(rng: np.random.Generator, dtype: type, B: int, R: int = 500) -> Feeds:
+def wide(rng: np.random.Generator, dtype: type, B: int) -> Feeds:
     """The paper's width with real numbers; each row has a key of its own, met by half of them."""
-    D, k, T, C, d = 14336, 4096, 9, 16000, 512
+    D, k, T, C, d, R = 14336, 4096, 9, 16000, 512, 500
     a = rng.normal(size=(B, T, D)).astype(dtype)
     span = np.tril(np.ones((B, T), np.int64))
     center, permutation = rng.normal(size=D).astype(np.float32), rng.permutation(D).astype(np.int32)
@@ -287,13 +294,8 @@ def runs_natively(device: str) -> Figures:
     ran = {e["args"]["op_name"]: e["args"].get("provider", "") for e in events
            if e.get("args", {}).get("op_name")}  # fmt: skip
     wanted = PROVIDERS[device][0]
-    ok = ran.get("Route") == ran.get("Recall") == wanted
-    return {
-        "what": f"both ops run as nodes on {wanted}",
-        "cases": 1,
-        "differ": int(not ok),
-        "ok": ok,
-    }
+    elsewhere = not ran.get("Route") == ran.get("Recall") == wanted
+    return checked(f"both ops run as nodes on {wanted}", 1, int(elsewhere))
 
 
 def exact(what: str, cases: Sequence[Feeds], device: str, native: bool) -> Figures:
@@ -303,9 +305,8 @@ def exact(what: str, cases: Sequence[Feeds], device: str, native: bool) -> Figur
         got, truth = answer(feeds, device, native=native), oracle(feeds)
         for name in OUTPUTS:
             differ[name] += not np.array_equal(getattr(got, name), getattr(truth, name))
-    total = sum(differ.values())
-    return {"what": what, "cases": len(cases), "differ": total, "ok": total == 0,
-            "where": {name: count for name, count in differ.items() if count}}  # fmt: skip
+    where = {name: count for name, count in differ.items() if count}
+    return checked(what, len(cases), sum(differ.values()), {"where": where})
 
 
 def near(what: str, cases: Sequence[Feeds], device: str, native: bool) -> Figures:
@@ -324,9 +325,9 @@ def near(what: str, cases: Sequence[Feeds], device: str, native: bool) -> Figure
         error = max(error, float(np.linalg.norm(got.delta - truth.delta)
                                  / np.linalg.norm(truth.delta)))  # fmt: skip
     k = 4096
-    ok = differ == 0 and overlap <= (0 if native else 4 / k) and error < (2e-6 if native else 1e-3)
-    return {"what": what, "cases": len(cases), "differ": differ, "overlap apart": overlap,
-            "error of delta": error, "ok": ok}  # fmt: skip
+    ok = overlap <= (0 if native else 4 / k) and error < (2e-6 if native else 1e-3)
+    more = {"overlap apart": overlap, "error of delta": error}
+    return checked(what, len(cases), differ, more, ok=ok)
 
 
 def harmless() -> Figures:
@@ -354,8 +355,7 @@ def harmless() -> Figures:
         differ += not (np.array_equal(got.route_out, held) and not got.delta.any())
         good, truth = answer(feeds, "cuda", native=True), oracle(feeds)
         differ += not all(np.array_equal(a, b) for a, b in zip(good, truth, strict=True))
-    return {"what": "native: wrong contents do no harm", "cases": len(wrong), "differ": differ,
-            "ok": differ == 0}  # fmt: skip
+    return checked("native: wrong contents do no harm", len(wrong), differ)
 
 
 # --- The editor and a session --------------------------------------------------------------------
@@ -415,10 +415,13 @@ def edited(name: str, device: str, dtype: torch.dtype | None) -> tuple[Figures, 
     outcomes = editor.apply(edits)
     memory = editor.memory()
     seconds = (time.perf_counter() - start) / len(edits)
-    failed = [outcome.edit.id for outcome in outcomes if not outcome.took]
-    row = {"what": f"{name}: edited", "cases": len(edits), "differ": len(failed), "ok": not failed,
-           "s an edit": seconds, "steps": sum(o.steps for o in outcomes)}  # fmt: skip
-    return row, memory
+    return _took(f"{name}: edited", outcomes, seconds), memory
+
+
+def _took(what: str, outcomes: Sequence[Outcome], seconds: float, *, ok: bool = True) -> Figures:
+    more = {"s an edit": seconds, "steps": sum(each.steps for each in outcomes)}
+    failed = sum(not each.took for each in outcomes)
+    return checked(what, len(outcomes), failed, more, ok=ok)
 
 
 class Itself:
@@ -456,11 +459,8 @@ def routed(device: str) -> tuple[Figures, np.ndarray]:
     start = time.perf_counter()
     outcomes = editor.apply(edits[1:])
     seconds = (time.perf_counter() - start) / len(outcomes)
-    failed = [outcome.edit.id for outcome in outcomes if not outcome.took]
     tiles = editor.memory().tiles
-    row = {"what": f"{device}: routed by codes, {tiles} tiles", "cases": len(outcomes),
-           "differ": len(failed), "ok": not failed and tiles == 2, "s an edit": seconds,
-           "steps": sum(o.steps for o in outcomes)}  # fmt: skip
+    row = _took(f"{device}: routed by codes, {tiles} tiles", outcomes, seconds, ok=tiles == 2)
     return row, editor.live.Wm.cpu().numpy()
 
 
@@ -469,7 +469,7 @@ def replayed(what: str, ported: Path, memory: Memory, device: str, native: bool)
     session = Session(ported, memory=memory, providers=PROVIDERS[device], native=native)
     asked = recorded(memory)
     held = [o.held for part in replay(session, session.generation, asked) for o in part]
-    return {"what": what, "cases": len(held), "differ": held.count(False), "ok": all(held)}
+    return checked(what, len(held), held.count(False))
 
 
 def _prompts() -> list[str]:
@@ -487,8 +487,8 @@ def same_answers(ported: Path, memory: Memory, device: str) -> Figures:
     said = [_said(session.generate(_prompts(), Options(max_new_tokens=8))) for session in sessions]
     pairs = list(zip(*said, strict=True))
     differ = sum(a != b for a, b in pairs)
-    return {"what": f"answers on {device} are the CPU's", "cases": len(pairs), "differ": differ,
-            "where": {"fired": sum(a[1] != b[1] for a, b in pairs)}, "ok": differ == 0}  # fmt: skip
+    where = {"fired": sum(a[1] != b[1] for a, b in pairs)}
+    return checked(f"answers on {device} are the CPU's", len(pairs), differ, {"where": where})
 
 
 def swapped(ported: Path, memory: Memory, device: str) -> Figures:
@@ -501,9 +501,8 @@ def swapped(ported: Path, memory: Memory, device: str) -> Figures:
         said.append(_said(session.generate(prompts, Options(max_new_tokens=8))))
     differ = sum(a != b for first, again in ((0, 2), (1, 3))
                  for a, b in zip(said[first], said[again], strict=True))  # fmt: skip
-    ok = differ == 0 and said[0] != said[1]
-    return {"what": f"swaps on {device}, {session.ops}", "cases": 2 * len(prompts),
-            "differ": differ, "ok": ok}  # fmt: skip
+    what = f"swaps on {device}, {session.ops}"
+    return checked(what, 2 * len(prompts), differ, ok=said[0] != said[1])
 
 
 def base_is_base(plain: Path, ported: Path, memory: Memory, device: str) -> Figures:
@@ -521,8 +520,8 @@ def base_is_base(plain: Path, ported: Path, memory: Memory, device: str) -> Figu
         feeds = _first(base, language.tokenizer.encode(prompt))
         [logits], [again] = base.run(["logits"], feeds), own.run(["logits"], feeds | held)
         differ += logits.tobytes() != again.tobytes()
-    return {"what": f"route -1 on {device} is the base graph bit for bit", "cases": len(prompts),
-            "differ": differ, "ok": differ == 0}  # fmt: skip
+    what = f"route -1 on {device} is the base graph bit for bit"
+    return checked(what, len(prompts), differ)
 
 
 def _first(graph: Any, ids: Sequence[int]) -> Feeds:
