@@ -18,11 +18,11 @@ The prompts of the streams have several lengths, and all answers --tokens tokens
 each stream writes N answers, from a quarter to seven quarters as long, as answers do that end where
 the model ends them. A server and llama.cpp begin a stream's next answer when its last one has
 ended; a batch of the others ends with its longest answer, and only what was wanted of it counts.
-Medians of tokens a second, CPU time a token and resident memory, and
-of each round's ratio to the first way. The memory is random: this measures cost, not answers.
---genai is the Python of an environment with onnxruntime-genai, --llama a folder where `npm install
-node-llama-cpp` was run; without one, llama.cpp is left out, which is said. The last line is one
-JSON document.
+
+Medians of tokens a second, CPU time a token and resident memory, and of each round's ratio to the
+first way. The memory is random: this measures cost, not answers. --genai is the Python of an
+environment with onnxruntime-genai, --llama a folder where `npm install node-llama-cpp` was run;
+without one, llama.cpp is left out, which is said. The last line is one JSON document.
 """
 
 import argparse

@@ -217,20 +217,22 @@ def changed_by_kind(heard: Heard, edits: Sequence[Edit]) -> dict[str, float | No
     return {kind: share(found) for kind, found in by.items()}
 
 
+NO_EDIT, ANOTHER, ITS_OWN = WHY = ("no edit", "another edit", "right edit, other answer")
+
+
 def why(heard: Heard, made: Made, edits: Sequence[Edit]) -> dict[str, float]:
     """Of rephrasings that do not give the target: which edit they reached, as shares of all."""
     pairs = [(edit, heard.said[text]) for edit in edits for text in edit.rephrase]
     reasons = Counter(
-        "right edit, other answer"
+        ITS_OWN
         if answer.edit == edit.id or not made.routes
-        else "no edit"
+        else NO_EDIT
         if answer.edit is None
-        else "another edit"
+        else ANOTHER
         for edit, answer in pairs
         if answer.text.strip() != edit.target
     )
-    names = ("no edit", "another edit", "right edit, other answer")
-    return {name: reasons[name] / max(len(pairs), 1) for name in names}
+    return {name: reasons[name] / max(len(pairs), 1) for name in WHY}
 
 
 def mean(rows: Sequence[Any]) -> Any:
@@ -257,7 +259,6 @@ FIGURES = {
     "CPU s/edit": ("cpu_seconds_per_edit",),
     "MB": ("bytes",),
 }
-WHY = ("no edit", "another edit", "right edit, other answer")
 
 
 def figure(row: Row, *place: str) -> float | None:

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("MEMOIR_EDGE_DATA", ROOT / "../shared/data"))
 SORTS = ("template", "subject", "both")
 PHRASINGS = 5  # unseen ones that an edit is asked in
+MISSES = 200  # of an edit
 
 
 # --- Worlds --------------------------------------------------------------------------------------
@@ -129,16 +130,14 @@ def negative(
     return None
 
 
-def misses_of(
-    i: int, world: World, facts: Sequence[Fact], seed: int, count: int = 200
-) -> list[str]:
-    """Near misses of one edit."""
+def misses_of(i: int, world: World, facts: Sequence[Fact], seed: int) -> list[str]:
+    """Near misses of one edit, `MISSES` where there are so many."""
     dice = random.Random(seed + i)
     prompt, subject, fact = world.edits[i].prompt, str(world.edits[i].subject), world.facts[i]
     template = next(t for t in fact.templates if fill(t, subject) == prompt)
     made: dict[str, None] = {}
-    for _ in range(20 * count):
-        if len(made) < count:
+    for _ in range(20 * MISSES):
+        if len(made) < MISSES:
             text = negative(dice.choice(SORTS), fact, subject, template, facts, set(), dice)
             made |= {text: None} if text else {}
     return list(made)
