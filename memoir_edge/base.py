@@ -187,6 +187,12 @@ def start_of_answer(config: Mapping[str, Any]) -> int | None:
     return start
 
 
+def check_tokenizer(folder: Path, hint: str) -> None:
+    """Raise InputError unless transformers finds a tokenizer in a folder."""
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise InputError(f"{folder} holds no tokenizer: tokenizer.json not found", hint=hint)
+
+
 def special_tokens(folder: Path) -> dict[str, str]:
     """The special tokens by name; tokenizer_config.json wins over special_tokens_map.json.
 

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from memoir_edge.base import (
+    check_tokenizer,
     context,
     end_of_text,
     language,
@@ -266,11 +267,7 @@ def _name(model: str, folder: Path) -> str:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
-        raise InputError(
-            f"{folder} holds no tokenizer: tokenizer.json not found",
-            hint="save it there with tokenizer.save_pretrained",
-        )
+    check_tokenizer(folder, "save it there with tokenizer.save_pretrained")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
             folder, local_files_only=True

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from memoir_edge.base import locate, weights_digest
+from memoir_edge.base import check_tokenizer, locate, weights_digest
 from memoir_edge.errors import InputError, first_line
 from memoir_edge.identity import weight_files
 from memoir_edge.router import adapter as adapters
@@ -155,11 +155,7 @@ def _load(folder: Path) -> Any:
             "reading what is asked needs sentence-transformers",
             hint='pip install "memoir-edge[router]"',
         ) from error
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
-        raise InputError(
-            f"{folder} holds no tokenizer: tokenizer.json not found",
-            hint="give a folder that sentence-transformers saved",
-        )
+    check_tokenizer(folder, "give a folder that sentence-transformers saved")
     try:
         module = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     except Exception as error:  # a spoiled file raises whatever its reader does
