@@ -28,14 +28,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 from rich.console import Console
 from rich.table import Table
 from served import Made, Served, make, serving, streamed
+from torch import Tensor
 
 from memoir_edge.base import read_config
 from memoir_edge.demo.facts import model_dir
+from memoir_edge.editor.model import padded
 from memoir_edge_exporter._base_graph import base_graph
 from memoir_edge_runtime import Options, Session
 
@@ -92,13 +93,9 @@ def in_process(session: Session, prompts: Sequence[str], tokens: int) -> None:
         pass
 
 
-def padded(session: Session, prompts: Sequence[str]) -> tuple[Any, Any]:
-    """Token ids and attention, flush right; `[B, T]` each."""
-    rows = [session.prompt(prompt).row.ids for prompt in prompts]
-    T = max(map(len, rows))
-    ids = np.array([[0] * (T - len(row)) + list(row) for row in rows])
-    attention = np.array([[0] * (T - len(row)) + [1] * len(row) for row in rows])
-    return ids, attention
+def flush_right(session: Session, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids and attention, `[B, T]` each."""
+    return padded([session.prompt(prompt).row.ids for prompt in prompts], "left")
 
 
 def with_optimum(base: Path, session: Session, given: argparse.Namespace) -> Write:
@@ -108,7 +105,7 @@ def with_optimum(base: Path, session: Session, given: argparse.Namespace) -> Wri
     model = ORTModelForCausalLM.from_pretrained(base, session_options=options)
 
     def write(prompts: Sequence[str]) -> None:
-        ids, attention = map(torch.tensor, padded(session, prompts))
+        ids, attention = flush_right(session, prompts)
         model.generate(
             input_ids=ids, attention_mask=attention, do_sample=False, pad_token_id=2,
             min_new_tokens=given.tokens, max_new_tokens=given.tokens,
@@ -125,13 +122,13 @@ def with_genai(base: Path, session: Session, given: argparse.Namespace) -> Write
     model = genai.Model(str(base))
 
     def write(prompts: Sequence[str]) -> None:
-        ids, _ = padded(session, prompts)
+        ids, _ = flush_right(session, prompts)
         params, length = genai.GeneratorParams(model), ids.shape[1] + given.tokens
         params.set_search_options(
             do_sample=False, batch_size=len(ids), min_length=length, max_length=length
         )
         generator = genai.Generator(model, params)
-        generator.append_tokens(ids.astype(np.int32))
+        generator.append_tokens(ids.numpy().astype(np.int32))
         while not generator.is_done():
             generator.generate_next_token()
 
