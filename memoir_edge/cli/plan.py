@@ -119,9 +119,10 @@ def _memory_bytes(editor: "Editor", fit: Sequence[Edit], asked: "Sequence[Asked]
     )
     texts = [json.dumps(edit.record()) for edit in keyed]
     texts += [text for one in asked for text in (*one.keys, *(g.text for g in one.guards))]
-    keys = len(bank.keys) + sum(1 + len(edit.keys) + len(edit.guards) for edit in keyed)
-    keys = len(bank.keys) + sum(len(o.keys) + len(o.guards) for o in asked) if asked else keys
-    rows = keys * -(-bank.bits // 8) + (len(masks) * -(-D // 8) if bank.router else 0)
+    made = [len(one.keys) + len(one.guards) for one in asked]
+    made = made or [1 + len(edit.keys) + len(edit.guards) for edit in keyed]
+    rows = (len(bank.keys) + sum(made)) * -(-bank.bits // 8)
+    rows += len(masks) * -(-D // 8) if bank.router else 0
     columns *= editor.live.sites
     return int(columns * d * 4 + rows + sum(map(len, texts)) + 12 * D)
 

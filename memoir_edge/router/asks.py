@@ -82,17 +82,10 @@ def asks(
         beside: What the others are, where these are only some. The misses of an edit are then those
             of listed subjects, and the same whichever the others are.
     """
-    index = Index(relations, router)
-    readings = read(edits, index)
-    everyone = [(edit, r) for edit, r in zip(edits, readings, strict=True)]
+    readings = read(edits, Index(relations, router))
+    everyone = list(zip(edits, readings, strict=True))
     taken = {key for edit, reading in everyone for key in keys(edit, reading)}
-    same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}
-    asked = {
-        (plain_name(one.subject), id_)
-        for one in readings
-        for own in may_ask(one)
-        for id_ in same[own]
-    }
+    asked = _asked(readings, relations)
     held = {plain_name(one.subject) for one in readings}
     named, count = _of_kinds(readings), IN_ALL // 3 // max(len(edits), 1)
     if beside is not None:
@@ -159,6 +152,17 @@ def may_ask(reading: Reading) -> frozenset[str]:
     No edit of the same subject may guard against them: it would guard against this one's prompts.
     """
     return frozenset([reading.relation.id]) if reading.relation else reading.alike
+
+
+def _asked(readings: Sequence[Reading], relations: Sequence[Relation]) -> set[tuple[str, str]]:
+    """Plain names of subjects, each with the id of every relation that the edits may ask of it."""
+    same = {r.id: [other.id for other in relations if _same(r, other)] for r in relations}
+    return {
+        (plain_name(one.subject), id_)
+        for one in readings
+        for own in may_ask(one)
+        for id_ in same[own]
+    }
 
 
 def other_relations(relations: Sequence[Relation], reading: Reading) -> list[Relation]:
