@@ -3,9 +3,9 @@
     python tools/bench_end_to_end.py [--edits 20] [--rounds 100] [--threads 1]
 
 Four cases run round after round, in an order drawn anew each time, so that the machine's drift hits
-all alike: the base
-graph as optimum-onnx exports it, the same graph with empty ports, with a memory that does not fire,
-with a memory that fires. Medians, and ratios to the base graph. The last line is one JSON document.
+all alike: the base graph as optimum-onnx exports it, the same graph with empty ports, with a memory
+that does not fire, with a memory that fires. Medians, and ratios to the base graph. The last line
+is one JSON document.
 """
 
 import argparse

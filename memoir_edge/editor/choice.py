@@ -18,9 +18,9 @@ import torch
 
 from memoir_edge import tophash
 from memoir_edge.calibrate import NOBODY, Keys, Misses, thresholds
-from memoir_edge.editor.layer import input_of
-from memoir_edge.editor.model import BaseModel, counted
+from memoir_edge.editor.model import BaseModel
 from memoir_edge.editor.prompts import own_texts, ways
+from memoir_edge.editor.recall import read_at
 from memoir_edge.editor.site import find_site
 from memoir_edge.edits import Edit
 from memoir_edge.errors import InputError, SiteError
@@ -177,9 +177,7 @@ def _features(
     module = find_site(base.net, site)
     made: dict[str, list[tophash.Floats]] = {name: [] for name in names}
     for start in range(0, len(order), size):
-        batch, counts = counted(base, [texts[i] for i in order[start : start + size]])
-        a = input_of(base.net, module, batch).float().cpu().numpy()
-        a = a.reshape(*counts.shape, -1)
+        a, counts = read_at(module, base, [texts[i] for i in order[start : start + size]])
         for name in names:
             made[name].append(tophash.feature(a, tophash.span(name, counts)))
     back = np.argsort(order)

@@ -36,10 +36,12 @@ def nothing(
     """
     sites = find_sites(base.net, settings.sites)
     D, d = width(sites[0])
-    f = np.zeros((1, D), np.float32)
+    center, scale = np.zeros(D, np.float32), np.ones(D, np.float32)
     if router is None:
         asked = unrelated or unrelated_prompts()
         f = Edited(base, sites[0], None, settings.batch).features(asked, settings.feature)
+        center = f.mean(axis=0)
+        scale = tophash.scale(f) if settings.feature in SCALED else scale
     return Memory(
         site=settings.site,
         later=settings.later,
@@ -51,10 +53,8 @@ def nothing(
         bank=np.zeros((0, -(-D // 8)), np.uint8),
         owner=np.zeros(0, np.int32),
         thresholds=np.zeros(0, np.float32),
-        center=f.mean(axis=0),
-        scale=tophash.scale(f)
-        if settings.feature in SCALED and not router
-        else np.ones(D, np.float32),
+        center=center,
+        scale=scale,
         permutation=np.random.default_rng(settings.seed).permutation(D).astype(np.int32),
         edits=(),
         codes=no_codes(identity(router)) if router else None,

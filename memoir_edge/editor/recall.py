@@ -27,6 +27,18 @@ from memoir_edge.views import decisive, views
 T = TypeVar("T")
 
 
+def read_at(
+    site: nn.Module, base: BaseModel, prompts: Sequence[str], said: Sequence[str] | None = None
+) -> tuple[tophash.Floats, tophash.Ints]:
+    """What a layer reads of prompts, `[B, T, D]` float32, and what counts for routing, `[B, T]`.
+
+    Of a prompt that stands behind something else, as in a chat, only what is `said` counts.
+    """
+    batch, counts = counted(base, prompts, said)
+    a = input_of(base.net, site, batch).float().cpu().numpy()
+    return a.reshape(*counts.shape, -1), counts
+
+
 @dataclass
 class Edited:
     """A base model together with a live memory; without one it is the base model."""
@@ -46,9 +58,8 @@ class Edited:
         return np.concatenate([self._features(part, feature) for part in parts])
 
     def _features(self, part: Sequence[tuple[str, str]], feature: str) -> tophash.Floats:
-        batch, counts = counted(self.base, *zip(*part, strict=True))
-        a = input_of(self.base.net, self.site, batch).float().cpu().numpy()
-        return tophash.feature(a.reshape(*counts.shape, -1), tophash.span(feature, counts))
+        a, counts = read_at(self.site, self.base, *zip(*part, strict=True))
+        return tophash.feature(a, tophash.span(feature, counts))
 
     def routes(self, prompts: Sequence[str], said: Sequence[str] | None = None) -> tophash.Routes:
         """Where each prompt goes, by whichever of its `views` decides where a router reads it.
