@@ -1,12 +1,12 @@
 """tools/compare_editors.py and tools/peers.py on the demo model."""
 
-import importlib
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import compare_editors as compare
 import numpy as np
+import peers
 import pytest
 
 from memoir_edge.demo.edits import sample
@@ -16,19 +16,8 @@ from memoir_edge.errors import InputError
 from memoir_edge.evaluate.dataset import Way
 from memoir_edge.relations import Relation
 
-TOOLS = Path(__file__).parents[1] / "tools"
 EDITS = sample(2, seed=3)
 CAPITAL = Relation("country.capital", ("The capital of {} is", "What is {}'s capital?"))
-
-
-@pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(TOOLS)
-
-
-@pytest.fixture
-def peers(tools: None) -> ModuleType:
-    return importlib.import_module("peers")
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +26,13 @@ def demo() -> BaseModel:
 
 
 @pytest.fixture
-def making(peers: ModuleType, demo: BaseModel, words: Any, tmp_path: Path) -> Any:
+def making(demo: BaseModel, words: Any, tmp_path: Path) -> Any:
     way = Way(demo, choose(demo, coded=True), words, [CAPITAL])
     return peers.Making(way, EDITS, tmp_path / "m.safetensors", Watch())
 
 
-def compared(tools: None, tmp_path: Path, *words: str) -> tuple[ModuleType, list[str]]:
-    """The tool, and its arguments for two edits in ZsRE's fields."""
+def compared(tmp_path: Path, *words: str) -> list[str]:
+    """The tool's arguments for two edits in ZsRE's fields."""
     records = [
         {"subject": e.subject, "src": e.prompt, "alt": e.target, "answers": [e.ground_truth],
          "rephrase": e.rephrase[0], "loc": e.locality[0].prompt, "loc_ans": e.locality[0].target}
@@ -52,12 +41,11 @@ def compared(tools: None, tmp_path: Path, *words: str) -> tuple[ModuleType, list
     (tmp_path / "zsre.json").write_text(json.dumps(records), encoding="utf-8")
     given = ["compare", f"zsre={tmp_path / 'zsre.json'}", "--out", str(tmp_path / "out")]
     given += ["--model", str(model_dir()), "--encoder", "words", *words]
-    return importlib.import_module("compare_editors"), given
+    return given
 
 
 @pytest.mark.slow
 def test_methods_are_asked_the_same_and_what_is_done_is_kept(
-    tools: None,
     tmp_path: Path,
     word_router: type[Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -65,9 +53,7 @@ def test_methods_are_asked_the_same_and_what_is_done_is_kept(
 ) -> None:
     plot = tmp_path / "plot.png"
     methods = "memoir-edge,tuning,in-context,grace"
-    compare, given = compared(
-        tools, tmp_path, "--methods", methods, "--edits", "2", "--plot", str(plot)
-    )
+    given = compared(tmp_path, "--methods", methods, "--edits", "2", "--plot", str(plot))
     monkeypatch.setattr(compare, "Encoder", word_router)
     monkeypatch.setattr(compare, "relations_of", lambda given: [CAPITAL])
     monkeypatch.setattr("sys.argv", given)
@@ -93,8 +79,7 @@ def test_methods_are_asked_the_same_and_what_is_done_is_kept(
         compare.main()
 
 
-def test_hard_negatives_of_each_kind_are_asked(tools: None) -> None:
-    compare = importlib.import_module("compare_editors")
+def test_hard_negatives_of_each_kind_are_asked() -> None:
     edits = sample(60, seed=1)
     kinds = {
         compare.kind_of(edit, text)
@@ -107,7 +92,7 @@ def test_hard_negatives_of_each_kind_are_asked(tools: None) -> None:
     assert all(not prompts & {*edit.hard_negatives} for edit in compare.probed(edits))
 
 
-def test_tuned_models_are_the_base_model_again(making: Any, peers: ModuleType) -> None:
+def test_tuned_models_are_the_base_model_again(making: Any) -> None:
     edit = EDITS[0]
     base = making.way.base
     with peers.METHODS["tuning"](making) as made:
@@ -118,7 +103,7 @@ def test_tuned_models_are_the_base_model_again(making: Any, peers: ModuleType) -
     assert not any(p.requires_grad for p in base.net.parameters())
 
 
-def test_all_rows_are_those_of_forms_and_phrasings_too(making: Any, peers: ModuleType) -> None:
+def test_all_rows_are_those_of_forms_and_phrasings_too(making: Any) -> None:
     plain, found = peers.plain_rows(making), peers.all_rows(making)
     assert len(plain) == len(EDITS)
     assert len(found) > 3 * len(plain)
@@ -126,7 +111,7 @@ def test_all_rows_are_those_of_forms_and_phrasings_too(making: Any, peers: Modul
 
 
 @pytest.mark.parametrize("method", ["lora", "lora-rows"])
-def test_lora_is_taken_off_again(making: Any, peers: ModuleType, method: str) -> None:
+def test_lora_is_taken_off_again(making: Any, method: str) -> None:
     pytest.importorskip("peft")
     edit = EDITS[0]
     before = dict(making.way.base.net.named_modules()).keys()
@@ -137,15 +122,13 @@ def test_lora_is_taken_off_again(making: Any, peers: ModuleType, method: str) ->
     assert dict(making.way.base.net.named_modules()).keys() == before
 
 
-def test_what_lora_needs_is_said(
-    making: Any, peers: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_lora_needs_is_said(making: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(InputError, match="LoRA needs peft"):
         peers.METHODS["lora"](making)
 
 
-def test_a_fact_stands_before_prompts_that_ask_for_it(making: Any, peers: ModuleType) -> None:
+def test_a_fact_stands_before_prompts_that_ask_for_it(making: Any) -> None:
     edit = EDITS[0]
     model = peers.InContext(making.way, EDITS)
     assert model.reached([edit.prompt, "Nobody was late again"]) == [edit, None]
@@ -154,9 +137,7 @@ def test_a_fact_stands_before_prompts_that_ask_for_it(making: Any, peers: Module
     assert peers.first(" Lyon. It lies on the Rhone.\nQ:") == "Lyon"
 
 
-def test_radii_grow_for_the_same_label_and_are_shared_with_another(
-    demo: BaseModel, peers: ModuleType
-) -> None:
+def test_radii_grow_for_the_same_label_and_are_shared_with_another(demo: BaseModel) -> None:
     grace = peers.Grace(demo, choose(demo).site, radius=1.0)
     at = lambda x: np.array([x, 0.0], np.float32)  # noqa: E731
     assert grace.entered(at(0), (1,)) == 0
@@ -167,7 +148,7 @@ def test_radii_grow_for_the_same_label_and_are_shared_with_another(
     assert grace.radii == pytest.approx([1.5, 0.5, 0.5], abs=1e-4)
 
 
-def test_only_prompts_within_a_radius_get_a_value(demo: BaseModel, peers: ModuleType) -> None:
+def test_only_prompts_within_a_radius_get_a_value(demo: BaseModel) -> None:
     edit = EDITS[0]
     grace = peers.Grace(demo, choose(demo).site, lr=0.1)
     grace.edit(edit)

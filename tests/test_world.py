@@ -1,24 +1,23 @@
 """tools/world.py and router_worlds.py: edits, and what is asked of each, and how it is typed."""
 
-import importlib
 import random
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import router_worlds as worlds
+import world
 
 from memoir_edge.relations import fill
 from memoir_edge.relations import load as load_relations
 
 
 def test_each_edit_has_its_answer_phrasings_and_near_misses(
-    published: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    published: Callable[[str], Path],
 ) -> None:
     published("pararel")
     published("counterfact/counterfact-edit.json")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    world = importlib.import_module("world")
     edits = world.world((), 24, seed=0)
     told = world.world((), 24, seed=0, told=2)
     assert len(edits) == len(told) == 24
@@ -34,11 +33,7 @@ def test_each_edit_has_its_answer_phrasings_and_near_misses(
     assert [edit.id for edit in world.world((), 24, seed=1)] != [edit.id for edit in edits]
 
 
-def test_edits_of_our_own_are_asked_what_the_package_does_not_hold(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    world = importlib.import_module("world")
+def test_edits_of_our_own_are_asked_what_the_package_does_not_hold() -> None:
     edits = world.own_world(24, seed=0)
     assert len({edit.id for edit in edits}) == 24
     for edit in edits:
@@ -62,11 +57,7 @@ def test_edits_of_our_own_are_asked_what_the_package_does_not_hold(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_text_is_mistyped_by_one_letter_or_space(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    worlds = importlib.import_module("router_worlds")
+def test_a_text_is_mistyped_by_one_letter_or_space(seed: int) -> None:
     text, dice = "The auditor of Ironleaf is", random.Random(seed)
     assert sorted(worlds.typo(text, dice)) == sorted(text)
     assert abs(len(worlds.slip(text, dice)) - len(text)) <= 1
@@ -75,16 +66,12 @@ def test_a_text_is_mistyped_by_one_letter_or_space(
     assert abs(len(spaced) - len(text)) == 1
 
 
-def test_somebody_else_is_asked_about_by_one_letter_of_a_strange_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    worlds = importlib.import_module("router_worlds")
+def test_somebody_else_is_asked_about_by_one_letter_of_a_strange_name() -> None:
     named = {"Kestrel Aerospace": "Kestrel", "Ironleaf": "Ironleaf", "Nepal": None}
     edits = [worlds.edit(f"The auditor of {name} is", name) for name in named]
     facts = [worlds.Fact("auditor", "firm", (), (name,), edited=True) for name in named]
-    world = worlds.World(edits, [], {}, (), facts=facts)
-    made = worlds.renamed(world, {"nepal", "aerospace"}, seed=0)
+    asked = worlds.World(edits, [], {}, (), facts=facts)
+    made = worlds.renamed(asked, {"nepal", "aerospace"}, seed=0)
     strange = [name for name, word in named.items() if word]
     assert len(made) == len(strange)
     for text, name in zip(made, strange, strict=True):

@@ -194,21 +194,11 @@ def example(language: str, address: str) -> str:
 @contextmanager
 def served(graph: Path, memory: Path) -> Iterator[str]:
     """The address of a server that answers from a memory."""
-    command = [sys.executable, "-m", "memoir_edge", "serve", graph, "--memory", memory]
-    with subprocess.Popen(
-        [*map(str, command), "--port", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            lines = map(json.loads, process.stderr)
-            at = next(line for line in lines if line["event"] == "listening")
-            yield f"http://{at['host']}:{at['port']}"
-        finally:
-            process.terminate()
-            process.stderr.read()
+    from served import listening
+
+    words = ["serve", graph.resolve(), "--memory", memory.resolve(), "--port", 0]
+    with tempfile.TemporaryDirectory() as folder, listening(words, Path(folder)) as found:
+        yield found.url
 
 
 @cache
