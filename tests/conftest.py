@@ -1,7 +1,7 @@
 """What all tests share: the demo model in torch, what writes the docs, and an isolated home."""
 
 import hashlib
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -169,18 +169,8 @@ def published() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[[str], ModuleType]:
-    """A program of tools/ as a module, by its name."""
-    folder = Path(__file__).parents[1] / "tools"
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    """A program of tools/ as a module, by its path there."""
+    return lambda name: importlib.import_module(name.replace("/", "."))
 
 
 @pytest.fixture(scope="session")
