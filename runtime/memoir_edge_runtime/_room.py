@@ -25,6 +25,7 @@ class Room:
     size: int  # tokens that it has room for
     last: Array  # the mask of the state that was written last
     binding: Any = None  # what is the same at every step stays bound
+    bound: Mapping[str, OrtValue] | None = None  # those values: a binding does not keep arrays
 
     def takes(self, T: int, *, after: Array) -> bool:
         """Whether a state may go on in it to T tokens; `after` is its mask."""
@@ -49,7 +50,8 @@ class Room:
             The logits, on the host.
         """
         if self.binding is None:
-            self.binding = _bound(graph, lasting(), cached)
+            self.bound = lasting()
+            self.binding = _bound(graph, self.bound, cached)
         for name, array in changing.items():
             self.binding.bind_cpu_input(name, array)
         graph.run_with_iobinding(self.binding)
