@@ -8,12 +8,13 @@ not fit; 130 interrupted; 141 the reader of the output has closed it; 143 ended 
 
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from memoir_edge import __version__
 from memoir_edge.errors import MemoirEdgeError, first_line
@@ -39,9 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one readable line and a hint."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(tokens, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return MemoirEdgeError.exit_code  # already printed
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        command = " ".join(error.command_chain or ())
+        _complain(_misuse(error, command), " ".join(filter(None, [app.name[0], command, "--help"])))
+        return MemoirEdgeError.exit_code
     except BrokenPipeError:
         raise
     except OSError as error:  # a file or folder that no command looked at itself
@@ -58,6 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _misuse(error: CycloptsError, command: str) -> str:
+    """What is wrong with a command's arguments."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"{command} takes no further argument: {' '.join(error.unused_tokens or ())}"
+    said = re.sub(r"(?<!\.)\.$", "", str(error))
+    if not isinstance(error, MissingArgumentError) or error.argument is None:
+        return said
+    # Its own words are those of an option without its value, also where there is no such option.
+    wanted, [_, *guess] = error.argument.name, said.split(". ")
+    what = f"{wanted} needs a value" if error.keyword else f"{command} needs {wanted}"
+    return ". ".join([what, *guess])
 
 
 def _complain(message: str, hint: str | None = None) -> None:

@@ -133,11 +133,27 @@ def test_directories_that_are_no_exports(tmp_path: Path, capsys: Any) -> None:
     assert fails(capsys, 3, "verify", model_dir(), "--memory", "m")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("apply", "apply needs EDITS"),
+        ("apply e.jsonl", "apply needs --model"),
+        ("apply e.jsonl --modle DIR", "needs --model. Did you mean --model instead of --modle?"),
+        ("apply e.jsonl --model", "--model needs a value"),
+        ("apply e.jsonl --model DIR --out FILE --stepz 3", "--stepz. Did you mean --steps?"),
+        ("apply e.jsonl --model DIR --out FILE --steps few", 'unable to convert "few" into int'),
+        ("inspect FILE another", "inspect takes no further argument: another"),
+        ("package floppy DIR", 'Choose from: "triton", "genai", "optimum", "web"'),
+        ("aply", 'Unknown command "aply". Did you mean "apply"?'),
+    ],
+)  # fmt: skip
+def test_arguments_that_are_none(capsys: Any, words: str, said: str) -> None:
+    error = fails(capsys, 2, *words.split())
+    assert said in error
+    assert re.search(r"\nhint: memoir-edge( [a-z]+)? --help\n$", error)
+
+
 def test_wrong_use(capsys: Any, tmp_path: Path) -> None:
-    assert main(["apply"]) == 2
-    assert main(["nonsense"]) == 2
-    assert main(["generate", str(tmp_path)]) == 2
-    capsys.readouterr()
     assert "give an export directory, or --model" in fails(
         capsys, 2, "eval", "--memory", "m", "--edits", _edits(tmp_path)
     )
