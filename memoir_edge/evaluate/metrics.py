@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
-from memoir_edge.answers import Answer, Forced, Model, behind, holds
+from memoir_edge.answers import SLACK, Answer, Forced, Model, behind, holds
 from memoir_edge.edits import Edit, plain_name
 from memoir_edge.notebook import table
 
@@ -135,6 +135,16 @@ class _Asker:
             self.on_progress(len(part))
         return out
 
+    def told(self, asked: Sequence[_Asked], forced: Sequence[Forced]) -> list[Answer]:
+        """Free answers, with room for the targets that were forced and to go on behind them."""
+        out: list[Answer] = []
+        for part in _parts(list(zip(asked, forced, strict=True))):
+            most = max(len(each.target) for _, each in part) + SLACK
+            prompts = [a.prompt for a, _ in part]
+            out += self.model.answer(prompts, max(most, self.max_new_tokens), memory=True)
+            self.on_progress(len(part))
+        return out
+
     def forced(
         self, asked: Sequence[_Asked], targets: Sequence[str], *, memory: bool
     ) -> list[Forced]:
@@ -169,14 +179,21 @@ def evaluate(
     unrelated = [_Asked(e, probe.prompt, probe.target) for e in edits for probe in e.locality]
     hard = [_Asked(e, text, None) for e in edits for text in hard_negatives(e, edits)]
     ask = _Asker(model, max_new_tokens, on_progress)
-    own_free, rephrased_free = ask.free(own, memory=True), ask.free(rephrased, memory=True)
+    own_forced, rephrased_forced = (
+        ask.forced(asked, [str(a.target) for a in asked], memory=True) for asked in (own, rephrased)
+    )
+    own_free, rephrased_free = ask.told(own, own_forced), ask.told(rephrased, rephrased_forced)
     unrelated_base, unrelated_free = (ask.free(unrelated, memory=m) for m in (False, True))
     hard_base, hard_free = (ask.free(hard, memory=m) for m in (False, True))
     counts = {"rephrase": rephrased, "locality": unrelated, "hard_negatives": hard}
     return Report(
         edits=len(edits),
         prompts={name: len(asked) for name, asked in counts.items()},
-        teacher_forced=_forced(ask, own, rephrased, unrelated, unrelated_base),
+        teacher_forced=Scores(
+            share(map(_accuracy, own_forced)),
+            share(map(_accuracy, rephrased_forced)),
+            _stays(ask, unrelated, unrelated_base),
+        ),
         free=Free(
             share(map(_says, own, own_free)),
             share(map(_says, rephrased, rephrased_free)),
@@ -209,27 +226,13 @@ def _said(
         yield Said(kind, a.edit.id, a.prompt, a.target, answer, text)
 
 
-def _forced(
-    ask: _Asker,
-    own: Sequence[_Asked],
-    rephrased: Sequence[_Asked],
-    unrelated: Sequence[_Asked],
-    unrelated_base: Sequence[Answer],
-) -> Scores:
-    """Teacher forcing; where a locality prompt's answer is not given, the base model's stands."""
-    answers = [
-        a.target or old.text.strip() for a, old in zip(unrelated, unrelated_base, strict=True)
-    ]
+def _stays(ask: _Asker, unrelated: Sequence[_Asked], base: Sequence[Answer]) -> Share:
+    """Locality by teacher forcing; the base model's answer stands where none is given."""
+    answers = [a.target or old.text.strip() for a, old in zip(unrelated, base, strict=True)]
     asked = [(a, text) for a, text in zip(unrelated, answers, strict=True) if text]
     known, texts = [a for a, _ in asked], [text for _, text in asked]
     stayed = zip(*(ask.forced(known, texts, memory=m) for m in (False, True)), strict=True)
-    return Scores(
-        share(map(_accuracy, ask.forced(own, [a.edit.target for a in own], memory=True))),
-        share(
-            map(_accuracy, ask.forced(rephrased, [str(a.target) for a in rephrased], memory=True))
-        ),
-        share(_same(old.predicted, new.predicted) for old, new in stayed),
-    )
+    return share(_same(old.predicted, new.predicted) for old, new in stayed)
 
 
 def _detail(

@@ -29,6 +29,17 @@ def test_a_report_asks_and_compares(done: Any, tmp_path: Path, run_json: Any) ->
     assert "| The capital of France is | Paris | Rome | differs |" in text
 
 
+def test_answers_are_compared_as_far_as_the_targets_go(
+    done: Any, tmp_path: Path, run_json: Any
+) -> None:
+    words = ("--graph", done.graph, "--max-new-tokens", 1, "--out", tmp_path / "r.md")
+    code, document = run_json("report", done.memory, *words, "--compare", done.memory)
+    assert (code, document["failed"]) == (0, [])
+    text = (tmp_path / "r.md").read_text()
+    target = memory_file.read(done.memory).edits[1].record["target"]
+    assert f"| {target} | {target} | same |" in text
+
+
 @pytest.mark.parametrize(
     ("new", "old", "given"),
     [("bare", "whole", True), ("whole", "bare", True), ("bare", "bare", True),

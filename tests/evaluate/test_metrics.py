@@ -66,6 +66,39 @@ def test_an_edit_that_its_prompt_does_not_reach_does_not_hold(
     assert (report.free.reliability, report.failed) == (0.5, ["a", "b"])
 
 
+class Limited:
+    """Says one text to everything, a word a token, and is cut where it may say no more."""
+
+    def __init__(self, text: str) -> None:
+        self.words = text.split()
+
+    def answer(self, prompts: Sequence[str], max_new_tokens: int, *, memory: bool) -> list[Answer]:
+        return [Answer(" ".join(self.words[:max_new_tokens]), A.id) for _ in prompts]
+
+    def forced(
+        self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
+    ) -> list[Forced]:
+        ids = [tuple(range(len(target.split()))) for target in targets]
+        return [Forced(each, each) for each in ids]
+
+
+LONG = " ".join(map(str, range(40)))
+
+
+@pytest.mark.parametrize("most", [1, 16, 100])
+@pytest.mark.parametrize(
+    ("said", "target", "held"),
+    [(LONG, LONG, True), ("Rome", "Rome", True), ("Rome and more", "Rome", False),
+     (f"{LONG} and more", LONG, False)],
+)  # fmt: skip
+def test_an_answer_has_room_for_its_target_and_to_go_on(
+    said: str, target: str, held: bool, most: int
+) -> None:
+    report = evaluate(Limited(said), [replace(A, target=target)], max_new_tokens=most)
+    assert (report.failed == []) == held
+    assert report.free.reliability == report.free.generalization == held
+
+
 def test_what_decided_is_counted() -> None:
     report = evaluate(Fake(), [A, B])
     detail = report.detail

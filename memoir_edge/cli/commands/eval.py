@@ -55,7 +55,7 @@ class Asked:
     """Leave unusable records out instead of refusing the file."""
 
     max_new_tokens: int = 16
-    """Most tokens of a free answer."""
+    """Most tokens of a free answer; a target has room in any case."""
 
     html: Path | None = None
     """Write a report of the memory with what was measured: a file that ends in .html or .md."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memoir_edge import memory as memory_file
-from memoir_edge.answers import Answer
+from memoir_edge.answers import Answer, room
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
 from memoir_edge.cli.sessions import OnnxModel, open_session
@@ -43,7 +43,7 @@ def command(
         edits: The edits with their rephrase, locality and hard_negatives fields, to be asked too.
         compare: The memory that this one replaces: what came, went and changed, and with --graph
             what both answer.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Most tokens of an answer; a target has room in any case.
     """
     suffix_of(out)  # refused before anything is asked
     check_file(out, file, edits, compare)
@@ -93,9 +93,12 @@ def _both(
     if not asked:
         return None
 
+    encode = session.language.tokenizer.encode_bare
+    most = max(max_new_tokens, room(encode, [edit.target for edit in edits]))
+
     def answers(memory: Memory) -> list[Said]:
         session.swap(memory)
-        found = OnnxModel(session).answer(list(asked), max_new_tokens, memory=True)
+        found = OnnxModel(session).answer(list(asked), most, memory=True)
         return [_said(edit, a) for edit, a in zip(asked.values(), found, strict=True)]
 
     return answers(old), answers(new)
