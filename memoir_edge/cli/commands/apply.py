@@ -15,6 +15,7 @@ from memoir_edge.cli.journals import former_of, taken_along
 from memoir_edge.cli.output import Bar, Output, shown, size
 from memoir_edge.cli.places import check_apart
 from memoir_edge.cli.plan import Looked, plan_of, taken_for
+from memoir_edge.cli.records import counting
 from memoir_edge.edits import Edit, differs, read
 from memoir_edge.errors import InputError
 from memoir_edge.history import Audit, Deleted, Journal, begin, path_of
@@ -69,7 +70,7 @@ def command(
         output.say(f"skipped {problem}")
     with ExitStack() as opened:
         journal, former = former_of(out, memory, output, opened, write=not plan)
-        counts = _counting(wanted, edits, output)
+        counts = counting(wanted, edits, output)
         changed = _changed(counts, former, journal)
         held = {entry.id for entry in former.edits} - set(changed) if former else set()
         new = [edit for edit in counts.values() if edit.id not in held]
@@ -118,15 +119,6 @@ def _rows(settings: Settings) -> str:
 
 
 # --- What is to be done --------------------------------------------------------------------------
-
-
-def _counting(wanted: Sequence[Edit], file: Path, output: Output) -> dict[str, Edit]:
-    """The last edit of each prompt, in their order: trained after it, each would replace others."""
-    last = {edit.prompt: edit for edit in wanted}
-    for edit in wanted:
-        if (other := last[edit.prompt]) is not edit:
-            output.say(f"left out {edit.id}: {other.id} has its prompt too, later in {file}")
-    return {edit.prompt: edit for edit in wanted if edit is last[edit.prompt]}
 
 
 def _changed(

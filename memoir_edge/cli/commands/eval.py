@@ -15,6 +15,7 @@ from memoir_edge.cli.extras import Routed, Torch, needs
 from memoir_edge.cli.modes import refuse
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
+from memoir_edge.cli.records import counting
 from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import read
 from memoir_edge.errors import InputError
@@ -109,9 +110,10 @@ def command(
     if asked.html is not None:
         suffix_of(asked.html)  # refused before anything is asked
         check_file(asked.html, memory, asked.edits)
-    edits, problems = read(asked.edits, skip_bad=asked.skip_bad)
+    wanted, problems = read(asked.edits, skip_bad=asked.skip_bad)
     for problem in problems:
         output.say(f"skipped {problem}")
+    edits = list(counting(wanted, asked.edits, output).values())
     if (directory is None) == (model is None):
         raise InputError("what to measure?", hint="give an export directory, or --model DIR")
     held = memory_file.read(memory)  # once: another may take the file's place meanwhile

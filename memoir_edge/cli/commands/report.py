@@ -8,6 +8,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.answers import Answer, room
 from memoir_edge.cli.output import Output
 from memoir_edge.cli.places import check_file
+from memoir_edge.cli.records import counting
 from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import Edit, read
 from memoir_edge.errors import InputError
@@ -54,7 +55,7 @@ def command(
     report, both = None, None
     if graph is not None:
         session = open_session(graph, memory)
-        asked = read(edits)[0] if edits else recorded(memory)
+        asked = _given(edits, output) if edits else recorded(memory)
         with output.progress("asking", prompt_count(asked)) as bar:
             report = evaluate(
                 OnnxModel(session), asked, max_new_tokens=max_new_tokens, on_progress=bar.advance
@@ -68,6 +69,10 @@ def command(
     )
     output.result({"report": str(out), "digest": memory.digest, "failed": failed})
     return 1 if failed else 0
+
+
+def _given(file: Path, output: Output) -> list[Edit]:
+    return list(counting(read(file)[0], file, output).values())
 
 
 def recorded(memory: Memory) -> list[Edit]:
