@@ -2,13 +2,14 @@
 
 import functools
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memoir_edge.answers import Answer
-from memoir_edge.contents import changes, contents, costs, same_model, sizes
+from memoir_edge.contents import Change, changes, contents, costs, same_model, sizes
 from memoir_edge.evaluate.metrics import HARD, OWN, REPHRASED, UNRELATED, Report, Said, wilson
 from memoir_edge.memory import Memory
 from memoir_edge.report.plots import Plot, overlaps, roc
@@ -233,7 +234,7 @@ def _compared(
     note = f"Compared with the memory of digest {old.digest}."
     if not same_model(old, new):
         note += " The two are of different models or layers."
-    rows: list[Row] = [[c.what, c.id, c.prompt, c.was, c.target] for c in listed]
+    rows: list[Row] = [[c.what, c.id, c.prompt, *_targets(c)] for c in listed]
     tables = [Table(["", "id", "prompt", "target before", "target"], rows)] if rows else []
     if both is not None:
         tables.append(
@@ -246,6 +247,11 @@ def _compared(
             )
         )
     return Section("What changed", note if listed else f"{note} No edit differs.", tables)
+
+
+def _targets(change: Change) -> tuple[str | None, str | None]:
+    """Before and after: what went has none any more."""
+    return (change.target, None) if change.what == "went" else (change.was, change.target)
 
 
 def _moved(before: Said, after: Said) -> str:
@@ -265,9 +271,10 @@ def _costs(memory: Memory, file: Path) -> Section:
 
 
 def _verify(memory: Memory, file: Path) -> Section:
+    name = shlex.quote(f"./{file.name}" if file.name.startswith("-") else file.name)
     return Section(
         "How to verify",
         f"The first command must print {memory.digest}. The second one asks for every edit on the "
         "exported model and exits with 1 if one does not hold.",
-        commands=[f"sha256sum {file.name}", f"memoir-edge verify DIR --memory {file.name}"],
+        commands=[f"sha256sum {name}", f"memoir-edge verify DIR --memory {name}"],
     )

@@ -1,7 +1,10 @@
 """What a report says."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from memoir_edge.report.page import Section, Table, Verdict, page_of
 
@@ -61,10 +64,26 @@ def test_a_comparison_lists_changes_and_both_answers(small, make, report):
     assert [row[-1] for row in answers.rows] == ["same", "same"]
 
 
+def test_what_went_has_no_target_any_more(small, make):
+    before = make({"a": small.edits[0].record, "d": {"prompt": "Oslo is in", "target": "Peru"}})
+    page = page_of(make({"a": small.edits[0].record}), FILE, old=before)
+    (table,) = section(page, "What changed").tables
+    assert table.columns[-2:] == ["target before", "target"]
+    assert [list(row) for row in table.rows] == [["went", "d", "Oslo is in", "Peru", None]]
+
+
 def test_how_to_verify_names_the_digest_and_the_file(small):
     found = section(page_of(small, FILE), "How to verify")
     assert small.digest in found.note
     assert found.commands[0] == "sha256sum facts.safetensors"
+
+
+@pytest.mark.parametrize("name", ["my facts.st", "it's $HOME.st", "a;b&c.st", "fä.st", "-n.st"])
+def test_how_to_verify_can_be_pasted_into_a_shell(small, name):
+    first, second = section(page_of(small, Path("some folder", name)), "How to verify").commands
+    for words in (shlex.split(first), shlex.split(second)):
+        assert Path(words[-1]) == Path(name)
+        assert not words[-1].startswith("-")
 
 
 def test_a_notebook_shows_a_memory_s_edits(small):
