@@ -26,6 +26,7 @@ NEEDS = {"zsre": ("rephrase", "locality"), "counterfact": ("rephrase", "hard_neg
 SIZES = (1, 10, 100, 1000)
 TOGETHER = 100  # small memories are made of other edits again, until so many were made,
 MOST = 10  # or so many memories: one edit alone says little
+TOKENS = 16  # most of a free answer; a report of others says so in its name
 
 
 class Job(NamedTuple):
@@ -168,7 +169,8 @@ def measured(
                 editor.model, job.edits, max_new_tokens=max_new_tokens, on_progress=on_asked
             ).as_json()
 
-    return kept(folder / f"{job.name}.json", do)
+    of = "" if max_new_tokens == TOKENS else f"-{max_new_tokens}-tokens"
+    return kept(folder / f"{job.name}{of}.json", do)
 
 
 def make(editor: Editor, edits: Sequence[Edit], memory: Path, watch: Watch) -> None:

@@ -13,6 +13,7 @@ from memoir_edge.demo.edits import sample
 from memoir_edge.demo.facts import model_dir
 from memoir_edge.errors import InputError
 from memoir_edge.evaluate.dataset import claim, edits_of, jobs, mean
+from memoir_edge.evaluate.metrics import Report, evaluate
 
 
 @pytest.fixture
@@ -57,6 +58,25 @@ def test_the_table_is_made_once_and_gone_on_with(zsre: Path, tmp_path: Path, run
     assert {path.name.split(".")[0] for path in grown} <= {reports[0].stem}
 
     assert main([*map(str, words), "--sizes", "1", "--steps", "41"]) == 2  # another evaluation
+
+
+def test_answers_of_another_length_are_asked_anew_of_the_same_memory(
+    zsre: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def evaluated(*given: Any, max_new_tokens: int, **more: Any) -> Report:
+        asked.append(max_new_tokens)
+        return evaluate(*given, max_new_tokens=max_new_tokens, **more)
+
+    monkeypatch.setattr("memoir_edge.evaluate.dataset.evaluate", evaluated)
+    words = ["eval", "--dataset", "zsre", "--data", zsre, "--model", model_dir()]
+    words += ["--out", tmp_path / "out", "--sizes", "1", "--steps", "1", "--quiet"]
+    zsre.write_text(json.dumps(json.loads(zsre.read_text())[:1]))
+    for most in (16, 4, 16, 4):
+        assert main([*map(str, words), "--max-new-tokens", str(most)]) == 0
+    assert asked == [16, 4]
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1
 
 
 @pytest.mark.slow
