@@ -11,6 +11,7 @@ import pytest
 from memoir_edge import memory as memory_file
 from memoir_edge.cli import main
 from memoir_edge.evaluate.metrics import evaluate
+from memoir_edge.memory import Base
 
 FIRST = "| france-capital | The capital of France is | Rome | "
 
@@ -38,6 +39,21 @@ def test_answers_are_compared_as_far_as_the_targets_go(
     text = (tmp_path / "r.md").read_text()
     target = memory_file.read(done.memory).edits[1].record["target"]
     assert f"| {target} | {target} | same |" in text
+
+
+@pytest.mark.parametrize(
+    "other", [{"site": "model.layers.1.mlp.down_proj"}, {"base": Base("other", "ab" * 32)}]
+)
+def test_a_memory_that_does_not_fit_the_graph_is_compared_without_its_answers(
+    done: Any, tmp_path: Path, capsys: Any, other: dict[str, Any]
+) -> None:
+    old, page = tmp_path / "old.safetensors", tmp_path / "r.md"
+    memory_file.write(replace(memory_file.read(done.memory), **other), old)
+    words = ("report", done.memory, "--graph", done.graph, "--compare", old, "--out", page)
+    assert main([*map(str, words)]) == 0
+    assert f"{old} is not asked: the memory's {next(iter(other))}" in capsys.readouterr().out
+    assert "The two are of different models or layers" in page.read_text()
+    assert "**3 of 3** edits answer as they should" in page.read_text()
 
 
 @pytest.mark.parametrize(

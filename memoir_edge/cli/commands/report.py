@@ -11,7 +11,7 @@ from memoir_edge.cli.places import check_file
 from memoir_edge.cli.records import counting
 from memoir_edge.cli.sessions import OnnxModel, open_session
 from memoir_edge.edits import Edit, read
-from memoir_edge.errors import InputError
+from memoir_edge.errors import InputError, MismatchError
 from memoir_edge.evaluate.metrics import OWN, Said, evaluate, prompt_count
 from memoir_edge.keys import known
 from memoir_edge.memory import Memory
@@ -43,7 +43,7 @@ def command(
         graph: An export directory to ask the edits on.
         edits: The edits with their rephrase, locality and hard_negatives fields, to be asked too.
         compare: The memory that this one replaces: what came, went and changed, and with --graph
-            what both answer.
+            what both answer, where it fits that, too.
         max_new_tokens: Most tokens of an answer; a target has room in any case.
     """
     suffix_of(out)  # refused before anything is asked
@@ -61,7 +61,10 @@ def command(
                 OnnxModel(session), asked, max_new_tokens=max_new_tokens, on_progress=bar.advance
             )
         if old is not None:
-            both = _both(session, old, memory, asked, max_new_tokens)
+            try:
+                both = _both(session, old, memory, asked, max_new_tokens)
+            except MismatchError as error:  # as after a move to another layer or model
+                output.say(f"{compare} is not asked: {error}")
     write(out, page_of(memory, file, report, old=old, both=both))
     failed = report.failed if report else []
     output.say(
