@@ -159,13 +159,22 @@ def _edits(memory: Memory, document: Mapping[str, Any], report: Report | None) -
         ]
         for edit in document["edits"]
     ]
+    unknown = [_unknown(one, len(about)) for id, one in said.items() if id not in records]
+    note = " Those without keys were asked, and are not in this memory." if unknown else ""
     return Section(
         "Edits",
         "A prompt reaches an edit when its overlap with one of the edit's keys reaches the "
         "threshold. The last of the figures is the overlap of the edit's own prompt with the "
-        "edit that is most like it.",
-        [Table([*columns, *asked, *(name.replace("_", " ") for name in about)], rows)],
+        f"edit that is most like it.{note}",
+        [Table([*columns, *asked, *(name.replace("_", " ") for name in about)], [*rows, *unknown])],
     )
+
+
+def _unknown(said: Said, about: int) -> list[Cell]:
+    """The row of an edit that was asked and that the memory does not hold."""
+    gap: list[Cell] = [None]
+    row = [said.edit, said.prompt, said.target, *gap * 3]
+    return [*row, *_check(said, False), *gap * about]
 
 
 def _check(said: Said | None, good: bool) -> list[Cell]:

@@ -23,6 +23,17 @@ def test_every_edit_stands_with_its_check(small, report):
     assert table.rows[2][1] == "(withheld)"
 
 
+def test_an_edit_that_was_asked_and_is_not_held_stands_there_as_failed(make, small, report):
+    memory = make({"b": small.edits[1].record})
+    found = section(page_of(memory, FILE, report), "Edits")
+    (table,) = found.tables
+    assert found.note.endswith("Those without keys were asked, and are not in this memory.")
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["id"], row["keys"]) for row in rows] == [("b", 1), ("a", None)]
+    assert rows[1]["prompt"] == "The capital of France is"
+    assert rows[1]["holds"] == Verdict("no", False)
+
+
 def test_numbers_stand_at_the_right_beside_gaps_and_not_beside_text():
     rows = [["a", 1, None, None, 1, Verdict("yes", True)], ["b", 2.5, 3, None, "?", 1]]
     assert Table(["a", "b", "c", "d", "e", "f"], rows).numeric == {1, 2}

@@ -67,9 +67,8 @@ def command(
                 output.say(f"{compare} is not asked: {error}")
     write(out, page_of(memory, file, report, old=old, both=both))
     failed = report.failed if report else []
-    output.say(
-        f"{out}: {len(memory.edits)} edits" + (f", {len(failed)} do not hold" if failed else "")
-    )
+    bad = f", {len(failed)} do not hold: {', '.join(failed)}" if failed else ""
+    output.say(f"{out}: {len(memory.edits)} edits{bad}")
     output.result({"report": str(out), "digest": memory.digest, "failed": failed})
     return 1 if failed else 0
 
