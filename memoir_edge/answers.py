@@ -40,13 +40,42 @@ def room(encode_bare: Callable[[str], Sequence[int]], targets: Sequence[str]) ->
     return max((len(encode_bare(f" {target}")) for target in targets), default=0) + SLACK
 
 
-def holds(answer: Answer, target: str, edit: str | None) -> bool:
+def shown(
+    encode_bare: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str], target: str
+) -> str:
+    """What an answer shows of a target: special tokens are no text, nor is what has no token.
+
+    Args:
+        encode_bare: Text to token ids, without special tokens.
+        decode: Token ids to text, without special tokens.
+        target: What the answer must be.
+    """
+    return decode(encode_bare(f" {target}")).strip()
+
+
+def says(text: str, target: str, spelled: str | None = None) -> bool:
+    """Whether a free answer is the target.
+
+    Args:
+        text: The answer.
+        target: What it must be.
+        spelled: What an answer shows of the target. Many tokenizers compose accents, and some write
+            small letters alone: no answer can then be the target as it was given.
+
+    >>> says(" Rome", "Rome"), says("rome", "Rome"), says("rome", "Rome", "rome")
+    (True, False, True)
+    """
+    said = text.strip()
+    return said == target or (said == spelled and alike(said, target))
+
+
+def holds(answer: Answer, target: str, edit: str | None, spelled: str | None = None) -> bool:
     """Whether a free answer is the target and comes from the edit, None being the base model.
 
     >>> holds(Answer(" Rome", "a"), "Rome", "a"), holds(Answer("Rome"), "Rome", "a")
     (True, False)
     """
-    return answer.text.strip() == target and answer.edit == edit
+    return says(answer.text, target, spelled) and answer.edit == edit
 
 
 def alike(shown: str, target: str) -> bool:
@@ -102,4 +131,8 @@ class Model(Protocol):
         self, prompts: Sequence[str], targets: Sequence[str], *, memory: bool
     ) -> list[Forced]:
         """First choices at the places of each target behind its prompt."""
+        ...
+
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
         ...

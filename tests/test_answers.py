@@ -2,7 +2,7 @@
 
 import pytest
 
-from memoir_edge.answers import SLACK, Answer, holds, phrase, room
+from memoir_edge.answers import SLACK, Answer, holds, phrase, room, says
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,23 @@ def test_the_target_must_come_from_the_edit(
     answer: Answer, edit: str | None, expected: bool
 ) -> None:
     assert holds(answer, "Rome", edit) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "spelled", "expected"),
+    [
+        (" rome\n", "Rome", "rome", True),  # of a tokenizer without capitals
+        ("Malm\u00f6", "Malmo\u0308", "Malm\u00f6", True),  # of one that composes accents
+        ("H2O", "H\u2082O", "H2O", True),
+        ("rome", "Rome", "Rome", False),
+        ("Malmo", "Malm\u00f6", "Malm\u00f6", False),
+        ("", "\u6771\u4eac", "", False),  # nothing of it can be said
+    ],
+)
+def test_the_target_is_said_as_the_tokenizer_writes_it(
+    text: str, target: str, spelled: str, expected: bool
+) -> None:
+    assert says(text, target, spelled) is expected
 
 
 def test_an_answer_has_room_to_run_past_the_longest_target() -> None:

@@ -175,6 +175,10 @@ class Heard:
             self.base_said |= zip(new, told, strict=True)
         return [self.base_said[pair] for pair in pairs]
 
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return self.model.shown(target)
+
 
 def measure(
     method: str, making: Making, base_said: dict[Any, Any], on_asked: Callable[[int], None]

@@ -91,6 +91,10 @@ class Everywhere:
         with self.change() if memory else nullcontext():
             return self.base.forced(prompts, targets, memory=False)
 
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return self.base.shown(target)
+
 
 def plain_rows(making: Making) -> list[Row]:
     """Each edit's own prompt."""
@@ -262,6 +266,10 @@ class InContext:
         found = self.reached(prompts) if memory else [None] * len(prompts)
         return self.base.forced(before(found, prompts), targets, memory=False)
 
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return self.base.shown(target)
+
 
 def told(edit: Edit) -> str:
     """A fact as a sentence."""
@@ -431,6 +439,10 @@ class Grace:
                 said = self.base.net(**batch, use_cache=False).logits[0].argmax(-1).tolist()
             found.append(Forced(tuple(follow), tuple(said[len(read) - 1 : -1])))
         return found
+
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return self.base.shown(target)
 
     def _valued(
         self, places: Sequence[int | None], until: Sequence[int], *, once: bool = False

@@ -49,3 +49,7 @@ class OnnxModel:
         generation = self.session.generation if memory else self.session.base
         found = self.session.teacher_forced(prompts, targets, memory=generation)
         return [Forced(each.target_ids, each.predicted_ids) for each in found]
+
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return self.session.language.tokenizer.shown(target)

@@ -65,10 +65,12 @@ def told(
     answers = model.answer(texts, most, memory=True, routes=_at(routes, left))
     for i, answer in zip(left, answers, strict=True):
         found[i] = answer
-    return [
-        Asked(case, holds(one, case.target, case.edit.id), one.text.strip(), one.edit)
-        for case, one in zip(cases, found, strict=True)
-    ]
+    return [_asked(model, case, one) for case, one in zip(cases, found, strict=True)]
+
+
+def _asked(model: Edited, case: Case, answer: Answer) -> Asked:
+    held = holds(answer, case.target, case.edit.id, model.shown(case.target))
+    return Asked(case, held, case.target if held else answer.text.strip(), answer.edit)
 
 
 def _known(

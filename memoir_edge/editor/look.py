@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from memoir_edge.editor.checks import MISSES
 from memoir_edge.editor.editor import Editor
-from memoir_edge.editor.prompts import length, shown
+from memoir_edge.editor.prompts import length
 from memoir_edge.editor.thresholds import GROWN
 from memoir_edge.edits import Edit
 from memoir_edge.lint import Finding, contested, cut, doubtful, too_long, unnamed, unsaid
@@ -20,7 +20,7 @@ def look_at(editor: Editor, new: Sequence[Edit]) -> list[Finding]:
     keys = editor.keys([edit.prompt for edit in fit])
     return [
         *too_long(new, [length(editor.base, edit) for edit in new], editor.base.context),
-        *unsaid(new, [shown(editor.base, edit.target) for edit in new]),
+        *unsaid(new, [editor.base.shown(edit.target) for edit in new]),
         *([*cut(fit, editor.router.reads_all), *unnamed(fit)] if editor.router else ()),
         *contested(fit, editor.edits),
         *doubtful(fit, keys, editor.live.bank, editor.settings.threshold),

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from memoir_edge.answers import shown
 from memoir_edge.base import (
     check_tokenizer,
     context,
@@ -112,6 +113,10 @@ class BaseModel:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return shown(self.encode_bare, self.decode, target)
 
 
 def counted(

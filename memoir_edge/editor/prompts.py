@@ -99,11 +99,6 @@ def length(base: BaseModel, edit: Edit) -> int:
     return max(len(base.encode(text)) for text in texts) + 1
 
 
-def shown(base: BaseModel, target: str) -> str:
-    """What an answer shows of a target: special tokens are no text, nor is what has no token."""
-    return base.decode(base.encode_bare(f" {target}")).strip()
-
-
 def refuse_too_long(base: BaseModel, edit: Edit) -> None:
     """Raise InputError unless an edit fits the model's context."""
     if (found := length(base, edit)) > base.context:
@@ -115,7 +110,7 @@ def refuse_too_long(base: BaseModel, edit: Edit) -> None:
 
 def refuse_unsaid(base: BaseModel, edit: Edit) -> None:
     """Raise InputError unless an answer can show an edit's target."""
-    if not alike(said := shown(base, edit.target), edit.target):
+    if not alike(said := base.shown(edit.target), edit.target):
         raise InputError(
             f"edit {edit.id}: the target is {edit.target!r}, and the model can only say {said!r}",
             hint="write it without special tokens and without what its tokenizer does not know",

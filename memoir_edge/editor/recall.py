@@ -152,6 +152,10 @@ class Edited:
         read = [[*row.prompt, *row.target] for row in rows]
         return collate(self.base, read, side="right", sources=[row.source for row in rows])
 
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return self.base.shown(target)
+
     @torch.no_grad()
     def gives(self, asked: Sequence[Row], routes: tophash.Routes) -> list[bool]:
         """Whether a greedy answer is just the target, by one forward pass in place of generation.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
-from memoir_edge.answers import SLACK, Answer, Forced, Model, behind, holds
+from memoir_edge.answers import SLACK, Answer, Forced, Model, behind, holds, says
 from memoir_edge.edits import Edit, plain_name
 from memoir_edge.notebook import table
 
@@ -155,6 +155,10 @@ class _Asker:
             self.on_progress(len(part))
         return out
 
+    def says(self, asked: _Asked, answer: Answer) -> bool:
+        target = str(asked.target)
+        return says(answer.text, target, self.model.shown(target))
+
 
 def evaluate(
     model: Model,
@@ -195,8 +199,8 @@ def evaluate(
             _stays(ask, unrelated, unrelated_base),
         ),
         free=Free(
-            share(map(_says, own, own_free)),
-            share(map(_says, rephrased, rephrased_free)),
+            share(map(ask.says, own, own_free)),
+            share(map(ask.says, rephrased, rephrased_free)),
             share(a.text == b.text for a, b in zip(unrelated_base, unrelated_free, strict=True)),
             share(a.text != b.text for a, b in zip(hard_base, hard_free, strict=True)),
         ),
@@ -207,7 +211,9 @@ def evaluate(
         ),
         detail=_detail(rephrased, rephrased_free, hard, hard_free),
         failed=[
-            e.id for e, new in zip(edits, own_free, strict=True) if not holds(new, e.target, e.id)
+            e.id
+            for e, new in zip(edits, own_free, strict=True)
+            if not holds(new, e.target, e.id, model.shown(e.target))
         ],
         said=(
             *_said(OWN, own, own_free),
@@ -331,10 +337,6 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def _reaches(asked: _Asked, answer: Answer) -> bool:
     return answer.edit == asked.edit.id
-
-
-def _says(asked: _Asked, answer: Answer) -> bool:
-    return answer.text.strip() == asked.target
 
 
 def _accuracy(forced: Forced) -> float:

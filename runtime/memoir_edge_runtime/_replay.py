@@ -83,6 +83,11 @@ def replay(
         rows = session.completions([case.prompt for case in part], Options(most))
         results = [e for e in complete(rows, generation) if isinstance(e, Result)]
         yield [
-            Outcome(case, result, holds(Answer(result.text, result.fired), case.target, case.id))
+            Outcome(case, result, _held(session, case, result))
             for case, result in zip(part, sorted(results, key=lambda r: r.row), strict=True)
         ]
+
+
+def _held(session: Session, case: Case, result: Result) -> bool:
+    spelled = session.language.tokenizer.shown(case.target)
+    return holds(Answer(result.text, result.fired), case.target, case.id, spelled)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from memoir_edge.answers import shown
 from memoir_edge.base import read_json, special_tokens, start_of_answer
 from memoir_edge.errors import InputError, first_line
 from memoir_edge.text import routed
@@ -120,6 +121,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Text of ids; special tokens are a part of it only where `special` says so."""
         return str(self.core.decode(list(ids), skip_special_tokens=not special))
+
+    def shown(self, target: str) -> str:
+        """What an answer shows of a target."""
+        return shown(self.encode_bare, self.decode, target)
 
     def show(self, id: int) -> str:
         """Text of one id within a text, special tokens included; half a character as its bytes."""

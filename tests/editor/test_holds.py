@@ -1,6 +1,9 @@
 """What a check finds on a model: forms, keys and near misses, mended where training can."""
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,9 @@ import pytest
 
 from memoir_edge.demo.edits import showcase
 from memoir_edge.editor import BaseModel, Editor, Watch, Wishes, choose
+from memoir_edge.editor import load as load_model
+from memoir_edge.editor.recall import Edited
+from memoir_edge.edits import Edit
 from memoir_edge.history import Audit
 from memoir_edge.history.events import FORM, KEY, MISS, PROMPT, Wrong
 from memoir_edge.relations import load
@@ -87,3 +93,36 @@ def test_what_was_found_wrong_is_asked_in_its_next_training(editor: Editor) -> N
     told = editor.jobs.rows(own, editor._wrong(own))
     [more] = [row for row in told if row not in before]
     assert editor.base.decode(more.prompt) == "France is run from"
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("Lowercase", "Rome"), ("NFC", "Malmo\u0308"), ("NFKC", "H\u2082O")]
+)
+def test_what_the_tokenizer_writes_otherwise_holds_here_and_where_it_is_served(
+    demo_dir: Path, tmp_path: Path, kind: str, target: str
+) -> None:
+    pytest.importorskip("optimum", reason="optimum-onnx needs transformers 4")
+    from memoir_edge_exporter import export
+    from memoir_edge_runtime import Session, recorded, replay
+
+    shutil.copytree(demo_dir, folder := tmp_path / "model")
+    file = folder / "tokenizer.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"normalizer": {"type": kind}}))
+    base = load_model(str(folder), device="cpu")
+    editor = Editor(base, choose(base, Wishes(asked=0)))
+    [made] = editor.apply([Edit(id="a", prompt="The capital of France is", target=target, tags={})])
+    assert base.shown(target) != target
+    assert made.took
+    # What is read at once is not generated; where it is, the answer is the same.
+    [read] = editor.check([made.edit])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Edited, "gives", lambda self, asked, routes: [False] * len(asked))
+        patch.setattr(
+            "memoir_edge.editor.holds._known", lambda model, cases, *_: [False] * len(cases)
+        )
+        assert editor.check([made.edit]) == [read]
+    export(model=folder, out=tmp_path / "onnx")
+    session = Session(tmp_path / "onnx", memory=editor.memory())
+    [[outcome]] = replay(session, session.generation, recorded(editor.memory()))
+    assert (outcome.result.text.strip(), outcome.held) == (base.shown(target), True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memoir_edge.editor import BaseModel, Editor, Settings, load
-from memoir_edge.editor.prompts import chat, refuse_unsaid, shown, ways
+from memoir_edge.editor.prompts import chat, refuse_unsaid, ways
 from memoir_edge.edits import Edit, differs
 from memoir_edge.errors import InputError
 
@@ -50,7 +50,7 @@ def test_a_target_that_no_answer_can_show_is_refused(
     tiny: BaseModel, an_edit: MakeEdit, target: str, said: str
 ) -> None:
     edit = an_edit("Where is France?", target)
-    assert shown(tiny, target) == said
+    assert tiny.shown(target) == said
     if said == target:
         refuse_unsaid(tiny, edit)
     else:

@@ -37,6 +37,9 @@ class Fake:
     ) -> list[Forced]:
         return [Forced((1, 2), (1, 2 if memory == (p != "Fire is") else 3)) for p in prompts]
 
+    def shown(self, target: str) -> str:
+        return target
+
 
 def test_every_share_is_what_was_written_down() -> None:
     counted: list[int] = []
@@ -106,6 +109,21 @@ def test_what_decided_is_counted() -> None:
     assert (detail.same_template, detail.same_subject, detail.other) == (0.5, 0, None)
     assert detail.by_own_prompt is None  # no key says what it was made of
     assert detail.by_guard == 0
+
+
+def test_a_model_that_writes_small_letters_alone_says_the_target_in_them() -> None:
+    class Small(Fake):
+        def answer(
+            self, prompts: Sequence[str], max_new_tokens: int, *, memory: bool
+        ) -> list[Answer]:
+            found = super().answer(prompts, max_new_tokens, memory=memory)
+            return [answer._replace(text=answer.text.lower()) for answer in found]
+
+        def shown(self, target: str) -> str:
+            return target.lower()
+
+    told, small = evaluate(Fake(), [A, B]), evaluate(Small(), [A, B])
+    assert (small.free, small.failed) == (told.free, told.failed)
 
 
 def test_keys_and_guards_are_told_apart() -> None:
