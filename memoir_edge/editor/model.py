@@ -111,8 +111,16 @@ class BaseModel:
         return self.row(*split_target(self.encode, self.encode_bare, prompt, target, apart=apart))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        """Text of ids, special tokens left out.
+
+        Spaces before marks stay, whatever the tokenizer's configuration says: no other host takes
+        them away, and "Qui est-ce ?" has one.
+        """
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
     def shown(self, target: str) -> str:
         """What an answer shows of a target."""

@@ -35,6 +35,20 @@ def test_a_text_ends_at_any_end_that_the_models_files_name(tiny_dir: Path, tmp_p
     assert trained.target[-1] == first + 1
 
 
+@pytest.mark.parametrize("text", ["Qui est-ce ?", "it 's a , b .", "do n't"])
+def test_spaces_before_marks_are_a_part_of_an_answer(
+    tiny_dir: Path, tmp_path: Path, text: str
+) -> None:
+    """Also where the tokenizer's configuration would take them away, as that of Llama 3."""
+    folder = shutil.copytree(tiny_dir, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"clean_up_tokenization_spaces": True}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    base = load(str(folder), device="cpu")
+    assert base.tokenizer.decode(base.encode_bare(text)) != text
+    assert base.decode(base.encode_bare(text)) == text
+
+
 def test_attention_does_without_cudnn() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     try:
