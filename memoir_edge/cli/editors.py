@@ -32,16 +32,18 @@ def open_editor(
         new: The edits that will be made, where they are known.
 
     Raises:
-        InputError: Something is not installed or not there, an edit is too long, no answer can show
-            its target, or there is no room for all of them.
+        InputError: Something is not installed or not there, nothing ends a text of the model, an
+            edit is too long, no answer can show its target, or there is no room for all of them.
     """
     relations = routed.known()
     router = routed.load(journal)
     base = torch.load()
-    from memoir_edge.editor import Editor, choose, refuse_too_long, refuse_unsaid
+    from memoir_edge.editor import Editor, choose, refuse_endless, refuse_too_long, refuse_unsaid
     from memoir_edge.editor.prompts import rendered
 
     settings = choose(base, wishes, former, coded=router is not None)
+    if new and settings.eos:
+        refuse_endless(base)
     for edit in new:
         refuse_too_long(base, edit)
         refuse_unsaid(base, edit)

@@ -13,7 +13,7 @@ from memoir_edge.editor.live import thaw
 from memoir_edge.editor.look import Foreseen, fitting, foresee, look_at, related, unmeasured
 from memoir_edge.editor.model import BaseModel, load, quiet
 from memoir_edge.editor.origin import nothing
-from memoir_edge.editor.prompts import length, refuse_too_long, refuse_unsaid
+from memoir_edge.editor.prompts import length, refuse_endless, refuse_too_long, refuse_unsaid
 from memoir_edge.editor.recall import Edited, edited
 from memoir_edge.editor.site import choose_site, find_site, structural_site, width
 from memoir_edge.nearmiss import unrelated_prompts
@@ -42,6 +42,7 @@ __all__ = [
     "look_at",
     "nothing",
     "quiet",
+    "refuse_endless",
     "refuse_too_long",
     "refuse_unsaid",
     "related",

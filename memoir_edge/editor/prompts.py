@@ -108,6 +108,15 @@ def refuse_too_long(base: BaseModel, edit: Edit) -> None:
         )
 
 
+def refuse_endless(base: BaseModel) -> None:
+    """Raise InputError unless something ends a text: an answer would go on behind any target."""
+    if not base.eos:
+        raise InputError(
+            f"{base.id} has no token that ends a text, so no answer could end behind its target",
+            hint='name one in generation_config.json, as {"eos_token_id": 0}, or in the tokenizer',
+        )
+
+
 def refuse_unsaid(base: BaseModel, edit: Edit) -> None:
     """Raise InputError unless an answer can show an edit's target."""
     if not alike(said := base.shown(edit.target), edit.target):

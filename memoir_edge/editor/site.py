@@ -13,7 +13,8 @@ def find_site(net: nn.Module, path: str) -> nn.Module:
     """The module at a dotted path.
 
     Raises:
-        SiteError: There is none, it is no linear layer, or it is in an encoder; lists them.
+        SiteError: There is none, it is no linear layer, it is in an encoder, or it is the head that
+            gives the logits; lists them.
     """
     try:
         site = net.get_submodule(path)
@@ -28,6 +29,11 @@ def find_site(net: nn.Module, path: str) -> nn.Module:
     if site not in set(decoder_of(net).modules()):
         raise SiteError(
             f"site {path!r} is not in the decoder, whose layers alone can be edited",
+            hint=f"linear layers of this model: {_summary(net)}",
+        )
+    if site is net.get_output_embeddings():  # type: ignore[operator] # transformers' own
+        raise SiteError(
+            f"site {path!r} is the head, which writes no state but the logits",
             hint=f"linear layers of this model: {_summary(net)}",
         )
     return site
@@ -137,6 +143,7 @@ def weight_of(module: nn.Module) -> Tensor | None:
 
 
 def _summary(net: nn.Module) -> str:
-    """The linear layers' paths in few words, such as `model.layers.{0..7}.mlp.down_proj`."""
-    linear = (path for path, module in net.named_modules() if weight_of(module) is not None)
+    """Paths of layers that can be edited, in few words: `model.layers.{0..7}.mlp.down_proj`."""
+    head = net.get_output_embeddings()  # type: ignore[operator] # transformers' own
+    linear = (p for p, m in net.named_modules() if weight_of(m) is not None and m is not head)
     return listed(folded(linear))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from memoir_edge.editor import Editor, Foreseen, Outcome, Watch, foresee, look_at, unmeasured
 from memoir_edge.editor.prompts import chat as chat_of
-from memoir_edge.editor.prompts import refuse_too_long, refuse_unsaid
+from memoir_edge.editor.prompts import refuse_endless, refuse_too_long, refuse_unsaid
 from memoir_edge.edits import Edit, stored
 from memoir_edge.errors import InputError
 from memoir_edge.history import Audit, Journal
@@ -96,6 +96,8 @@ class Studio:
     def _check(self, edit: Edit) -> None:
         if edit.id in self._kept.state().bank.records:
             raise InputError("this edit is kept already")
+        if self.editor.settings.eos:
+            refuse_endless(self.editor.base)
         refuse_too_long(self.editor.base, edit)
         refuse_unsaid(self.editor.base, edit)
 

@@ -90,6 +90,7 @@ def test_models_and_sites_that_are_not_there(tmp_path: Path, capsys: Any) -> Non
     error = apply("--model", model_dir(), "--site", "model.layers.9.mlp.down_proj")
     assert "names nothing" in error
     assert "model.layers.{0..7}.mlp.down_proj" in error
+    assert "'lm_head' is the head" in apply("--model", model_dir(), "--site", "lm_head")
     assert "cannot use device" in apply("--model", model_dir(), "--device", "cuda:7")
     shutil.copytree(model_dir(), tmp_path / "mute")
     (tmp_path / "mute/tokenizer.json").unlink()
@@ -98,7 +99,15 @@ def test_models_and_sites_that_are_not_there(tmp_path: Path, capsys: Any) -> Non
     assert "tokenizer" in fails(
         capsys, 2, "export", "--model", tmp_path / "mute", "--out", tmp_path / "onnx"
     )
+    shutil.copytree(model_dir(), tmp_path / "endless")
+    for file in (tmp_path / "endless").glob("*.json"):
+        said = json.loads(file.read_text())
+        file.write_text(
+            json.dumps({k: v for k, v in said.items() if not k.startswith("eos_token")})
+        )
+    assert "no token that ends a text" in apply("--model", tmp_path / "endless")
     assert not out.exists()
+    assert not path_of(out).exists()
     assert not (tmp_path / "onnx").exists()
 
 

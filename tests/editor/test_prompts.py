@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memoir_edge.editor import BaseModel, Editor, Settings, load
-from memoir_edge.editor.prompts import chat, refuse_unsaid, ways
+from memoir_edge.editor.prompts import chat, refuse_endless, refuse_unsaid, ways
 from memoir_edge.edits import Edit, differs
 from memoir_edge.errors import InputError
 
@@ -57,6 +57,13 @@ def test_a_target_that_no_answer_can_show_is_refused(
         with pytest.raises(InputError, match="the model can only say") as refused:
             refuse_unsaid(tiny, edit)
         assert repr(said) in str(refused.value)
+
+
+def test_a_model_that_ends_no_text_is_refused(tiny: BaseModel) -> None:
+    refuse_endless(tiny)
+    with pytest.raises(InputError, match="no token that ends a text") as refused:
+        refuse_endless(replace(tiny, eos=()))
+    assert "eos_token_id" in str(refused.value.hint)
 
 
 def test_a_target_that_has_no_tokens_is_refused(t5: BaseModel, an_edit: MakeEdit) -> None:

@@ -21,6 +21,12 @@ def test_sites_of_a_memory_go_together(tiny: BaseModel) -> None:
         find_sites(tiny.net, [SITE, "model.layers.2.mlp.up_proj"])
 
 
+def test_the_head_is_no_site(tiny: BaseModel) -> None:
+    with pytest.raises(SiteError, match="'lm_head' is the head") as caught:
+        find_site(tiny.net, "lm_head")
+    assert "lm_head" not in str(caught.value.hint)
+
+
 def test_a_site_is_in_the_decoder(t5: BaseModel) -> None:
     with pytest.raises(SiteError, match="is not in the decoder"):
         find_site(t5.net, "encoder.block.1.layer.1.DenseReluDense.wo")
