@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from memoir_edge.base import locate
 from memoir_edge.cli.extras import Routed, Torch, named
 from memoir_edge.edits import Edit
+from memoir_edge.errors import MismatchError
 from memoir_edge.history import Journal
+from memoir_edge.identity import former_digests, model_digest
 from memoir_edge.memory import Memory
 from memoir_edge.settings import Wishes
 
@@ -52,6 +55,18 @@ def open_editor(
     editor = Editor(base, settings, former, router=router, relations=relations)
     editor.refuse_too_many(new)
     return editor
+
+
+def refuse_another(torch: Torch, memory: Memory) -> None:
+    """Raise MismatchError unless a memory is of the model that is named; nothing is loaded."""
+    folder = locate(torch.model)
+    digest, base = model_digest(folder), memory.base
+    if not (base.is_of(digest) or base.is_of(digest, former_digests(folder))):
+        raise MismatchError(
+            f"the memory's base model is {base.model_id} ({base.digest}), "
+            f"--model {torch.model} is another ({digest})",
+            hint="use the model that the memory was made with, or write to a new file",
+        )
 
 
 def about_of(torch: Torch, routed: Routed) -> dict[str, str]:

@@ -99,6 +99,18 @@ def test_nothing_new_is_nothing_done(apply: Apply, tmp_path: Path) -> None:
     assert frames(out) == before
 
 
+def test_nothing_new_for_another_model_is_refused(
+    apply: Apply, demo_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.safetensors"
+    apply(out, FIRST)
+    before = frames(out), out.read_bytes()
+    assert apply(out, FIRST, model=demo_dir) == 3
+    assert "the memory's base model is" in capsys.readouterr().err
+    assert apply(out, FIRST, model=tmp_path / "absent") == 2
+    assert (frames(out), out.read_bytes()) == before
+
+
 def test_of_several_records_of_a_prompt_the_last_counts(
     apply: Apply, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from cyclopts import Parameter
 
 from memoir_edge import memory as memory_file
-from memoir_edge.cli.editors import about_of, open_editor
+from memoir_edge.cli.editors import about_of, open_editor, refuse_another
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import former_of, taken_along
 from memoir_edge.cli.output import Bar, Output, shown, size
@@ -75,6 +75,7 @@ def command(
         held = {entry.id for entry in former.edits} - set(changed) if former else set()
         new = [edit for edit in counts.values() if edit.id not in held]
         if former and not new and not anew and _settled(journal):
+            refuse_another(torch, former)
             if not plan:
                 journal = taken_along(journal, out, opened)
             return _nothing_new(former, out, len(counts), journal, output, plan=plan)
