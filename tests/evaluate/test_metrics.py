@@ -84,6 +84,9 @@ class Limited:
         ids = [tuple(range(len(target.split()))) for target in targets]
         return [Forced(each, each) for each in ids]
 
+    def shown(self, target: str) -> str:
+        return target
+
 
 LONG = " ".join(map(str, range(40)))
 
