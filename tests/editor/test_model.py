@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from memoir_edge.editor import BaseModel
 from memoir_edge.editor.model import counted, greedy, load, unplanned
@@ -45,7 +46,8 @@ def test_spaces_before_marks_are_a_part_of_an_answer(
     config = json.loads(path.read_text(encoding="utf-8")) | {"clean_up_tokenization_spaces": True}
     path.write_text(json.dumps(config), encoding="utf-8")
     base = load(str(folder), device="cpu")
-    assert base.tokenizer.decode(base.encode_bare(text)) != text
+    if transformers.__version__.startswith("4."):  # later ones take none away
+        assert base.tokenizer.decode(base.encode_bare(text)) != text
     assert base.decode(base.encode_bare(text)) == text
 
 
