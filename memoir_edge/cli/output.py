@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+LISTED = 30  # rows of a table that may have thousands
 SHORT = 16  # characters of a cell that is not broken, as an id's
 LONG = 14  # characters that a column of longer cells gets, at least
 PADDING = 3  # of a column
@@ -84,6 +85,12 @@ class Output:
             end = bool(group) and number % group == 0
             table.add_row(*(shown(row[i]) for i in kept), end_section=end)
         console.print(table)
+
+    def listing(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table of the first rows, and how many there are besides."""
+        self.table(title, columns, rows[:LISTED])
+        if len(rows) > LISTED:
+            self.say(f"... and {len(rows) - LISTED} more; --json lists all")
 
     def result(self, document: dict[str, Any]) -> None:
         """Print for programs."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from memoir_edge.router import Asked
     from memoir_edge.router.reading import Reading
 
-LISTED = 30  # findings that a table shows
 CODED = 64  # texts that a plan times the coding of
 TRIED = 3  # edits that a plan times, after one that warms up
 
@@ -32,13 +31,11 @@ class Looked(NamedTuple):
 
     def show(self, output: Output) -> None:
         """Say it for people, but for the problems, which were said when they were met."""
-        output.table(
+        output.listing(
             "look at these",
             ["what", "edit", "meets", "overlap", ""],
-            [[f.kind, f.edit, f.other, f.overlap, f.note] for f in self.findings[:LISTED]],
+            [[f.kind, f.edit, f.other, f.overlap, f.note] for f in self.findings],
         )
-        if len(self.findings) > LISTED:
-            output.say(f"... and {len(self.findings) - LISTED} more; --json lists all")
         for warning in self.warnings:
             output.say(warning)
 
@@ -101,7 +98,7 @@ def taken_for(reading: "Reading | None") -> dict[str, str | None]:
 def _show_asked(fit: Sequence[Edit], asked: "Sequence[Asked]", output: Output) -> None:
     rows = [list(_read(edit, one).values()) for edit, one in zip(fit, asked, strict=False)]
     columns = ["id", "prompt", "subject", "of kind", "relation", "keys", "guards"]
-    output.table("how each edit is read", columns, rows[:LISTED])
+    output.listing("how each edit is read", columns, rows)
     if rows:
         output.say('a subject that is read wrongly is set right by "subject" in the record')
 

@@ -165,6 +165,17 @@ def test_short_cells_are_not_broken_and_spare_columns_make_room(
     assert max(map(len, said.splitlines())) <= columns
 
 
+@pytest.mark.parametrize(("rows", "more"), [(0, None), (30, None), (31, 1), (1000, 970)])
+def test_a_long_listing_says_how_many_it_leaves_out(
+    rows: int, more: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Output().listing("found", ["edit"], [[f"edit-{i}"] for i in range(rows)])
+    out = capsys.readouterr().out
+    assert out.count("edit-") == min(rows, 30)
+    said = [f"... and {more} more; --json lists all"] if more else []
+    assert re.findall(r"\.{3} .*", out) == said
+
+
 def test_nothing_is_lost_where_there_is_no_room(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

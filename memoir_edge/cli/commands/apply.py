@@ -12,7 +12,7 @@ from memoir_edge import memory as memory_file
 from memoir_edge.cli.editors import about_of, open_editor, refuse_another
 from memoir_edge.cli.extras import Routed, Torch
 from memoir_edge.cli.journals import former_of, taken_along
-from memoir_edge.cli.output import Bar, Output, shown, size
+from memoir_edge.cli.output import LISTED, Bar, Output, shown, size
 from memoir_edge.cli.places import check_apart
 from memoir_edge.cli.plan import Looked, plan_of, taken_for
 from memoir_edge.cli.records import counting
@@ -27,7 +27,6 @@ from memoir_edge.settings import Settings, Wishes
 if TYPE_CHECKING:
     from memoir_edge.editor import Editor, Outcome, Watch
 
-LISTED = 30  # more edits than this are not listed one by one, only those that do not hold
 SORTS = {FORM: "forms", KEY: "keys", MISS: "near misses"}  # that a table has a column for
 
 
@@ -263,13 +262,11 @@ def _show(outcomes: "Sequence[Outcome]", audit: Audit, asked: int, output: Outpu
     else:
         told = f"asked for {asked} of {audit.checked} edits, all that may have changed"
         output.say(f"{told}; in all {held} hold ({said})")
-    output.table(
+    output.listing(
         "what does not hold",
         ["edit", "asked", "text", "answer", "edit that fired"],
-        [[one.edit, one.sort, one.text, one.answer, one.fired] for one in audit.wrong[:LISTED]],
+        [[one.edit, one.sort, one.text, one.answer, one.fired] for one in audit.wrong],
     )
-    if len(audit.wrong) > LISTED:
-        output.say(f"... and {len(audit.wrong) - LISTED} more; --json lists all")
     if bad:
         output.say(f"{len(bad)} do not hold: {', '.join(audit.failed)}")
 
